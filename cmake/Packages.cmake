@@ -1,0 +1,25 @@
+# Every package, found once. Debian 12 and 13 both have them; docs/dependencies.md says why each is here.
+find_package(Threads REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(CURL REQUIRED)
+find_package(Protobuf REQUIRED)  # the module, before gRPC's own config
+find_package(absl CONFIG REQUIRED)
+find_package(gRPC CONFIG REQUIRED)
+find_package(nlohmann_json CONFIG REQUIRED)
+find_package(spdlog CONFIG REQUIRED)
+find_package(prometheus-cpp CONFIG REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(RE2 REQUIRED IMPORTED_TARGET re2)
+find_package(SQLite3 REQUIRED)
+if(USERINTENT_TESTS)
+  find_package(GTest CONFIG REQUIRED)
+endif()
+
+# google/rpc/*.proto: Debian 13 has a package; elsewhere scripts/deps.sh puts the PyPI package under build/tools.
+find_path(GOOGLEAPIS_PROTO_DIR google/rpc/error_details.proto
+  HINTS ${CMAKE_SOURCE_DIR}/build/tools/googleapis
+  PATHS /usr/lib/python3/dist-packages NO_DEFAULT_PATH)
+if(NOT GOOGLEAPIS_PROTO_DIR)
+  message(FATAL_ERROR "google/rpc/error_details.proto is missing. Run `make deps`, or install "
+    "python3-googleapis-common-protos (Debian 13), or set GOOGLEAPIS_PROTO_DIR.")
+endif()

@@ -1,0 +1,64 @@
+// astra: Astra's REST dialect. JSON out, answer in, and the one table that classifies every outcome of a POST.
+//
+// No gRPC, no libcurl. Client belongs to one shard's thread, like the http::Client below it.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/time/time.h"
+#include "server/base/uuid.h"
+#include "userintent/v1/user_intent_service.pb.h"
+
+namespace userintent::astra {
+
+// What one POST came to; the rows of the contract's error table that start at Astra.
+enum class Verdict {
+  kCreated,              // 2xx and a usable id
+  kLimitReached,         // the configured --astra_limit_error matched
+  kRejected,             // 400, 422
+  kCredentialsRejected,  // 401, 403
+  kMisconfigured,        // 3xx except 303, 404, 405, 406, 410, 418
+  kRateLimited,          // 429: refused unprocessed
+  kUnavailable,          // 503 with a Retry-After that parses: refused unprocessed
+  kNotSent,              // proved not reached
+  kUnknown,              // everything else
+};
+
+struct Outcome {
+  Verdict verdict = Verdict::kUnknown;
+  int http_status = 0;      // 0: no status line came
+  bool confirmed = false;   // a 2xx status line came, with or without a usable id
+  std::string user_intent_id;   // 1-256 bytes without control characters; with kCreated
+  std::string astra_status;     // Astra's own word, at most 64 printable bytes, else empty
+  std::string astra_request_id;  // at most 128 printable bytes, else empty
+  std::optional<absl::Duration> retry_after;  // from Retry-After, where it parsed; never negative
+  bool repeat_pointless = false;  // with kNotSent: untrusted certificate, wrong host name, forbidden address
+  bool cancelled = false;         // with kNotSent: CancelUnsent()
+  std::string_view detail;        // fixed text for logs
+};
+
+// Sends user intents to Astra. An interface, so that the domain can be tested without HTTP.
+class Client {
+ public:
+  using CallId = uint64_t;
+  using Done = absl::AnyInvocable<void(Outcome)>;
+
+  virtual ~Client() = default;
+
+  // One POST of `request`, which must have passed intent::Validate; copies what it needs before it returns. `done`
+  // runs exactly once, later, on the same thread.
+  virtual CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done) = 0;
+
+  // Ends the call if it is proved that nothing was sent (then `done` comes with kNotSent and cancelled) and returns
+  // true; otherwise false, and the call goes on.
+  virtual bool CancelUnsent(CallId id) = 0;
+
+  // Reads the credential files again; true if they now hold other credentials than the last POST used. May read files
+  // (small, local): called after a 401 only.
+  virtual bool RefreshCredentials() = 0;
+};
+
+}  // namespace userintent::astra

@@ -1,0 +1,56 @@
+#include "server/base/uuid.h"
+
+#include <openssl/rand.h>
+
+#include <cstdlib>
+
+namespace userintent {
+namespace {
+
+int Nibble(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+bool DashBefore(size_t byte) { return byte == 4 || byte == 6 || byte == 8 || byte == 10; }
+
+}  // namespace
+
+std::optional<Uuid> ParseUuid(std::string_view text) {
+  if (text.size() != 36) return std::nullopt;
+  Uuid uuid;
+  size_t at = 0;
+  for (size_t i = 0; i < uuid.size(); ++i) {
+    if (DashBefore(i) && text[at++] != '-') return std::nullopt;
+    const int high = Nibble(text[at++]);
+    const int low = Nibble(text[at++]);
+    if (high < 0 || low < 0) return std::nullopt;
+    uuid[i] = static_cast<uint8_t>(high << 4 | low);
+  }
+  return uuid;
+}
+
+std::string UuidText(const Uuid& uuid) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string text;
+  text.reserve(36);
+  for (size_t i = 0; i < uuid.size(); ++i) {
+    if (DashBefore(i)) text += '-';
+    text += kHex[uuid[i] >> 4];
+    text += kHex[uuid[i] & 15];
+  }
+  return text;
+}
+
+Uuid RandomUuid() {
+  Uuid uuid;
+  // A machine without randomness cannot make ids that are unique; going on would break the promise.
+  if (RAND_bytes(uuid.data(), static_cast<int>(uuid.size())) != 1) std::abort();
+  uuid[6] = static_cast<uint8_t>((uuid[6] & 0x0f) | 0x40);
+  uuid[8] = static_cast<uint8_t>((uuid[8] & 0x3f) | 0x80);
+  return uuid;
+}
+
+}  // namespace userintent

@@ -1,0 +1,104 @@
+// http::Client: sends one POST to one origin and says exactly how sure it is about what became of it.
+//
+// Knows nothing of gRPC, protobuf or Astra. One client belongs to one thread (a shard), which owns it and is the only
+// one to call it; nothing in it is locked. The owner waits until PollFd() is readable or NextTimer() is due, then
+// calls Turn(). Start() and Turn() never block.
+//
+// The promise: the body of a request leaves at most once for each Start(), whatever connections, HTTP versions and
+// libraries do. There is no hidden re-send and no retry in here; whoever wants another try calls Start() again and
+// must hold Fate::kNotSent (or an answer that allows it) in the hand.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "server/base/loop.h"
+
+namespace userintent::http {
+
+// What is proved about one exchange, weakest claim last.
+enum class Fate {
+  kNotSent,    // proof: not one byte of the body was handed to a connection (for libcurl: its read callback never ran)
+  kAnswered,   // a final status line (>= 200) came; the body may be cut, see Outcome::body_complete
+  kMaybeSent,  // anything else
+};
+
+// Why nothing was sent. Meaningful with Fate::kNotSent only.
+enum class NotSentCause {
+  kNone,
+  kResolve,           // the host name did not resolve
+  kConnect,           // refused, unreachable
+  kTimeout,           // no connection within the connect timeout (resolve + TCP + TLS + waiting for a free one)
+  kTls,               // the handshake broke
+  kUntrusted,         // the certificate or its host name was not accepted: repeating is pointless
+  kForbiddenAddress,  // the host resolved to an address that is not allowed: repeating is pointless
+  kCancelled,         // CancelUnsent()
+  kInternal,          // the client could not even begin (out of memory, ...)
+};
+
+struct Request {
+  std::string path;                                          // "/v1/user_intent"; trusted text, not escaped
+  std::vector<std::pair<std::string, std::string>> headers;  // wiped after use; without CR and LF
+  std::string body;                                          // never empty; wiped after use
+};
+
+struct Outcome {
+  Fate fate = Fate::kMaybeSent;
+  NotSentCause cause = NotSentCause::kNone;
+  int status = 0;              // with kAnswered
+  bool body_complete = false;  // the whole body came and was within the size limit
+  std::string body;            // at most Options::max_answer_bytes; possibly personal data: never log it
+  std::string request_id;      // header Request-Id, as it came
+  std::string retry_after;     // header Retry-After, as it came
+  std::string_view detail;     // fixed text for logs: which step failed, never peer-supplied bytes
+};
+
+struct Options {
+  std::string origin;                 // "https://host:port"
+  std::string ca_file;                // empty: the system's
+  bool allow_private_address = false;  // see Options::loopback_ok
+  bool loopback_ok = false;           // the configured host is "localhost" or a loopback literal
+  bool http2 = true;                  // offer h2 by ALPN; false: HTTP/1.1 only
+  std::chrono::milliseconds connect_timeout{3000};
+  std::chrono::milliseconds exchange_timeout{30000};
+  int max_connections = 32;
+  size_t max_answer_bytes = 64 * 1024;
+  size_t max_header_bytes = 32 * 1024;
+};
+
+struct Stats {  // since the start; for metrics and benchmarks
+  uint64_t exchanges = 0;
+  uint64_t connections_opened = 0;
+  uint64_t reuse_refused = 0;    // pooled connections thrown away because they held unsolicited bytes or were closed
+  uint64_t resend_refused = 0;   // hidden re-sends by the library that were stopped
+};
+
+class Client {
+ public:
+  using ExchangeId = uint64_t;
+  using Done = absl::AnyInvocable<void(Outcome)>;
+
+  virtual ~Client() = default;
+
+  // Begins one exchange. `done` runs exactly once, from a later Turn() (never from inside Start), unless the client is
+  // destroyed first, in which case it never runs.
+  virtual ExchangeId Start(Request request, Done done) = 0;
+
+  // If it is proved that nothing of the exchange has been sent: ends it, and `done` runs in a later Turn() with
+  // kNotSent/kCancelled; returns true. Otherwise changes nothing and returns false.
+  virtual bool CancelUnsent(ExchangeId id) = 0;
+
+  virtual int PollFd() const = 0;
+  virtual std::optional<SteadyTime> NextTimer() const = 0;
+  virtual void Turn() = 0;
+
+  virtual size_t InFlight() const = 0;
+  virtual const Stats& stats() const = 0;
+};
+
+}  // namespace userintent::http

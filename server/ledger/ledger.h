@@ -1,0 +1,174 @@
+// ledger::Ledger: what is known about each request, and the only judge of whether one may be sent.
+//
+// Asynchronous and free of SQL, gRPC and protobuf, so that memory, SQLite and (later) PostgreSQL fit behind it. Any
+// thread may call any method; none blocks. Every call answers exactly once through the caller's Executor, never inline.
+// Executors outlive the ledger's last answer.
+//
+// The rules (contract section 1 and 4):
+//  * When Begin answers kGo, the row is SENDING and durable. Only then may a byte leave.
+//  * Only the call that got kGo ends the row, once, by Finish. SENDING and UNKNOWN rows are never given out again.
+//  * The caller of the API hears an outcome only after Finish has answered.
+//  * Rows hold keyed hashes, ids, states and times; no personal data.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/time/time.h"
+#include "server/base/loop.h"
+#include "server/base/uuid.h"
+
+namespace userintent::ledger {
+
+using Digest = std::array<uint8_t, 32>;  // HMAC-SHA256
+
+// One request under one ledger key. Which key: the first 8 bytes of a keyed hash of a constant, as a number.
+struct Fingerprints {
+  uint64_t key_id = 0;
+  Digest content{};  // every field that Astra is sent
+  Digest person{};   // content without ip_address and metadata, UNSPECIFIED counted as VERIFIED
+  Digest email{};    // lower-cased address
+};
+
+enum class State : uint8_t { kSending = 1, kSucceeded = 2, kFailed = 3, kUnknown = 4, kReleased = 5 };
+
+// Was a request for this id handed to Astra; ordered, the strongest over all tries counts.
+enum class Sent : uint8_t { kNo = 0, kMaybe = 1, kYes = 2 };
+
+// A request_id belongs to its caller.
+struct Key {
+  std::string caller;
+  Uuid request_id{};
+  friend bool operator==(const Key&, const Key&) = default;
+  friend auto operator<=>(const Key&, const Key&) = default;
+};
+
+// What Astra answered, as far as it is kept. Strings are already bounded and printable.
+struct Answer {
+  int http_status = 0;       // 0: no status line
+  bool confirmed = false;    // a 2xx status line came: the attempt is surely used
+  std::string user_intent_id;
+  std::string astra_status;
+  std::string astra_request_id;
+  absl::Time at = absl::InfinitePast();  // when it came
+};
+
+// One row. `reason` is a number of the proto enum ErrorReason (0 for SENDING and SUCCEEDED); opaque to the ledger.
+struct Record {
+  Key key;
+  State state = State::kSending;
+  Sent sent = Sent::kNo;
+  int reason = 0;
+  Answer answer;
+  Uuid attempt_id{};  // of the last POST
+  int attempts = 0;   // POSTs begun
+  std::optional<Uuid> supersedes;
+  std::optional<Uuid> superseded_by;
+  absl::Time created = absl::InfinitePast();
+  absl::Time updated = absl::InfinitePast();
+};
+
+// Attempts of one e-mail address. See AttemptBudget in the proto.
+struct Budget {
+  int used_min = 0;
+  int used_max = 0;
+};
+
+struct BeginRequest {
+  Key key;
+  Fingerprints current;
+  std::optional<Fingerprints> previous;  // under the key before a rotation
+  Uuid attempt_id{};
+  bool allow_repeat = false;
+  std::optional<Uuid> supersedes;
+  int attempt_limit = 3;  // 0: no limit
+  // True: insert the row and go. False: decide everything, write nothing (validate_only, or admission refused).
+  bool may_start = true;
+  // True: when the request runs already, wait for its end. False: answer kInProgress.
+  bool may_join = true;
+  absl::Time now;
+};
+
+enum class BeginVerdict {
+  kGo,                 // the row is SENDING and durable: send now
+  kWouldGo,            // as kGo, had may_start been true
+  kRecorded,           // the id's own row answers: SUCCEEDED, FAILED, UNKNOWN; or, after a join, RELEASED
+  kInProgress,         // the id's own row is SENDING and may_join is false
+  kReused,             // same id, other content
+  kPersonExists,       // existing_id set only if this caller created it
+  kExhausted,          // used_min >= attempt_limit
+  kEmailBusy,          // another request for the address is SENDING
+  kEmailUnresolved,    // another request for the address is UNKNOWN; unresolved set only if it is this caller's
+  kSupersedesInvalid,  // `supersedes` names no unresolved request of this caller for this address
+  kUnavailable,        // the ledger cannot be read or written; nothing was recorded
+};
+
+struct BeginAnswer {
+  BeginVerdict verdict = BeginVerdict::kUnavailable;
+  bool joined = false;                  // kRecorded after waiting for the call that ran
+  std::optional<Record> own;            // the id's own row, where there is one (kGo: the fresh row)
+  Budget budget;                        // of the e-mail address, after this decision
+  std::string existing_intent_id;       // kPersonExists
+  std::optional<Uuid> unresolved;       // kEmailUnresolved, kSupersedesInvalid
+};
+
+// How the sending call ends its row.
+struct FinishRequest {
+  Key key;
+  State state = State::kUnknown;  // kSucceeded, kFailed, kUnknown or kReleased
+  Sent sent = Sent::kMaybe;       // of the tries since Begin; the ledger keeps the strongest
+  int reason = 0;
+  Answer answer;
+  absl::Time now;
+};
+
+struct FinishAnswer {
+  // False: the outcome could not be made durable. The ledger keeps it in memory and tries again by itself; the caller
+  // must hear OUTCOME_UNKNOWN.
+  bool committed = false;
+  Record record;
+  Budget budget;
+};
+
+struct GetAnswer {
+  bool available = false;  // false: the ledger cannot be read
+  std::optional<Record> record;
+  Budget budget;
+};
+
+class Ledger {
+ public:
+  using Token = uint64_t;
+  using BeginDone = absl::AnyInvocable<void(BeginAnswer)>;
+  using FinishDone = absl::AnyInvocable<void(FinishAnswer)>;
+  using AttemptDone = absl::AnyInvocable<void(bool committed)>;
+  using GetDone = absl::AnyInvocable<void(GetAnswer)>;
+
+  virtual ~Ledger() = default;
+
+  // Decides, in the contract's order of checks: the id's own row (replay, join, reused), person exists, attempts
+  // exhausted, e-mail busy, e-mail unresolved / supersedes invalid; then inserts or re-opens the row if may_start.
+  virtual Token Begin(BeginRequest request, Executor& executor, BeginDone done) = 0;
+
+  // Stops waiting for a join: `done` will not run, unless it is already on its way. Unknown tokens are ignored.
+  virtual void Forget(Token token) = 0;
+
+  // The row is SENDING and owned by this call; another POST with a new attempt id is about to leave. Durable before
+  // `done(true)`. `sent_so_far` is kept in the row.
+  virtual void NextAttempt(Key key, Uuid attempt_id, Sent sent_so_far, absl::Time now, Executor& executor,
+                           AttemptDone done) = 0;
+
+  // Ends the row and wakes every join.
+  virtual void Finish(FinishRequest request, Executor& executor, FinishDone done) = 0;
+
+  virtual void Get(Key key, Executor& executor, GetDone done) = 0;
+
+  // False while an outcome waits for the disk, or writes fail: readiness and health follow it. Cheap; any thread.
+  virtual bool Writable() const = 0;
+};
+
+}  // namespace userintent::ledger
