@@ -29,11 +29,11 @@ enum class Verdict {
 
 struct Outcome {
   Verdict verdict = Verdict::kUnknown;
-  int http_status = 0;      // 0: no status line came
-  bool confirmed = false;   // a 2xx status line came, with or without a usable id
-  std::string user_intent_id;   // 1-256 bytes without control characters; with kCreated
-  std::string astra_status;     // Astra's own word, at most 64 printable bytes, else empty
-  std::string astra_request_id;  // at most 128 printable bytes, else empty
+  int http_status = 0;                        // 0: no status line came
+  bool confirmed = false;                     // a 2xx status line came, with or without a usable id
+  std::string user_intent_id;                 // 1-256 bytes without control characters; with kCreated
+  std::string astra_status;                   // Astra's own word, at most 64 printable bytes, else empty
+  std::string astra_request_id;               // at most 128 printable bytes, else empty
   std::optional<absl::Duration> retry_after;  // from Retry-After, where it parsed; never negative
   bool repeat_pointless = false;  // with kNotSent: untrusted certificate, wrong host name, forbidden address
   bool cancelled = false;         // with kNotSent: CancelUnsent()

@@ -59,11 +59,14 @@ struct Outcome {
 };
 
 struct Options {
-  std::string origin;                 // "https://host:port"
-  std::string ca_file;                // empty: the system's
+  std::string origin;                  // "https://host:port"
+  std::string ca_file;                 // empty: the system's
   bool allow_private_address = false;  // see Options::loopback_ok
-  bool loopback_ok = false;           // the configured host is "localhost" or a loopback literal
-  bool http2 = true;                  // offer h2 by ALPN; false: HTTP/1.1 only
+  bool loopback_ok = false;            // the configured host is "localhost" or a loopback literal
+  bool http2 = true;                   // offer h2 by ALPN; false: HTTP/1.1 only
+  // Whether an HTTP/1.1 connection may carry another request. Nothing in HTTP/1.1 tells an answer that came too late
+  // from the answer to the next request, so whoever must never mix them up says no.
+  bool reuse_http1 = true;
   std::chrono::milliseconds connect_timeout{3000};
   std::chrono::milliseconds exchange_timeout{30000};
   int max_connections = 32;
@@ -74,8 +77,8 @@ struct Options {
 struct Stats {  // since the start; for metrics and benchmarks
   uint64_t exchanges = 0;
   uint64_t connections_opened = 0;
-  uint64_t reuse_refused = 0;    // pooled connections thrown away because they held unsolicited bytes or were closed
-  uint64_t resend_refused = 0;   // hidden re-sends by the library that were stopped
+  uint64_t reuse_refused = 0;   // pooled connections thrown away because they held unsolicited bytes or were closed
+  uint64_t resend_refused = 0;  // hidden re-sends by the library that were stopped
 };
 
 class Client {

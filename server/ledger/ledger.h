@@ -49,8 +49,8 @@ struct Key {
 
 // What Astra answered, as far as it is kept. Strings are already bounded and printable.
 struct Answer {
-  int http_status = 0;       // 0: no status line
-  bool confirmed = false;    // a 2xx status line came: the attempt is surely used
+  int http_status = 0;     // 0: no status line
+  bool confirmed = false;  // a 2xx status line came: the attempt is surely used
   std::string user_intent_id;
   std::string astra_status;
   std::string astra_request_id;
@@ -109,11 +109,11 @@ enum class BeginVerdict {
 
 struct BeginAnswer {
   BeginVerdict verdict = BeginVerdict::kUnavailable;
-  bool joined = false;                  // kRecorded after waiting for the call that ran
-  std::optional<Record> own;            // the id's own row, where there is one (kGo: the fresh row)
-  Budget budget;                        // of the e-mail address, after this decision
-  std::string existing_intent_id;       // kPersonExists
-  std::optional<Uuid> unresolved;       // kEmailUnresolved, kSupersedesInvalid
+  bool joined = false;             // kRecorded after waiting for the call that ran
+  std::optional<Record> own;       // the id's own row, where there is one (kGo: the fresh row)
+  Budget budget;                   // of the e-mail address, after this decision
+  std::string existing_intent_id;  // kPersonExists
+  std::optional<Uuid> unresolved;  // kEmailUnresolved, kSupersedesInvalid
 };
 
 // How the sending call ends its row.

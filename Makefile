@@ -1,0 +1,58 @@
+# `make` alone lists the targets. Each installs what it needs first (scripts/deps.sh), which costs nothing the second time.
+SHELL := /bin/bash
+export PATH := $(CURDIR)/build/tools/bin:$(PATH)
+export GOTOOLCHAIN := local
+JOBS ?= $(shell nproc)
+
+.DEFAULT_GOAL := help
+.PHONY: help deps lint-deps build run test test-clients bench lint format asan tsan compose-test clean
+
+help: ## this list
+	@echo 'The User Intent gateway. Targets:'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@echo 'Variables: JOBS=$(JOBS), RUN_ONCE=1 (run: end after the call), GATEWAY_PORT=50051, CHANGED=1 (lint: only changed C++)'
+
+deps: ## install what a build and the tests need (Debian 12 or 13)
+	@scripts/deps.sh
+
+lint-deps: deps
+	@scripts/deps.sh lint
+
+build: build-release ## gateway, sandbox and tests into build/release/bin
+
+.PHONY: build-release build-asan build-tsan
+build-release build-asan build-tsan: build-%: deps
+	@test -f build/$*/build.ninja || cmake --preset $*
+	@cmake --build --preset $* -j $(JOBS)
+
+run: build ## gateway in front of the sandbox, one call shown; Ctrl-C stops it
+	@scripts/run.sh
+
+test: build ## every test
+	@scripts/test.sh
+
+test-clients: build ## the client libraries, packaged as users get them, against the real gateway
+	@CLIENT_PYTHON_MORE=$${CLIENT_PYTHON_MORE-} scripts/test-client-python.sh
+	@scripts/test-client-go.sh
+
+bench: build ## benchmark of the gateway against the sandbox
+	@build/tools/venv/bin/python tests/bench/bench.py
+
+lint: lint-deps build ## every linter; CHANGED=1 for changed C++ files only
+	@scripts/lint.sh
+
+format: lint-deps ## clang-format and gofmt, in place
+	@git ls-files --cached --others --exclude-standard '*.cc' '*.h' | xargs -r build/tools/lint/bin/clang-format -i
+	@git ls-files --cached --others --exclude-standard '*.go' | xargs -r gofmt -w
+
+asan: build-asan ## C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@scripts/test.sh asan
+
+tsan: build-tsan ## C++ tests under ThreadSanitizer
+	@scripts/test.sh tsan
+
+compose-test: ## the containers, and the integration suite in them (needs docker)
+	@scripts/compose-test.sh
+
+clean: ## remove build output; the installed tools in build/tools stay
+	@find build -mindepth 1 -maxdepth 1 ! -name tools -exec rm -rf {} + 2>/dev/null || true

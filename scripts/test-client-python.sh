@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Tests the Python client as users get it: builds the wheel, installs it in clean environments with the oldest and the
+# newest gRPC and protobuf that it allows, and runs mypy, the unit tests and the conformance scenarios with both clients.
+#   CLIENT_PYTHON_CALLS   calls of the storm with faults, for each client and environment (1200)
+#   CLIENT_PYTHON         the Python to use (build/tools/venv's, else python3)
+#   CLIENT_PYTHON_MORE    further Pythons for the unit tests; those of python3.9 ... python3.13 that are there, if unset
+#   CLIENT_PYTHON_RESULTS directory of the reports, JUnit XML (build/test-results/client-python)
+#   GATEWAY_BIN_DIR       userintent-server and astra-sandbox (build/release/bin)
+#   --prepare             only build and install; tests/conformance/run.py can then run the Python runner
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+cd "$ROOT"
+python=${CLIENT_PYTHON:-$TOOLS/venv/bin/python}
+[ -x "$python" ] || python=$(command -v python3) || die "no python3"
+export GATEWAY_BIN_DIR=${GATEWAY_BIN_DIR:-$ROOT/build/release/bin}
+export CONFORMANCE_STORM_CALLS=${CLIENT_PYTHON_CALLS:-1200}
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+work=$ROOT/build/client-python
+results=${CLIENT_PYTHON_RESULTS:-$ROOT/build/test-results/client-python}
+mkdir -p "$work" "$results"
+minor() { "$1" -c 'import sys; print(sys.version_info[1])'; }
+
+# The sources that decide about the wheel; while they stay, so do the environments.
+stamp=$({ "$python" -V; git ls-files --cached --others --exclude-standard client_lib/python proto | sort | xargs sha256sum; cat scripts/test-client-python.sh; } | sha256sum)
+
+# environment NAME PYTHON oldest|newest (called where set -e does not act)
+environment() {
+  local name=$1 base=$2 age=$3 pins=()
+  [ "$(cat "$work/$name/.stamp" 2>/dev/null)" != "$stamp $age" ] || return 0
+  rm -rf "${work:?}/$name"
+  "$base" -m venv "$work/$name" || return 1
+  if [ "$age" = oldest ]; then
+    # What pyproject.toml says, at its lower ends.
+    pins=("protobuf==4.25.0" "googleapis-common-protos==1.62.0")
+    if [ "$(minor "$base")" -lt 13 ]; then pins+=("grpcio==1.60.0"); else pins+=("grpcio==1.66.2"); fi
+  fi
+  "$work/$name/bin/pip" install --quiet --upgrade-strategy eager "$wheel" "${pins[@]}" pytest || return 1
+  "$work/$name/bin/pip" check >/dev/null || return 1
+  note "$name: Python 3.$(minor "$base"), $("$work/$name/bin/pip" list --format freeze | grep -E '^(grpcio|protobuf|googleapis-common-protos)==' | paste -sd ' ')"
+  echo "$stamp $age" >"$work/$name/.stamp"
+}
+
+say "Python client: wheel"
+if [ "$(cat "$work/.wheel" 2>/dev/null)" != "$stamp" ]; then
+  rm -rf "$work/dist" "$work/src"
+  # Built from a copy through the source distribution, so that the wheel holds what a user's own build would.
+  mkdir -p "$work/src/client_lib"
+  cp -r proto "$work/src/proto"
+  git ls-files --cached --others --exclude-standard client_lib/python | while read -r file; do install -D -m 0644 "$file" "$work/src/$file"; done
+  "$python" -m venv --clear "$work/build"
+  "$work/build/bin/pip" install --quiet build
+  "$work/build/bin/python" -m build --outdir "$work/dist" "$work/src/client_lib/python" >"$work/build.log" 2>&1 || { tail -n 30 "$work/build.log"; die "the wheel cannot be built"; }
+  echo "$stamp" >"$work/.wheel"
+fi
+wheel=$(ls "$work"/dist/userintent-*.whl)
+environment oldest "$python" oldest
+environment newest "$python" newest
+[ "${1:-}" != --prepare ] || exit 0
+
+failed=()
+run() { local name=$1; shift; "$@" || failed+=("$name"); }
+
+say "Python client: mypy --strict, the package and the README's lines"
+if [ ! -x "$work/lint/bin/mypy" ]; then
+  "$python" -m venv "$work/lint"
+  "$work/lint/bin/pip" install --quiet mypy==2.4.1 types-protobuf==7.35.1.20260906 types-grpcio==1.85.0.20261028
+fi
+types() {
+  local site
+  site=$("$work/newest/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  rm -rf "$work/types"
+  mkdir -p "$work/types"
+  ln -s "$site/userintent" "$work/types/userintent"
+  "$python" - client_lib/python/README.md "$work/types" <<'PY'
+import pathlib, re, sys
+text = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
+for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)):
+    pathlib.Path(sys.argv[2], f"readme_{number}.py").write_text(block.replace("def main():", "def main() -> None:"))
+PY
+  (cd "$work/types" && "$work/lint/bin/mypy" --config-file "$ROOT/client_lib/python/pyproject.toml" &&
+    "$work/lint/bin/mypy" --config-file "$ROOT/client_lib/python/pyproject.toml" readme_*.py)
+}
+run mypy types
+
+unit() { (cd client_lib/python/tests && "$work/$1/bin/python" -m pytest -q -p no:cacheprovider --junitxml "$results/unit-$1.xml"); }
+for name in oldest newest; do
+  say "Python client: unit tests, $name"
+  run "unit tests, $name" unit "$name"
+done
+if [ -z "${CLIENT_PYTHON_MORE+set}" ]; then
+  CLIENT_PYTHON_MORE=''
+  for version in 9 10 11 12 13; do
+    candidate=$(PYENV_VERSION='' command -v "python3.$version" || true)
+    if [ -n "$candidate" ] && [ "$version" != "$(minor "$python")" ] && "$candidate" -c 'import ensurepip' 2>/dev/null; then CLIENT_PYTHON_MORE+="$candidate "; fi
+  done
+fi
+for candidate in $CLIENT_PYTHON_MORE; do
+  for age in oldest newest; do
+    name=3.$(minor "$candidate")-$age
+    say "Python client: unit tests, $name"
+    run "unit tests, $name" environment "$name" "$candidate" "$age"
+    run "unit tests, $name" unit "$name"
+  done
+done
+
+for name in oldest newest; do
+  say "Python client: conformance, $name ($CONFORMANCE_STORM_CALLS calls in the storm)"
+  CONFORMANCE_PYTHON=$work/$name/bin/python run "conformance, $name" tests/conformance/run.py --only python --junit "$results/conformance-$name.xml"
+done
+[ ${#failed[@]} = 0 ] || die "failed: $(IFS=';'; echo "${failed[*]}")"
+say "Python client: all passed"

@@ -1,0 +1,174 @@
+#include "server/astra/answer.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "nlohmann/json.hpp"
+
+namespace userintent::astra {
+namespace {
+
+constexpr size_t kMaxBody = size_t{64} * 1024;
+constexpr int kMaxDepth = 16;
+constexpr size_t kMaxId = 256;
+constexpr size_t kMaxStatus = 64;
+constexpr size_t kMaxSubstring = 256;
+
+using Json = nlohmann::json;
+
+// What is common to the readers below: counts depth, builds nothing. The parser keeps its own state on the heap, one
+// bit a level, so the stack does not grow with the nesting.
+class Reader : public nlohmann::json_sax<Json> {
+ public:
+  bool null() override { return Other(); }
+  bool boolean(bool) override { return Other(); }
+  bool number_integer(number_integer_t) override { return Other(); }
+  bool number_unsigned(number_unsigned_t) override { return Other(); }
+  bool number_float(number_float_t, const string_t&) override { return Other(); }
+  bool binary(binary_t&) override { return false; }
+  bool string(string_t& value) override { return String(value); }
+  bool key(string_t& name) override { return Key(name); }
+  bool start_object(size_t) override { return Other() && ++depth_ <= kMaxDepth; }
+  bool start_array(size_t) override { return Other() && ++depth_ <= kMaxDepth; }
+  bool end_object() override { return --depth_ >= 0; }
+  bool end_array() override { return --depth_ >= 0; }
+  // The exception's text quotes the input: it goes nowhere.
+  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
+
+ protected:
+  // Each returns whether to go on.
+  virtual bool Key(string_t&) { return true; }
+  virtual bool String(string_t&) { return true; }
+  virtual bool Other() { return true; }  // any other value, at its start
+
+  int depth_ = 0;  // of the value that comes next; 0: the whole body
+};
+
+// Whether `body` is one JSON value within the limits that `reader` went through to its end.
+bool ReadAll(std::string_view body, Reader& reader) {
+  // The parser takes a NUL outside of strings for the end of its input and would not see what follows. No JSON text
+  // contains that byte.
+  if (body.empty() || body.size() > kMaxBody || body.find('\0') != std::string_view::npos) return false;
+  return Json::sax_parse(body.begin(), body.end(), &reader);
+}
+
+// C0, DEL and C1, in valid UTF-8.
+bool HasControl(std::string_view text) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if (byte < 0x20 || byte == 0x7f) return true;
+    if (byte == 0xc2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xa0) return true;
+  }
+  return false;
+}
+
+bool IsPrintableAscii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
+}
+
+class AnswerReader final : public Reader {
+ public:
+  Answer answer;
+  bool has_id = false;
+
+ protected:
+  bool Key(string_t& name) override {
+    if (depth_ != 1) return true;
+    if (name == "id") {
+      expected_ = Field::kId;
+      return !std::exchange(id_seen_, true);
+    }
+    if (name == "status") {
+      expected_ = Field::kStatus;
+      return !std::exchange(status_seen_, true);
+    }
+    return true;
+  }
+
+  bool String(string_t& value) override {
+    switch (std::exchange(expected_, Field::kNone)) {
+      case Field::kId:
+        if (value.empty() || value.size() > kMaxId || HasControl(value)) return false;
+        answer.id = std::move(value);
+        has_id = true;
+        return true;
+      case Field::kStatus:
+        if (value.size() <= kMaxStatus && IsPrintableAscii(value)) answer.status = std::move(value);
+        return true;
+      case Field::kNone:
+        return true;
+    }
+    return true;
+  }
+
+  bool Other() override { return std::exchange(expected_, Field::kNone) != Field::kId; }
+
+ private:
+  enum class Field { kNone, kId, kStatus };
+  Field expected_ = Field::kNone;  // whose value comes next
+  bool id_seen_ = false;
+  bool status_seen_ = false;
+};
+
+class StringSearch final : public Reader {
+ public:
+  explicit StringSearch(std::string_view substring) : substring_(substring) {}
+  bool found = false;
+
+ protected:
+  bool String(string_t& value) override {
+    found = found || value.find(substring_) != string_t::npos;
+    return true;  // to the end: whether the body is JSON at all shows only there
+  }
+
+ private:
+  std::string_view substring_;
+};
+
+}  // namespace
+
+std::optional<Answer> ParseAnswer(std::string_view body) {
+  AnswerReader reader;
+  if (!ReadAll(body, reader) || !reader.has_id) return std::nullopt;
+  return std::move(reader.answer);
+}
+
+absl::StatusOr<LimitRule> ParseLimitRule(std::string_view text) {
+  const size_t colon = text.find(':');
+  if (colon == std::string_view::npos) {
+    return absl::InvalidArgumentError(
+        "--astra_limit_error: expected STATUS:SUBSTRING, for example 400:attempts, but there is no colon");
+  }
+  const std::string_view digits = text.substr(0, colon);
+  LimitRule rule;
+  if (digits.size() == 3 && digits.find_first_not_of("0123456789") == std::string_view::npos) {
+    rule.status = (digits[0] - '0') * 100 + (digits[1] - '0') * 10 + (digits[2] - '0');
+  }
+  if (rule.status < 400 || rule.status > 499) {
+    return absl::InvalidArgumentError(
+        "--astra_limit_error: the status before the colon must be a number from 400 to 499");
+  }
+  rule.substring = std::string(text.substr(colon + 1));
+  if (rule.substring.find_first_not_of(' ') == std::string::npos) {
+    return absl::InvalidArgumentError(
+        "--astra_limit_error: the substring after the colon is blank and would match too much");
+  }
+  if (rule.substring.size() > kMaxSubstring) {
+    return absl::InvalidArgumentError("--astra_limit_error: the substring after the colon is longer than 256 bytes");
+  }
+  if (HasControl(rule.substring)) {
+    return absl::InvalidArgumentError(
+        "--astra_limit_error: the substring after the colon contains a control character");
+  }
+  return rule;
+}
+
+bool ErrorBodyContains(std::string_view body, std::string_view substring) {
+  StringSearch search(substring);
+  if (ReadAll(body, search)) return search.found;
+  return body.find(substring) != std::string_view::npos;
+}
+
+}  // namespace userintent::astra

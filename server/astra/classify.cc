@@ -1,0 +1,171 @@
+#include "server/astra/classify.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/astra/retry_after.h"
+
+namespace userintent::astra {
+namespace {
+
+constexpr size_t kMaxRequestId = 128;
+
+bool IsSuccess(int status) { return status >= 200 && status <= 299; }
+
+// An identifier for Astra's support. What does not look like one is dropped, not cut: half an id helps nobody.
+bool UsableRequestId(std::string_view text) {
+  return !text.empty() && text.size() <= kMaxRequestId &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
+}
+
+// By the status line alone, in the order of the contract's table of errors. 2xx does not come here.
+Verdict OfStatus(int status, bool has_retry_after) {
+  switch (status) {
+    // A rate limiter works in front of the service: refused unprocessed, with or without Retry-After.
+    case 429:
+      return Verdict::kRateLimited;
+
+    // With Retry-After it is a server's own "not now". Without, it is also what a proxy makes up when the service broke
+    // off in the middle of a request.
+    case 503:
+      return has_retry_after ? Verdict::kUnavailable : Verdict::kUnknown;
+
+    case 400:
+    case 422:
+      return Verdict::kRejected;
+
+    case 401:
+    case 403:
+      return Verdict::kCredentialsRejected;
+
+    // The wrong place or the wrong way, for this and every other request: the gateway's settings, not the caller.
+    case 404:
+    case 405:
+    case 406:
+    case 410:
+    case 418:
+      return Verdict::kMisconfigured;
+
+    // "See Other" is how a server answers a POST that it did process.
+    case 303:
+      return Verdict::kUnknown;
+
+    // Whoever gave up waiting for the request may have passed it on; a conflict may be with the very intent that this
+    // request made.
+    case 408:
+    case 409:
+      return Verdict::kUnknown;
+
+    default:
+      // Redirects are never followed, so nothing behind them has been asked.
+      if (status >= 300 && status <= 399) return Verdict::kMisconfigured;
+      // 5xx above all. Also 4xx that look harmless (402, 407, 411-417, 423-...): Astra documents none of them, so
+      // nobody knows which part of it answers so and when.
+      return Verdict::kUnknown;
+  }
+}
+
+// Fixed words for logs.
+std::string_view Detail(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::kCreated:
+      return "created";
+    case Verdict::kLimitReached:
+      return "answer matches --astra_limit_error";
+    case Verdict::kRejected:
+      return "request rejected";
+    case Verdict::kCredentialsRejected:
+      return "credentials rejected";
+    case Verdict::kMisconfigured:
+      return "wrong place or way";
+    case Verdict::kRateLimited:
+      return "rate limited";
+    case Verdict::kUnavailable:
+      return "unavailable with Retry-After";
+    case Verdict::kNotSent:
+      return "not sent";
+    case Verdict::kUnknown:
+      return "status says nothing certain";
+  }
+  return "";
+}
+
+void ClassifyNotSent(const http::Outcome& exchange, Outcome& out) {
+  out.verdict = Verdict::kNotSent;
+  out.detail = exchange.detail.empty() ? Detail(out.verdict) : exchange.detail;
+  switch (exchange.cause) {
+    case http::NotSentCause::kUntrusted:
+    case http::NotSentCause::kForbiddenAddress:
+      out.repeat_pointless = true;
+      return;
+    case http::NotSentCause::kCancelled:
+      out.cancelled = true;
+      return;
+    case http::NotSentCause::kNone:
+    case http::NotSentCause::kResolve:
+    case http::NotSentCause::kConnect:
+    case http::NotSentCause::kTimeout:
+    case http::NotSentCause::kTls:
+    case http::NotSentCause::kInternal:
+      return;
+  }
+}
+
+void ClassifyAnswer(const http::Outcome& exchange, const std::optional<LimitRule>& limit_rule, absl::Time now,
+                    Outcome& out) {
+  const int status = exchange.status;
+  out.http_status = status;
+  if (UsableRequestId(exchange.request_id)) out.astra_request_id = exchange.request_id;
+
+  if (IsSuccess(status)) {
+    // Something was created even where nobody can say what: it counts against the e-mail address all the same.
+    out.confirmed = true;
+    std::optional<Answer> answer;
+    if (exchange.body_complete) answer = ParseAnswer(exchange.body);
+    if (!answer.has_value()) {
+      out.verdict = Verdict::kUnknown;
+      out.detail = exchange.body_complete ? "2xx without a usable id" : "2xx with a body cut short";
+      return;
+    }
+    out.verdict = Verdict::kCreated;
+    out.detail = Detail(out.verdict);
+    out.user_intent_id = std::move(answer->id);
+    out.astra_status = std::move(answer->status);
+    return;
+  }
+
+  // A body that was cut decides nothing, so the rule sees whole ones only. It goes first: an operator who names a
+  // status knows more than the table.
+  if (limit_rule.has_value() && status == limit_rule->status && exchange.body_complete &&
+      ErrorBodyContains(exchange.body, limit_rule->substring)) {
+    out.verdict = Verdict::kLimitReached;
+    out.detail = Detail(out.verdict);
+    return;
+  }
+
+  std::optional<absl::Duration> retry_after;
+  if (status == 429 || status == 503) retry_after = ParseRetryAfter(exchange.retry_after, now);
+  out.verdict = OfStatus(status, retry_after.has_value());
+  out.detail = Detail(out.verdict);
+  out.retry_after = retry_after;
+}
+
+}  // namespace
+
+Outcome Classify(const http::Outcome& exchange, const std::optional<LimitRule>& limit_rule, absl::Time now) {
+  Outcome out;  // kUnknown
+  switch (exchange.fate) {
+    case http::Fate::kNotSent:
+      ClassifyNotSent(exchange, out);
+      return out;
+    case http::Fate::kAnswered:
+      ClassifyAnswer(exchange, limit_rule, now, out);
+      return out;
+    case http::Fate::kMaybeSent:
+      break;
+  }
+  out.detail = exchange.detail.empty() ? std::string_view("no answer") : exchange.detail;
+  return out;
+}
+
+}  // namespace userintent::astra

@@ -1,0 +1,89 @@
+#include "server/astra/credentials.h"
+
+#include <openssl/crypto.h>
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/status/status.h"
+#include "absl/strings/escaping.h"
+#include "server/base/secret_file.h"
+
+namespace userintent::astra {
+namespace {
+
+constexpr std::string_view kIdFlag = "--astra_client_id_file";
+constexpr std::string_view kSecretFlag = "--astra_client_secret_file";
+
+absl::Status Refused(std::string_view flag, std::string_view reason) {
+  return absl::InvalidArgumentError(std::string(flag).append(": ").append(reason));
+}
+
+absl::StatusOr<Secret> ReadOne(const std::string& path, std::string_view flag) {
+  absl::StatusOr<Secret> secret = ReadSecretFile(path, flag);
+  if (!secret.ok()) return secret;
+  const std::string_view text = secret->Reveal();
+  if (std::any_of(text.begin(), text.end(), [](char c) { return (c >= 0 && c < 0x20) || c == 0x7f; })) {
+    return Refused(flag, "the file contains a control character (one newline at its end is allowed)");
+  }
+  return secret;
+}
+
+absl::StatusOr<std::shared_ptr<const BasicAuth>> ReadBoth(const std::string& id_file, const std::string& secret_file) {
+  const absl::StatusOr<Secret> id = ReadOne(id_file, kIdFlag);
+  if (!id.ok()) return id.status();
+  if (id->Reveal().find(':') != std::string_view::npos) {
+    return Refused(kIdFlag, "a client id must not contain a colon");
+  }
+  const absl::StatusOr<Secret> secret = ReadOne(secret_file, kSecretFlag);
+  if (!secret.ok()) return secret.status();
+
+  std::string pair, encoded, header;
+  absl::Cleanup wipe = [&] {
+    for (std::string* text : {&pair, &encoded, &header}) OPENSSL_cleanse(text->data(), text->size());
+  };
+  pair.reserve(id->Reveal().size() + secret->Reveal().size() + 32);  // grows in one step, and never inside the object
+  pair.append(id->Reveal()).append(":").append(secret->Reveal());
+  absl::Base64Escape(pair, &encoded);
+  header.reserve(encoded.size() + 32);
+  header.append("Basic ").append(encoded);
+
+  auto auth = std::make_shared<BasicAuth>();
+  auth->header_value = Secret(std::move(header));
+  return auth;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Credentials>> Credentials::Load(std::string client_id_file,
+                                                               std::string client_secret_file) {
+  absl::StatusOr<std::shared_ptr<const BasicAuth>> auth = ReadBoth(client_id_file, client_secret_file);
+  if (!auth.ok()) return auth.status();
+  return std::unique_ptr<Credentials>(
+      new Credentials(std::move(client_id_file), std::move(client_secret_file), *std::move(auth)));
+}
+
+Credentials::Credentials(std::string client_id_file, std::string client_secret_file,
+                         std::shared_ptr<const BasicAuth> auth)
+    : client_id_file_(std::move(client_id_file)),
+      client_secret_file_(std::move(client_secret_file)),
+      auth_(std::move(auth)) {}
+
+absl::StatusOr<bool> Credentials::Refresh() {
+  const std::lock_guard<std::mutex> one_at_a_time(refresh_mutex_);
+  absl::StatusOr<std::shared_ptr<const BasicAuth>> fresh = ReadBoth(client_id_file_, client_secret_file_);
+  if (!fresh.ok()) return fresh.status();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if ((*fresh)->header_value == auth_->header_value) return false;
+  auth_ = *std::move(fresh);
+  return true;
+}
+
+std::shared_ptr<const BasicAuth> Credentials::Snapshot() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return auth_;
+}
+
+}  // namespace userintent::astra

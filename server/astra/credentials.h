@@ -1,0 +1,48 @@
+// Credentials: the client id and secret that the gateway shows Astra (HTTP Basic), read from two files.
+//
+// Any thread may call anything. One object serves the whole process and outlives every RestClient. Refresh() blocks for
+// as long as reading two small local files takes; Snapshot() never waits for it.
+//
+// To change credentials, replace the files by renaming new ones over them. Between two renames a Refresh() may pair an
+// old id with a new secret; the next one, after the second rename, puts that right.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/base/secret.h"
+
+namespace userintent::astra {
+
+struct BasicAuth {
+  Secret header_value;  // of Authorization: "Basic ..."
+};
+
+class Credentials {
+ public:
+  // Refuses what ReadSecretFile refuses, control characters in either, and a colon in the client id (it would end
+  // there). Error texts name the flag, --astra_client_id_file or --astra_client_secret_file, and never any content.
+  static absl::StatusOr<std::unique_ptr<Credentials>> Load(std::string client_id_file, std::string client_secret_file);
+
+  Credentials(const Credentials&) = delete;
+  Credentials& operator=(const Credentials&) = delete;
+
+  // Reads the files again. Whether the credentials changed; on an error the last good ones stay.
+  absl::StatusOr<bool> Refresh();
+
+  // Never null. The same object for as long as the credentials do not change.
+  std::shared_ptr<const BasicAuth> Snapshot() const;
+
+ private:
+  Credentials(std::string client_id_file, std::string client_secret_file, std::shared_ptr<const BasicAuth> auth);
+
+  const std::string client_id_file_;
+  const std::string client_secret_file_;
+  std::mutex refresh_mutex_;  // one Refresh at a time, so that an older reading cannot replace a newer one
+  mutable std::mutex mutex_;  // guards auth_, never held while reading
+  std::shared_ptr<const BasicAuth> auth_;
+};
+
+}  // namespace userintent::astra

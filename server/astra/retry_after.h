@@ -1,0 +1,18 @@
+// The header Retry-After (RFC 9110, 10.2.3). Pure; any thread.
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "absl/time/time.h"
+
+namespace userintent::astra {
+
+// The longest wait that is believed; longer ones are cut to it.
+inline constexpr absl::Duration kMaxRetryAfter = absl::Hours(24);
+
+// How long to wait from `now`: a number of seconds (digits only), or a date in the one form that HTTP still allows to
+// be sent ("Sun, 06 Nov 1994 08:49:37 GMT"). A past date is zero. Nothing for anything else.
+std::optional<absl::Duration> ParseRetryAfter(std::string_view header, absl::Time now);
+
+}  // namespace userintent::astra

@@ -1,0 +1,867 @@
+#include "server/config.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <string_view>
+#include <system_error>
+#include <thread>
+
+#include "absl/flags/commandlineflag.h"
+#include "absl/flags/flag.h"
+#include "absl/flags/marshalling.h"
+#include "absl/flags/reflection.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "server/base/secret_file.h"
+
+// The table of flags, in the order of the contract (section 5): type, name, meaning. Defaults are the members of
+// Config. Flags that the contract does not name stand beside their relatives.
+#define USERINTENT_FLAGS(ROW)                                                                                    \
+  ROW(HostPort, listen,                                                                                          \
+      "gRPC address; port 0 takes a free one and logs it; off loopback needs mTLS or "                           \
+      "--allow_plaintext")                                                                                       \
+  ROW(std::string, tls_cert_file, "server certificate chain (PEM); the three --tls_ flags go together")          \
+  ROW(std::string, tls_key_file, "its private key (PEM)")                                                        \
+  ROW(std::string, tls_client_ca_file, "authorities of client certificates (PEM), which every caller must have") \
+  ROW(bool, allow_plaintext, "listen off loopback without TLS, for a service mesh that adds it")                 \
+  ROW(std::string, policy_file, "which caller may call which method; not supported by this version")             \
+  ROW(Origin, astra_base_url, "where Astra is: https, host and port only")                                       \
+  ROW(std::string, astra_client_id_file, "required; holds the client id for HTTP Basic")                         \
+  ROW(std::string, astra_client_secret_file, "required; holds the client secret for HTTP Basic")                 \
+  ROW(std::string, astra_ca_file, "authorities for Astra's certificate (PEM) instead of the system's")           \
+  ROW(bool, allow_private_upstream, "allow an upstream host with private addresses; loopback needs no flag")     \
+  ROW(LimitError, astra_limit_error,                                                                             \
+      "an answer with this status, and this text in its error, says that the e-mail "                            \
+      "address has no attempt left")                                                                             \
+  ROW(absl::Duration, connect_timeout, "limit for one connection to Astra, TCP and TLS")                         \
+  ROW(absl::Duration, upstream_timeout, "hard limit of one exchange with Astra")                                 \
+  ROW(int, upstream_connections, "connections to Astra, at most")                                                \
+  ROW(bool, upstream_http2, "offer HTTP/2 to Astra; false: HTTP/1.1 only")                                       \
+  ROW(int, max_in_flight, "calls admitted at once; more are refused at once")                                    \
+  ROW(absl::Duration, default_deadline, "for callers that set no deadline")                                      \
+  ROW(absl::Duration, min_deadline, "a call with less time left is not started")                                 \
+  ROW(LedgerLocation, ledger,                                                                                    \
+      "where requests are recorded; sqlite makes the directory; memory is for tests and "                        \
+      "forgets everything at the end")                                                                           \
+  ROW(std::string, ledger_key_file, "required; 32 or more random bytes, the key of the ledger's hashes")         \
+  ROW(std::string, ledger_previous_key_file, "the key before the current one, while rows under it remain")       \
+  ROW(int, email_attempt_limit, "attempts per e-mail address; 0 switches the local check off")                   \
+  ROW(bool, kyc_delegation, "ssn_last_four is optional")                                                         \
+  ROW(bool, allow_non_public_ip, "accept ip_address values that are not public")                                 \
+  ROW(HostPort, metrics_listen, "address of /metrics, /livez and /readyz; empty switches them off")              \
+  ROW(std::optional<bool>, reflection, "gRPC reflection")                                                        \
+  ROW(absl::Duration, drain_timeout, "for calls under way after SIGTERM or SIGINT")                              \
+  ROW(int, shards, "threads that serve calls; 0: one per two cores")                                             \
+  ROW(observe::Level, log_level, "trace, debug, info, warn or error")
+
+namespace userintent {
+namespace {
+
+bool IsV4(const std::string& text, in_addr* address) { return inet_pton(AF_INET, text.c_str(), address) == 1; }
+bool IsV6(const std::string& text, in6_addr* address) { return inet_pton(AF_INET6, text.c_str(), address) == 1; }
+
+bool IsAddress(const std::string& text) {
+  in_addr v4;
+  in6_addr v6;
+  return IsV4(text, &v4) || IsV6(text, &v6);
+}
+
+// The IPv4 address, in host order, that the text is or maps.
+std::optional<uint32_t> AsV4(const std::string& text) {
+  in_addr v4;
+  if (IsV4(text, &v4)) return ntohl(v4.s_addr);
+  in6_addr v6;
+  if (!IsV6(text, &v6) || !IN6_IS_ADDR_V4MAPPED(&v6)) return std::nullopt;
+  const uint8_t* b = &v6.s6_addr[12];
+  return static_cast<uint32_t>(b[0]) << 24 | static_cast<uint32_t>(b[1]) << 16 | static_cast<uint32_t>(b[2]) << 8 |
+         b[3];
+}
+
+bool IsLoopback(const std::string& host) {
+  if (host == "localhost") return true;
+  if (const std::optional<uint32_t> v4 = AsV4(host)) return *v4 >> 24 == 127;
+  in6_addr v6;
+  return IsV6(host, &v6) && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+// Whether the text is an address that no public server has. Names are judged when they are resolved.
+bool IsPrivateLiteral(const std::string& host) {
+  if (const std::optional<uint32_t> v4 = AsV4(host)) {
+    struct Range {
+      uint32_t base;
+      int bits;
+    };
+    static constexpr Range kRanges[] = {
+        {0x00000000, 8},   // this network
+        {0x0a000000, 8},   // private
+        {0x64400000, 10},  // carrier-grade NAT
+        {0x7f000000, 8},   // loopback
+        {0xa9fe0000, 16},  // link-local, with the metadata services of clouds
+        {0xac100000, 12},  // private
+        {0xc0000000, 24},  // protocol assignments
+        {0xc0a80000, 16},  // private
+        {0xc6120000, 15},  // benchmarking
+        {0xe0000000, 4},   // multicast
+        {0xf0000000, 4},   // reserved, broadcast
+    };
+    return std::any_of(std::begin(kRanges), std::end(kRanges),
+                       [&](const Range& range) { return (*v4 ^ range.base) >> (32 - range.bits) == 0; });
+  }
+  in6_addr v6;
+  if (!IsV6(host, &v6)) return false;
+  // Only 2000::/3 is routed publicly.
+  return (v6.s6_addr[0] & 0xe0) != 0x20;
+}
+
+bool ParsePort(std::string_view text, uint16_t* port) {
+  if (text.empty() || text.size() > 5) return false;
+  uint32_t value = 0;
+  for (const char c : text) {
+    if (c < '0' || c > '9') return false;
+    value = value * 10 + static_cast<uint32_t>(c - '0');
+  }
+  if (value > 65535) return false;
+  *port = static_cast<uint16_t>(value);
+  return true;
+}
+
+std::string Bracketed(const std::string& host) { return host.find(':') == std::string::npos ? host : '[' + host + ']'; }
+
+// Takes HOST or [HOST] off the front. What is left begins with ':' or is empty. Bare IPv6 does not pass.
+bool TakeHost(std::string_view* text, std::string* host) {
+  if (!text->empty() && text->front() == '[') {
+    const size_t end = text->find(']');
+    if (end == std::string_view::npos) return false;
+    *host = std::string(text->substr(1, end - 1));
+    text->remove_prefix(end + 1);
+    in6_addr v6;
+    if (!IsV6(*host, &v6)) return false;
+  } else {
+    const size_t end = std::min(text->find(':'), text->size());
+    *host = std::string(text->substr(0, end));
+    text->remove_prefix(end);
+  }
+  return !host->empty() && (text->empty() || text->front() == ':');
+}
+
+bool ParseHostPort(std::string_view text, HostPort* out) {
+  HostPort parsed;
+  if (!text.empty()) {
+    if (!TakeHost(&text, &parsed.host)) return false;
+    if (parsed.host != "localhost" && !IsAddress(parsed.host)) return false;
+    if (text.empty() || !ParsePort(text.substr(1), &parsed.port)) return false;
+  }
+  *out = std::move(parsed);
+  return true;
+}
+
+// Labels of letters, digits and hyphens. A name that ends in a number would be read as an address by resolvers
+// (0x7f.1, 2130706433), past the check of literals.
+bool IsDnsName(std::string_view name) {
+  if (name.empty() || name.size() > 253) return false;
+  bool last_is_number = false;
+  while (true) {
+    const size_t end = std::min(name.find('.'), name.size());
+    const std::string_view label = name.substr(0, end);
+    if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-') return false;
+    for (const char c : label) {
+      if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '-') return false;
+    }
+    last_is_number = std::all_of(label.begin(), label.end(), [](char c) { return c >= '0' && c <= '9'; }) ||
+                     label.substr(0, 2) == "0x";
+    if (end == name.size()) return !last_is_number;
+    name.remove_prefix(end + 1);
+  }
+}
+
+bool ParseOrigin(std::string_view text, Origin* out) {
+  constexpr std::string_view kScheme = "https://";
+  std::string lower(text);
+  absl::AsciiStrToLower(&lower);
+  std::string_view rest = lower;
+  if (rest.substr(0, kScheme.size()) != kScheme) return false;
+  rest.remove_prefix(kScheme.size());
+  Origin parsed;
+  if (!TakeHost(&rest, &parsed.host)) return false;
+  if (!IsAddress(parsed.host) && !IsDnsName(parsed.host)) return false;
+  if (!rest.empty() && (!ParsePort(rest.substr(1), &parsed.port) || parsed.port == 0)) return false;
+  *out = std::move(parsed);
+  return true;
+}
+
+bool ParseLedger(std::string_view text, LedgerLocation* out) {
+  constexpr std::string_view kSqlite = "sqlite:";
+  if (text == "memory:") {
+    *out = {LedgerLocation::Kind::kMemory, ""};
+  } else if (text.substr(0, 13) == "postgresql://" || text.substr(0, 11) == "postgres://") {
+    *out = {LedgerLocation::Kind::kPostgresql, ""};
+  } else if (text.substr(0, kSqlite.size()) == kSqlite) {
+    *out = {LedgerLocation::Kind::kSqlite, std::string(text.substr(kSqlite.size()))};
+  } else {
+    return false;
+  }
+  return true;
+}
+
+std::string LedgerText(const LedgerLocation& ledger) {
+  switch (ledger.kind) {
+    case LedgerLocation::Kind::kSqlite:
+      return "sqlite:" + ledger.path;
+    case LedgerLocation::Kind::kMemory:
+      return "memory:";
+    case LedgerLocation::Kind::kPostgresql:
+      break;
+  }
+  return "postgresql://";
+}
+
+bool ParseLimitError(std::string_view text, LimitError* out) {
+  LimitError parsed;
+  if (!text.empty()) {
+    const size_t colon = text.find(':');
+    if (colon == std::string_view::npos) return false;
+    uint16_t status = 0;
+    if (!ParsePort(text.substr(0, colon), &status)) return false;
+    parsed = {status, std::string(text.substr(colon + 1))};
+    if (parsed.substring.empty()) return false;
+  }
+  *out = std::move(parsed);
+  return true;
+}
+
+std::string LimitErrorText(const LimitError& rule) {
+  return rule.status == 0 ? "" : std::to_string(rule.status) + ':' + rule.substring;
+}
+
+}  // namespace
+
+bool HostPort::loopback() const { return IsLoopback(host); }
+std::string HostPort::Text() const { return empty() ? "" : Bracketed(host) + ':' + std::to_string(port); }
+
+bool Origin::loopback() const { return IsLoopback(host); }
+std::string Origin::Text() const {
+  return "https://" + Bracketed(host) + (port == 443 ? "" : ':' + std::to_string(port));
+}
+
+int Config::shard_count() const {
+  if (shards > 0) return shards;
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
+}
+
+// What Abseil asks of the types of flags; found by argument-dependent look-up.
+static bool AbslParseFlag(absl::string_view text, HostPort* out, std::string*) {
+  return ParseHostPort({text.data(), text.size()}, out);
+}
+static std::string AbslUnparseFlag(const HostPort& value) { return value.Text(); }
+static bool AbslParseFlag(absl::string_view text, Origin* out, std::string*) {
+  return ParseOrigin({text.data(), text.size()}, out);
+}
+static std::string AbslUnparseFlag(const Origin& value) { return value.Text(); }
+static bool AbslParseFlag(absl::string_view text, LedgerLocation* out, std::string*) {
+  return ParseLedger({text.data(), text.size()}, out);
+}
+static std::string AbslUnparseFlag(const LedgerLocation& value) { return LedgerText(value); }
+static bool AbslParseFlag(absl::string_view text, LimitError* out, std::string*) {
+  return ParseLimitError({text.data(), text.size()}, out);
+}
+static std::string AbslUnparseFlag(const LimitError& value) { return LimitErrorText(value); }
+
+namespace observe {
+static bool AbslParseFlag(absl::string_view text, Level* out, std::string*) {
+  const std::optional<Level> level = ParseLevel({text.data(), text.size()});
+  if (level) *out = *level;
+  return level.has_value();
+}
+static std::string AbslUnparseFlag(Level value) { return std::string(LevelName(value)); }
+}  // namespace observe
+
+}  // namespace userintent
+
+// Abseil wants its flags outside of namespaces.
+using userintent::HostPort;
+using userintent::LedgerLocation;
+using userintent::LimitError;
+using userintent::Origin;
+namespace observe = userintent::observe;
+#define USERINTENT_DEFINE(type, name, meaning) ABSL_FLAG(type, name, userintent::Config().name, meaning);
+USERINTENT_FLAGS(USERINTENT_DEFINE)
+#undef USERINTENT_DEFINE
+
+namespace userintent {
+namespace {
+
+// How values of a type are written, for --help and for errors.
+struct Form {
+  const char* placeholder;
+  const char* must;
+};
+
+template <typename T>
+constexpr Form FormOf();
+template <>
+constexpr Form FormOf<HostPort>() {
+  return {"HOST:PORT", "must be HOST:PORT, HOST an IP address (IPv6 in brackets) or localhost, PORT 0 to 65535"};
+}
+template <>
+constexpr Form FormOf<std::string>() {
+  return {"FILE", "must be a path"};
+}
+template <>
+constexpr Form FormOf<bool>() {
+  return {"true|false", "must be true or false"};
+}
+template <>
+constexpr Form FormOf<std::optional<bool>>() {
+  return {"true|false", "must be true or false"};
+}
+template <>
+constexpr Form FormOf<Origin>() {
+  return {"https://HOST[:PORT]", "must be https://host[:port] without path, query or user"};
+}
+template <>
+constexpr Form FormOf<LimitError>() {
+  return {"STATUS:SUBSTRING", "must be STATUS:SUBSTRING, for example 400:limit reached"};
+}
+template <>
+constexpr Form FormOf<absl::Duration>() {
+  return {"DURATION", "must be a duration with its unit (ms, s, m or h), for example 500ms or 3s"};
+}
+template <>
+constexpr Form FormOf<int>() {
+  return {"NUMBER", "must be a whole number"};
+}
+template <>
+constexpr Form FormOf<LedgerLocation>() {
+  return {"sqlite:PATH|memory:", "must be sqlite:PATH or memory:"};
+}
+template <>
+constexpr Form FormOf<observe::Level>() {
+  return {"LEVEL", "must be trace, debug, info, warn or error"};
+}
+
+struct Row {
+  const char* name;
+  Form form;
+  bool boolean;
+  void (*take)(Config&);  // from the flag into the struct
+};
+
+constexpr Row kRows[] = {
+#define USERINTENT_ROW(type, name, meaning)                                                           \
+  Row{#name, FormOf<type>(), std::is_same_v<type, bool> || std::is_same_v<type, std::optional<bool>>, \
+      [](Config& config) { config.name = absl::GetFlag(FLAGS_##name); }},
+    USERINTENT_FLAGS(USERINTENT_ROW)
+#undef USERINTENT_ROW
+};
+
+struct ActionRow {
+  const char* name;
+  Config::Action action;
+  const char* meaning;
+};
+
+constexpr ActionRow kActions[] = {
+    {"check_config", Config::Action::kCheckConfig,
+     "check the settings and the files that they name, without touching network or ledger; exits 0 or 1"},
+    {"healthcheck", Config::Action::kHealthcheck, "ask the server that runs with these settings whether it serves"},
+    {"help", Config::Action::kHelp, "print this and exit"},
+    {"version", Config::Action::kVersion, "print the version and exit"},
+};
+
+constexpr std::string_view kEnvironmentPrefix = "USERINTENT_";
+
+const Row* FindRow(std::string_view name) {
+  const auto* row = std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& r) { return name == r.name; });
+  return row == std::end(kRows) ? nullptr : row;
+}
+
+const ActionRow* FindAction(std::string_view name) {
+  const auto* row =
+      std::find_if(std::begin(kActions), std::end(kActions), [&](const ActionRow& r) { return name == r.name; });
+  return row == std::end(kActions) ? nullptr : row;
+}
+
+std::string EnvironmentName(const Row& row) {
+  std::string name = row.name;
+  absl::AsciiStrToUpper(&name);
+  return std::string(kEnvironmentPrefix) + name;
+}
+
+// Words of the command line and of the environment as they may be shown: one line, not endless.
+std::string Shown(std::string_view text) {
+  constexpr size_t kMax = 64;
+  std::string shown = absl::CHexEscape(std::string(text.substr(0, kMax)));
+  if (text.size() > kMax) shown += "...";
+  return shown;
+}
+
+absl::Status Problem(std::string_view flag, std::string_view text) {
+  std::string message = "--";
+  message += flag;
+  message += ": ";
+  message += text;
+  return absl::InvalidArgumentError(message);
+}
+
+// The texts that were given, before any is parsed: so that a flag beats a variable even where the variable is wrong.
+struct Given {
+  struct Value {
+    std::string text;
+    bool from_environment = false;
+  };
+  std::map<std::string, Value, std::less<>> values;  // by flag
+  Config::Action action = Config::Action::kServe;
+};
+
+absl::Status ReadEnvironment(const char* const* environment, Given* given) {
+  for (const char* const* entry = environment; entry != nullptr && *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    if (text.substr(0, kEnvironmentPrefix.size()) != kEnvironmentPrefix) continue;
+    const size_t equals = std::min(text.find('='), text.size());
+    const std::string_view name = text.substr(0, equals);
+    const auto* row =
+        std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& r) { return EnvironmentName(r) == name; });
+    if (row == std::end(kRows)) {
+      return absl::InvalidArgumentError(Shown(name) + ": unknown variable of the environment; no flag has this name");
+    }
+    const std::string_view value = equals == text.size() ? std::string_view() : text.substr(equals + 1);
+    // Of two entries of one name the first counts, as for getenv.
+    given->values.try_emplace(row->name, Given::Value{std::string(value), true});
+  }
+  return absl::OkStatus();
+}
+
+// Abseil's syntax: --flag=value, --flag value, one dash or two, --flag and --noflag for booleans.
+absl::Status ReadCommandLine(int argc, const char* const* argv, Given* given) {
+  for (int i = 1; i < argc; ++i) {
+    std::string_view word = argv[i];
+    if (word.size() < 2 || word.front() != '-' || word == "--") {
+      return absl::InvalidArgumentError("argument " + std::to_string(i) +
+                                        " is no flag: only flags are understood, and true or false follows its flag "
+                                        "after a =");
+    }
+    word.remove_prefix(word.substr(0, 2) == "--" ? 2 : 1);
+    const size_t equals = word.find('=');
+    const std::string_view name = word.substr(0, equals);
+    std::optional<std::string> value;
+    if (equals != std::string_view::npos) value = std::string(word.substr(equals + 1));
+
+    if (const ActionRow* action = FindAction(name)) {
+      if (value) return Problem(name, "takes no value");
+      if (given->action != Config::Action::kServe && given->action != action->action) {
+        return Problem(name, "contradicts the other flag that says what to do");
+      }
+      given->action = action->action;
+      continue;
+    }
+    const Row* row = FindRow(name);
+    if (row == nullptr && !value && name.substr(0, 2) == "no") {
+      row = FindRow(name.substr(2));
+      if (row != nullptr && !row->boolean) row = nullptr;
+      if (row != nullptr) value = "false";
+    }
+    if (row == nullptr) return Problem(Shown(name), "there is no such flag; --help lists all");
+    if (!value && row->boolean) value = "true";
+    if (!value) {
+      if (i + 1 >= argc || std::string_view(argv[i + 1]).substr(0, 2) == "--") return Problem(name, "needs a value");
+      value = argv[++i];
+    }
+    given->values[row->name] = {*std::move(value), false};
+  }
+  return absl::OkStatus();
+}
+
+// --help and --version must work whatever else is wrong.
+Config::Action WantedInformation(int argc, const char* const* argv) {
+  for (const Config::Action action : {Config::Action::kHelp, Config::Action::kVersion}) {
+    for (int i = 1; i < argc; ++i) {
+      std::string_view word = argv[i];
+      if (word.substr(0, 2) == "--") word.remove_prefix(1);
+      if (word == (action == Config::Action::kHelp ? "-help" : "-version")) return action;
+    }
+  }
+  return Config::Action::kServe;
+}
+
+// Adds where the value came from, which the text of the problem does not know.
+absl::Status WithSource(const absl::Status& problem, const Given& given) {
+  std::string message(problem.message());
+  if (message.substr(0, 2) != "--") return problem;
+  const auto found = given.values.find(message.substr(2, message.find(':') - 2));
+  if (found == given.values.end() || !found->second.from_environment) return problem;
+  return absl::InvalidArgumentError(message + " (set by " + EnvironmentName(*FindRow(found->first)) + ')');
+}
+
+using X509Ptr = std::unique_ptr<X509, decltype(&X509_free)>;
+using KeyPtr = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
+using BioPtr = std::unique_ptr<BIO, decltype(&BIO_free)>;
+
+// A key with a passphrase must fail, not ask the terminal for it.
+int NoPassphrase(char*, int, int, void*) { return 0; }
+
+X509Ptr NextCertificate(BIO* bio) { return {PEM_read_bio_X509(bio, nullptr, NoPassphrase, nullptr), X509_free}; }
+
+BioPtr MemoryBio(std::string_view bytes) {
+  return {BIO_new_mem_buf(bytes.data(), static_cast<int>(bytes.size())), BIO_free};
+}
+
+// Reads a file that is no secret, up to 1 MiB.
+absl::StatusOr<std::string> ReadPublicFile(std::string_view flag, const std::string& path) {
+  constexpr size_t kMax = size_t{1} << 20;
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (fd < 0) return Problem(flag, "cannot open the file: " + std::generic_category().message(errno));
+  struct stat info {};
+  std::string bytes;
+  ssize_t got = -1;
+  if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) {
+    char buffer[16384];
+    while ((got = read(fd, buffer, sizeof buffer)) > 0 && bytes.size() <= kMax) {
+      bytes.append(buffer, static_cast<size_t>(got));
+    }
+  }
+  close(fd);
+  if (got < 0) return Problem(flag, "cannot read the file, or it is not a regular file");
+  if (bytes.size() > kMax) return Problem(flag, "the file is larger than 1 MiB");
+  return bytes;
+}
+
+// Every certificate in a PEM file; at least one.
+absl::StatusOr<std::vector<X509Ptr>> ReadCertificates(std::string_view flag, const std::string& path) {
+  absl::StatusOr<std::string> bytes = ReadPublicFile(flag, path);
+  if (!bytes.ok()) return bytes.status();
+  const BioPtr bio = MemoryBio(*bytes);
+  std::vector<X509Ptr> certificates;
+  while (X509Ptr certificate = NextCertificate(bio.get())) certificates.push_back(std::move(certificate));
+  // The end of the file is an error of its own kind; any other one means that a certificate is damaged.
+  const unsigned long error = ERR_peek_last_error();  // NOLINT: OpenSSL's type
+  ERR_clear_error();
+  if (certificates.empty()) return Problem(flag, "holds no certificate in PEM form");
+  if (ERR_GET_LIB(error) != ERR_LIB_PEM || ERR_GET_REASON(error) != PEM_R_NO_START_LINE) {
+    return Problem(flag, "holds a damaged certificate");
+  }
+  return certificates;
+}
+
+absl::Status CheckTls(const Config& config) {
+  const bool any = !config.tls_cert_file.empty() || !config.tls_key_file.empty() || !config.tls_client_ca_file.empty();
+  if (!any) return absl::OkStatus();
+  for (const auto& [flag, path] :
+       {std::pair("tls_cert_file", &config.tls_cert_file), std::pair("tls_key_file", &config.tls_key_file),
+        std::pair("tls_client_ca_file", &config.tls_client_ca_file)}) {
+    if (path->empty()) {
+      return Problem(flag, "missing; --tls_cert_file, --tls_key_file and --tls_client_ca_file go together");
+    }
+  }
+  const absl::StatusOr<std::vector<X509Ptr>> chain = ReadCertificates("tls_cert_file", config.tls_cert_file);
+  if (!chain.ok()) return chain.status();
+  const absl::StatusOr<Secret> key_bytes = ReadSecretFile(config.tls_key_file, "--tls_key_file");
+  if (!key_bytes.ok()) return key_bytes.status();
+  const BioPtr bio = MemoryBio(key_bytes->Reveal());
+  const KeyPtr key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassphrase, nullptr), EVP_PKEY_free);
+  ERR_clear_error();
+  if (key == nullptr) return Problem("tls_key_file", "holds no private key in PEM form without a passphrase");
+  const bool matches = X509_check_private_key(chain->front().get(), key.get()) == 1;
+  ERR_clear_error();
+  if (!matches) return Problem("tls_key_file", "is not the key of the first certificate in --tls_cert_file");
+  return ReadCertificates("tls_client_ca_file", config.tls_client_ca_file).status();
+}
+
+bool HasControlCharacter(std::string_view text) {
+  return std::any_of(text.begin(), text.end(),
+                     [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); });
+}
+
+absl::Status CheckCredential(std::string_view flag, const std::string& path, bool colon_allowed) {
+  if (path.empty()) return Problem(flag, "required");
+  const absl::StatusOr<Secret> secret = ReadSecretFile(path, "--" + std::string(flag));
+  if (!secret.ok()) return secret.status();
+  // HTTP Basic separates the two by a colon, and neither may hold control characters (RFC 7617).
+  if (!colon_allowed && secret->Reveal().find(':') != std::string_view::npos) {
+    return Problem(flag, "the client id must not hold a ':'");
+  }
+  if (HasControlCharacter(secret->Reveal())) {
+    return Problem(flag, "must hold one line without control characters");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckLedgerKey(std::string_view flag, const std::string& path) {
+  return ReadLedgerKey(path, "--" + std::string(flag)).status();
+}
+
+absl::Status CheckUpstream(const Config& config) {
+  Origin again;
+  if (!ParseOrigin(config.astra_base_url.Text(), &again) || again != config.astra_base_url) {
+    return Problem("astra_base_url", FormOf<Origin>().must);
+  }
+  if (!config.allow_private_upstream && !again.loopback() && IsPrivateLiteral(again.host)) {
+    return Problem("astra_base_url", "is a private address; --allow_private_upstream allows it");
+  }
+  absl::Status status = CheckCredential("astra_client_id_file", config.astra_client_id_file, false);
+  if (status.ok()) status = CheckCredential("astra_client_secret_file", config.astra_client_secret_file, true);
+  if (status.ok() && !config.astra_ca_file.empty()) {
+    status = ReadCertificates("astra_ca_file", config.astra_ca_file).status();
+  }
+  if (!status.ok()) return status;
+  const LimitError& rule = config.astra_limit_error;
+  if (rule.status != 0 || !rule.substring.empty()) {
+    if (rule.status < 400 || rule.status > 499) return Problem("astra_limit_error", "the status must be 400 to 499");
+    if (rule.substring.empty() || rule.substring.size() > 256 || HasControlCharacter(rule.substring)) {
+      return Problem("astra_limit_error", "the substring must have 1 to 256 bytes without control characters");
+    }
+  }
+  return absl::OkStatus();
+}
+
+struct DurationRange {
+  const char* flag;
+  absl::Duration Config::*value;
+  absl::Duration max;
+};
+
+struct NumberRange {
+  const char* flag;
+  int Config::*value;
+  int min;
+  int max;
+};
+
+// In the order of the table of flags. The least duration is one millisecond: finer than that nothing is timed.
+absl::Status CheckRanges(const Config& config) {
+  static constexpr DurationRange kDurations[] = {
+      {"connect_timeout", &Config::connect_timeout, absl::Minutes(1)},
+      {"upstream_timeout", &Config::upstream_timeout, absl::Minutes(10)},
+      {"default_deadline", &Config::default_deadline, absl::Hours(1)},
+      {"min_deadline", &Config::min_deadline, absl::Minutes(1)},
+      {"drain_timeout", &Config::drain_timeout, absl::Hours(1)},
+  };
+  static constexpr NumberRange kNumbers[] = {
+      {"upstream_connections", &Config::upstream_connections, 1, 10000},
+      {"max_in_flight", &Config::max_in_flight, 1, 1000000},
+      {"email_attempt_limit", &Config::email_attempt_limit, 0, 1000},
+      {"shards", &Config::shards, 0, 256},
+  };
+  for (const DurationRange& range : kDurations) {
+    const absl::Duration value = config.*range.value;
+    if (value < absl::Milliseconds(1) || value > range.max) {
+      return Problem(range.flag, "must be from 1ms to " + absl::FormatDuration(range.max));
+    }
+  }
+  for (const NumberRange& range : kNumbers) {
+    const int value = config.*range.value;
+    if (value < range.min || value > range.max) {
+      return Problem(range.flag, "must be from " + std::to_string(range.min) + " to " + std::to_string(range.max));
+    }
+  }
+  if (config.connect_timeout > config.upstream_timeout) {
+    return Problem("connect_timeout", "must not be longer than --upstream_timeout");
+  }
+  if (config.min_deadline >= config.default_deadline) {
+    return Problem("min_deadline", "must be shorter than --default_deadline");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckLedger(const Config& config) {
+  switch (config.ledger.kind) {
+    case LedgerLocation::Kind::kPostgresql:
+      return Problem("ledger", "PostgreSQL is not supported yet; use sqlite:PATH");
+    case LedgerLocation::Kind::kMemory:
+      break;
+    case LedgerLocation::Kind::kSqlite: {
+      const std::string& path = config.ledger.path;
+      if (path.empty() || path.back() == '/') return Problem("ledger", "sqlite: needs the path of a file");
+      // SQLite's own words for databases that vanish, and its URIs with options that would undo durability.
+      if (path.front() == ':' || path.substr(0, 5) == "file:") {
+        return Problem("ledger", "sqlite: needs a plain path; a ledger that forgets is called memory:");
+      }
+      if (HasControlCharacter(path)) return Problem("ledger", "the path holds control characters");
+      struct stat info {};
+      if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+        return Problem("ledger", "the path is not a regular file");
+      }
+      break;
+    }
+  }
+  if (config.ledger_key_file.empty()) return Problem("ledger_key_file", "required");
+  absl::Status status = CheckLedgerKey("ledger_key_file", config.ledger_key_file);
+  if (status.ok() && !config.ledger_previous_key_file.empty()) {
+    status = CheckLedgerKey("ledger_previous_key_file", config.ledger_previous_key_file);
+  }
+  return status;
+}
+
+}  // namespace
+
+absl::Status Validate(const Config& config) {
+  HostPort again;
+  if (config.listen.empty() || !ParseHostPort(config.listen.Text(), &again)) {
+    return Problem("listen", FormOf<HostPort>().must);
+  }
+  if (absl::Status status = CheckTls(config); !status.ok()) return status;
+  if (!config.listen.loopback() && !config.tls() && !config.allow_plaintext) {
+    return Problem("listen",
+                   "off loopback needs the three --tls_ flags, or --allow_plaintext behind a mesh that adds TLS");
+  }
+  if (config.tls() && config.allow_plaintext) return Problem("allow_plaintext", "contradicts the --tls_ flags");
+  if (!config.policy_file.empty()) return Problem("policy_file", "not supported by this version");
+  if (absl::Status status = CheckUpstream(config); !status.ok()) return status;
+  if (absl::Status status = CheckRanges(config); !status.ok()) return status;
+  if (absl::Status status = CheckLedger(config); !status.ok()) return status;
+  if (!ParseHostPort(config.metrics_listen.Text(), &again)) return Problem("metrics_listen", FormOf<HostPort>().must);
+  if (!config.metrics_listen.empty() && config.metrics_listen.port != 0 &&
+      config.metrics_listen.port == config.listen.port && config.metrics_listen.host == config.listen.host) {
+    return Problem("metrics_listen", "is the same address as --listen");
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> Warnings(const Config& config) {
+  std::vector<std::string> warnings;
+  const auto warn = [&](std::string_view flag, std::string_view text) {
+    warnings.emplace_back(Problem(flag, text).message());
+  };
+  if (!config.tls() && !config.listen.loopback()) {
+    warn("allow_plaintext", "serves personal data without TLS off loopback, to callers that nobody authenticates");
+  }
+  if (config.tls()) {
+    const absl::StatusOr<std::vector<X509Ptr>> chain = ReadCertificates("tls_cert_file", config.tls_cert_file);
+    if (chain.ok() && X509_cmp_current_time(X509_get0_notAfter(chain->front().get())) < 0) {
+      warn("tls_cert_file", "the certificate has expired");
+    }
+    if (chain.ok() && X509_cmp_current_time(X509_get0_notBefore(chain->front().get())) > 0) {
+      warn("tls_cert_file", "the certificate is not valid yet");
+    }
+  }
+  if (config.allow_private_upstream) warn("allow_private_upstream", "personal data may go to a private address");
+  if (config.drain_timeout < config.upstream_timeout) {
+    warn("drain_timeout", "is shorter than --upstream_timeout; exchanges cut off by it end with an unknown outcome");
+  }
+  if (config.ledger.kind == LedgerLocation::Kind::kMemory) {
+    warn("ledger", "memory: forgets every request at the end of the process, and the promise of one creation with it");
+  }
+  if (config.email_attempt_limit == 0) {
+    warn("email_attempt_limit", "0 leaves the count of attempts to Astra");
+  } else if (config.email_attempt_limit > 3) {
+    warn("email_attempt_limit", "is larger than Astra's limit of 3");
+  }
+  if (config.allow_non_public_ip) {
+    warn("allow_non_public_ip", "accepts addresses of end users that no end user on the internet has");
+  }
+  if (!config.metrics_listen.empty() && !config.metrics_listen.loopback()) {
+    warn("metrics_listen", "shows metrics off loopback, without TLS and to everyone");
+  }
+  if (config.reflection_on() && !config.listen.loopback()) warn("reflection", "is on off loopback");
+  return warnings;
+}
+
+absl::StatusOr<Config> LoadConfig(int argc, const char* const* argv, const char* const* environment) {
+  Config config;
+  config.action = WantedInformation(argc, argv);
+  if (config.action != Config::Action::kServe) return config;
+
+  Given given;
+  absl::Status status = ReadEnvironment(environment, &given);
+  if (status.ok()) status = ReadCommandLine(argc, argv, &given);
+  if (!status.ok()) return status;
+  config.action = given.action;
+
+  // Flags are global to the process, so each one is set every time. (Abseil's FlagSaver would write lines to stderr.)
+  for (const Row& row : kRows) {
+    absl::CommandLineFlag* flag = absl::FindCommandLineFlag(row.name);
+    const auto found = given.values.find(row.name);
+    std::string why;  // Abseil's text quotes the value
+    if (!flag->ParseFrom(found == given.values.end() ? flag->DefaultValue() : found->second.text, &why)) {
+      return WithSource(Problem(row.name, row.form.must), given);
+    }
+    row.take(config);
+  }
+  if (config.action != Config::Action::kHealthcheck) {
+    status = Validate(config);
+    if (!status.ok()) return WithSource(status, given);
+  }
+  return config;
+}
+
+absl::StatusOr<Config> LoadConfig(int argc, char** argv) { return LoadConfig(argc, argv, environ); }
+
+Config LoadConfigOrExit(int argc, char** argv) {
+  absl::StatusOr<Config> config = LoadConfig(argc, argv);
+  if (!config.ok()) {
+    std::fprintf(stderr, "userintent-server: %s\n", std::string(config.status().message()).c_str());
+    std::exit(1);
+  }
+  switch (config->action) {
+    case Config::Action::kHelp:
+      std::fputs(HelpText().c_str(), stdout);
+      std::exit(0);
+    case Config::Action::kVersion:
+      std::fputs(VersionText().c_str(), stdout);
+      std::exit(0);
+    case Config::Action::kCheckConfig:
+      for (const std::string& warning : Warnings(*config)) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+      std::fputs("the configuration is valid\n", stdout);
+      std::exit(0);
+    case Config::Action::kServe:
+    case Config::Action::kHealthcheck:
+      break;
+  }
+  return *std::move(config);
+}
+
+std::string HelpText() {
+  std::string text =
+      "userintent-server: a gRPC gateway in front of Astra's call that creates a user intent.\n"
+      "\n"
+      "Every flag may also be given as a variable of the environment: USERINTENT_ and its name in capitals. A flag\n"
+      "beats its variable. Durations are numbers with a unit: ms, s, m or h. Secrets come from files only, which "
+      "others\n"
+      "must not be able to read.\n"
+      "\n";
+  for (const Row& row : kRows) {
+    const absl::CommandLineFlag* flag = absl::FindCommandLineFlag(row.name);
+    std::string fallback = flag->DefaultValue();
+    if (fallback.empty()) fallback = "none";
+    // The two defaults that a value cannot say.
+    if (std::string_view(row.name) == "reflection") fallback = "true on loopback, else false";
+    if (std::string_view(row.name) == "astra_ca_file") fallback = "the system's";
+    text += "  --";
+    text += row.name;
+    text += '=';
+    text += row.form.placeholder;
+    text += "  (default: ";
+    text += fallback;
+    text += ")\n      ";
+    text += flag->Help();
+    text += '\n';
+  }
+  text += '\n';
+  for (const ActionRow& action : kActions) {
+    text += "  --";
+    text += action.name;
+    text += "\n      ";
+    text += action.meaning;
+    text += '\n';
+  }
+  return text;
+}
+
+std::string VersionText() { return "userintent-server " USERINTENT_VERSION "\n"; }
+
+std::string_view ProgramVersion() { return USERINTENT_VERSION; }
+
+}  // namespace userintent

@@ -1,0 +1,134 @@
+// Creation: the state machine of one CreateUserIntent call, from the parsed request to the recorded outcome.
+//
+//   kBeginning --go--> kExchanging <--> kWaiting (before another try, where that is allowed)
+//       |                   |
+//       +--> replies        +--> kRecording --> replies, unless it did before
+//
+// It belongs to one shard's thread, and every method and callback runs there. Whoever started it keeps a shared_ptr
+// only to tell it that the caller left; the callbacks that it waits for keep it alive, so that an exchange whose
+// caller is gone runs to its end and is recorded. `done` runs at most once, and never from inside Start().
+//
+// The rules it carries (contract sections 3 and 4): nothing is sent before the ledger answered kGo; another try needs
+// proof that Astra did not process the last one; once bytes may have left, neither the caller's cancel nor its
+// deadline stops the exchange; the caller hears an outcome only after it is committed.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_set>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/random/random.h"
+#include "absl/time/time.h"
+#include "server/astra/astra.h"
+#include "server/base/loop.h"
+#include "server/intent/fingerprint.h"
+#include "server/intent/gate.h"
+#include "server/intent/reply.h"
+#include "server/intent/rules.h"
+#include "server/ledger/ledger.h"
+
+namespace userintent::intent {
+
+// Told about what happens, for logs and metrics. Called on the shard's thread; must not block.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  // One POST begins.
+  virtual void OnPostBegun() = 0;
+  // It ended (or was proved not sent).
+  virtual void OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
+                      SteadyClock::duration took) = 0;
+  // A row ended. `committed` false: the ledger could not write.
+  virtual void OnRecorded(const ledger::Record& record, bool committed) = 0;
+};
+
+// What every creation of a shard shares. All outlive the creations.
+struct Services {
+  Loop& loop;
+  ledger::Ledger& ledger;
+  astra::Client& astra;
+  Gate& gate;
+  const Fingerprinter& fingerprinter;
+  Observer& observer;
+  RulesOptions rules;
+  int email_attempt_limit = 3;
+  absl::BitGen random;  // jitter
+  // Creations that wait before another try; each is kept alive by its timer.
+  std::unordered_set<class Creation*> waiting = {};
+};
+
+class Creation : public std::enable_shared_from_this<Creation> {
+ public:
+  using Done = absl::AnyInvocable<void(Reply)>;
+
+  // How long before the caller's deadline it must have its answer (contract section 3, REQUEST_IN_PROGRESS).
+  static constexpr std::chrono::milliseconds kAnswerMargin{50};
+  // Contract section 4: up to three connection attempts, with full jitter between them.
+  static constexpr int kMaxTries = 3;
+
+  // `caller` is the authenticated identity; `deadline` is finite.
+  static std::shared_ptr<Creation> Start(Services& services, std::string caller, v1::CreateUserIntentRequest request,
+                                         SteadyTime deadline, Done done);
+
+  // The caller cancelled, or its connection broke. `done` will not run.
+  void CallerLeft();
+
+  // The process stops soon: ends every wait for another try, so that the rows are released rather than left SENDING.
+  static void GiveUpWaiting(Services& services);
+
+ private:
+  enum class State { kBeginning, kExchanging, kWaiting, kRecording, kEnded };
+  struct Passkey {};
+
+ public:
+  Creation(Passkey, Services& services, std::string caller, v1::CreateUserIntentRequest request, SteadyTime deadline,
+           Done done);
+
+ private:
+  void Begin();
+  void OnBegun(ledger::BeginAnswer answer);
+  void Refuse(const Gate::Refusal& refusal, const ledger::BeginAnswer& answer);
+  void AnswerFromRow(const ledger::BeginAnswer& answer);
+  void Send();
+  void OnOutcome(const astra::Outcome& outcome);
+  // True if another try after `wait` may and will happen.
+  bool TryAgain(absl::Duration wait, bool new_attempt_id, v1::ErrorReason reason_if_given_up);
+  void AfterWait();
+  void Finish(ledger::State state, v1::ErrorReason reason);
+  void OnRecorded(ledger::FinishAnswer answer);
+  void OnAnswerBy();
+  bool Fits(absl::Duration wait) const;
+  void Respond(Reply reply);
+  void LeaveGate();
+
+  Services& services_;
+  const std::string caller_;
+  const v1::CreateUserIntentRequest request_;
+  const SteadyTime deadline_;
+  Done done_;
+
+  State state_ = State::kBeginning;
+  ledger::Key key_;
+  bool validate_only_ = false;
+  bool caller_left_ = false;
+  bool in_gate_ = false;
+  std::optional<Gate::Refusal> refusal_;
+  ledger::Ledger::Token begin_token_ = 0;
+  Loop::TimerId answer_timer_ = 0;
+
+  // Of the sending call.
+  Uuid attempt_id_{};
+  astra::Client::CallId call_id_ = 0;
+  SteadyTime sent_at_{};
+  Loop::TimerId wait_timer_ = 0;
+  int tries_ = 0;
+  bool retried_refusal_ = false;      // the one more try after 429 or 503
+  bool retried_credentials_ = false;  // the one more try after 401
+  bool new_attempt_id_ = false;       // the next try is a new POST, not the same one begun again
+  v1::ErrorReason reason_if_given_up_ = v1::ERROR_REASON_UNSPECIFIED;
+  ledger::Sent sent_ = ledger::Sent::kNo;
+  astra::Outcome outcome_;
+};
+
+}  // namespace userintent::intent

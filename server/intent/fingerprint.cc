@@ -1,0 +1,241 @@
+#include "server/intent/fingerprint.h"
+
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/params.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace userintent::intent {
+namespace {
+
+using Request = v1::CreateUserIntentRequest;
+
+struct MacFree {
+  void operator()(EVP_MAC* mac) const { EVP_MAC_free(mac); }
+  void operator()(EVP_MAC_CTX* context) const { EVP_MAC_CTX_free(context); }
+};
+using MacContext = std::unique_ptr<EVP_MAC_CTX, MacFree>;
+
+// HMAC of bytes in memory fails only when memory runs out or OpenSSL has no SHA-256. Going on without a fingerprint
+// would break the promise, so neither is survivable.
+void Must(bool ok) {
+  if (!ok) std::abort();
+}
+
+void Absorb(EVP_MAC_CTX* context, std::string_view bytes) {
+  Must(EVP_MAC_update(context, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size()) == 1);
+}
+
+// HMAC under one key with the domain already absorbed: ready to be copied for each use.
+MacContext Prepare(const Secret& key, std::string_view domain) {
+  const std::unique_ptr<EVP_MAC, MacFree> mac(EVP_MAC_fetch(nullptr, "HMAC", nullptr));
+  Must(mac != nullptr);
+  MacContext context(EVP_MAC_CTX_new(mac.get()));
+  Must(context != nullptr);
+  char digest[] = "SHA256";
+  const OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+                               OSSL_PARAM_construct_end()};
+  const std::string_view bytes = key.Reveal();
+  Must(EVP_MAC_init(context.get(), reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), params) == 1);
+  Absorb(context.get(), domain);
+  Absorb(context.get(), std::string_view("\0", 1));
+  return context;
+}
+
+template <typename... Bytes>
+ledger::Digest Mac(const MacContext& prepared, Bytes... bytes) {
+  const MacContext context(EVP_MAC_CTX_dup(prepared.get()));
+  Must(context != nullptr);
+  (Absorb(context.get(), bytes), ...);
+  ledger::Digest digest;
+  size_t size = 0;
+  Must(EVP_MAC_final(context.get(), digest.data(), &size, digest.size()) == 1 && size == digest.size());
+  return digest;
+}
+
+uint64_t LeadingNumber(const ledger::Digest& digest) {
+  uint64_t number = 0;
+  for (size_t i = 0; i < 8; ++i) number = number << 8 | digest[i];
+  return number;
+}
+
+// Bytes that are wiped when they go. Never grows beyond its first capacity, so that no forgotten copy stays behind in
+// the heap.
+class WipedBuffer {
+ public:
+  explicit WipedBuffer(size_t capacity) { bytes_.reserve(capacity); }
+  ~WipedBuffer() { OPENSSL_cleanse(bytes_.data(), bytes_.size()); }
+  WipedBuffer(const WipedBuffer&) = delete;
+  WipedBuffer& operator=(const WipedBuffer&) = delete;
+
+  void Append(std::string_view bytes) {
+    Must(bytes.size() <= bytes_.capacity() - bytes_.size());
+    bytes_.append(bytes);
+  }
+  void AppendNumber(uint64_t number) {
+    Must(number <= UINT32_MAX);
+    const char bytes[] = {static_cast<char>(number >> 24), static_cast<char>(number >> 16),
+                          static_cast<char>(number >> 8), static_cast<char>(number)};
+    Append({bytes, sizeof bytes});
+  }
+  void AppendRecord(int field, std::string_view value) {
+    if (value.empty()) return;
+    AppendNumber(static_cast<uint64_t>(field));
+    AppendNumber(value.size());
+    Append(value);
+  }
+  void LowerFrom(size_t at) {
+    std::transform(bytes_.begin() + static_cast<std::ptrdiff_t>(at), bytes_.end(),
+                   bytes_.begin() + static_cast<std::ptrdiff_t>(at),
+                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; });
+  }
+  size_t size() const { return bytes_.size(); }
+  std::string_view view() const { return bytes_; }
+
+ private:
+  std::string bytes_;
+};
+
+// The canonical form of one request, in one buffer.
+class Canonical {
+ public:
+  explicit Canonical(const Request& r) : buffer_(Capacity(r)) {
+    buffer_.AppendRecord(Request::kEmailFieldNumber, r.email());
+    buffer_.LowerFrom(std::min(kRecordHead, buffer_.size()));  // not the head: a length may look like a capital letter
+    email_end_ = buffer_.size();
+
+    buffer_.AppendRecord(Request::kPhoneFieldNumber, r.phone());
+    buffer_.AppendRecord(Request::kFirstNameFieldNumber, r.first_name());
+    buffer_.AppendRecord(Request::kLastNameFieldNumber, r.last_name());
+    buffer_.AppendRecord(Request::kPreferredFirstNameFieldNumber, r.preferred_first_name());
+    buffer_.AppendRecord(Request::kPreferredLastNameFieldNumber, r.preferred_last_name());
+    buffer_.AppendRecord(Request::kPreferredPronounsFieldNumber, r.preferred_pronouns());
+    buffer_.AppendRecord(Request::kAddress1FieldNumber, r.address1());
+    buffer_.AppendRecord(Request::kAddress2FieldNumber, r.address2());
+    buffer_.AppendRecord(Request::kCityFieldNumber, r.city());
+    buffer_.AppendRecord(Request::kStateFieldNumber, r.state());
+    buffer_.AppendRecord(Request::kPostalCodeFieldNumber, r.postal_code());
+    buffer_.AppendRecord(Request::kDateOfBirthFieldNumber, r.date_of_birth());
+    buffer_.AppendRecord(Request::kSsnLastFourFieldNumber, r.ssn_last_four());
+    identity_end_ = buffer_.size();
+
+    buffer_.AppendRecord(Request::kIpAddressFieldNumber, r.ip_address());
+    AppendVerificationType(buffer_, r.verification_type());
+    AppendMetadata(r);
+
+    AppendVerificationType(person_type_, r.verification_type() == v1::VERIFICATION_TYPE_UNSPECIFIED
+                                             ? v1::VERIFICATION_TYPE_VERIFIED
+                                             : r.verification_type());
+  }
+
+  std::string_view content() const { return buffer_.view(); }
+  std::string_view email() const { return buffer_.view().substr(0, email_end_); }
+  // What a person is: these two, in this order.
+  std::string_view identity() const { return buffer_.view().substr(0, identity_end_); }
+  std::string_view person_type() const { return person_type_.view(); }
+
+ private:
+  static constexpr size_t kRecordHead = 8;
+  static constexpr size_t kTypeRecord = kRecordHead + 4;
+
+  // Enough for every record; each is at most eight bytes longer than what it holds.
+  static size_t Capacity(const Request& r) {
+    size_t capacity = r.email().size() + r.phone().size() + r.first_name().size() + r.last_name().size() +
+                      r.preferred_first_name().size() + r.preferred_last_name().size() + r.preferred_pronouns().size() +
+                      r.address1().size() + r.address2().size() + r.city().size() + r.state().size() +
+                      r.postal_code().size() + r.date_of_birth().size() + r.ssn_last_four().size() +
+                      r.ip_address().size() + 15 * kRecordHead + kTypeRecord + kRecordHead;
+    for (const auto& [key, value] : r.metadata()) capacity += key.size() + value.size() + 8;
+    return capacity;
+  }
+
+  // The number itself, not its name: an enum value that this version does not know must count too.
+  static void AppendVerificationType(WipedBuffer& buffer, int type) {
+    if (type == v1::VERIFICATION_TYPE_UNSPECIFIED) return;
+    buffer.AppendNumber(Request::kVerificationTypeFieldNumber);
+    buffer.AppendNumber(4);
+    buffer.AppendNumber(static_cast<uint32_t>(type));
+  }
+
+  void AppendMetadata(const Request& r) {
+    if (r.metadata().empty()) return;
+    std::vector<std::pair<std::string_view, std::string_view>> pairs;
+    pairs.reserve(r.metadata().size());
+    size_t size = 0;
+    for (const auto& [key, value] : r.metadata()) {
+      pairs.emplace_back(key, value);
+      size += key.size() + value.size() + 8;
+    }
+    std::sort(pairs.begin(), pairs.end());
+    buffer_.AppendNumber(Request::kMetadataFieldNumber);
+    buffer_.AppendNumber(size);
+    for (const auto& [key, value] : pairs) {
+      buffer_.AppendNumber(key.size());
+      buffer_.Append(key);
+      buffer_.AppendNumber(value.size());
+      buffer_.Append(value);
+    }
+  }
+
+  WipedBuffer buffer_;
+  size_t email_end_ = 0;
+  size_t identity_end_ = 0;
+  WipedBuffer person_type_{kTypeRecord};
+};
+
+}  // namespace
+
+// The domains keep a hash made for one purpose from meaning anything for another.
+struct Fingerprinter::Key {
+  explicit Key(const Secret& key)
+      : id(LeadingNumber(Mac(Prepare(key, "userintent/v1/key-id")))),
+        content(Prepare(key, "userintent/v1/content")),
+        person(Prepare(key, "userintent/v1/person")),
+        email(Prepare(key, "userintent/v1/email")) {}
+
+  ledger::Fingerprints Of(const Request& request) const {
+    const Canonical canonical(request);
+    ledger::Fingerprints prints;
+    prints.key_id = id;
+    prints.content = Mac(content, canonical.content());
+    prints.person = Mac(person, canonical.identity(), canonical.person_type());
+    prints.email = Mac(email, canonical.email());
+    return prints;
+  }
+
+  uint64_t id;
+  MacContext content;
+  MacContext person;
+  MacContext email;
+};
+
+Fingerprinter::Fingerprinter(const Secret& key, const std::optional<Secret>& previous)
+    : current_(std::make_unique<const Key>(key)),
+      previous_(previous.has_value() ? std::make_unique<const Key>(*previous) : nullptr) {}
+
+Fingerprinter::~Fingerprinter() = default;
+
+ledger::Fingerprints Fingerprinter::Current(const Request& request) const { return current_->Of(request); }
+
+std::optional<ledger::Fingerprints> Fingerprinter::Previous(const Request& request) const {
+  if (previous_ == nullptr) return std::nullopt;
+  return previous_->Of(request);
+}
+
+uint64_t Fingerprinter::key_id() const { return current_->id; }
+
+std::optional<uint64_t> Fingerprinter::previous_key_id() const {
+  if (previous_ == nullptr) return std::nullopt;
+  return previous_->id;
+}
+
+}  // namespace userintent::intent

@@ -1,0 +1,48 @@
+// Fingerprinter: keyed hashes that let the ledger compare requests, people and e-mail addresses without storing any of
+// them. HMAC-SHA256 under the ledger key.
+//
+// Const methods may be called from any thread at once. Immutable after construction; whoever built it owns it.
+//
+// The form that is hashed must never change while a ledger lives: every repeat would look like other content. It is
+//   domain NUL record...    record = field number (u32), length (u32), bytes; numbers big-endian; in field order
+// where an empty value has no record, so that a field added later leaves old fingerprints as they are. metadata is one
+// record, whose bytes are key length, key, value length, value for each pair, sorted by key. verification_type is one
+// record of four bytes. The e-mail address is lower-cased (ASCII only).
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "server/base/secret.h"
+#include "server/ledger/ledger.h"
+#include "userintent/v1/user_intent_service.pb.h"
+
+namespace userintent::intent {
+
+class Fingerprinter {
+ public:
+  // Keys are used in full. `previous` is the key before a rotation; rows written under it are still found.
+  explicit Fingerprinter(const Secret& key, const std::optional<Secret>& previous = std::nullopt);
+  ~Fingerprinter();
+  Fingerprinter(const Fingerprinter&) = delete;
+  Fingerprinter& operator=(const Fingerprinter&) = delete;
+
+  // content: every field that Astra is sent, as given. person: content without ip_address and metadata, with
+  // UNSPECIFIED counted as VERIFIED. email: the address alone. request_id, validate_only, allow_repeat and
+  // supersedes_request_id never count.
+  ledger::Fingerprints Current(const v1::CreateUserIntentRequest& request) const;
+
+  // The same under the previous key; nothing when there is none.
+  std::optional<ledger::Fingerprints> Previous(const v1::CreateUserIntentRequest& request) const;
+
+  // What Fingerprints::key_id will be: tells which key a ledger was made with.
+  uint64_t key_id() const;
+  std::optional<uint64_t> previous_key_id() const;
+
+ private:
+  struct Key;
+  std::unique_ptr<const Key> current_;
+  std::unique_ptr<const Key> previous_;  // may be null
+};
+
+}  // namespace userintent::intent

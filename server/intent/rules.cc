@@ -1,0 +1,224 @@
+#include "server/intent/rules.h"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "server/base/uuid.h"
+#include "server/intent/ip_ranges.h"
+#include "server/intent/po_box.h"
+#include "server/intent/text.h"
+
+namespace userintent::intent {
+namespace {
+
+using Request = v1::CreateUserIntentRequest;
+
+constexpr size_t kMaxCharacters = 100;  // of names, address lines and city
+constexpr size_t kMaxMetadataKeys = 25;
+constexpr size_t kMaxMetadataKey = 64;
+constexpr size_t kMaxMetadataValue = 256;
+constexpr std::string_view kReservedMetadataKey = "gateway_attempt_id";
+constexpr absl::CivilDay kFirstBirthday(1900, 1, 1);
+
+// "Publication 28", appendix B: 50 states, DC, territories, associated states; then military.
+constexpr std::string_view kUspsCodes[] = {
+    "AL", "AK", "AZ", "AR", "CA", "CO", "CT", "DE", "FL", "GA", "HI", "ID", "IL", "IN", "IA", "KS", "KY",
+    "LA", "ME", "MD", "MA", "MI", "MN", "MS", "MO", "MT", "NE", "NV", "NH", "NJ", "NM", "NY", "NC", "ND",
+    "OH", "OK", "OR", "PA", "RI", "SC", "SD", "TN", "TX", "UT", "VT", "VA", "WA", "WV", "WI", "WY",
+    "DC",                          // District of Columbia
+    "AS", "GU", "MP", "PR", "VI",  // territories
+    "FM", "MH", "PW",              // freely associated states
+    "AA", "AE", "AP",              // military and diplomatic
+};
+static_assert(std::size(kUspsCodes) == 62);
+
+constexpr bool IsUpper(char c) { return c >= 'A' && c <= 'Z'; }
+constexpr bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+constexpr bool IsAlnum(char c) { return IsDigit(c) || IsUpper(c) || (c >= 'a' && c <= 'z'); }
+
+// A bit for each second letter, by first letter: the look-up form of kUspsCodes.
+constexpr std::array<uint32_t, 26> kUspsBits = [] {
+  std::array<uint32_t, 26> bits{};
+  for (const std::string_view code : kUspsCodes) bits[static_cast<size_t>(code[0] - 'A')] |= 1u << (code[1] - 'A');
+  return bits;
+}();
+
+bool AllDigits(std::string_view text) { return std::all_of(text.begin(), text.end(), IsDigit); }
+
+bool IsUspsCode(std::string_view text) {
+  return text.size() == 2 && IsUpper(text[0]) && IsUpper(text[1]) &&
+         (kUspsBits[static_cast<size_t>(text[0] - 'A')] >> (text[1] - 'A') & 1) != 0;
+}
+
+bool IsUuid(std::string_view text) { return ParseUuid(text).has_value(); }
+
+bool IsEmail(std::string_view text) {
+  if (text.size() > 254) return false;
+  if (!std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~'; })) return false;
+  const size_t at = text.find('@');
+  if (at == text.npos || at < 1 || at > 64) return false;
+  const std::string_view domain = text.substr(at + 1);
+  // Two or more labels, none empty: a dot inside, none at an end, no two in a row.
+  return domain.find('@') == domain.npos && domain.find('.') != domain.npos && domain.front() != '.' &&
+         domain.back() != '.' && domain.find("..") == domain.npos;
+}
+
+bool IsPhone(std::string_view text) {
+  return text.size() == 12 && text[0] == '+' && text[1] == '1' && text[2] >= '2' && AllDigits(text.substr(2));
+}
+
+bool IsText(const TextTraits& traits) { return traits.valid && traits.safe && traits.characters <= kMaxCharacters; }
+bool IsOptionalText(std::string_view text) { return IsText(InspectText(text)); }
+bool IsRequiredText(std::string_view text) {
+  const TextTraits traits = InspectText(text);
+  return IsText(traits) && !traits.blank;  // the empty text is blank too
+}
+
+bool IsPostalCode(std::string_view text) {
+  if (text.size() == 5) return AllDigits(text);
+  return text.size() == 10 && text[5] == '-' && AllDigits(text.substr(0, 5)) && AllDigits(text.substr(6));
+}
+
+bool IsBirthday(std::string_view text, absl::CivilDay today) {
+  if (text.size() != 10 || text[4] != '-' || text[7] != '-') return false;
+  int parts[3] = {0, 0, 0};
+  for (size_t i = 0, part = 0; i < text.size(); ++i) {
+    if (i == 4 || i == 7) {
+      ++part;
+    } else if (!IsDigit(text[i])) {
+      return false;
+    } else {
+      parts[part] = parts[part] * 10 + (text[i] - '0');
+    }
+  }
+  // CivilDay moves a day that does not exist to one that does, so it comes back unchanged only if it was real.
+  const absl::CivilDay day(parts[0], parts[1], parts[2]);
+  return day.year() == parts[0] && day.month() == parts[1] && day.day() == parts[2] && day >= kFirstBirthday &&
+         day <= today;
+}
+
+bool IsLastFour(std::string_view text) { return text.size() == 4 && AllDigits(text) && text != "0000"; }
+
+bool IsMetadataKey(std::string_view key) {
+  return !key.empty() && key.size() <= kMaxMetadataKey && key != kReservedMetadataKey &&
+         std::all_of(key.begin(), key.end(), [](char c) { return IsAlnum(c) || c == '_' || c == '.' || c == '-'; });
+}
+
+bool IsMetadataValue(std::string_view value) {
+  const TextTraits traits = InspectText(value);
+  return traits.valid && traits.safe && traits.characters >= 1 && traits.characters <= kMaxMetadataValue;
+}
+
+bool IsMetadata(const google::protobuf::Map<std::string, std::string>& metadata) {
+  if (metadata.size() > kMaxMetadataKeys) return false;
+  return std::all_of(metadata.begin(), metadata.end(),
+                     [](const auto& entry) { return IsMetadataKey(entry.first) && IsMetadataValue(entry.second); });
+}
+
+// With a verification_type that is not in the enum nobody knows what it requires; what is given is checked all the
+// same.
+bool NeedsSsn(const Request& request) {
+  return request.verification_type() == v1::VERIFICATION_TYPE_UNSPECIFIED ||
+         request.verification_type() == v1::VERIFICATION_TYPE_VERIFIED;
+}
+bool NeedsBirthday(const Request& request) {
+  return NeedsSsn(request) || request.verification_type() == v1::VERIFICATION_TYPE_UNVERIFIED;
+}
+
+struct Context {
+  const RulesOptions& options;
+  absl::CivilDay today;
+};
+
+struct Rule {
+  std::string_view field;
+  std::string_view description;
+  bool (*holds)(const Request&, const Context&);
+};
+
+constexpr std::string_view kRequestIdRule = "required: a UUID in the text form 8-4-4-4-12";
+constexpr std::string_view kRequiredTextRule =
+    "required: 1-100 characters, not blank, no control or bidirectional characters";
+constexpr std::string_view kOptionalTextRule =
+    "optional: at most 100 characters, no control or bidirectional characters";
+
+// The contract's table, in its order. validate_only and allow_repeat have no rule. Two rows for one field: the second
+// is looked at only when the first holds.
+constexpr Rule kRules[] = {
+    {"request_id", kRequestIdRule, [](const Request& r, const Context&) { return IsUuid(r.request_id()); }},
+    {"email",
+     "required: one @, 1-64 characters before it, at most 254 in all, a domain of two or more labels; printable ASCII "
+     "without spaces",
+     [](const Request& r, const Context&) { return IsEmail(r.email()); }},
+    {"phone", "required: +1 and ten digits, the first of them 2-9",
+     [](const Request& r, const Context&) { return IsPhone(r.phone()); }},
+    {"first_name", kRequiredTextRule, [](const Request& r, const Context&) { return IsRequiredText(r.first_name()); }},
+    {"last_name", kRequiredTextRule, [](const Request& r, const Context&) { return IsRequiredText(r.last_name()); }},
+    {"preferred_first_name", kOptionalTextRule,
+     [](const Request& r, const Context&) { return IsOptionalText(r.preferred_first_name()); }},
+    {"preferred_last_name", kOptionalTextRule,
+     [](const Request& r, const Context&) { return IsOptionalText(r.preferred_last_name()); }},
+    {"preferred_pronouns", kOptionalTextRule,
+     [](const Request& r, const Context&) { return IsOptionalText(r.preferred_pronouns()); }},
+    {"address1", kRequiredTextRule, [](const Request& r, const Context&) { return IsRequiredText(r.address1()); }},
+    {"address1", "must be a street address, not a PO box",
+     [](const Request& r, const Context&) { return !NamesPoBox(r.address1()) && !IsBareBox(r.address1()); }},
+    {"address2", kOptionalTextRule, [](const Request& r, const Context&) { return IsOptionalText(r.address2()); }},
+    {"address2", "must not be a PO box", [](const Request& r, const Context&) { return !NamesPoBox(r.address2()); }},
+    {"city", kRequiredTextRule, [](const Request& r, const Context&) { return IsRequiredText(r.city()); }},
+    {"state", "required: the two-letter USPS code in capitals",
+     [](const Request& r, const Context&) { return IsUspsCode(r.state()); }},
+    {"postal_code", "required: five digits, or five, a hyphen and four",
+     [](const Request& r, const Context&) { return IsPostalCode(r.postal_code()); }},
+    {"date_of_birth",
+     "a calendar date YYYY-MM-DD from 1900-01-01 to today (UTC); required unless verification_type is RECEIVE_ONLY",
+     [](const Request& r, const Context& c) {
+       return r.date_of_birth().empty() ? !NeedsBirthday(r) : IsBirthday(r.date_of_birth(), c.today);
+     }},
+    {"ssn_last_four",
+     "exactly the last four digits, not 0000; required for VERIFIED and UNSPECIFIED unless the server has KYC "
+     "delegation",
+     [](const Request& r, const Context& c) {
+       return r.ssn_last_four().empty() ? c.options.kyc_delegation || !NeedsSsn(r) : IsLastFour(r.ssn_last_four());
+     }},
+    {"ip_address", "required: the IPv4 or IPv6 address of the end user's device",
+     [](const Request& r, const Context&) { return ParseIp(r.ip_address()).has_value(); }},
+    {"ip_address", "must be public: private, reserved and other special-purpose ranges are refused",
+     [](const Request& r, const Context& c) {
+       if (c.options.allow_non_public_ip) return true;
+       const auto address = ParseIp(r.ip_address());
+       return address.has_value() && SpecialPurposeName(*address).empty();
+     }},
+    {"verification_type", "must be a value of the enum VerificationType",
+     [](const Request& r, const Context&) { return v1::VerificationType_IsValid(r.verification_type()); }},
+    {"metadata",
+     "at most 25 keys of 1-64 characters [a-zA-Z0-9_.-], none of them reserved; values of 1-256 characters, no control "
+     "or bidirectional characters",
+     [](const Request& r, const Context&) { return IsMetadata(r.metadata()); }},
+    {"supersedes_request_id", "optional: a UUID in the text form 8-4-4-4-12",
+     [](const Request& r, const Context&) {
+       return r.supersedes_request_id().empty() || IsUuid(r.supersedes_request_id());
+     }},
+};
+
+}  // namespace
+
+std::vector<Violation> Validate(const Request& request, const RulesOptions& options, absl::CivilDay today_utc) {
+  const Context context{options, today_utc};
+  std::vector<Violation> violations;
+  for (const Rule& rule : kRules) {
+    if (!violations.empty() && violations.back().field == rule.field) continue;
+    if (!rule.holds(request, context)) violations.push_back({rule.field, rule.description});
+  }
+  return violations;
+}
+
+std::optional<Violation> ValidateRequestId(std::string_view request_id) {
+  if (IsUuid(request_id)) return std::nullopt;
+  return Violation{"request_id", kRequestIdRule};
+}
+
+}  // namespace userintent::intent

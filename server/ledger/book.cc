@@ -1,0 +1,313 @@
+#include "server/ledger/book.h"
+
+#include <openssl/crypto.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace userintent::ledger {
+namespace {
+
+// Digests are keyed hashes, so a timing leak would tell little; the rule is constant time all the same.
+bool Same(const Digest& a, const Digest& b) { return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0; }
+
+// The fingerprints under the key before a rotation, where that is really another key.
+const Fingerprints* Previous(const BeginRequest& request) {
+  if (!request.previous || request.previous->key_id == request.current.key_id) return nullptr;
+  return &*request.previous;
+}
+
+}  // namespace
+
+Budget BudgetOf(const Counters& counters) { return {counters.confirmed, counters.confirmed + counters.possible}; }
+
+bool IsProtocolError(const absl::Status& status) {
+  return absl::IsFailedPrecondition(status) || absl::IsNotFound(status) || absl::IsInvalidArgument(status);
+}
+
+absl::StatusOr<bool> Book::SameContent(const Row& own, const BeginRequest& request) const {
+  if (own.key_id == request.current.key_id) return Same(own.content, request.current.content);
+  const Fingerprints* previous = Previous(request);
+  if (previous != nullptr && own.key_id == previous->key_id) return Same(own.content, previous->content);
+  // Neither "same" nor "other" can be said honestly, and both would be acted upon.
+  return absl::InternalError("a row is under a key that was not given");
+}
+
+bool Book::IsUnresolved(const Row& other, const Key& asking) const {
+  if (other.record.state != State::kUnknown) return false;
+  // A row superseded by the very id that asks is open again: that id is starting anew.
+  return !other.record.superseded_by ||
+         (other.record.key.caller == asking.caller && *other.record.superseded_by == asking.request_id);
+}
+
+bool Book::MaySupersede(const Row& named, const BeginRequest& request) const {
+  return named.record.key.caller == request.key.caller && SameEmail(named, request) && IsUnresolved(named, request.key);
+}
+
+bool Book::CreatedBefore(const Row& found, const BeginRequest& request) const {
+  return found.record.state == State::kSucceeded && found.record.key != request.key;
+}
+
+Counters Book::CountOf(const Record& record) const {
+  switch (record.state) {
+    case State::kSending:
+    case State::kFailed:  // whether a rejected attempt counts at Astra is not documented
+      return {0, 1};
+    case State::kSucceeded:
+      return {1, 0};
+    case State::kUnknown:
+      return record.answer.confirmed ? Counters{1, 0} : Counters{0, 1};
+    case State::kReleased:
+      return {0, 0};
+  }
+  return {0, 1};
+}
+
+bool Book::SameEmail(const Row& row, const BeginRequest& request) {
+  if (Same(row.email, request.current.email)) return true;
+  const Fingerprints* previous = Previous(request);
+  return previous != nullptr && Same(row.email, previous->email);
+}
+
+absl::StatusOr<Counters> Book::CountBoth(const BeginRequest& request) {
+  absl::StatusOr<Counters> count = store_.Count(request.current.email);
+  const Fingerprints* previous = Previous(request);
+  if (!count.ok() || previous == nullptr) return count;
+  const absl::StatusOr<Counters> older = store_.Count(previous->email);
+  if (!older.ok()) return older;
+  return Counters{count->confirmed + older->confirmed, count->possible + older->possible};
+}
+
+absl::StatusOr<std::vector<Row>> Book::OpenBoth(const BeginRequest& request) {
+  absl::StatusOr<std::vector<Row>> rows = store_.Open(request.current.email);
+  const Fingerprints* previous = Previous(request);
+  if (!rows.ok() || previous == nullptr) return rows;
+  absl::StatusOr<std::vector<Row>> older = store_.Open(previous->email);
+  if (!older.ok()) return older;
+  for (Row& row : *older) rows->push_back(std::move(row));
+  return rows;
+}
+
+absl::StatusOr<std::optional<Row>> Book::SucceededBoth(const BeginRequest& request) {
+  absl::StatusOr<std::optional<Row>> found = store_.Succeeded(request.current.person, request.key.caller);
+  const Fingerprints* previous = Previous(request);
+  if (!found.ok() || previous == nullptr) return found;
+  if (*found && (*found)->record.key.caller == request.key.caller) return found;
+  absl::StatusOr<std::optional<Row>> older = store_.Succeeded(previous->person, request.key.caller);
+  if (!older.ok()) return older;
+  return *older && (!*found || (*older)->record.key.caller == request.key.caller) ? older : found;
+}
+
+absl::Status Book::Rekey(const BeginRequest& request, std::optional<Row>& own) {
+  const Fingerprints* previous = Previous(request);
+  if (previous == nullptr) return absl::OkStatus();
+  if (absl::Status s = store_.MoveEmail(previous->email, request.current.email); !s.ok()) return s;
+  if (absl::Status s = store_.MovePerson(previous->person, request.current.person); !s.ok()) return s;
+  if (!own || own->key_id != previous->key_id || !Same(own->content, previous->content)) return absl::OkStatus();
+  own->key_id = request.current.key_id;
+  own->content = request.current.content;
+  own->person = request.current.person;
+  own->email = request.current.email;
+  return store_.Put(*own);
+}
+
+absl::Status Book::Replace(const Record* before, const Row& after) {
+  const Counters was = before != nullptr ? CountOf(*before) : Counters{};
+  const Counters is = CountOf(after.record);
+  if (absl::Status s = store_.Put(after); !s.ok()) return s;
+  if (was == is) return absl::OkStatus();
+  return store_.AddCount(after.email, {is.confirmed - was.confirmed, is.possible - was.possible});
+}
+
+absl::Status Book::MarkSuperseded(const Key& key, const std::optional<Uuid>& by, absl::Time now) {
+  absl::StatusOr<std::optional<Row>> row = store_.Find(key);
+  if (!row.ok()) return row.status();
+  if (!*row) return absl::InternalError("a superseded row is gone");
+  (*row)->record.superseded_by = by;
+  (*row)->record.updated = now;
+  return store_.Put(**row);
+}
+
+absl::StatusOr<BeginAnswer> Book::Begin(const BeginRequest& request) {
+  absl::StatusOr<std::optional<Row>> found = store_.Find(request.key);
+  if (!found.ok()) return found.status();
+  std::optional<Row>& own = *found;
+  if (request.may_start) {
+    if (absl::Status s = Rekey(request, own); !s.ok()) return s;
+  }
+  absl::StatusOr<Counters> count = CountBoth(request);
+  if (!count.ok()) return count.status();
+
+  BeginAnswer answer;
+  answer.budget = BudgetOf(*count);
+  if (own) answer.own = own->record;
+  const auto decide = [&answer](BeginVerdict verdict) -> BeginAnswer& {
+    answer.verdict = verdict;
+    return answer;
+  };
+
+  // 1. The id's own row. RELEASED rows stay bound to their content too.
+  if (own) {
+    const absl::StatusOr<bool> same = SameContent(*own, request);
+    if (!same.ok()) return same.status();
+    if (!*same) return decide(BeginVerdict::kReused);
+    if (!MaySendFrom(own->record.state)) {
+      return decide(own->record.state == State::kSending ? BeginVerdict::kInProgress : BeginVerdict::kRecorded);
+    }
+  }
+
+  // 2. This person was created before, or the row to be replaced turned out to have succeeded.
+  std::optional<Row> named;
+  if (request.supersedes) {
+    absl::StatusOr<std::optional<Row>> row = store_.Find({request.key.caller, *request.supersedes});
+    if (!row.ok()) return row.status();
+    named = *std::move(row);
+    if (named && named->record.state == State::kSucceeded && SameEmail(*named, request)) {
+      answer.existing_intent_id = named->record.answer.user_intent_id;
+      return decide(BeginVerdict::kPersonExists);
+    }
+  }
+  if (!request.allow_repeat) {
+    const absl::StatusOr<std::optional<Row>> person = SucceededBoth(request);
+    if (!person.ok()) return person.status();
+    if (*person && CreatedBefore(**person, request)) {
+      const Record& record = (*person)->record;
+      if (record.key.caller == request.key.caller) answer.existing_intent_id = record.answer.user_intent_id;
+      return decide(BeginVerdict::kPersonExists);
+    }
+  }
+
+  // 3. Surely used up. used_max is not asked: wrongly refusing locks a real person out, wrongly sending costs one call.
+  if (request.attempt_limit > 0 && answer.budget.used_min >= request.attempt_limit) {
+    return decide(BeginVerdict::kExhausted);
+  }
+
+  // 4. Another request for the address is running.
+  const absl::StatusOr<std::vector<Row>> open = OpenBoth(request);
+  if (!open.ok()) return open.status();
+  for (const Row& row : *open) {
+    if (row.record.key != request.key && IsBusy(row)) return decide(BeginVerdict::kEmailBusy);
+  }
+
+  // 5. Another request for the address has an unknown outcome, and is not the one that this call knowingly replaces.
+  const bool supersedes = named && MaySupersede(*named, request);
+  bool unresolved = false;
+  for (const Row& row : *open) {
+    if (row.record.key == request.key || !IsUnresolved(row, request.key)) continue;
+    if (supersedes && row.record.key == named->record.key) continue;
+    unresolved = true;
+    if (row.record.key.caller == request.key.caller) answer.unresolved = row.record.key.request_id;
+  }
+  if (request.supersedes && !supersedes) return decide(BeginVerdict::kSupersedesInvalid);
+  if (unresolved) return decide(BeginVerdict::kEmailUnresolved);
+
+  // 6. Go.
+  if (!request.may_start) return decide(BeginVerdict::kWouldGo);
+  std::optional<Record> before;
+  if (own) before = own->record;
+  Row row;
+  if (own) {
+    row = *own;
+  } else {
+    row.record.key = request.key;
+    row.record.created = request.now;
+  }
+  row.key_id = request.current.key_id;
+  row.content = request.current.content;
+  row.person = request.current.person;
+  row.email = request.current.email;
+  row.record.state = State::kSending;
+  row.record.reason = 0;
+  row.record.answer = Answer{};
+  row.record.attempt_id = request.attempt_id;
+  row.record.attempts += 1;
+  row.record.supersedes = request.supersedes;
+  row.record.updated = request.now;
+  if (absl::Status s = Replace(before ? &*before : nullptr, row); !s.ok()) return s;
+  if (supersedes) {
+    if (absl::Status s = MarkSuperseded(named->record.key, request.key.request_id, request.now); !s.ok()) return s;
+  }
+  count = CountBoth(request);
+  if (!count.ok()) return count.status();
+  answer.budget = BudgetOf(*count);
+  answer.own = row.record;
+  return decide(BeginVerdict::kGo);
+}
+
+absl::StatusOr<FinishAnswer> Book::Finish(const FinishRequest& request) {
+  if (request.state == State::kSending) return absl::InvalidArgumentError("SENDING ends nothing");
+  absl::StatusOr<std::optional<Row>> found = store_.Find(request.key);
+  if (!found.ok()) return found.status();
+  if (!*found) return absl::NotFoundError("no such row");
+  Row& row = **found;
+  if (!MayFinish(row.record.state)) return absl::FailedPreconditionError("the row is not SENDING");
+
+  const Record before = row.record;
+  row.record.state = request.state;
+  row.record.sent = std::max(before.sent, request.sent);
+  row.record.reason = request.state == State::kSucceeded ? 0 : request.reason;
+  row.record.answer = request.answer;
+  // A 2xx line is what makes a success; a rejected or released attempt never has one.
+  if (request.state != State::kUnknown) row.record.answer.confirmed = request.state == State::kSucceeded;
+  row.record.updated = request.now;
+  if (absl::Status s = Replace(&before, row); !s.ok()) return s;
+
+  if (FreesSuperseded(request.state) && before.supersedes) {
+    const Key named{request.key.caller, *before.supersedes};
+    const absl::StatusOr<std::optional<Row>> other = store_.Find(named);
+    if (!other.ok()) return other.status();
+    if (*other && (*other)->record.superseded_by == request.key.request_id) {
+      if (absl::Status s = MarkSuperseded(named, std::nullopt, request.now); !s.ok()) return s;
+    }
+  }
+
+  const absl::StatusOr<Counters> count = store_.Count(row.email);
+  if (!count.ok()) return count.status();
+  FinishAnswer answer;
+  answer.committed = true;
+  answer.record = std::move(row.record);
+  answer.budget = BudgetOf(*count);
+  return answer;
+}
+
+absl::Status Book::NextAttempt(const Key& key, const Uuid& attempt_id, Sent sent_so_far, absl::Time now) {
+  absl::StatusOr<std::optional<Row>> found = store_.Find(key);
+  if (!found.ok()) return found.status();
+  if (!*found) return absl::NotFoundError("no such row");
+  Row& row = **found;
+  if (row.record.state != State::kSending) return absl::FailedPreconditionError("the row is not SENDING");
+  row.record.attempt_id = attempt_id;
+  row.record.attempts += 1;
+  row.record.sent = std::max(row.record.sent, sent_so_far);
+  row.record.updated = now;
+  return store_.Put(row);
+}
+
+absl::StatusOr<GetAnswer> Book::Get(const Key& key) {
+  absl::StatusOr<std::optional<Row>> found = store_.Find(key);
+  if (!found.ok()) return found.status();
+  GetAnswer answer;
+  answer.available = true;
+  if (!*found) return answer;
+  const absl::StatusOr<Counters> count = store_.Count((*found)->email);
+  if (!count.ok()) return count.status();
+  answer.budget = BudgetOf(*count);
+  answer.record = std::move((*found)->record);
+  return answer;
+}
+
+absl::StatusOr<size_t> Book::Recover(int reason, absl::Time now, size_t limit) {
+  absl::StatusOr<std::vector<Row>> rows = store_.Sending(limit);
+  if (!rows.ok()) return rows.status();
+  for (Row& row : *rows) {
+    const Record before = row.record;
+    row.record.state = StateAfterCrash();
+    row.record.sent = std::max(before.sent, Sent::kMaybe);
+    row.record.reason = reason;
+    row.record.updated = now;
+    if (absl::Status s = Replace(&before, row); !s.ok()) return s;
+  }
+  return rows->size();
+}
+
+}  // namespace userintent::ledger

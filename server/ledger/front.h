@@ -1,0 +1,125 @@
+// ledger::Front: what makes an asynchronous ledger of a Book: batches in one transaction, calls that wait for another
+// call's end, and outcomes that could not be written yet.
+//
+// Single-threaded: the memory ledger calls it under its lock, the SQLite ledger from its writer thread. Owned by one of
+// them; owns the waiters and the outcomes that wait for the disk. Answers go out through the callers' executors, never
+// inline, and only after Commit.
+//
+// When a batch cannot be committed, nothing of it is promised: Begins are decided again read-only (replays, joins and
+// refusals still answer, what would have started hears kUnavailable), NextAttempts hear false, Finishes hear
+// committed=false and their outcome waits here. Until Retry() has written those, nothing new starts.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "server/ledger/book.h"
+#include "server/ledger/ledger.h"
+#include "server/ledger/memory_store.h"
+#include "server/ledger/store.h"
+
+namespace userintent::ledger {
+
+struct BeginOp {
+  Ledger::Token token = 0;
+  BeginRequest request;
+  Executor* executor = nullptr;
+  Ledger::BeginDone done;
+};
+
+struct ForgetOp {
+  Ledger::Token token = 0;
+};
+
+struct NextAttemptOp {
+  Key key;
+  Uuid attempt_id{};
+  Sent sent_so_far = Sent::kNo;
+  absl::Time now;
+  Executor* executor = nullptr;
+  Ledger::AttemptDone done;
+};
+
+struct FinishOp {
+  FinishRequest request;
+  Executor* executor = nullptr;
+  Ledger::FinishDone done;
+};
+
+struct GetOp {
+  Key key;
+  Executor* executor = nullptr;
+  Ledger::GetDone done;
+};
+
+using Op = std::variant<BeginOp, ForgetOp, NextAttemptOp, FinishOp, GetOp>;
+
+class Front {
+ public:
+  // Names the points at which a test ends the process; null in production.
+  using CrashPoint = void (*)(std::string_view name);
+
+  // `unknown_reason` is the reason number shown for a row whose outcome waits for the disk.
+  Front(Store& store, Book& book, int unknown_reason, CrashPoint crash_point = nullptr)
+      : store_(store), book_(book), unknown_reason_(unknown_reason), crash_point_(crash_point) {}
+  // Calls that still wait for another call hear kInProgress.
+  ~Front();
+  Front(const Front&) = delete;
+  Front& operator=(const Front&) = delete;
+
+  // Runs the operations in order, in one transaction, and posts their answers.
+  void Run(std::vector<Op> batch);
+
+  // False: writes failed, and Retry() has not succeeded since.
+  bool healthy() const { return healthy_; }
+
+  // Writes the waiting outcomes, or something harmless where there are none. True when that stuck.
+  bool Retry();
+
+  // While false, nothing new starts, as if the store could not be written; outcomes are still written.
+  void set_admit(bool admit) { admit_ = admit; }
+
+  size_t waiting_outcomes() const { return outcomes_.size(); }
+  size_t waiting_joins() const { return waiters_by_token_.size(); }
+  // Why the last write failed, for the log. Holds no data of a row.
+  const absl::Status& last_error() const { return last_error_; }
+
+ private:
+  struct Waiter {
+    Ledger::Token token;
+    Executor* executor;
+    Ledger::BeginDone done;
+  };
+  // What Book said to one operation of the batch; monostate where it said nothing (Forget) or refused the operation.
+  using Result = std::variant<std::monostate, BeginAnswer, FinishAnswer, GetAnswer, bool>;
+
+  absl::Status Write(std::vector<Op>& batch, std::vector<Result>& results);
+  absl::Status Apply(Op& op, Result& result);
+  void ReadOnly(Op& op, Result& result);
+  void Deliver(Op& op, Result& result);
+  void DeliverBegin(BeginOp& op, BeginAnswer answer);
+  void Wake(const Key& key, const Record& record, const Budget& budget);
+  void Forget(Ledger::Token token);
+  Record AsUnknown(Record record, const FinishRequest& waiting) const;
+  void Reach(std::string_view point) const {
+    if (crash_point_ != nullptr) crash_point_(point);
+  }
+
+  Store& store_;
+  Book& book_;
+  const int unknown_reason_;
+  const CrashPoint crash_point_;
+  bool healthy_ = true;
+  bool admit_ = true;
+  absl::Status last_error_;
+  absl::flat_hash_map<Key, std::vector<Waiter>, KeyHash> waiters_;
+  absl::flat_hash_map<Ledger::Token, Key> waiters_by_token_;
+  absl::flat_hash_map<Key, FinishRequest, KeyHash> outcomes_;  // that wait for the disk
+};
+
+}  // namespace userintent::ledger

@@ -1,0 +1,179 @@
+#include "server/ledger/memory_store.h"
+
+#include <algorithm>
+
+namespace userintent::ledger {
+
+absl::Status MemoryStore::Start() {
+  if (open_) return absl::InternalError("a transaction is open");
+  open_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status MemoryStore::Commit() {
+  if (!open_) return absl::InternalError("no transaction is open");
+  open_ = false;
+  undo_.clear();
+  return absl::OkStatus();
+}
+
+void MemoryStore::Rollback() {
+  auto undo = std::move(undo_);
+  undo_.clear();
+  for (auto it = undo.rbegin(); it != undo.rend(); ++it) {
+    if (auto* row = std::get_if<RowUndo>(&*it)) {
+      SetRow(row->key, std::move(row->row));
+    } else if (auto* count = std::get_if<CountUndo>(&*it)) {
+      SetCounters(count->email, count->counters);
+    }
+  }
+  undo_.clear();
+  open_ = false;
+}
+
+void MemoryStore::Index(const Row& row, bool add) {
+  const auto change = [&](absl::flat_hash_map<Digest, std::vector<Key>>& index, const Digest& digest) {
+    if (add) {
+      index[digest].push_back(row.record.key);
+      return;
+    }
+    const auto at = index.find(digest);
+    std::erase(at->second, row.record.key);
+    if (at->second.empty()) index.erase(at);
+  };
+  change(by_email_, row.email);
+  if (row.record.state == State::kSucceeded) change(by_person_, row.person);
+}
+
+void MemoryStore::SetRow(const Key& key, std::optional<Row> row) {
+  const auto at = rows_.find(key);
+  undo_.push_back(RowUndo{key, at == rows_.end() ? std::nullopt : std::optional<Row>(at->second)});
+  if (at != rows_.end()) {
+    // Most writes keep the row where it is found; only those that do not touch the indexes.
+    if (row && row->email == at->second.email && row->person == at->second.person &&
+        (row->record.state == State::kSucceeded) == (at->second.record.state == State::kSucceeded)) {
+      at->second = *std::move(row);
+      return;
+    }
+    Index(at->second, false);
+    rows_.erase(at);
+  }
+  if (!row) return;
+  Index(*row, true);
+  rows_.emplace(key, *std::move(row));
+}
+
+void MemoryStore::SetCounters(const Digest& email, std::optional<Counters> counters) {
+  const auto at = counters_.find(email);
+  undo_.push_back(CountUndo{email, at == counters_.end() ? std::nullopt : std::optional<Counters>(at->second)});
+  if (counters) {
+    counters_[email] = *counters;
+  } else if (at != counters_.end()) {
+    counters_.erase(at);
+  }
+}
+
+absl::StatusOr<std::optional<Row>> MemoryStore::Find(const Key& key) {
+  const auto at = rows_.find(key);
+  return at == rows_.end() ? std::nullopt : std::optional<Row>(at->second);
+}
+
+absl::StatusOr<std::vector<Row>> MemoryStore::Open(const Digest& email) {
+  std::vector<Row> rows;
+  const auto at = by_email_.find(email);
+  if (at == by_email_.end()) return rows;
+  for (const Key& key : at->second) {
+    const Row& row = rows_.at(key);
+    if (row.record.state == State::kSending || row.record.state == State::kUnknown) rows.push_back(row);
+  }
+  std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
+    return std::tie(a.record.created, a.record.key) < std::tie(b.record.created, b.record.key);
+  });
+  return rows;
+}
+
+absl::StatusOr<std::optional<Row>> MemoryStore::Succeeded(const Digest& person, const std::string& caller) {
+  const auto at = by_person_.find(person);
+  if (at == by_person_.end()) return std::nullopt;
+  const Row* best = nullptr;
+  const auto rank = [&caller](const Row& row) {
+    return std::make_tuple(row.record.key.caller == caller, row.record.created, row.record.key);
+  };
+  for (const Key& key : at->second) {
+    const Row& row = rows_.at(key);
+    if (best == nullptr || rank(*best) < rank(row)) best = &row;
+  }
+  return *best;
+}
+
+absl::StatusOr<Counters> MemoryStore::Count(const Digest& email) {
+  const auto at = counters_.find(email);
+  return at == counters_.end() ? Counters{} : at->second;
+}
+
+absl::StatusOr<std::vector<Row>> MemoryStore::Sending(size_t limit) {
+  std::vector<Row> rows;
+  for (const auto& [key, row] : rows_) {
+    if (rows.size() == limit) break;
+    if (row.record.state == State::kSending) rows.push_back(row);
+  }
+  return rows;
+}
+
+absl::Status MemoryStore::Put(const Row& row) {
+  if (!open_) return absl::InternalError("no transaction is open");
+  SetRow(row.record.key, row);
+  return absl::OkStatus();
+}
+
+absl::Status MemoryStore::AddCount(const Digest& email, Counters delta) {
+  if (!open_) return absl::InternalError("no transaction is open");
+  Counters now;
+  if (const auto at = counters_.find(email); at != counters_.end()) now = at->second;
+  SetCounters(email, Counters{now.confirmed + delta.confirmed, now.possible + delta.possible});
+  return absl::OkStatus();
+}
+
+absl::Status MemoryStore::MoveEmail(const Digest& from, const Digest& to) {
+  if (!open_) return absl::InternalError("no transaction is open");
+  if (const auto at = by_email_.find(from); at != by_email_.end()) {
+    const std::vector<Key> keys = at->second;
+    for (const Key& key : keys) {
+      Row row = rows_.at(key);
+      row.email = to;
+      SetRow(key, std::move(row));
+    }
+  }
+  if (const auto at = counters_.find(from); at != counters_.end()) {
+    const Counters moved = at->second;
+    SetCounters(from, std::nullopt);
+    return AddCount(to, moved);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MemoryStore::MovePerson(const Digest& from, const Digest& to) {
+  if (!open_) return absl::InternalError("no transaction is open");
+  const auto at = by_person_.find(from);
+  if (at == by_person_.end()) return absl::OkStatus();
+  const std::vector<Key> keys = at->second;
+  for (const Key& key : keys) {
+    Row row = rows_.at(key);
+    row.person = to;
+    SetRow(key, std::move(row));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<Row> MemoryStore::AllRows() const {
+  std::vector<Row> rows;
+  for (const auto& [key, row] : rows_) rows.push_back(row);
+  std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) { return a.record.key < b.record.key; });
+  return rows;
+}
+
+std::map<Digest, Counters> MemoryStore::AllCounters() const {
+  return std::map<Digest, Counters>(counters_.begin(), counters_.end());
+}
+
+}  // namespace userintent::ledger

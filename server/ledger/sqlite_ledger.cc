@@ -1,0 +1,187 @@
+#include "server/ledger/sqlite_ledger.h"
+
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace userintent::ledger {
+namespace {
+
+using Steady = std::chrono::steady_clock;
+
+constexpr size_t kRecoverAtOnce = 1000;
+constexpr std::chrono::seconds kLookAtFreeSpaceEvery{1};
+
+absl::StatusOr<size_t> RecoverAll(SqliteStore& store, const SqliteLedgerOptions& options) {
+  Book book(store);
+  size_t all = 0;
+  for (;;) {
+    if (absl::Status s = store.Start(); !s.ok()) return s;
+    const absl::StatusOr<size_t> some = book.Recover(options.unknown_reason, options.store.now(), kRecoverAtOnce);
+    if (!some.ok()) return some.status();
+    if (options.store.crash_point != nullptr) options.store.crash_point("during-recovery");
+    if (absl::Status s = store.Commit(); !s.ok()) return s;
+    all += *some;
+    if (*some == 0) return all;
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SqliteLedger>> SqliteLedger::Open(SqliteLedgerOptions options) {
+  absl::StatusOr<std::unique_ptr<LedgerFile>> file = LedgerFile::Open(options.store.path);
+  if (!file.ok()) return file.status();
+  if ((*file)->volatile_storage()) {
+    options.warn(absl::StrCat("ledger ", options.store.path,
+                              ": lies in memory (tmpfs); a reboot empties it and voids the promise"));
+  }
+  absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(options.store);
+  if (!store.ok()) return store.status();
+  const absl::StatusOr<size_t> recovered = RecoverAll(**store, options);
+  if (!recovered.ok()) return recovered.status();
+  return std::unique_ptr<SqliteLedger>(
+      new SqliteLedger(std::move(options), *std::move(file), *std::move(store), *recovered));
+}
+
+SqliteLedger::SqliteLedger(SqliteLedgerOptions options, std::unique_ptr<LedgerFile> file,
+                           std::unique_ptr<SqliteStore> store, size_t recovered)
+    : options_(std::move(options)),
+      file_(std::move(file)),
+      recovered_(recovered),
+      store_(std::move(store)),
+      book_(*store_),
+      front_(*store_, book_, options_.unknown_reason, options_.store.crash_point),
+      writer_([this] { Write(); }) {}
+
+SqliteLedger::~SqliteLedger() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = true;
+    wake_.notify_one();
+  }
+  writer_.join();
+}
+
+void SqliteLedger::Enqueue(Op op) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  queue_.push_back(std::move(op));
+  if (std::exchange(idle_, false)) wake_.notify_one();
+}
+
+Ledger::Token SqliteLedger::Begin(BeginRequest request, Executor& executor, BeginDone done) {
+  const Token token = ++last_token_;
+  Enqueue(BeginOp{token, std::move(request), &executor, std::move(done)});
+  return token;
+}
+
+void SqliteLedger::Forget(Token token) { Enqueue(ForgetOp{token}); }
+
+void SqliteLedger::NextAttempt(Key key, Uuid attempt_id, Sent sent_so_far, absl::Time now, Executor& executor,
+                               AttemptDone done) {
+  Enqueue(NextAttemptOp{std::move(key), attempt_id, sent_so_far, now, &executor, std::move(done)});
+}
+
+void SqliteLedger::Finish(FinishRequest request, Executor& executor, FinishDone done) {
+  Enqueue(FinishOp{std::move(request), &executor, std::move(done)});
+}
+
+void SqliteLedger::Get(Key key, Executor& executor, GetDone done) {
+  Enqueue(GetOp{std::move(key), &executor, std::move(done)});
+}
+
+void SqliteLedger::LookAtFreeSpace() {
+  struct statvfs space {};
+  // Where it cannot be told, writing will tell.
+  room_ = ::statvfs(file_->directory().c_str(), &space) != 0 ||
+          static_cast<int64_t>(space.f_bavail) * static_cast<int64_t>(space.f_frsize) >= options_.min_free_bytes;
+  front_.set_admit(room_);
+}
+
+// Tells the world and the log when writing stopped or works again.
+void SqliteLedger::Report() {
+  const bool writable = front_.healthy() && room_;
+  writable_.store(writable, std::memory_order_relaxed);
+  if (std::exchange(reported_writable_, writable) == writable) return;
+  if (writable) {
+    options_.warn(absl::StrCat("ledger ", options_.store.path, ": can be written again"));
+  } else if (!front_.healthy()) {
+    options_.warn(absl::StrCat(std::string(front_.last_error().message()), "; nothing new starts, ",
+                               front_.waiting_outcomes(), " outcomes wait for the disk"));
+  } else {
+    options_.warn(absl::StrCat("ledger ", options_.store.path, ": fewer than ", options_.min_free_bytes,
+                               " bytes free; nothing new starts"));
+  }
+}
+
+void SqliteLedger::Write() {
+  auto look_at_space = Steady::now();
+  auto retry_at = Steady::time_point::max();
+  auto pause = absl::ToChronoMilliseconds(options_.retry_first);
+  std::vector<Op> batch;
+  for (;;) {
+    bool stopping = false;
+    batch.clear();
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      const auto awake = [this] { return stop_ || !queue_.empty(); };
+      if (!awake()) {
+        idle_ = true;
+        if (!front_.healthy()) {
+          wake_.wait_until(lock, retry_at, awake);
+        } else if (!room_) {
+          wake_.wait_until(lock, look_at_space, awake);
+        } else {
+          wake_.wait(lock, awake);
+        }
+        idle_ = false;
+      }
+      const size_t count = std::min(queue_.size(), options_.max_batch);
+      std::move(queue_.begin(), queue_.begin() + static_cast<std::ptrdiff_t>(count), std::back_inserter(batch));
+      queue_.erase(queue_.begin(), queue_.begin() + static_cast<std::ptrdiff_t>(count));
+      stopping = stop_ && batch.empty();
+    }
+    const auto now = Steady::now();
+    if (now >= look_at_space) {
+      LookAtFreeSpace();
+      look_at_space = now + kLookAtFreeSpaceEvery;
+    }
+    if (!front_.healthy() && (now >= retry_at || stopping)) {
+      if (!front_.Retry()) {
+        pause = std::min(2 * pause, absl::ToChronoMilliseconds(options_.retry_most));
+        retry_at = now + pause;
+      }
+    }
+    if (stopping) break;
+    if (!batch.empty()) {
+      const bool before = front_.healthy();
+      BatchReport report;
+      report.operations = batch.size();
+      front_.Run(std::move(batch));
+      report.took = absl::FromChrono(Steady::now() - now);
+      report.committed = front_.healthy();
+      report.waiting_outcomes = front_.waiting_outcomes();
+      options_.on_batch(report);
+      if (before && !front_.healthy()) {
+        pause = absl::ToChronoMilliseconds(options_.retry_first);
+        retry_at = Steady::now() + pause;
+      }
+    }
+    Report();
+    if (front_.healthy()) {
+      const absl::Status copied = store_->CheckpointIfLong();
+      if (!copied.ok() && log_copied_) options_.warn(std::string(copied.message()));
+      log_copied_ = copied.ok();
+    }
+  }
+  if (front_.waiting_outcomes() != 0) {
+    options_.warn(absl::StrCat("ledger ", options_.store.path, ": ", front_.waiting_outcomes(),
+                               " outcomes could not be written; their requests stay unknown"));
+  }
+}
+
+}  // namespace userintent::ledger

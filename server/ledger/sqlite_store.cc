@@ -1,0 +1,662 @@
+#include "server/ledger/sqlite_store.h"
+
+#include <sqlite3.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace userintent::ledger {
+namespace {
+
+constexpr int kApplicationId = 0x55494c47;  // "UILG", in the file's header
+constexpr int64_t kPagesToCheckWhole = 60'000;
+
+struct Migration {
+  int version;
+  const char* sql;
+};
+
+// Applied in order, each in one transaction, never changed once released.
+//
+// email: attempts of one address; kept for ever. request: one row per (caller, request_id), in the order of arrival, so
+// that the rows of one batch lie together: request ids are random, and a table in their order would touch a page of its
+// own for each row, twice. Two indexes are partial: of all rows only the few open ones are looked for by address, and
+// only the successful ones by person.
+constexpr Migration kMigrations[] = {
+    {1, R"sql(
+CREATE TABLE migration (
+  version INTEGER PRIMARY KEY,
+  applied_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE probe (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  written INTEGER NOT NULL
+) STRICT;
+INSERT INTO probe VALUES (1, 0);
+
+CREATE TABLE ledger_key (
+  key_id INTEGER PRIMARY KEY,
+  since INTEGER NOT NULL,
+  retired_at INTEGER
+) STRICT;
+
+CREATE TABLE caller (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE email (
+  id INTEGER PRIMARY KEY,
+  digest BLOB NOT NULL UNIQUE CHECK (length(digest) = 32),
+  confirmed INTEGER NOT NULL CHECK (confirmed >= 0),
+  possible INTEGER NOT NULL CHECK (possible >= 0)
+) STRICT;
+
+CREATE TABLE request (
+  id INTEGER PRIMARY KEY,
+  caller INTEGER NOT NULL,
+  request_id BLOB NOT NULL CHECK (length(request_id) = 16),
+  state INTEGER NOT NULL CHECK (state BETWEEN 1 AND 5),
+  sent INTEGER NOT NULL CHECK (sent BETWEEN 0 AND 2),
+  reason INTEGER NOT NULL,
+  http_status INTEGER NOT NULL,
+  confirmed INTEGER NOT NULL CHECK (confirmed IN (0, 1)),
+  user_intent_id TEXT NOT NULL,
+  astra_status TEXT NOT NULL,
+  astra_request_id TEXT NOT NULL,
+  answered_at INTEGER,
+  attempt_id BLOB NOT NULL CHECK (length(attempt_id) = 16),
+  attempts INTEGER NOT NULL CHECK (attempts >= 1),
+  supersedes BLOB CHECK (length(supersedes) = 16),
+  superseded_by BLOB CHECK (length(superseded_by) = 16),
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL,
+  key_id INTEGER NOT NULL,
+  content BLOB NOT NULL CHECK (length(content) = 32),
+  person BLOB NOT NULL CHECK (length(person) = 32),
+  email INTEGER NOT NULL,
+  UNIQUE (caller, request_id)
+) STRICT;
+CREATE INDEX request_open ON request (email) WHERE state IN (1, 4);
+CREATE INDEX request_person ON request (person) WHERE state = 2;
+)sql"},
+};
+constexpr int kVersion = kMigrations[std::size(kMigrations) - 1].version;
+
+#define REQUEST_COLUMNS                                                                               \
+  "r.caller, r.request_id, r.state, r.sent, r.reason, r.http_status, r.confirmed, r.user_intent_id, " \
+  "r.astra_status, r.astra_request_id, r.answered_at, r.attempt_id, r.attempts, r.supersedes, "       \
+  "r.superseded_by, r.created_at, r.updated_at, r.key_id, r.content, r.person, e.digest "             \
+  "FROM request r JOIN email e ON e.id = r.email "
+
+}  // namespace
+
+enum SqliteStore::StatementName : int {
+  kStart,
+  kCommit,
+  kRollback,
+  kFind,
+  kOpen,
+  kSucceeded,
+  kCount,
+  kSending,
+  kPut,
+  kAddCount,
+  kEmailId,
+  kNewEmail,
+  kNewCaller,
+  kMoveEmail,
+  kMergeRequests,
+  kMergeCounts,
+  kDropEmail,
+  kMovePerson,
+  kTouch,
+  kStatements,
+};
+
+namespace {
+
+// In the order of StatementName. A condition repeats its partial index's WHERE word for word, or SQLite cannot use it.
+constexpr const char* kSql[] = {
+    "BEGIN IMMEDIATE",
+    "COMMIT",
+    "ROLLBACK",
+    "SELECT " REQUEST_COLUMNS "WHERE r.caller = ?1 AND r.request_id = ?2",
+    "SELECT " REQUEST_COLUMNS
+    "WHERE r.email = (SELECT id FROM email WHERE digest = ?1) AND r.state IN (1, 4) "
+    "ORDER BY r.created_at, r.caller, r.request_id",
+    "SELECT " REQUEST_COLUMNS
+    "WHERE r.person = ?1 AND r.state = 2 "
+    "ORDER BY r.caller = ?2 DESC, r.created_at DESC, r.caller DESC, r.request_id DESC LIMIT 1",
+    "SELECT confirmed, possible FROM email WHERE digest = ?1",
+    "SELECT " REQUEST_COLUMNS "WHERE r.state IN (1, 4) AND r.state = 1 LIMIT ?1",
+    "INSERT INTO request (caller, request_id, state, sent, reason, http_status, confirmed, user_intent_id, "
+    "astra_status, astra_request_id, answered_at, attempt_id, attempts, supersedes, superseded_by, created_at, "
+    "updated_at, key_id, content, person, email) "
+    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21) "
+    "ON CONFLICT (caller, request_id) DO UPDATE SET state = ?3, sent = ?4, reason = ?5, http_status = ?6, "
+    "confirmed = ?7, user_intent_id = ?8, astra_status = ?9, astra_request_id = ?10, answered_at = ?11, "
+    "attempt_id = ?12, attempts = ?13, supersedes = ?14, superseded_by = ?15, created_at = ?16, updated_at = ?17, "
+    "key_id = ?18, content = ?19, person = ?20, email = ?21",
+    "UPDATE email SET confirmed = confirmed + ?2, possible = possible + ?3 WHERE id = ?1",
+    "SELECT id FROM email WHERE digest = ?1",
+    "INSERT INTO email (digest, confirmed, possible) VALUES (?1, 0, 0)",
+    "INSERT INTO caller (name) VALUES (?1)",
+    "UPDATE email SET digest = ?2 WHERE id = ?1",
+    "UPDATE request SET email = ?2 WHERE email = ?1",
+    "UPDATE email SET confirmed = confirmed + (SELECT confirmed FROM email WHERE id = ?1), "
+    "possible = possible + (SELECT possible FROM email WHERE id = ?1) WHERE id = ?2",
+    "DELETE FROM email WHERE id = ?1",
+    "UPDATE request SET person = ?2 WHERE person = ?1 AND state = 2",
+    "UPDATE probe SET written = written + 1 WHERE id = 1",
+};
+
+int64_t Micros(absl::Time time) { return absl::ToUnixMicros(time); }
+
+// A column that must be a blob of exactly this size.
+template <size_t N>
+bool Bytes(sqlite3_stmt* statement, int column, std::array<uint8_t, N>& out) {
+  const void* data = sqlite3_column_blob(statement, column);
+  if (data == nullptr || sqlite3_column_bytes(statement, column) != static_cast<int>(N)) return false;
+  std::memcpy(out.data(), data, N);
+  return true;
+}
+
+bool OptionalId(sqlite3_stmt* statement, int column, std::optional<Uuid>& out) {
+  if (sqlite3_column_type(statement, column) == SQLITE_NULL) return true;
+  return Bytes(statement, column, out.emplace());
+}
+
+std::string Text(sqlite3_stmt* statement, int column) {
+  const void* data = sqlite3_column_blob(statement, column);
+  const int size = sqlite3_column_bytes(statement, column);
+  return data == nullptr ? std::string() : std::string(static_cast<const char*>(data), static_cast<size_t>(size));
+}
+
+absl::Status Damaged(const std::string& path, const std::string& what) {
+  return absl::DataLossError(absl::StrCat("ledger ", path, ": is damaged (", what, "); restore it or ask for help"));
+}
+
+}  // namespace
+
+// One use of a prepared statement: bind, step, and reset at the end, whatever happened.
+class SqliteStore::Use {
+ public:
+  Use(const SqliteStore& store, StatementName name)
+      : store_(store), statement_(store.statements_[static_cast<size_t>(name)]) {}
+  ~Use() {
+    sqlite3_reset(statement_);
+    sqlite3_clear_bindings(statement_);
+  }
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+
+  // What is bound must live until the last Step.
+  Use& Bind(int at, int64_t value) { return Keep(sqlite3_bind_int64(statement_, at, value)); }
+  Use& Bind(int at, const std::string& text) {
+    return Keep(sqlite3_bind_text64(statement_, at, text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8));
+  }
+  template <size_t N>
+  Use& Bind(int at, const std::array<uint8_t, N>& bytes) {
+    return Keep(sqlite3_bind_blob64(statement_, at, bytes.data(), N, SQLITE_STATIC));
+  }
+  Use& Bind(int at, const std::optional<Uuid>& id) { return id ? Bind(at, *id) : *this; }
+
+  // True: there is a row.
+  absl::StatusOr<bool> Step() {
+    if (bound_ != SQLITE_OK) return store_.Error("bind");
+    const int code = sqlite3_step(statement_);
+    if (code == SQLITE_ROW) return true;
+    if (code == SQLITE_DONE) return false;
+    return store_.Error("run a statement");
+  }
+  absl::Status Run() { return Step().status(); }
+  sqlite3_stmt* statement() const { return statement_; }
+
+ private:
+  Use& Keep(int code) {
+    if (bound_ == SQLITE_OK) bound_ = code;
+    return *this;
+  }
+  const SqliteStore& store_;
+  sqlite3_stmt* const statement_;
+  int bound_ = SQLITE_OK;
+};
+
+absl::Status SqliteStore::Error(const char* doing) const {
+  // SQLite's words for its codes hold no data of a row; its longer messages may.
+  const int code = sqlite3_extended_errcode(db_);
+  const std::string text =
+      absl::StrCat("ledger ", options_.path, ": cannot ", doing, ": ", sqlite3_errstr(code), " (SQLite ", code, ")");
+  switch (code & 0xff) {
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+      return absl::DataLossError(text);
+    case SQLITE_FULL:
+      return absl::ResourceExhaustedError(text);
+    default:
+      return absl::UnavailableError(text);
+  }
+}
+
+absl::Status SqliteStore::Execute(const char* sql) {
+  return sqlite3_exec(db_, sql, nullptr, nullptr, nullptr) == SQLITE_OK ? absl::OkStatus() : Error("run a statement");
+}
+
+absl::StatusOr<std::pair<int64_t, int64_t>> SqliteStore::Numbers(const char* sql, std::optional<int64_t> bound) {
+  sqlite3_stmt* statement = nullptr;
+  if (sqlite3_prepare_v2(db_, sql, -1, &statement, nullptr) != SQLITE_OK) return Error("read");
+  if (bound) sqlite3_bind_int64(statement, 1, *bound);
+  const int code = sqlite3_step(statement);
+  std::pair<int64_t, int64_t> numbers{};
+  if (code == SQLITE_ROW) numbers = {sqlite3_column_int64(statement, 0), sqlite3_column_int64(statement, 1)};
+  const bool ok = code == SQLITE_ROW || code == SQLITE_DONE;
+  absl::Status failed = ok ? absl::OkStatus() : Error("read");
+  sqlite3_finalize(statement);
+  if (!ok) return failed;
+  return numbers;
+}
+
+absl::StatusOr<int64_t> SqliteStore::Number(const char* sql, std::optional<int64_t> bound) {
+  const absl::StatusOr<std::pair<int64_t, int64_t>> numbers = Numbers(sql, bound);
+  if (!numbers.ok()) return numbers.status();
+  return numbers->first;
+}
+
+absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const SqliteStoreOptions& options) {
+  std::unique_ptr<SqliteStore> store(new SqliteStore(options));
+  for (const auto step :
+       {&SqliteStore::Connect, &SqliteStore::CheckOurs, &SqliteStore::CheckUndamaged, &SqliteStore::Migrate,
+        &SqliteStore::CheckKey, &SqliteStore::CheckCounters, &SqliteStore::Prepare, &SqliteStore::LoadCallers}) {
+    absl::Status status = (store.get()->*step)();
+    if (absl::IsDataLoss(status) && !absl::StrContains(status.message(), "damaged")) {
+      return Damaged(options.path, std::string(status.message()));
+    }
+    if (!status.ok()) return status;
+  }
+  return store;
+}
+
+SqliteStore::~SqliteStore() {
+  for (sqlite3_stmt* statement : statements_) sqlite3_finalize(statement);
+  sqlite3_close(db_);
+}
+
+absl::Status SqliteStore::Connect() {
+  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  if (sqlite3_open_v2(options_.path.c_str(), &db_, flags, options_.vfs) != SQLITE_OK) return Error("open it");
+  sqlite3_db_config(db_, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
+  sqlite3_db_config(db_, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
+  // EXCLUSIVE before the log is first used, so that its index lives in this process's memory. EXTRA while the journal
+  // of the switch to WAL is deleted: were only that undone by a power cut, the journal would come back and take all
+  // with it.
+  for (const char* pragma :
+       {"PRAGMA locking_mode = EXCLUSIVE", "PRAGMA synchronous = EXTRA", "PRAGMA journal_mode = WAL",
+        options_.synchronous_normal ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL",
+        "PRAGMA wal_autocheckpoint = 0", "PRAGMA journal_size_limit = 67108864", "PRAGMA cell_size_check = ON",
+        "PRAGMA mmap_size = 0", "PRAGMA temp_store = MEMORY", "PRAGMA cache_size = -65536"}) {
+    if (sqlite3_exec(db_, pragma, nullptr, nullptr, nullptr) == SQLITE_OK) continue;
+    if ((sqlite3_errcode(db_) & 0xff) == SQLITE_BUSY) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("ledger ", options_.path, ": another process uses it; two on one ledger would each send"));
+    }
+    return Error("set it up");
+  }
+  sqlite3_wal_hook(
+      db_,
+      [](void* self, sqlite3*, const char*, int frames) {
+        static_cast<SqliteStore*>(self)->wal_frames_ = frames;
+        return SQLITE_OK;
+      },
+      this);
+  return absl::OkStatus();
+}
+
+absl::Status SqliteStore::CheckOurs() {
+  const absl::StatusOr<int64_t> application = Number("PRAGMA application_id");
+  if (!application.ok()) return application.status();
+  const absl::StatusOr<int64_t> version = Number("PRAGMA user_version");
+  if (!version.ok()) return version.status();
+  const absl::StatusOr<int64_t> objects = Number("SELECT count(*) FROM sqlite_schema");
+  if (!objects.ok()) return objects.status();
+  if (*application != kApplicationId && (*application != 0 || *objects != 0)) {
+    return absl::FailedPreconditionError(absl::StrCat("ledger ", options_.path, ": is some other program's database"));
+  }
+  if (*version > kVersion) {
+    return absl::FailedPreconditionError(absl::StrCat("ledger ", options_.path,
+                                                      ": was written by a newer version (schema ", *version,
+                                                      ", this one knows up to ", kVersion, ")"));
+  }
+  version_ = static_cast<int>(*version);
+  return absl::OkStatus();
+}
+
+absl::Status SqliteStore::Migrate() {
+  for (const Migration& migration : kMigrations) {
+    if (migration.version <= version_) continue;
+    const std::string sql =
+        absl::StrCat("BEGIN IMMEDIATE;", migration.sql, "INSERT INTO migration VALUES (", migration.version, ", ",
+                     Micros(options_.now()), "); PRAGMA application_id = ", kApplicationId,
+                     "; PRAGMA user_version = ", migration.version, "; COMMIT;");
+    if (absl::Status s = Execute(sql.c_str()); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SqliteStore::CheckUndamaged() {
+  const absl::StatusOr<int64_t> pages = Number("PRAGMA page_count");
+  if (!pages.ok()) return pages.status();
+  // A check of everything takes a second of CPU for a million requests. Of a ledger that large the attempts are
+  // checked, and the requests are read once when their sum is taken.
+  const char* const check = *pages <= kPagesToCheckWhole ? "PRAGMA quick_check(1)" : "PRAGMA quick_check(email)";
+  sqlite3_stmt* statement = nullptr;
+  if (sqlite3_prepare_v2(db_, check, -1, &statement, nullptr) != SQLITE_OK) return Error("check it");
+  const int code = sqlite3_step(statement);
+  const std::string said = code == SQLITE_ROW ? Text(statement, 0) : std::string();
+  absl::Status failed = code == SQLITE_ROW ? absl::OkStatus() : Error("check it");
+  sqlite3_finalize(statement);
+  if (!failed.ok()) return failed;
+  return said == "ok" ? absl::OkStatus() : Damaged(options_.path, "a page does not fit");
+}
+
+absl::Status SqliteStore::CheckKey() {
+  // One transaction: who is refused must not have changed which key is in use. Closing the connection rolls back.
+  if (absl::Status s = Execute("BEGIN IMMEDIATE"); !s.ok()) return s;
+  if (absl::Status s = UseKey(); !s.ok()) return s;
+  if (absl::Status s = ForgetMovedKeys(); !s.ok()) return s;
+  Reach("during-rotation");
+  return Execute("COMMIT");
+}
+
+absl::Status SqliteStore::UseKey() {
+  const int64_t key = std::bit_cast<int64_t>(options_.key_id);
+  const std::string insert = absl::StrCat("INSERT INTO ledger_key VALUES (", key, ", ", Micros(options_.now()),
+                                          ", NULL) ON CONFLICT (key_id) DO UPDATE SET retired_at = NULL");
+  const absl::StatusOr<int64_t> known = Number("SELECT count(*) FROM ledger_key WHERE retired_at IS NULL");
+  if (!known.ok()) return known.status();
+  if (*known == 0) return Execute(insert.c_str());
+  if (*known != 1) return Damaged(options_.path, "two keys are in use");
+  const absl::StatusOr<int64_t> stored = Number("SELECT key_id FROM ledger_key WHERE retired_at IS NULL");
+  if (!stored.ok()) return stored.status();
+  if (*stored == key) return absl::OkStatus();
+  if (!options_.previous_key_id || *stored != std::bit_cast<int64_t>(*options_.previous_key_id)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("ledger ", options_.path, ": was made with another key; with this one it would know nobody"));
+  }
+  const std::string retire =
+      absl::StrCat("UPDATE ledger_key SET retired_at = ", Micros(options_.now()), " WHERE retired_at IS NULL");
+  if (absl::Status s = Execute(retire.c_str()); !s.ok()) return s;
+  return Execute(insert.c_str());
+}
+
+// A row moves to a new key when somebody shows its content again. Until the last one has moved, its key is needed.
+absl::Status SqliteStore::ForgetMovedKeys() {
+  const int64_t given = std::bit_cast<int64_t>(options_.previous_key_id.value_or(options_.key_id));
+  for (;;) {
+    const absl::StatusOr<int64_t> left =
+        Number("SELECT count(*) FROM ledger_key WHERE retired_at IS NOT NULL AND key_id <> ?1", given);
+    if (!left.ok()) return left.status();
+    if (*left == 0) return absl::OkStatus();
+    const absl::StatusOr<int64_t> key =
+        Number("SELECT key_id FROM ledger_key WHERE retired_at IS NOT NULL AND key_id <> ?1", given);
+    if (!key.ok()) return key.status();
+    const absl::StatusOr<int64_t> rows = Number("SELECT EXISTS (SELECT 1 FROM request WHERE key_id = ?1)", *key);
+    if (!rows.ok()) return rows.status();
+    if (*rows != 0) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "ledger ", options_.path, ": still holds rows under an older key, which must be given as the previous one"));
+    }
+    const std::string sql = absl::StrCat("DELETE FROM ledger_key WHERE key_id = ", *key);
+    if (absl::Status s = Execute(sql.c_str()); !s.ok()) return s;
+  }
+}
+
+absl::Status SqliteStore::CheckCounters() {
+  // Equal counters for each address, in one pass over each table and without sorting a million rows: each address has a
+  // weight, and the weighted sums must agree. A wrong counter changes them.
+  const absl::StatusOr<std::pair<int64_t, int64_t>> counted = Numbers(
+      "SELECT sum(id * 2654435761 % 4294967291 * confirmed), sum(id * 2654435761 % 4294967291 * possible) FROM email");
+  if (!counted.ok()) return counted.status();
+  const absl::StatusOr<std::pair<int64_t, int64_t>> recomputed = Numbers(
+      "SELECT sum(email * 2654435761 % 4294967291 * confirmed), "
+      "sum(email * 2654435761 % 4294967291 * (state <> 5 AND confirmed = 0)) FROM request");
+  if (!recomputed.ok()) return recomputed.status();
+  if (*counted == *recomputed) return absl::OkStatus();
+  return Damaged(options_.path, "an attempt counter is not the sum over its requests");
+}
+
+absl::Status SqliteStore::Prepare() {
+  static_assert(std::size(kSql) == kStatements);
+  for (const char* sql : kSql) {
+    statements_.push_back(nullptr);
+    if (sqlite3_prepare_v3(db_, sql, -1, SQLITE_PREPARE_PERSISTENT, &statements_.back(), nullptr) != SQLITE_OK) {
+      return Error("prepare a statement");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SqliteStore::LoadCallers() {
+  sqlite3_stmt* statement = nullptr;
+  if (sqlite3_prepare_v2(db_, "SELECT id, name FROM caller", -1, &statement, nullptr) != SQLITE_OK)
+    return Error("read");
+  int code = SQLITE_OK;
+  while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
+    const int64_t id = sqlite3_column_int64(statement, 0);
+    std::string name = Text(statement, 1);
+    caller_names_.emplace(id, name);
+    caller_ids_.emplace(std::move(name), id);
+  }
+  absl::Status status = code == SQLITE_DONE ? absl::OkStatus() : Error("read");
+  sqlite3_finalize(statement);
+  return status;
+}
+
+absl::Status SqliteStore::Start() { return Use(*this, kStart).Run(); }
+
+absl::Status SqliteStore::Commit() {
+  absl::Status status = Use(*this, kCommit).Run();
+  if (status.ok()) fresh_callers_.clear();
+  return status;
+}
+
+void SqliteStore::Rollback() {
+  // Some errors make SQLite roll back by itself.
+  if (sqlite3_get_autocommit(db_) == 0) Use(*this, kRollback).Run().IgnoreError();
+  for (const std::string& name : fresh_callers_) {
+    const auto at = caller_ids_.find(name);
+    caller_names_.erase(at->second);
+    caller_ids_.erase(at);
+  }
+  fresh_callers_.clear();
+  last_email_.reset();
+}
+
+absl::StatusOr<Row> SqliteStore::Decode(sqlite3_stmt* s) const {
+  Row row;
+  Record& record = row.record;
+  const auto caller = caller_names_.find(sqlite3_column_int64(s, 0));
+  const int state = sqlite3_column_int(s, 2);
+  const int sent = sqlite3_column_int(s, 3);
+  bool ok = caller != caller_names_.end() && state >= 1 && state <= 5 && sent >= 0 && sent <= 2;
+  ok = ok && Bytes(s, 1, record.key.request_id) && Bytes(s, 11, record.attempt_id) &&
+       OptionalId(s, 13, record.supersedes) && OptionalId(s, 14, record.superseded_by) && Bytes(s, 18, row.content) &&
+       Bytes(s, 19, row.person) && Bytes(s, 20, row.email);
+  if (!ok) return Damaged(options_.path, "a row does not make sense");
+  record.key.caller = caller->second;
+  record.state = static_cast<State>(state);
+  record.sent = static_cast<Sent>(sent);
+  record.reason = sqlite3_column_int(s, 4);
+  record.answer.http_status = sqlite3_column_int(s, 5);
+  record.answer.confirmed = sqlite3_column_int(s, 6) != 0;
+  record.answer.user_intent_id = Text(s, 7);
+  record.answer.astra_status = Text(s, 8);
+  record.answer.astra_request_id = Text(s, 9);
+  if (sqlite3_column_type(s, 10) != SQLITE_NULL) record.answer.at = absl::FromUnixMicros(sqlite3_column_int64(s, 10));
+  record.attempts = sqlite3_column_int(s, 12);
+  record.created = absl::FromUnixMicros(sqlite3_column_int64(s, 15));
+  record.updated = absl::FromUnixMicros(sqlite3_column_int64(s, 16));
+  row.key_id = std::bit_cast<uint64_t>(sqlite3_column_int64(s, 17));
+  return row;
+}
+
+absl::StatusOr<std::optional<int64_t>> SqliteStore::CallerId(const std::string& name, bool make) {
+  if (const auto at = caller_ids_.find(name); at != caller_ids_.end()) return at->second;
+  if (!make) return std::nullopt;
+  if (absl::Status s = Use(*this, kNewCaller).Bind(1, name).Run(); !s.ok()) return s;
+  const int64_t id = sqlite3_last_insert_rowid(db_);
+  caller_ids_.emplace(name, id);
+  caller_names_.emplace(id, name);
+  fresh_callers_.push_back(name);
+  return id;
+}
+
+absl::StatusOr<std::optional<int64_t>> SqliteStore::EmailId(const Digest& email, bool make) {
+  if (last_email_ && last_email_->first == email) return last_email_->second;
+  {
+    Use use(*this, kEmailId);
+    const absl::StatusOr<bool> found = use.Bind(1, email).Step();
+    if (!found.ok()) return found.status();
+    if (*found) {
+      last_email_.emplace(email, sqlite3_column_int64(use.statement(), 0));
+      return last_email_->second;
+    }
+  }
+  if (!make) return std::nullopt;
+  if (absl::Status s = Use(*this, kNewEmail).Bind(1, email).Run(); !s.ok()) return s;
+  last_email_.emplace(email, sqlite3_last_insert_rowid(db_));
+  return last_email_->second;
+}
+
+absl::StatusOr<std::optional<Row>> SqliteStore::Find(const Key& key) {
+  const absl::StatusOr<std::optional<int64_t>> caller = CallerId(key.caller, false);
+  if (!caller.ok()) return caller.status();
+  if (!*caller) return std::nullopt;
+  Use use(*this, kFind);
+  const absl::StatusOr<bool> found = use.Bind(1, **caller).Bind(2, key.request_id).Step();
+  if (!found.ok()) return found.status();
+  if (!*found) return std::nullopt;
+  absl::StatusOr<Row> row = Decode(use.statement());
+  if (!row.ok()) return row.status();
+  return *std::move(row);
+}
+
+absl::StatusOr<std::vector<Row>> SqliteStore::Open(const Digest& email) {
+  std::vector<Row> rows;
+  Use use(*this, kOpen);
+  use.Bind(1, email);
+  for (;;) {
+    const absl::StatusOr<bool> more = use.Step();
+    if (!more.ok()) return more.status();
+    if (!*more) return rows;
+    absl::StatusOr<Row> row = Decode(use.statement());
+    if (!row.ok()) return row.status();
+    rows.push_back(*std::move(row));
+  }
+}
+
+absl::StatusOr<std::optional<Row>> SqliteStore::Succeeded(const Digest& person, const std::string& caller) {
+  const absl::StatusOr<std::optional<int64_t>> id = CallerId(caller, false);
+  if (!id.ok()) return id.status();
+  Use use(*this, kSucceeded);
+  const absl::StatusOr<bool> found = use.Bind(1, person).Bind(2, id->value_or(0)).Step();
+  if (!found.ok()) return found.status();
+  if (!*found) return std::nullopt;
+  absl::StatusOr<Row> row = Decode(use.statement());
+  if (!row.ok()) return row.status();
+  return *std::move(row);
+}
+
+absl::StatusOr<Counters> SqliteStore::Count(const Digest& email) {
+  Use use(*this, kCount);
+  const absl::StatusOr<bool> found = use.Bind(1, email).Step();
+  if (!found.ok()) return found.status();
+  if (!*found) return Counters{};
+  return Counters{sqlite3_column_int(use.statement(), 0), sqlite3_column_int(use.statement(), 1)};
+}
+
+absl::StatusOr<std::vector<Row>> SqliteStore::Sending(size_t limit) {
+  std::vector<Row> rows;
+  Use use(*this, kSending);
+  use.Bind(1, static_cast<int64_t>(limit));
+  for (;;) {
+    const absl::StatusOr<bool> more = use.Step();
+    if (!more.ok()) return more.status();
+    if (!*more) return rows;
+    absl::StatusOr<Row> row = Decode(use.statement());
+    if (!row.ok()) return row.status();
+    rows.push_back(*std::move(row));
+  }
+}
+
+absl::Status SqliteStore::Put(const Row& row) {
+  const Record& record = row.record;
+  const absl::StatusOr<std::optional<int64_t>> caller = CallerId(record.key.caller, true);
+  if (!caller.ok()) return caller.status();
+  const absl::StatusOr<std::optional<int64_t>> email = EmailId(row.email, true);
+  if (!email.ok()) return email.status();
+  Use use(*this, kPut);
+  use.Bind(1, **caller).Bind(2, record.key.request_id);
+  use.Bind(3, static_cast<int64_t>(record.state)).Bind(4, static_cast<int64_t>(record.sent));
+  use.Bind(5, int64_t{record.reason}).Bind(6, int64_t{record.answer.http_status});
+  use.Bind(7, int64_t{record.answer.confirmed}).Bind(8, record.answer.user_intent_id);
+  use.Bind(9, record.answer.astra_status).Bind(10, record.answer.astra_request_id);
+  if (record.answer.at != absl::InfinitePast()) use.Bind(11, Micros(record.answer.at));
+  use.Bind(12, record.attempt_id).Bind(13, int64_t{record.attempts});
+  use.Bind(14, record.supersedes).Bind(15, record.superseded_by);
+  use.Bind(16, Micros(record.created)).Bind(17, Micros(record.updated));
+  use.Bind(18, std::bit_cast<int64_t>(row.key_id));
+  use.Bind(19, row.content).Bind(20, row.person).Bind(21, **email);
+  return use.Run();
+}
+
+absl::Status SqliteStore::AddCount(const Digest& email, Counters delta) {
+  const absl::StatusOr<std::optional<int64_t>> id = EmailId(email, true);
+  if (!id.ok()) return id.status();
+  Use use(*this, kAddCount);
+  if (absl::Status s = use.Bind(1, **id).Bind(2, int64_t{delta.confirmed}).Bind(3, int64_t{delta.possible}).Run();
+      !s.ok()) {
+    return s;
+  }
+  return sqlite3_changes(db_) == 1 ? absl::OkStatus() : Damaged(options_.path, "an address has no counter");
+}
+
+absl::Status SqliteStore::MoveEmail(const Digest& from, const Digest& to) {
+  const absl::StatusOr<std::optional<int64_t>> source = EmailId(from, false);
+  if (!source.ok()) return source.status();
+  if (!*source) return absl::OkStatus();
+  const absl::StatusOr<std::optional<int64_t>> target = EmailId(to, false);
+  if (!target.ok()) return target.status();
+  last_email_.reset();
+  if (!*target) return Use(*this, kMoveEmail).Bind(1, **source).Bind(2, to).Run();
+  // Known under both, which takes a call that did not say its previous key. Reads every row; does not happen twice.
+  for (const StatementName name : {kMergeRequests, kMergeCounts}) {
+    if (absl::Status s = Use(*this, name).Bind(1, **source).Bind(2, **target).Run(); !s.ok()) return s;
+  }
+  return Use(*this, kDropEmail).Bind(1, **source).Run();
+}
+
+absl::Status SqliteStore::MovePerson(const Digest& from, const Digest& to) {
+  return Use(*this, kMovePerson).Bind(1, from).Bind(2, to).Run();
+}
+
+absl::Status SqliteStore::Touch() { return Use(*this, kTouch).Run(); }
+
+absl::Status SqliteStore::CheckpointIfLong() {
+  if (wal_frames_ < options_.long_log_pages) return absl::OkStatus();
+  Reach("before-checkpoint");
+  const int code = sqlite3_wal_checkpoint_v2(db_, nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+  if (code != SQLITE_OK) return Error("copy its log");
+  wal_frames_ = 0;
+  Reach("after-checkpoint");
+  return absl::OkStatus();
+}
+
+}  // namespace userintent::ledger

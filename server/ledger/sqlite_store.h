@@ -1,0 +1,116 @@
+// ledger::SqliteStore: a Store in one SQLite file, over one connection that nobody shares.
+//
+// Single-threaded like every Store; it may move to another thread between two operations. A transaction is durable when
+// Commit returns: WAL with synchronous=FULL. locking_mode=EXCLUSIVE keeps other processes out, needs no shared memory
+// file, and avoids a WAL bug of SQLite before 3.51.3 that takes two connections.
+//
+// Rows hold an internal number for their e-mail address, so that a key rotation moves an address with all its rows by
+// changing one digest.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/ledger/store.h"
+
+struct sqlite3;
+struct sqlite3_stmt;
+
+namespace userintent::ledger {
+
+struct SqliteStoreOptions {
+  std::string path;
+  // Fingerprints::key_id of the ledger's key, and of the key before a rotation. A ledger made with any other key is
+  // refused: it would know nobody, and the promise would be void.
+  uint64_t key_id = 0;
+  std::optional<uint64_t> previous_key_id;
+  absl::Time (*now)() = absl::Now;
+  void (*crash_point)(std::string_view name) = nullptr;
+  // The write-ahead log is copied into the database when it holds this many pages of 4 KiB.
+  int long_log_pages = 4000;
+  // For tests only: another SQLite VFS; and NORMAL, to show that a power cut then breaks the promise.
+  const char* vfs = nullptr;
+  bool synchronous_normal = false;
+};
+
+class SqliteStore : public Store {
+ public:
+  // Opens or makes the database and checks it: readable by us, not newer than us, undamaged, our key, counters equal to
+  // the sum over the rows. Does not recover; that is Book's.
+  static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(const SqliteStoreOptions& options);
+  ~SqliteStore() override;
+  SqliteStore(const SqliteStore&) = delete;
+  SqliteStore& operator=(const SqliteStore&) = delete;
+
+  absl::Status Start() override;
+  absl::Status Commit() override;
+  void Rollback() override;
+
+  absl::StatusOr<std::optional<Row>> Find(const Key& key) override;
+  absl::StatusOr<std::vector<Row>> Open(const Digest& email) override;
+  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& person, const std::string& caller) override;
+  absl::StatusOr<Counters> Count(const Digest& email) override;
+  absl::StatusOr<std::vector<Row>> Sending(size_t limit) override;
+  absl::Status Put(const Row& row) override;
+  absl::Status AddCount(const Digest& email, Counters delta) override;
+  absl::Status MoveEmail(const Digest& from, const Digest& to) override;
+  absl::Status MovePerson(const Digest& from, const Digest& to) override;
+  absl::Status Touch() override;
+
+  // Copies the write-ahead log into the database once it is long. Between transactions; when it fails nothing is lost,
+  // the log only grows. Kept out of Commit, so that no answer waits for it.
+  absl::Status CheckpointIfLong();
+
+ private:
+  class Use;
+  explicit SqliteStore(const SqliteStoreOptions& options) : options_(options) {}
+
+  absl::Status Connect();
+  absl::Status CheckOurs();
+  absl::Status CheckUndamaged();
+  absl::Status Migrate();
+  absl::Status CheckKey();
+  absl::Status UseKey();
+  absl::Status ForgetMovedKeys();
+  absl::Status CheckCounters();
+  absl::Status Prepare();
+  absl::Status LoadCallers();
+
+  absl::Status Execute(const char* sql);
+  // The first column of the first row, or the first two; 0 where there is none.
+  absl::StatusOr<int64_t> Number(const char* sql, std::optional<int64_t> bound = std::nullopt);
+  absl::StatusOr<std::pair<int64_t, int64_t>> Numbers(const char* sql, std::optional<int64_t> bound = std::nullopt);
+  absl::Status Error(const char* doing) const;
+  absl::StatusOr<Row> Decode(sqlite3_stmt* statement) const;
+  absl::StatusOr<std::optional<int64_t>> CallerId(const std::string& name, bool make);
+  absl::StatusOr<std::optional<int64_t>> EmailId(const Digest& email, bool make);
+  void Reach(std::string_view point) const {
+    if (options_.crash_point != nullptr) options_.crash_point(point);
+  }
+
+  const SqliteStoreOptions options_;
+  sqlite3* db_ = nullptr;
+  int version_ = 0;  // of the schema, as found
+  int wal_frames_ = 0;
+
+  // Names and numbers of callers; few, for ever, and asked for by every operation.
+  absl::flat_hash_map<std::string, int64_t> caller_ids_;
+  absl::flat_hash_map<int64_t, std::string> caller_names_;
+  std::vector<std::string> fresh_callers_;  // of the open transaction
+  // The last address asked for: one operation asks for the same one several times.
+  std::optional<std::pair<Digest, int64_t>> last_email_;
+
+  enum StatementName : int;
+  std::vector<sqlite3_stmt*> statements_;
+};
+
+}  // namespace userintent::ledger

@@ -1,0 +1,68 @@
+// ledger::Store: rows and counters, as Book sees them. It keeps; it decides nothing.
+//
+// Single-threaded: whoever owns the store calls it from one thread, or under one lock. Every operation may fail; after
+// a failure the owner rolls the transaction back. Reads inside a transaction see its writes. Writes outside one are
+// not allowed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/ledger/ledger.h"
+
+namespace userintent::ledger {
+
+// A record and what it is found by. `key_id` names the key of `content`; the other two digests may already be under the
+// newer key, because they are moved as soon as anybody shows them under both.
+struct Row {
+  Record record;
+  uint64_t key_id = 0;
+  Digest content{};
+  Digest person{};
+  Digest email{};
+};
+
+// Attempts of one e-mail address. used_min = confirmed, used_max = confirmed + possible.
+struct Counters {
+  int confirmed = 0;  // a 2xx status line came
+  int possible = 0;   // unknown without one, in flight, or rejected
+  friend bool operator==(const Counters&, const Counters&) = default;
+};
+
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  // One transaction at a time. After a failed Commit nothing of it may be seen by later reads once Rollback was called.
+  virtual absl::Status Start() = 0;
+  virtual absl::Status Commit() = 0;
+  virtual void Rollback() = 0;
+
+  virtual absl::StatusOr<std::optional<Row>> Find(const Key& key) = 0;
+  // The rows of this address, of any caller, that are SENDING or UNKNOWN; the oldest first.
+  virtual absl::StatusOr<std::vector<Row>> Open(const Digest& email) = 0;
+  // A SUCCEEDED row of this person: the newest of this caller's, else the newest of anybody's.
+  virtual absl::StatusOr<std::optional<Row>> Succeeded(const Digest& person, const std::string& caller) = 0;
+  // Zeros for an address that was never seen.
+  virtual absl::StatusOr<Counters> Count(const Digest& email) = 0;
+  // Up to `limit` rows that are SENDING, in any order.
+  virtual absl::StatusOr<std::vector<Row>> Sending(size_t limit) = 0;
+
+  // Inserts or replaces.
+  virtual absl::Status Put(const Row& row) = 0;
+  virtual absl::Status AddCount(const Digest& email, Counters delta) = 0;
+
+  // A key rotation: everything known under `from` is known under `to` from now on. Cheap when there is nothing.
+  virtual absl::Status MoveEmail(const Digest& from, const Digest& to) = 0;
+  virtual absl::Status MovePerson(const Digest& from, const Digest& to) = 0;  // SUCCEEDED rows only: what is searched
+
+  // Writes something harmless, so that committing it proves that the store can be written.
+  virtual absl::Status Touch() = 0;
+};
+
+}  // namespace userintent::ledger

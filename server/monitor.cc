@@ -1,0 +1,120 @@
+#include "server/monitor.h"
+
+#include <array>
+#include <string>
+
+#include "server/observe/log.h"
+
+namespace userintent {
+namespace {
+
+using observe::Level;
+using observe::Log;
+using observe::SafeText;
+
+constexpr int kCallerLeft = v1::ErrorReason_ARRAYSIZE;  // one past the last reason
+
+std::string_view ReasonName(int reason) {
+  static constexpr size_t kPrefix = sizeof("ERROR_REASON_") - 1;
+  const std::string& name = v1::ErrorReason_Name(static_cast<v1::ErrorReason>(reason));
+  return name.size() > kPrefix ? std::string_view(name).substr(kPrefix) : std::string_view("NONE");
+}
+
+// absl::StatusCodeToString gives string objects; these live as long as the process.
+std::string_view CodeName(absl::StatusCode code) {
+  static const std::array<std::string, 17>& names = *[] {
+    auto* all = new std::array<std::string, 17>;
+    for (size_t i = 0; i < all->size(); ++i) (*all)[i] = absl::StatusCodeToString(static_cast<absl::StatusCode>(i));
+    return all;
+  }();
+  return names[static_cast<size_t>(code) % names.size()];
+}
+
+observe::Method MethodOf(rpc::Method method) {
+  return method == rpc::Method::kGetCreation ? observe::Method::kGetCreation : observe::Method::kCreateUserIntent;
+}
+
+std::string_view StateWord(ledger::State state) {
+  switch (state) {
+    case ledger::State::kSending:
+      return "sending";
+    case ledger::State::kSucceeded:
+      return "succeeded";
+    case ledger::State::kFailed:
+      return "failed";
+    case ledger::State::kUnknown:
+      return "unknown";
+    case ledger::State::kReleased:
+      return "released";
+  }
+  return "unknown";
+}
+
+int64_t Milliseconds(SteadyClock::duration d) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(d).count();
+}
+
+}  // namespace
+
+std::span<const observe::ReasonLabels> Monitor::Labels() {
+  static const auto& labels = *[] {
+    auto* all = new std::array<observe::ReasonLabels, kCallerLeft + 1>;
+    for (int i = 0; i < kCallerLeft; ++i) {
+      const auto reason = static_cast<v1::ErrorReason>(i);
+      (*all)[static_cast<size_t>(i)] = {ReasonName(i), CodeName(intent::RowOf(reason).code)};
+    }
+    (*all)[0] = {"NONE", "OK"};
+    (*all)[kCallerLeft] = {"CALLER_LEFT", "CANCELLED"};
+    return all;
+  }();
+  return labels;
+}
+
+void Monitor::OnPostBegun() { metrics_.AddPostsInFlight(1); }
+
+void Monitor::OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
+                     SteadyClock::duration took) {
+  static_assert(static_cast<int>(observe::Post::kUnknown) == static_cast<int>(astra::Verdict::kUnknown));
+  metrics_.AddPostsInFlight(-1);
+  metrics_.RecordPost(static_cast<observe::Post>(outcome.verdict), absl::FromChrono(took));
+  const bool created = outcome.verdict == astra::Verdict::kCreated;
+  const Level level = created ? Level::kDebug : Level::kWarn;
+  if (!observe::LogEnabled(level)) return;
+  Log(level, "post_ended",
+      {{"request_id", SafeText(UuidText(request_id))},
+       {"attempt_id", SafeText(UuidText(attempt_id))},
+       {"http_status", outcome.http_status},
+       {"detail", SafeText(outcome.detail)},
+       {"latency_ms", Milliseconds(took)}});
+}
+
+void Monitor::OnRecorded(const ledger::Record& record, bool committed) {
+  const bool created = record.state == ledger::State::kSucceeded;
+  // What a person may have to look at is a warning; a rejection is somebody's typing error.
+  const Level level = !committed                               ? Level::kError
+                      : created                                ? Level::kDebug
+                      : record.state == ledger::State::kFailed ? Level::kInfo
+                                                               : Level::kWarn;
+  if (!observe::LogEnabled(level)) return;
+  Log(level, committed ? observe::Event("creation_recorded") : observe::Event("creation_not_recorded"),
+      {{"request_id", SafeText(UuidText(record.key.request_id))},
+       {"caller", SafeText(record.key.caller)},
+       {"state", SafeText(StateWord(record.state))},
+       {"reason", SafeText(ReasonName(record.reason))},
+       {"sent", SafeText(intent::SentWord(record.sent))},
+       {"attempts", record.attempts},
+       {"http_status", record.answer.http_status}});
+}
+
+void Monitor::OnCallBegun(rpc::Method) { metrics_.AddInFlight(1); }
+
+void Monitor::OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
+                          SteadyClock::duration took) {
+  metrics_.AddInFlight(-1);
+  metrics_.RecordCall(MethodOf(method), reason ? static_cast<int>(*reason) : kCallerLeft, replayed,
+                      absl::FromChrono(took));
+}
+
+void Monitor::OnBug(std::string_view where) { Log(Level::kError, "bug", {{"component", SafeText(where)}}); }
+
+}  // namespace userintent

@@ -1,0 +1,32 @@
+// Monitor: turns what happens to calls into metrics and log lines. The one place that decides what a log line about a
+// call holds: ids, states, reasons, counts and times; never a value of the request.
+//
+// Called on the shards' threads; thread-safe. server.cc owns it; it outlives the shards.
+#pragma once
+
+#include "server/observe/metrics.h"
+#include "server/rpc/calls.h"
+
+namespace userintent {
+
+class Monitor final : public rpc::Monitor {
+ public:
+  explicit Monitor(observe::Metrics& metrics) : metrics_(metrics) {}
+
+  // The labels under which calls are counted: ErrorReason's numbers, and one more row for callers that left.
+  static std::span<const observe::ReasonLabels> Labels();
+
+  void OnPostBegun() override;
+  void OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
+              SteadyClock::duration took) override;
+  void OnRecorded(const ledger::Record& record, bool committed) override;
+  void OnCallBegun(rpc::Method method) override;
+  void OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
+                   SteadyClock::duration took) override;
+  void OnBug(std::string_view where) override;
+
+ private:
+  observe::Metrics& metrics_;
+};
+
+}  // namespace userintent

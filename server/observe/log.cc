@@ -1,0 +1,208 @@
+#include "server/observe/log.h"
+
+#include <spdlog/async.h>
+#include <spdlog/async_logger.h>
+#include <spdlog/logger.h>
+#include <spdlog/sinks/stdout_sinks.h>
+
+#include <future>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
+namespace userintent::observe {
+namespace {
+
+// Indexed by Level.
+constexpr std::string_view kLevelNames[] = {"trace", "debug", "info", "warn", "error"};
+
+constexpr size_t kMaxText = 512;       // bytes of one text value; longer ones are cut
+constexpr size_t kQueuedLines = 8192;  // lines that may wait for stderr
+
+// spdlog's part is the queue, the thread and the sink; the line is ours, so its pattern is the bare message.
+struct Output {
+  std::mutex mutex;
+  std::shared_ptr<spdlog::details::thread_pool> pool;
+  std::shared_ptr<spdlog::logger> logger;
+  std::vector<std::string>* capture = nullptr;
+};
+
+// Never destroyed: threads may log while the process ends.
+Output& TheOutput() {
+  static Output* const output = [] {
+    auto* fresh = new Output;
+    fresh->logger = std::make_shared<spdlog::logger>("direct", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+    fresh->logger->set_pattern("%v");
+    fresh->logger->set_level(spdlog::level::trace);
+    return fresh;
+  }();
+  return *output;
+}
+
+spdlog::level::level_enum SpdlogLevel(Level level) {
+  switch (level) {
+    case Level::kTrace:
+      return spdlog::level::trace;
+    case Level::kDebug:
+      return spdlog::level::debug;
+    case Level::kInfo:
+      return spdlog::level::info;
+    case Level::kWarn:
+      return spdlog::level::warn;
+    case Level::kError:
+      return spdlog::level::err;
+  }
+  return spdlog::level::err;
+}
+
+// Escapes everything but printable ASCII, and replaces what is not UTF-8: cutting may split a character.
+std::string Quoted(std::string_view text) {
+  const bool cut = text.size() > kMaxText;
+  std::string value(text.substr(0, kMaxText));
+  if (cut) value += "...";
+  return nlohmann::json(std::move(value))
+      .dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace
+
+namespace internal {
+
+std::atomic<Level> level{Level::kInfo};
+
+void Write(Level line_level, std::string_view event, std::initializer_list<Field> fields) {
+  const std::string line = FormatLine(line_level, event, fields, absl::ToUnixMillis(absl::Now()));
+  Output& output = TheOutput();
+  std::shared_ptr<spdlog::logger> logger;
+  {
+    std::lock_guard lock(output.mutex);
+    if (output.capture != nullptr) {
+      output.capture->push_back(line);
+      return;
+    }
+    logger = output.logger;
+  }
+  logger->log(SpdlogLevel(line_level), spdlog::string_view_t(line.data(), line.size()));
+}
+
+}  // namespace internal
+
+std::string_view LevelName(Level level) { return kLevelNames[static_cast<size_t>(level)]; }
+
+std::optional<Level> ParseLevel(std::string_view name) {
+  for (size_t i = 0; i < std::size(kLevelNames); ++i) {
+    if (name == kLevelNames[i]) return static_cast<Level>(i);
+  }
+  return std::nullopt;
+}
+
+std::string FormatLine(Level level, std::string_view event, std::initializer_list<Field> fields, int64_t unix_ms) {
+  std::string line;
+  line.reserve(160);
+  line += R"({"time":")";
+  line += absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::FromUnixMillis(unix_ms), absl::UTCTimeZone());
+  line += R"(","level":")";
+  line += LevelName(level);
+  line += R"(","event":")";
+  line += event;
+  line += '"';
+  for (const Field& field : fields) {
+    line += ",\"";
+    line += field.key_.name();
+    line += "\":";
+    switch (field.kind_) {
+      case Field::Kind::kBool:
+        line += field.number_ != 0 ? "true" : "false";
+        break;
+      case Field::Kind::kSigned:
+        line += std::to_string(static_cast<int64_t>(field.number_));
+        break;
+      case Field::Kind::kUnsigned:
+        line += std::to_string(field.number_);
+        break;
+      case Field::Kind::kText:
+        line += Quoted(field.text_);
+        break;
+    }
+  }
+  line += '}';
+  return line;
+}
+
+void SetLogLevel(Level level) { internal::level.store(level, std::memory_order_relaxed); }
+
+void StartLog() {
+  Output& output = TheOutput();
+  std::lock_guard lock(output.mutex);
+  if (output.pool != nullptr) return;
+  output.pool = std::make_shared<spdlog::details::thread_pool>(kQueuedLines, 1);
+  auto logger = std::make_shared<spdlog::async_logger>("queued", std::make_shared<spdlog::sinks::stderr_sink_mt>(),
+                                                       output.pool, spdlog::async_overflow_policy::overrun_oldest);
+  logger->set_pattern("%v");
+  logger->set_level(spdlog::level::trace);
+  output.logger = std::move(logger);
+}
+
+void StopLog(std::chrono::milliseconds limit) {
+  Output& output = TheOutput();
+  std::shared_ptr<spdlog::details::thread_pool> pool;
+  {
+    std::lock_guard lock(output.mutex);
+    if (output.pool == nullptr) return;
+    pool = std::move(output.pool);
+    output.logger = std::make_shared<spdlog::logger>("direct", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+    output.logger->set_pattern("%v");
+    output.logger->set_level(spdlog::level::trace);
+  }
+  // The pool's destructor drains the queue and joins, which takes for ever when nobody reads stderr; a process that was
+  // told to end must end, so that is done aside and given up after a while.
+  auto done = std::make_shared<std::promise<void>>();
+  std::future<void> drained = done->get_future();
+  std::thread([pool = std::move(pool), done]() mutable {
+    pool.reset();
+    done->set_value();
+  }).detach();
+  drained.wait_for(limit);
+}
+
+uint64_t DroppedLogLines() {
+  Output& output = TheOutput();
+  std::lock_guard lock(output.mutex);
+  return output.pool == nullptr ? 0 : output.pool->overrun_counter();
+}
+
+std::optional<uint64_t> LogLimiter::Allow(Clock::time_point now) {
+  const Clock::rep at = now.time_since_epoch().count();
+  Clock::rep next = next_.load(std::memory_order_relaxed);
+  // Of several threads that find the interval over, the one that moves it on writes the line.
+  if (at < next || !next_.compare_exchange_strong(next, at + interval_.count(), std::memory_order_relaxed)) {
+    held_.fetch_add(1, std::memory_order_relaxed);
+    return std::nullopt;
+  }
+  return held_.exchange(0, std::memory_order_relaxed);
+}
+
+ScopedLogCapture::ScopedLogCapture() {
+  Output& output = TheOutput();
+  std::lock_guard lock(output.mutex);
+  output.capture = new std::vector<std::string>;
+}
+
+ScopedLogCapture::~ScopedLogCapture() {
+  Output& output = TheOutput();
+  std::lock_guard lock(output.mutex);
+  delete output.capture;
+  output.capture = nullptr;
+}
+
+std::vector<std::string> ScopedLogCapture::Lines() const {
+  Output& output = TheOutput();
+  std::lock_guard lock(output.mutex);
+  return *output.capture;
+}
+
+}  // namespace userintent::observe

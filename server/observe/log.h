@@ -1,0 +1,230 @@
+// log: one JSON object a line on stderr, built so that personal data cannot get into it by accident.
+//
+//   Log(Level::kInfo, "server_started", {{"address", SafeText(address)}, {"port", port}, {"tls", true}});
+//   {"time":"2024-05-01T12:00:00.000Z","level":"info","event":"server_started","address":"127.0.0.1:1","port":1,...}
+//
+// Three gates, two of them at compile time: event names are literals, keys are literals out of the list below, and a
+// text value is either a literal or was declared safe at the call by SafeText(). A std::string does not convert.
+// Texts are escaped to printable ASCII and cut, so no value can break, forge or flood a line.
+//
+// Any thread may call anything here, except that StartLog, StopLog and ScopedLogCapture belong to main and to tests.
+// After StartLog a line is handed to a writer thread and never waits for stderr: when the reader of stderr falls
+// behind, the oldest lines are dropped and counted. Before StartLog and after StopLog lines are written directly.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <concepts>
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+namespace userintent::observe {
+
+enum class Level : uint8_t { kTrace, kDebug, kInfo, kWarn, kError };
+
+std::string_view LevelName(Level level);
+std::optional<Level> ParseLevel(std::string_view name);
+
+// Every key that a line may hold besides time, level and event. Whoever adds one answers for it: no field of a request,
+// no caller's metadata, no body, no header, nothing derived from personal data.
+inline constexpr std::string_view kLogKeys[] = {
+    "address",     // a socket address of this process or of the upstream, never an end user's
+    "attempt",     // number of the try inside one call
+    "attempt_id",  // the gateway's own random id of one POST
+    "attempts",
+    "backend",  // ledger: sqlite, memory
+    "batch",    // rows in one commit
+    "bytes",    // a size
+    "caller",   // the identity out of the client certificate
+    "calls",
+    "code",       // name of a gRPC code
+    "component",  // fixed word: rpc, intent, ledger, astra, http, ...
+    "connections",
+    "count",
+    "curl_code",  // number of a CURLcode
+    "detail",     // fixed text
+    "dropped",    // log lines lost to a slow reader
+    "duration_ms",
+    "errno",
+    "error",  // fixed text, or the text of a library that never saw a request
+    "file",   // path of a file that the configuration names, or of our source
+    "flag",   // name of a configuration flag
+    "http_status",
+    "http_version",
+    "in_flight",
+    "key_id",  // of the ledger key
+    "latency_ms",
+    "limit",
+    "line",     // in our source, or in a library's
+    "method",   // name of a method of our service
+    "mode",     // fixed word
+    "origin",   // scheme, host and port of the upstream
+    "outcome",  // fixed word
+    "path",     // of a file that the configuration names
+    "phase",    // fixed word
+    "pid",
+    "port",
+    "reason",     // name of an ErrorReason
+    "recovered",  // rows turned from SENDING into UNKNOWN at start
+    "replayed",
+    "request_id",  // the caller's random id
+    "retry_after_ms",
+    "rows",
+    "sent",  // no, maybe, yes
+    "shard",
+    "shards",
+    "signal",        // name of a signal
+    "state",         // fixed word
+    "subject_hash",  // of a client certificate
+    "suppressed",    // lines that a LogLimiter held back
+    "timeout_ms",
+    "tls",
+    "total",
+    "verdict",  // fixed word
+    "version",  // of this program or of a library
+    "warning",  // fixed text
+};
+
+// The name of what happened: a literal of lower-case letters, digits and underscores.
+class Event {
+ public:
+  template <size_t N>
+  consteval Event(const char (&name)[N]) : name_(name, N - 1) {  // NOLINT: implicit on purpose
+    if (name_.empty()) throw "an event needs a name";
+    for (char c : name_) {
+      if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_')) throw "events are named like_this";
+    }
+  }
+  constexpr std::string_view name() const { return name_; }
+
+ private:
+  std::string_view name_;
+};
+
+class Key {
+ public:
+  template <size_t N>
+  consteval Key(const char (&name)[N]) : name_(name, N - 1) {  // NOLINT: implicit on purpose
+    if (std::find(std::begin(kLogKeys), std::end(kLogKeys), name_) == std::end(kLogKeys)) throw "not in kLogKeys";
+  }
+  constexpr std::string_view name() const { return name_; }
+
+ private:
+  std::string_view name_;
+};
+
+// Text that is the same in every build of the program: a literal.
+class FixedText {
+ public:
+  template <size_t N>
+  consteval FixedText(const char (&text)[N]) : text_(text, N - 1) {}  // NOLINT: implicit on purpose
+  constexpr std::string_view text() const { return text_; }
+
+ private:
+  std::string_view text_;
+};
+
+// Text made at run time, of which the writer of the line says: holds no personal data, no secret and no byte of a body.
+// Lives no longer than the call of Log.
+class SafeText {
+ public:
+  explicit constexpr SafeText(std::string_view text) : text_(text) {}
+  constexpr std::string_view text() const { return text_; }
+
+ private:
+  std::string_view text_;
+};
+
+// One key with its value; cheap to build, so that a line below the level costs almost nothing.
+class Field {
+ public:
+  template <std::integral T>
+  constexpr Field(Key key, T value) : key_(key) {
+    if constexpr (std::same_as<T, bool>) {
+      kind_ = Kind::kBool;
+      number_ = value ? 1 : 0;
+    } else if constexpr (std::is_signed_v<T>) {
+      kind_ = Kind::kSigned;
+      number_ = static_cast<uint64_t>(static_cast<int64_t>(value));
+    } else {
+      kind_ = Kind::kUnsigned;
+      number_ = value;
+    }
+  }
+  constexpr Field(Key key, FixedText text) : key_(key), kind_(Kind::kText), text_(text.text()) {}
+  constexpr Field(Key key, SafeText text) : key_(key), kind_(Kind::kText), text_(text.text()) {}
+
+ private:
+  friend std::string FormatLine(Level, std::string_view, std::initializer_list<Field>, int64_t);
+  enum class Kind : uint8_t { kBool, kSigned, kUnsigned, kText };
+
+  Key key_;
+  Kind kind_ = Kind::kText;
+  uint64_t number_ = 0;
+  std::string_view text_;
+};
+
+namespace internal {
+extern std::atomic<Level> level;
+void Write(Level level, std::string_view event, std::initializer_list<Field> fields);
+}  // namespace internal
+
+inline bool LogEnabled(Level level) { return level >= internal::level.load(std::memory_order_relaxed); }
+
+inline void Log(Level level, Event event, std::initializer_list<Field> fields = {}) {
+  if (LogEnabled(level)) internal::Write(level, event.name(), fields);
+}
+
+// The line without its newline; `unix_ms` is its time. For Log and tests.
+std::string FormatLine(Level level, std::string_view event, std::initializer_list<Field> fields, int64_t unix_ms);
+
+// The level is info until it is set.
+void SetLogLevel(Level level);
+
+// Starts the writer thread. Once, before other threads log.
+void StartLog();
+// Writes what waits, but gives up after `limit`, and ends the writer thread. No other thread logs any more.
+void StopLog(std::chrono::milliseconds limit = std::chrono::seconds(2));
+// Lines dropped because stderr was too slow, since StartLog.
+uint64_t DroppedLogLines();
+
+// Lets one line through an interval, for events that may come by the thousand. Any thread.
+//
+//   static LogLimiter limiter(std::chrono::seconds(1));
+//   if (auto held = limiter.Allow()) Log(Level::kWarn, "upstream_failed", {{"suppressed", *held}});
+class LogLimiter {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  explicit constexpr LogLimiter(Clock::duration interval) : interval_(interval) {}
+
+  // Empty: hold the line back. Otherwise: write it, with the number of lines held back since the last one.
+  std::optional<uint64_t> Allow(Clock::time_point now = Clock::now());
+
+ private:
+  const Clock::duration interval_;
+  std::atomic<Clock::rep> next_{std::numeric_limits<Clock::rep>::min()};
+  std::atomic<uint64_t> held_{0};
+};
+
+// Catches every line of the process from its construction to its destruction instead of writing it. For tests.
+class ScopedLogCapture {
+ public:
+  ScopedLogCapture();
+  ~ScopedLogCapture();
+  ScopedLogCapture(const ScopedLogCapture&) = delete;
+  ScopedLogCapture& operator=(const ScopedLogCapture&) = delete;
+
+  std::vector<std::string> Lines() const;  // without newlines
+};
+
+}  // namespace userintent::observe

@@ -1,0 +1,221 @@
+#include "server/observe/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <array>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "server/observe/log.h"
+
+namespace userintent::observe {
+namespace {
+
+using prometheus::BuildCounter;
+using prometheus::BuildGauge;
+using prometheus::BuildHistogram;
+using prometheus::Counter;
+using prometheus::Family;
+using prometheus::Gauge;
+using prometheus::Histogram;
+using prometheus::Registry;
+
+// Indexed by Method.
+constexpr std::string_view kMethodNames[kMethods] = {"CreateUserIntent", "GetCreation"};
+
+// Indexed by Post.
+constexpr std::string_view kPostNames[kPosts] = {
+    "created",     "limit_reached", "rejected", "credentials_rejected", "misconfigured", "rate_limited",
+    "unavailable", "not_sent",      "unknown",
+};
+
+// Seconds. Calls and POSTs: from a replay out of the ledger to the hard limit of an exchange.
+const Histogram::BucketBoundaries kCallBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+                                                  0.5,   1,      2.5,   5,    10,    20,   35,  60};
+// Seconds. One fsync.
+const Histogram::BucketBoundaries kCommitBuckets = {0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
+                                                    0.05,    0.1,    0.25,  0.5,    1,     5};
+
+const Histogram::BucketBoundaries kBatchBuckets = {1, 2, 4, 8, 16, 32, 64, 128, 256};
+
+Counter* MakeCounter(Registry& registry, const std::string& name, const std::string& help) {
+  return &BuildCounter().Name(name).Help(help).Register(registry).Add({});
+}
+
+Gauge* MakeGauge(Registry& registry, const std::string& name, const std::string& help) {
+  return &BuildGauge().Name(name).Help(help).Register(registry).Add({});
+}
+
+Histogram* MakeHistogram(Registry& registry, const std::string& name, const std::string& help,
+                         const Histogram::BucketBoundaries& buckets) {
+  return &BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
+}
+
+// A histogram's lock and allocation-free paths do not throw in practice; if one ever does, a lost count must not end a
+// call.
+template <typename F>
+void Quietly(F&& f) noexcept {
+  try {
+    f();
+  } catch (...) {
+  }
+}
+
+}  // namespace
+
+struct Metrics::Parts {
+  Registry registry;
+  // calls[method][reason]; the last one of each row is OTHER.
+  std::array<std::vector<Counter*>, kMethods> calls;
+  std::array<Counter*, kMethods> replayed{};
+  std::array<Histogram*, kMethods> call_seconds{};
+  Gauge* in_flight = nullptr;
+  std::array<Counter*, kPosts> posts{};
+  Histogram* post_seconds = nullptr;
+  Gauge* posts_in_flight = nullptr;
+  Counter* connections_opened = nullptr;
+  Counter* reuse_refused = nullptr;
+  Counter* resend_refused = nullptr;
+  Histogram* commit_seconds = nullptr;
+  Histogram* commit_operations = nullptr;
+  Counter* commit_failures = nullptr;
+  Gauge* ledger_writable = nullptr;
+  Gauge* ledger_uncommitted = nullptr;
+  Gauge* recovered_rows = nullptr;
+  Gauge* draining = nullptr;
+  std::array<Counter*, 2> credential_reloads{};  // [ok]
+  Gauge* log_lines_dropped = nullptr;
+};
+
+Metrics::Metrics(const BuildInfo& build, std::span<const ReasonLabels> reasons) : parts_(std::make_unique<Parts>()) {
+  Parts& p = *parts_;
+  Registry& r = p.registry;
+
+  BuildGauge()
+      .Name("userintent_build_info")
+      .Help("Always 1; the labels say what runs.")
+      .Register(r)
+      .Add({{"version", std::string(build.version)},
+            {"grpc", std::string(build.grpc)},
+            {"curl", std::string(build.curl)},
+            {"sqlite", std::string(build.sqlite)}})
+      .Set(1);
+  MakeGauge(r, "userintent_start_time_seconds", "When the process started, in seconds since 1970.")
+      ->Set(absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
+
+  Family<Counter>& calls = BuildCounter()
+                               .Name("userintent_calls_total")
+                               .Help("Finished calls by method, gRPC code and reason (NONE: success).")
+                               .Register(r);
+  Family<Counter>& replayed = BuildCounter()
+                                  .Name("userintent_replayed_calls_total")
+                                  .Help("Finished calls that were answered from the ledger.")
+                                  .Register(r);
+  Family<Histogram>& call_seconds =
+      BuildHistogram().Name("userintent_call_seconds").Help("Time from the arrival of a call to its end.").Register(r);
+  for (size_t m = 0; m < kMethods; ++m) {
+    const std::string method(kMethodNames[m]);
+    for (const ReasonLabels& labels : reasons) {
+      p.calls[m].push_back(
+          &calls.Add({{"method", method}, {"code", std::string(labels.code)}, {"reason", std::string(labels.reason)}}));
+    }
+    p.calls[m].push_back(&calls.Add({{"method", method}, {"code", "UNKNOWN"}, {"reason", "OTHER"}}));
+    p.replayed[m] = &replayed.Add({{"method", method}});
+    p.call_seconds[m] = &call_seconds.Add({{"method", method}}, kCallBuckets);
+  }
+  p.in_flight = MakeGauge(r, "userintent_calls_in_flight", "Calls admitted and not finished.");
+
+  Family<Counter>& posts =
+      BuildCounter().Name("userintent_upstream_posts_total").Help("POSTs to Astra by what became of them.").Register(r);
+  for (size_t i = 0; i < kPosts; ++i) p.posts[i] = &posts.Add({{"verdict", std::string(kPostNames[i])}});
+  p.post_seconds =
+      MakeHistogram(r, "userintent_upstream_post_seconds", "Time from the start of a POST to its end.", kCallBuckets);
+  p.posts_in_flight = MakeGauge(r, "userintent_upstream_posts_in_flight", "POSTs begun and not ended.");
+  p.connections_opened = MakeCounter(r, "userintent_upstream_connections_opened_total", "Connections opened to Astra.");
+  p.reuse_refused = MakeCounter(r, "userintent_upstream_reuse_refused_total",
+                                "Pooled connections thrown away because they were closed or held unsolicited bytes.");
+  p.resend_refused = MakeCounter(r, "userintent_upstream_resend_refused_total",
+                                 "Hidden re-sends by the HTTP library that were stopped.");
+
+  p.commit_seconds =
+      MakeHistogram(r, "userintent_ledger_commit_seconds", "Time of one durable commit.", kCommitBuckets);
+  p.commit_operations =
+      MakeHistogram(r, "userintent_ledger_commit_operations", "Operations in one durable commit.", kBatchBuckets);
+  p.commit_failures = MakeCounter(r, "userintent_ledger_commit_failures_total", "Commits that failed.");
+  p.ledger_writable = MakeGauge(r, "userintent_ledger_writable", "1 while the ledger can be written.");
+  p.ledger_uncommitted =
+      MakeGauge(r, "userintent_ledger_uncommitted_outcomes", "Outcomes kept in memory until the disk takes them.");
+  p.recovered_rows = MakeGauge(r, "userintent_ledger_recovered_rows",
+                               "Requests whose outcome became unknown because the last process ended meanwhile.");
+
+  p.draining = MakeGauge(r, "userintent_draining", "1 while the process drains.");
+  Family<Counter>& reloads = BuildCounter()
+                                 .Name("userintent_credential_reloads_total")
+                                 .Help("Changed secret files or certificates that were read again.")
+                                 .Register(r);
+  p.credential_reloads = {&reloads.Add({{"result", "failed"}}), &reloads.Add({{"result", "ok"}})};
+  p.log_lines_dropped =
+      MakeGauge(r, "userintent_log_lines_dropped", "Log lines lost because the reader of stderr was too slow.");
+}
+
+Metrics::~Metrics() = default;
+
+void Metrics::RecordCall(Method method, int reason, bool replayed, absl::Duration latency) noexcept {
+  const auto m = static_cast<size_t>(method);
+  const std::vector<Counter*>& counters = parts_->calls[m];
+  const size_t other = counters.size() - 1;
+  const size_t index = reason >= 0 && static_cast<size_t>(reason) < other ? static_cast<size_t>(reason) : other;
+  counters[index]->Increment();
+  if (replayed) parts_->replayed[m]->Increment();
+  Quietly([&] { parts_->call_seconds[m]->Observe(absl::ToDoubleSeconds(latency)); });
+}
+
+void Metrics::AddInFlight(int delta) noexcept { parts_->in_flight->Increment(delta); }
+
+void Metrics::AddPostsInFlight(int delta) noexcept { parts_->posts_in_flight->Increment(delta); }
+
+void Metrics::RecordPost(Post post, absl::Duration latency) noexcept {
+  parts_->posts[static_cast<size_t>(post)]->Increment();
+  Quietly([&] { parts_->post_seconds->Observe(absl::ToDoubleSeconds(latency)); });
+}
+
+void Metrics::AddConnectionsOpened(uint64_t n) noexcept {
+  parts_->connections_opened->Increment(static_cast<double>(n));
+}
+
+void Metrics::AddReuseRefused(uint64_t n) noexcept { parts_->reuse_refused->Increment(static_cast<double>(n)); }
+
+void Metrics::AddResendRefused(uint64_t n) noexcept { parts_->resend_refused->Increment(static_cast<double>(n)); }
+
+void Metrics::RecordCommit(int operations, absl::Duration latency) noexcept {
+  Quietly([&] {
+    parts_->commit_operations->Observe(operations);
+    parts_->commit_seconds->Observe(absl::ToDoubleSeconds(latency));
+  });
+}
+
+void Metrics::CountCommitFailure() noexcept { parts_->commit_failures->Increment(); }
+
+void Metrics::SetLedgerWritable(bool writable) noexcept { parts_->ledger_writable->Set(writable ? 1 : 0); }
+
+void Metrics::SetLedgerUncommitted(int64_t outcomes) noexcept {
+  parts_->ledger_uncommitted->Set(static_cast<double>(outcomes));
+}
+
+void Metrics::SetRecoveredRows(int64_t rows) noexcept { parts_->recovered_rows->Set(static_cast<double>(rows)); }
+
+void Metrics::SetDraining(bool draining) noexcept { parts_->draining->Set(draining ? 1 : 0); }
+
+void Metrics::CountCredentialReload(bool ok) noexcept { parts_->credential_reloads[ok ? 1 : 0]->Increment(); }
+
+std::string Metrics::Text() const {
+  parts_->log_lines_dropped->Set(static_cast<double>(DroppedLogLines()));
+  return prometheus::TextSerializer().Serialize(parts_->registry.Collect());
+}
+
+}  // namespace userintent::observe

@@ -1,0 +1,94 @@
+// Metrics: every number that the gateway shows to Prometheus.
+//
+// Owned by the server, outlives everything that counts. All methods may be called from any thread, never throw and
+// never block for long (atomics; a histogram takes a short lock). Every label set exists from the start, so counting
+// looks nothing up, and a series never appears only after the first failure. Label values are fixed words: nothing of a
+// request, no caller, no address.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "absl/time/time.h"
+
+namespace userintent::observe {
+
+// Methods of our service.
+enum class Method { kCreateUserIntent, kGetCreation };
+inline constexpr int kMethods = 2;
+
+// How one POST ended: astra::Verdict in the same order, which this leaf may not include.
+enum class Post {
+  kCreated,
+  kLimitReached,
+  kRejected,
+  kCredentialsRejected,
+  kMisconfigured,
+  kRateLimited,
+  kUnavailable,
+  kNotSent,
+  kUnknown,
+};
+inline constexpr int kPosts = 9;
+
+// The labels of calls that ended with one reason. `reason` is a name of ErrorReason without prefix, `code` one of
+// gRPC's code names ("INVALID_ARGUMENT"). Both must be literals or live as long as the process.
+struct ReasonLabels {
+  std::string_view reason;
+  std::string_view code;
+};
+
+struct BuildInfo {
+  std::string_view version;
+  std::string_view grpc;  // versions of the libraries in the process
+  std::string_view curl;
+  std::string_view sqlite;
+};
+
+class Metrics {
+ public:
+  // reasons[n] labels the calls that RecordCall counts under the number n; the caller numbers them as ErrorReason does,
+  // so 0 is success ({"NONE", "OK"}), and may add rows of its own at the end (a call that its client cancelled).
+  Metrics(const BuildInfo& build, std::span<const ReasonLabels> reasons);
+  ~Metrics();
+  Metrics(const Metrics&) = delete;
+  Metrics& operator=(const Metrics&) = delete;
+
+  // One finished call. A number outside of the table counts as reason OTHER.
+  void RecordCall(Method method, int reason, bool replayed, absl::Duration latency) noexcept;
+
+  // Calls admitted and not finished; every shard adds and subtracts its own.
+  void AddInFlight(int delta) noexcept;
+  // POSTs begun and not ended.
+  void AddPostsInFlight(int delta) noexcept;
+
+  // One POST that ended.
+  void RecordPost(Post post, absl::Duration latency) noexcept;
+
+  // What the HTTP client counts (http::Stats), as differences since the last call.
+  void AddConnectionsOpened(uint64_t n) noexcept;
+  void AddReuseRefused(uint64_t n) noexcept;
+  void AddResendRefused(uint64_t n) noexcept;
+
+  // The ledger.
+  void RecordCommit(int operations, absl::Duration latency) noexcept;  // one durable batch
+  void CountCommitFailure() noexcept;
+  void SetLedgerWritable(bool writable) noexcept;
+  void SetLedgerUncommitted(int64_t outcomes) noexcept;  // outcomes that could not be made durable yet
+  void SetRecoveredRows(int64_t rows) noexcept;          // rows that start-up turned from SENDING into UNKNOWN
+
+  void SetDraining(bool draining) noexcept;
+  void CountCredentialReload(bool ok) noexcept;
+
+  // Everything in Prometheus' text format (version 0.0.4).
+  std::string Text() const;
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace userintent::observe

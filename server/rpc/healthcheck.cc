@@ -1,0 +1,77 @@
+#include "server/rpc/healthcheck.h"
+
+#include <grpcpp/channel.h>
+#include <grpcpp/completion_queue.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/security/credentials.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+
+#include "grpc/health/v1/health.pb.h"
+
+namespace userintent::rpc {
+namespace {
+
+// A name that the certificate was made for, so that the probe need not be called by it: its first DNS SAN.
+std::string FirstDnsName(const std::string& pem) {
+  const std::unique_ptr<BIO, decltype(&BIO_free)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
+                                                      BIO_free);
+  const std::unique_ptr<X509, decltype(&X509_free)> certificate(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr),
+                                                                X509_free);
+  std::string name;
+  if (!certificate) return name;
+  auto* names =
+      static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(certificate.get(), NID_subject_alt_name, nullptr, nullptr));
+  for (int i = 0; names != nullptr && name.empty() && i < sk_GENERAL_NAME_num(names); ++i) {
+    const GENERAL_NAME* entry = sk_GENERAL_NAME_value(names, i);
+    if (entry->type == GEN_DNS) {
+      name.assign(reinterpret_cast<const char*>(ASN1_STRING_get0_data(entry->d.dNSName)),
+                  static_cast<size_t>(ASN1_STRING_length(entry->d.dNSName)));
+    }
+  }
+  GENERAL_NAMES_free(names);
+  return name;
+}
+
+}  // namespace
+
+absl::Status CheckHealth(const std::string& target, const TlsMaterial* tls, absl::Duration timeout) {
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  if (tls != nullptr) {
+    credentials =
+        grpc::SslCredentials({tls->client_ca, std::string(tls->private_key.Reveal()), tls->certificate_chain});
+    if (const std::string name = FirstDnsName(tls->certificate_chain); !name.empty()) {
+      arguments.SetSslTargetNameOverride(name);
+    }
+  }
+  grpc::GenericStub stub(grpc::CreateCustomChannel(target, credentials, arguments));
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  grpc::CompletionQueue queue;
+  const grpc::Slice no_service;  // a HealthCheckRequest without a service: the server as a whole
+  const grpc::ByteBuffer request(&no_service, 1);
+  const auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
+  call->StartCall();
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  call->Finish(&response, &status, &queue);
+  void* tag = nullptr;
+  bool ok = false;
+  if (!queue.Next(&tag, &ok) || !ok) return absl::InternalError("the health call did not end");
+  if (!status.ok()) {
+    return absl::UnavailableError("the server does not answer, code " + std::to_string(status.error_code()));
+  }
+  grpc::Slice bytes;
+  grpc::health::v1::HealthCheckResponse answer;
+  if (!response.DumpToSingleSlice(&bytes).ok() ||
+      !answer.ParseFromArray(bytes.begin(), static_cast<int>(bytes.size())) ||
+      answer.status() != grpc::health::v1::HealthCheckResponse::SERVING) {
+    return absl::UnavailableError("the server is not serving");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace userintent::rpc

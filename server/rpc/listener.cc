@@ -1,0 +1,71 @@
+#include "server/rpc/listener.h"
+
+#include <grpc/grpc.h>
+#include <grpc/support/log.h>
+#include <grpcpp/impl/server_builder_option.h>
+#include <grpcpp/impl/server_builder_plugin.h>
+#include <grpcpp/security/server_credentials.h>
+
+#include <algorithm>
+#include <string_view>
+
+#include "server/observe/log.h"
+#include "server/rpc/calls.h"
+
+namespace userintent::rpc {
+namespace {
+
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [](const auto& plugin) { return plugin->name() == "proto_server_reflection"; });
+  }
+};
+
+void LogOfGrpc(gpr_log_func_args* args) {
+  const std::string_view path(args->file);
+  const observe::SafeText file(path.substr(path.rfind('/') + 1));
+  const bool error = args->severity == GPR_LOG_SEVERITY_ERROR;
+  // A hostile peer can make libgrpc log at line rate.
+  static observe::LogLimiter limiter(std::chrono::seconds(1));
+  if (const auto held = limiter.Allow()) {
+    observe::Log(error ? observe::Level::kWarn : observe::Level::kDebug, "grpc",
+                 {{"file", file}, {"line", args->line}, {"suppressed", *held}});
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<grpc::ServerCredentials> MutualTls(const TlsMaterial& tls) {
+  grpc::SslServerCredentialsOptions options(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  options.pem_root_certs = tls.client_ca;
+  options.pem_key_cert_pairs.push_back({std::string(tls.private_key.Reveal()), tls.certificate_chain});
+  return grpc::SslServerCredentials(options);
+}
+
+void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
+  builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+  // Without this two servers on one port start without a word.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // Per connection; the calls of the whole process are limited by the gate.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 1000);
+  // A peer that connects and stays silent is let go.
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 5000);
+  // Callers behind a NAT may ping every 10 s, also when idle, without being thrown out for too many pings.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60 * 1000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20 * 1000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10 * 1000);
+  // Callers look up the address again from time to time, which spreads them after a deployment.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, 30 * 60 * 1000);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, 60 * 1000);
+  if (!reflection) builder.SetOption(std::make_unique<WithoutReflection>());
+}
+
+void RouteGrpcLog() {
+  gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
+  gpr_set_log_function(LogOfGrpc);
+}
+
+}  // namespace userintent::rpc

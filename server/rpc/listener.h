@@ -1,0 +1,32 @@
+// How the gRPC server listens: credentials, limits, reflection, and where libgrpc's own log lines go.
+//
+// Used by server.cc before the server is built; not thread-safe.
+#pragma once
+
+#include <grpcpp/server_builder.h>
+
+#include <memory>
+#include <string>
+
+#include "server/base/secret.h"
+
+namespace userintent::rpc {
+
+struct TlsMaterial {  // PEM
+  std::string certificate_chain;
+  Secret private_key;
+  std::string client_ca;
+};
+
+// mTLS: a client without a certificate that `client_ca` signed does not get past the handshake.
+std::shared_ptr<grpc::ServerCredentials> MutualTls(const TlsMaterial& tls);
+
+// The limits that hold for every connection, and whether reflection is served. Linking libgrpc++_reflection switches
+// reflection on for every server of the process; without `reflection` the plugin is taken out again.
+void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection);
+
+// libgrpc prints header values at error level ("Error parsing metadata: ..."), which may be personal data. From here on
+// its lines become JSON with file and line only; its texts go nowhere.
+void RouteGrpcLog();
+
+}  // namespace userintent::rpc

@@ -1,0 +1,76 @@
+#include "server/rpc/status_details.h"
+
+#include <google/rpc/error_details.pb.h>
+#include <google/rpc/status.pb.h>
+
+#include <algorithm>
+#include <string>
+
+namespace userintent::rpc {
+namespace {
+
+void SetDuration(absl::Duration d, google::protobuf::Duration* out) {
+  // Rounded up to a millisecond: a loop that waits exactly this long must not come too early.
+  const int64_t ms = std::max<int64_t>(absl::ToInt64Milliseconds(absl::Ceil(d, absl::Milliseconds(1))), 1);
+  out->set_seconds(ms / 1000);
+  out->set_nanos(static_cast<int32_t>(ms % 1000 * 1000000));
+}
+
+}  // namespace
+
+RpcError ToRpcError(const intent::Reply& reply) {
+  const intent::ErrorRow& row = intent::RowOf(reply.reason);
+  google::rpc::Status status;
+  status.set_code(static_cast<int>(row.code));
+  status.set_message(std::string(row.message));
+
+  google::rpc::ErrorInfo info;
+  intent::FillErrorInfo(reply, &info);
+  status.add_details()->PackFrom(info);
+
+  switch (reply.reason) {
+    case v1::ERROR_REASON_FIELD_INVALID: {
+      google::rpc::BadRequest bad;
+      size_t size = status.ByteSizeLong() + status.message().size();
+      for (const intent::Violation& violation : reply.violations) {
+        // The texts are bounded so that all of them fit (tested); this keeps the promise should one grow.
+        size += violation.field.size() + violation.description.size() + 8;
+        if (size > kMaxErrorBytes - 128) break;
+        auto* out = bad.add_field_violations();
+        out->set_field(std::string(violation.field));
+        out->set_description(std::string(violation.description));
+      }
+      status.add_details()->PackFrom(bad);
+      break;
+    }
+    case v1::ERROR_REASON_PERSON_EXISTS: {
+      google::rpc::ResourceInfo resource;
+      resource.set_resource_type("astra.UserIntent");
+      resource.set_resource_name(reply.existing_intent_id);
+      status.add_details()->PackFrom(resource);
+      break;
+    }
+    case v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED: {
+      google::rpc::QuotaFailure quota;
+      auto* violation = quota.add_violations();
+      violation->set_subject("email");
+      violation->set_description("Attempts to create a User Intent for one e-mail address, for ever.");
+      status.add_details()->PackFrom(quota);
+      break;
+    }
+    default:
+      break;
+  }
+  if (row.retry_info) {
+    google::rpc::RetryInfo retry;
+    SetDuration(reply.retry_after, retry.mutable_retry_delay());
+    status.add_details()->PackFrom(retry);
+  }
+
+  RpcError error;
+  error.pushback_never = !row.retry_info;
+  error.status = grpc::Status(static_cast<grpc::StatusCode>(row.code), status.message(), status.SerializeAsString());
+  return error;
+}
+
+}  // namespace userintent::rpc

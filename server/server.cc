@@ -1,0 +1,341 @@
+#include "server/server.h"
+
+#include <curl/curl.h>
+#include <grpc/grpc.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <sqlite3.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/astra/credentials.h"
+#include "server/astra/rest_client.h"
+#include "server/base/crash_point.h"
+#include "server/base/secret_file.h"
+#include "server/http/curl_client.h"
+#include "server/ledger/memory_ledger.h"
+#include "server/ledger/sqlite_ledger.h"
+#include "server/monitor.h"
+#include "server/observe/http_endpoint.h"
+#include "server/observe/log.h"
+#include "server/observe/metrics.h"
+#include "server/rpc/calls.h"
+#include "server/rpc/healthcheck.h"
+#include "server/rpc/listener.h"
+
+namespace userintent {
+namespace {
+
+using observe::Level;
+using observe::Log;
+using observe::SafeText;
+
+constexpr char kServiceName[] = "userintent.v1.UserIntentService";
+constexpr auto kSecretPollInterval = std::chrono::seconds(2);
+constexpr auto kStatsInterval = std::chrono::seconds(1);
+
+absl::StatusOr<std::string> ReadFile(const std::string& path, std::string_view flag) {
+  std::ifstream in(path, std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (!in) return absl::InvalidArgumentError(std::string(flag) + ": cannot be read");
+  return text;
+}
+
+http::Options HttpOptions(const Config& config, int shards) {
+  http::Options options;
+  options.origin = config.astra_base_url.Text();
+  options.ca_file = config.astra_ca_file;
+  options.allow_private_address = config.allow_private_upstream;
+  options.loopback_ok = config.astra_base_url.loopback();
+  options.http2 = config.upstream_http2;
+  options.reuse_http1 = false;  // docs/decisions/0003: one person's late answer must never become the next one's
+  options.connect_timeout = absl::ToChronoMilliseconds(config.connect_timeout);
+  options.exchange_timeout = absl::ToChronoMilliseconds(config.upstream_timeout);
+  options.max_connections = std::max(1, config.upstream_connections / shards);
+  return options;
+}
+
+struct OpenedLedger {
+  std::unique_ptr<ledger::Ledger> ledger;
+  size_t recovered = 0;
+};
+
+absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, const intent::Fingerprinter& fingerprinter,
+                                        observe::Metrics& metrics) {
+  if (config.ledger.kind == LedgerLocation::Kind::kMemory) {
+    return OpenedLedger{std::make_unique<ledger::MemoryLedger>(), 0};
+  }
+  ledger::SqliteLedgerOptions options;
+  options.store.path = config.ledger.path;
+  options.store.key_id = fingerprinter.key_id();
+  options.store.previous_key_id = fingerprinter.previous_key_id();
+  options.store.crash_point = CrashHook::Get();
+  options.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
+  options.warn = [](const std::string& text) { Log(Level::kError, "ledger", {{"warning", SafeText(text)}}); };
+  options.on_batch = [&metrics](const ledger::BatchReport& report) {
+    metrics.RecordCommit(static_cast<int>(report.operations), report.took);
+    if (!report.committed) metrics.CountCommitFailure();
+    metrics.SetLedgerUncommitted(static_cast<int64_t>(report.waiting_outcomes));
+  };
+  auto opened = ledger::SqliteLedger::Open(std::move(options));
+  if (!opened.ok()) {
+    return absl::Status(opened.status().code(), absl::StrCat("--ledger: ", opened.status().message()));
+  }
+  const size_t recovered = (*opened)->recovered();
+  return OpenedLedger{*std::move(opened), recovered};
+}
+
+absl::StatusOr<rpc::TlsMaterial> LoadTls(const Config& config) {
+  rpc::TlsMaterial tls;
+  auto certificate = ReadFile(config.tls_cert_file, "--tls_cert_file");
+  if (!certificate.ok()) return certificate.status();
+  auto ca = ReadFile(config.tls_client_ca_file, "--tls_client_ca_file");
+  if (!ca.ok()) return ca.status();
+  auto key = ReadSecretFile(config.tls_key_file, "--tls_key_file");
+  if (!key.ok()) return key.status();
+  tls.certificate_chain = *std::move(certificate);
+  tls.client_ca = *std::move(ca);
+  tls.private_key = *std::move(key);
+  return tls;
+}
+
+}  // namespace
+
+// One shard with what belongs to its thread. Destroyed in reverse: the calls' services, the shard with its calls, then
+// the clients that they used.
+struct ShardParts {
+  std::unique_ptr<http::Client> http;
+  std::unique_ptr<astra::Client> astra;
+  std::unique_ptr<rpc::Shard> shard;
+  std::unique_ptr<rpc::CallServices> calls;
+  http::Stats counted;  // what of the client's statistics is in the metrics; the shard's thread only
+};
+
+struct Server::Parts {
+  Config config;
+  std::unique_ptr<observe::Metrics> metrics;
+  std::unique_ptr<Monitor> monitor;
+  std::unique_ptr<astra::Credentials> credentials;
+  std::unique_ptr<intent::Fingerprinter> fingerprinter;
+  std::unique_ptr<intent::Gate> gate;
+  std::unique_ptr<rpc::Service> service;
+  std::vector<ShardParts> shards;
+  std::unique_ptr<ledger::Ledger> ledger;  // after the shards: its last answers need their inboxes
+  std::unique_ptr<grpc::Server> grpc;
+  std::unique_ptr<observe::HttpEndpoint> endpoint;
+  std::optional<bool> serving;
+  SteadyTime next_secret_poll{};
+  SteadyTime next_stats{};
+};
+
+Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
+  auto parts = std::make_unique<Parts>();
+  Parts& p = *parts;
+  p.config = config;
+
+  static const std::string grpc_version = grpc_version_string();
+  static const std::string curl_version = curl_version_info(CURLVERSION_NOW)->version;
+  p.metrics = std::make_unique<observe::Metrics>(
+      observe::BuildInfo{ProgramVersion(), grpc_version, curl_version, sqlite3_libversion()}, Monitor::Labels());
+  p.monitor = std::make_unique<Monitor>(*p.metrics);
+
+  if (absl::Status status = http::CurlGlobalInit(); !status.ok()) return status;
+  auto credentials = astra::Credentials::Load(config.astra_client_id_file, config.astra_client_secret_file);
+  if (!credentials.ok()) return credentials.status();
+  p.credentials = *std::move(credentials);
+  std::optional<astra::LimitRule> limit_rule;
+  if (config.astra_limit_error.status != 0) {
+    limit_rule = astra::LimitRule{config.astra_limit_error.status, config.astra_limit_error.substring};
+  }
+
+  auto key = ReadLedgerKey(config.ledger_key_file, "--ledger_key_file");
+  if (!key.ok()) return key.status();
+  std::optional<Secret> previous;
+  if (!config.ledger_previous_key_file.empty()) {
+    auto old = ReadLedgerKey(config.ledger_previous_key_file, "--ledger_previous_key_file");
+    if (!old.ok()) return old.status();
+    previous = *std::move(old);
+  }
+  p.fingerprinter = std::make_unique<intent::Fingerprinter>(*key, previous);
+  auto opened = OpenLedger(config, *p.fingerprinter, *p.metrics);
+  if (!opened.ok()) return opened.status();
+  p.ledger = std::move(opened->ledger);
+  const size_t recovered = opened->recovered;
+  p.metrics->SetRecoveredRows(static_cast<int64_t>(recovered));
+
+  intent::Gate::Options gate;
+  gate.max_in_flight = config.max_in_flight;
+  gate.min_deadline = absl::ToChronoMilliseconds(config.min_deadline);
+  p.gate = std::make_unique<intent::Gate>(gate);
+
+  // The listener. Every shard brings its own completion queue.
+  grpc::EnableDefaultHealthCheckService(true);
+  if (config.reflection_on()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  rpc::ConfigureBuilder(builder, config.reflection_on());
+  std::shared_ptr<grpc::ServerCredentials> listen_credentials = grpc::InsecureServerCredentials();
+  const bool mutual_tls = config.tls();
+  if (mutual_tls) {
+    auto tls = LoadTls(config);
+    if (!tls.ok()) return tls.status();
+    listen_credentials = rpc::MutualTls(*tls);
+  }
+  int port = 0;
+  builder.AddListeningPort(config.listen.Text(), listen_credentials, &port);
+  p.service = std::make_unique<rpc::Service>();
+  builder.RegisterService(p.service.get());
+
+  const int shards = config.shard_count();
+  for (int i = 0; i < shards; ++i) {
+    ShardParts s;
+    s.http = http::NewCurlClient(HttpOptions(config, shards));
+    if (!s.http) return absl::ResourceExhaustedError("out of file descriptors or memory at the start");
+    s.astra = astra::NewRestClient(*s.http, *p.credentials, limit_rule);
+    s.shard = std::make_unique<rpc::Shard>(builder.AddCompletionQueue(), *s.http);
+    s.calls = std::make_unique<rpc::CallServices>(
+        rpc::CallServices{*p.service, *s.shard,
+                          intent::Services{*s.shard, *p.ledger, *s.astra, *p.gate, *p.fingerprinter, *p.monitor,
+                                           intent::RulesOptions{config.kyc_delegation, config.allow_non_public_ip},
+                                           config.email_attempt_limit, absl::BitGen()},
+                          *p.monitor, mutual_tls, absl::ToChronoNanoseconds(config.default_deadline)});
+    p.shards.push_back(std::move(s));
+  }
+  p.grpc = builder.BuildAndStart();
+  auto server = std::unique_ptr<Server>(new Server(std::move(parts)));
+  if (!p.grpc || port == 0) {
+    return absl::UnavailableError(
+        absl::StrCat("--listen: cannot listen on ", config.listen.Text(), ": is the port in use?"));
+  }
+  for (ShardParts& s : p.shards) {
+    s.shard->Start([calls = s.calls.get()] { rpc::PostCalls(*calls); });
+  }
+
+  if (!config.metrics_listen.empty()) {
+    observe::HttpEndpoint::Options endpoint;
+    endpoint.host = config.metrics_listen.host;
+    endpoint.port = config.metrics_listen.port;
+    endpoint.metrics = [&p] { return p.metrics->Text(); };
+    endpoint.ready = [&p] { return p.ledger->Writable() && !p.gate->draining(); };
+    auto started = observe::HttpEndpoint::Start(std::move(endpoint));
+    if (!started.ok()) {
+      return absl::UnavailableError(
+          absl::StrCat("--metrics_listen: cannot listen on ", config.metrics_listen.Text(), ": is the port in use?"));
+    }
+    p.endpoint = *std::move(started);
+  }
+
+  for (const std::string& warning : Warnings(config)) Log(Level::kWarn, "warning", {{"warning", SafeText(warning)}});
+  server->HouseKeep();
+  Log(Level::kInfo, "listening",
+      {{"address", SafeText(HostPort{config.listen.host, static_cast<uint16_t>(port)}.Text())},
+       {"tls", mutual_tls},
+       {"origin", SafeText(config.astra_base_url.Text())},
+       {"shards", shards},
+       {"recovered", recovered},
+       {"version", SafeText(ProgramVersion())}});
+  if (p.endpoint) {
+    Log(Level::kInfo, "metrics_listening",
+        {{"address", SafeText(HostPort{config.metrics_listen.host, p.endpoint->port()}.Text())}});
+  }
+  return server;
+}
+
+Server::~Server() {
+  Parts& p = *parts_;
+  p.endpoint.reset();
+  if (p.grpc) {
+    p.grpc->Shutdown(std::chrono::system_clock::now());
+    p.grpc->Wait();
+  }
+  for (ShardParts& s : p.shards) s.shard->Stop();
+}
+
+void Server::HouseKeep() {
+  Parts& p = *parts_;
+  const bool serving = p.ledger->Writable() && !p.gate->draining();
+  if (p.serving != serving) {
+    p.serving = serving;
+    grpc::HealthCheckServiceInterface* health = p.grpc->GetHealthCheckService();
+    health->SetServingStatus(serving);
+    health->SetServingStatus(kServiceName, serving);
+    p.metrics->SetDraining(p.gate->draining());
+    p.metrics->SetLedgerWritable(p.ledger->Writable());
+  }
+
+  const SteadyTime now = SteadyClock::now();
+  if (now >= p.next_stats) {
+    p.next_stats = now + kStatsInterval;
+    for (ShardParts& s : p.shards) {
+      s.shard->Post([&s, &metrics = *p.metrics] {
+        const http::Stats& stats = s.http->stats();
+        metrics.AddConnectionsOpened(stats.connections_opened - s.counted.connections_opened);
+        metrics.AddReuseRefused(stats.reuse_refused - s.counted.reuse_refused);
+        metrics.AddResendRefused(stats.resend_refused - s.counted.resend_refused);
+        s.counted = stats;
+      });
+    }
+  }
+  if (now < p.next_secret_poll) return;
+  const bool first = p.next_secret_poll == SteadyTime{};
+  p.next_secret_poll = now + kSecretPollInterval;
+  if (first) return;
+  const absl::StatusOr<bool> changed = p.credentials->Refresh();
+  if (!changed.ok()) {
+    static observe::LogLimiter limiter(std::chrono::minutes(1));
+    if (const auto held = limiter.Allow()) {
+      Log(Level::kError, "credentials_not_reloaded",
+          {{"error", SafeText(std::string(changed.status().message()))}, {"suppressed", *held}});
+    }
+    p.metrics->CountCredentialReload(false);
+  } else if (*changed) {
+    Log(Level::kInfo, "credentials_reloaded");
+    p.metrics->CountCredentialReload(true);
+  }
+}
+
+bool Server::Drain() {
+  Parts& p = *parts_;
+  Log(Level::kInfo, "draining", {{"in_flight", p.gate->in_flight()}});
+  p.gate->Drain();
+  for (ShardParts& s : p.shards) {
+    s.shard->Post([calls = s.calls.get()] { intent::Creation::GiveUpWaiting(calls->intent); });
+  }
+  HouseKeep();
+  const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.config.drain_timeout);
+  while (p.gate->in_flight() > 0 && SteadyClock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    HouseKeep();
+  }
+  const int left = p.gate->in_flight();
+  // Everything is recorded; what is left are replies on their way out, and calls that join nothing any more.
+  p.grpc->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
+  Log(left == 0 ? Level::kInfo : Level::kError, "drained", {{"in_flight", left}});
+  return left == 0;
+}
+
+absl::Status ProbeHealth(const Config& config) {
+  std::optional<rpc::TlsMaterial> tls;
+  if (config.tls()) {
+    auto loaded = LoadTls(config);
+    if (!loaded.ok()) return loaded.status();
+    tls = *std::move(loaded);
+  }
+  // A server on every address is asked on loopback.
+  HostPort target = config.listen;
+  if (target.host == "0.0.0.0") target.host = "127.0.0.1";
+  if (target.host == "::") target.host = "::1";
+  return rpc::CheckHealth(target.Text(), tls ? &*tls : nullptr, absl::Seconds(3));
+}
+
+}  // namespace userintent

@@ -1,0 +1,45 @@
+// Server: the composition root. Owns every part in the order of construction and is the only place that names concrete
+// classes: which ledger, which HTTP client, which metrics.
+//
+// Used from one thread (main's): Start, then HouseKeep every few hundred milliseconds, then Drain once. Destruction is
+// the reverse of construction: listener, shards, Astra clients, HTTP clients, ledger.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/config.h"
+
+namespace userintent {
+
+class Server {
+ public:
+  // Everything is checked, opened and bound, and calls are answered, when this returns OK. Otherwise the status says in
+  // one line, beginning with the flag to mend, why not; nothing is left running.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const Config& config);
+
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // Follows the ledger with the health state, and the secret files with the credentials. Cheap; never blocks for long.
+  void HouseKeep();
+
+  // SIGTERM: refuses new creations (DRAINING) while repeats are still answered, waits until every exchange has ended
+  // and is recorded, at most --drain_timeout, and shuts down. False: the time was not enough, and rows are left
+  // SENDING, which the next start turns into UNKNOWN.
+  bool Drain();
+
+ private:
+  struct Parts;
+  explicit Server(std::unique_ptr<Parts> parts);
+
+  std::unique_ptr<Parts> parts_;
+};
+
+// Asks a running server, found by the same configuration, whether it serves. Blocks for at most a few seconds.
+absl::Status ProbeHealth(const Config& config);
+
+}  // namespace userintent

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+)
+
+type header struct{ name, value string }
+
+// post is the account of one POST. The fields below mu's name are guarded by account.mu.
+type post struct {
+	account *account
+	start   time.Time
+
+	seq             int
+	email           string
+	attemptID       string
+	path            string
+	proto           string
+	connection      int64
+	reused          bool
+	bodyComplete    bool
+	authorizationOK bool
+	status          int
+	committed       bool
+	intentID        string
+	fault           string
+	headers         []header
+	body            []byte
+	done            bool
+}
+
+type intent struct {
+	id       string
+	seq      int
+	created  time.Time
+	person   person
+	reviewed string
+}
+
+// account is everything that arrived since the start or the last reset. A reset replaces the whole account, and a POST keeps the one it
+// was begun in, so that a straggler cannot appear in the next test's account. Safe for every goroutine; the lock is held briefly.
+type account struct {
+	mu         sync.Mutex
+	posts      []*post
+	intents    []*intent
+	byID       map[string]*intent
+	attempts   map[string]int // by lower-cased e-mail
+	opened     int
+	inProgress int
+	maxInProg  int
+}
+
+func newAccount() *account {
+	return &account{byID: map[string]*intent{}, attempts: map[string]int{}}
+}
+
+func (a *account) begin(p *post) {
+	p.account = a
+	a.mu.Lock()
+	p.seq = len(a.posts) + 1
+	a.posts = append(a.posts, p)
+	a.inProgress++
+	if a.inProgress > a.maxInProg {
+		a.maxInProg = a.inProgress
+	}
+	a.mu.Unlock()
+}
+
+// commit creates the intent unless the limit is reached.
+func (a *account) commit(p *post, in *intent, limit int) bool {
+	email := strings.ToLower(in.person.Email)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if limit > 0 && a.attempts[email] >= limit {
+		return false
+	}
+	a.attempts[email]++
+	in.seq = p.seq
+	a.intents = append(a.intents, in)
+	a.byID[in.id] = in
+	p.committed = true
+	p.intentID = in.id
+	return true
+}
+
+// finish may be called more than once; the first call counts. Status 0: no answer was sent.
+func (a *account) finish(p *post, status int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p.done {
+		return false
+	}
+	p.done = true
+	p.status = status
+	a.inProgress--
+	return true
+}
+
+func (a *account) connectionOpened() {
+	a.mu.Lock()
+	a.opened++
+	a.mu.Unlock()
+}
+
+func (a *account) intent(id string) *intent {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.byID[id]
+}
+
+type postView struct {
+	Seq             int               `json:"seq"`
+	Email           string            `json:"email"`
+	AttemptID       string            `json:"attempt_id"`
+	Path            string            `json:"path"`
+	Proto           string            `json:"proto"`
+	Connection      int64             `json:"connection"`
+	Reused          bool              `json:"reused"`
+	BodyComplete    bool              `json:"body_complete"`
+	AuthorizationOK bool              `json:"authorization_ok"`
+	Status          int               `json:"status"`
+	Committed       bool              `json:"committed"`
+	IntentID        string            `json:"intent_id"`
+	Fault           string            `json:"fault"`
+	Done            bool              `json:"done"`
+	Headers         map[string]string `json:"headers"`
+	Body            json.RawMessage   `json:"body"`
+}
+
+type intentView struct {
+	ID        string    `json:"id"`
+	Email     string    `json:"email"`
+	AttemptID string    `json:"attempt_id"`
+	Post      int       `json:"post"`
+	Created   time.Time `json:"created"`
+}
+
+type accountView struct {
+	Posts         []postView   `json:"posts"`
+	Intents       []intentView `json:"intents"`
+	Opened        int          `json:"connections_opened"`
+	Open          int          `json:"connections_open"`
+	MaxConcurrent int          `json:"max_concurrent"`
+	InProgress    int          `json:"in_progress"`
+}
+
+func (a *account) view(email string) accountView {
+	email = strings.ToLower(email)
+	a.mu.Lock()
+	var posts []post
+	var intents []*intent
+	for _, p := range a.posts {
+		if email == "" || strings.ToLower(p.email) == email {
+			posts = append(posts, *p)
+		}
+	}
+	for _, in := range a.intents {
+		if email == "" || strings.ToLower(in.person.Email) == email {
+			intents = append(intents, in)
+		}
+	}
+	v := accountView{Opened: a.opened, MaxConcurrent: a.maxInProg, InProgress: a.inProgress}
+	a.mu.Unlock()
+
+	v.Posts = make([]postView, 0, len(posts))
+	for i := range posts {
+		p := &posts[i]
+		pv := postView{Seq: p.seq, Email: p.email, AttemptID: p.attemptID, Path: p.path, Proto: p.proto,
+			Connection: p.connection, Reused: p.reused, BodyComplete: p.bodyComplete, AuthorizationOK: p.authorizationOK,
+			Status: p.status, Committed: p.committed, IntentID: p.intentID, Fault: p.fault, Done: p.done,
+			Headers: map[string]string{}, Body: bodyView(p.body)}
+		for _, h := range p.headers {
+			name := http.CanonicalHeaderKey(h.name)
+			if before, twice := pv.Headers[name]; twice {
+				pv.Headers[name] = before + ", " + h.value
+			} else {
+				pv.Headers[name] = h.value
+			}
+		}
+		v.Posts = append(v.Posts, pv)
+	}
+	v.Intents = make([]intentView, 0, len(intents))
+	for _, in := range intents { // an intent never changes once it is listed
+		v.Intents = append(v.Intents, intentView{ID: in.id, Email: in.person.Email, AttemptID: in.person.AttemptID,
+			Post: in.seq, Created: in.created})
+	}
+	return v
+}
+
+// bodyView shows a JSON body as it is and anything else as a string; a body that was not kept is null.
+func bodyView(body []byte) json.RawMessage {
+	if body == nil {
+		return json.RawMessage("null")
+	}
+	if json.Valid(body) {
+		return body
+	}
+	text, _ := json.Marshal(string(body))
+	return text
+}
+
+type countView struct {
+	Posts   int `json:"posts"`
+	Intents int `json:"intents"`
+}
+
+type summaryView struct {
+	Posts      int                  `json:"posts"`
+	Intents    int                  `json:"intents"`
+	ByEmail    map[string]countView `json:"by_email"`
+	Duplicates int                  `json:"duplicate_attempt_ids"`
+	Opened     int                  `json:"connections_opened"`
+	Open       int                  `json:"connections_open"`
+	InProgress int                  `json:"in_progress"`
+	Max        int                  `json:"max_concurrent"`
+	ByStatus   map[string]int       `json:"by_status"`
+}
+
+func (a *account) summary() summaryView {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v := summaryView{Posts: len(a.posts), Intents: len(a.intents), ByEmail: map[string]countView{}, Opened: a.opened,
+		InProgress: a.inProgress, Max: a.maxInProg, ByStatus: map[string]int{}}
+	ids := make([]string, 0, len(a.posts))
+	for _, p := range a.posts {
+		count := v.ByEmail[strings.ToLower(p.email)]
+		count.Posts++
+		v.ByEmail[strings.ToLower(p.email)] = count
+		if p.attemptID != "" {
+			ids = append(ids, p.attemptID)
+		}
+		v.ByStatus[statusText(p.status)]++
+	}
+	for _, in := range a.intents {
+		count := v.ByEmail[strings.ToLower(in.person.Email)]
+		count.Intents++
+		v.ByEmail[strings.ToLower(in.person.Email)] = count
+	}
+	sort.Strings(ids)
+	for i := 1; i < len(ids); i++ {
+		if ids[i] == ids[i-1] {
+			v.Duplicates++
+		}
+	}
+	return v
+}

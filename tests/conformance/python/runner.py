@@ -1,0 +1,360 @@
+"""Performs the scenarios of a plan with the Python library (tests/conformance/README.md): the blocking client, or with
+--asyncio the other one."""
+
+import asyncio
+import concurrent.futures
+import itertools
+import json
+import sys
+import threading
+import time
+import traceback
+import urllib.parse
+import urllib.request
+
+from google.protobuf import json_format
+
+import userintent
+
+PATIENCE = 20
+
+
+class Failure(Exception):
+    pass
+
+
+class Blocking:
+    """The library's blocking client."""
+
+    def __init__(self, *arguments, **settings):
+        self.client = userintent.Client(*arguments, **settings)
+
+    def create(self, request, **options):
+        return self.client.create(request, **options)
+
+    def submit(self, request, **options):
+        return self.client.submit(request, **options)
+
+    def finish(self, pending):
+        return pending.result(60)
+
+    def cancel(self, pending):
+        pending.cancel()
+
+    def repeat(self, error, **options):
+        return self.client.repeat(error, **options)
+
+    def get(self, request_id):
+        return self.client.get_creation(request_id)
+
+    def close(self):
+        self.client.close()
+
+
+class Asyncio:
+    """The same over the asyncio client; its loop runs in a thread."""
+
+    loop = None
+
+    def __init__(self, *arguments, **settings):
+        if Asyncio.loop is None:
+            Asyncio.loop = asyncio.new_event_loop()
+            threading.Thread(target=Asyncio.loop.run_forever, daemon=True).start()
+
+        async def make():
+            return userintent.AsyncClient(*arguments, **settings)
+        self.client = self._wait(make())
+
+    def _wait(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, Asyncio.loop).result(150)
+
+    def create(self, request, **options):
+        return self._wait(self.client.create(request, **options))
+
+    def submit(self, request, **options):
+        async def begin():
+            return self.client.submit(request, **options)
+        return self._wait(begin())
+
+    def finish(self, pending):
+        async def wait():
+            return await pending
+        return self._wait(wait())
+
+    def cancel(self, pending):
+        Asyncio.loop.call_soon_threadsafe(pending.cancel)
+
+    def repeat(self, error, **options):
+        return self._wait(self.client.repeat(error, **options))
+
+    def get(self, request_id):
+        return self._wait(self.client.get_creation(request_id))
+
+    def close(self):
+        self._wait(self.client.close())
+
+
+def http(url, method="GET", body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read()
+    except urllib.error.HTTPError as error:
+        raise Failure(f"{method} {url}: {error.code} {error.read().decode()[:300]}") from None
+    return json.loads(text) if text.strip() else {}
+
+
+def of_create(result):
+    return {"ok": True, "code": "OK", "reason": "", "sent": "", "recovery": "", "maybe_sent": False,
+            "replayed": result.replayed, "violations": [], "used_min": result.attempts.used_min,
+            "used_max": result.attempts.used_max, "limit": result.attempts.limit, "user_intent_id": result.user_intent_id,
+            "unresolved_request_id": "", "http_status": 0, "request_id": result.request_id, "tries": result.tries,
+            "retry_after_ms": -1, "state": "", "text": [str(result), repr(result)]}
+
+
+def of_get(creation):
+    return {"ok": True, "code": "OK", "reason": creation.error.reason, "request_id": creation.request_id,
+            "state": userintent.CreationState.Name(creation.state)[len("CREATION_STATE_"):],
+            "user_intent_id": creation.user_intent.id, "text": [str(creation)]}
+
+
+def of_error(error):
+    attempts = error.attempts or userintent.Attempts(0, 0)
+    retry_after = -1 if error.retry_after is None else round(error.retry_after * 1000)
+    return {"ok": False, "code": error.code.name, "reason": error.reason, "sent": error.sent, "recovery": error.recovery,
+            "maybe_sent": error.maybe_sent, "replayed": error.replayed, "violations": [v.field for v in error.violations],
+            "used_min": attempts.used_min, "used_max": attempts.used_max, "limit": 0,
+            "user_intent_id": error.user_intent_id, "unresolved_request_id": error.unresolved_request_id,
+            "http_status": error.http_status or 0, "request_id": error.request_id, "tries": error.tries,
+            "retry_after_ms": retry_after, "state": "", "text": [str(error), repr(error)]}
+
+
+def holds(field, expected, actual, results):
+    if isinstance(expected, str) and expected.startswith("@"):
+        return actual == results[expected[1:]][field]
+    if expected == "*":
+        return bool(actual)
+    if isinstance(expected, dict):
+        return expected.get("min", actual) <= actual <= expected.get("max", actual)
+    if field == "violations":
+        return sorted(expected) == sorted(actual)
+    if isinstance(expected, list):
+        return actual in expected
+    return type(expected) is type(actual) and expected == actual
+
+
+class Scenario:
+    def __init__(self, plan, scenario, kind):
+        self.plan, self.scenario, self.kind = plan, scenario, kind
+        self.clients, self.results, self.errors, self.pending, self.begun = {}, {}, {}, {}, {}
+
+    def run(self):
+        where = "start"
+        try:
+            for number, step in enumerate(self.scenario["steps"]):
+                where = f"step {number}"
+                self.step = number
+                getattr(self, step["do"])(step)
+            where = "end"
+            self.check_end()
+        except Failure as failure:
+            return f"{where}: {failure}"
+        except Exception:
+            return f"{where}: {traceback.format_exc().replace(chr(10), ' | ')}"
+        finally:
+            for client in self.clients.values():
+                client.close()
+        return None
+
+    def client(self, name):
+        if name not in self.clients:
+            told = dict(self.plan["clients"][name])
+            settings = {"max_tries": told["max_tries"]} if "max_tries" in told else {}
+            if "ca_file" in told:
+                settings["tls"] = userintent.Tls(*(told.get(key) for key in ("ca_file", "cert_file", "key_file", "server_name")))
+            else:
+                settings["plaintext"] = True
+            self.clients[name] = self.kind(told["address"], **settings)
+        return self.clients[name]
+
+    def request(self, step):
+        request = json_format.ParseDict(step["request"], userintent.CreateUserIntentRequest())
+        if step.get("unknown_field"):
+            request.MergeFromString(b"\xb0\x01\x01")
+        self.clean([str(request), repr(request), f"{request}", userintent.redacted(request)])
+        return request
+
+    @staticmethod
+    def options(step):
+        options = {"timeout": step["deadline_ms"] / 1000} if "deadline_ms" in step else {}
+        return {**options, "max_tries": step["max_tries"]} if "max_tries" in step else options
+
+    def clean(self, texts):
+        for text in texts:
+            for word in self.plan["never_in_text"]:
+                if word in text:
+                    raise Failure(f"a string form holds {word!r}")
+
+    def outcome(self, step, started, call, convert, name=None):
+        """Makes the call and holds it to step['expect']."""
+        try:
+            result = convert(call())
+        except userintent.UserIntentError as error:
+            result = of_error(error)
+            self.errors[name] = error
+        result["elapsed_ms"] = (time.monotonic() - started) * 1000
+        if name:
+            self.results[name] = result
+        self.clean(result["text"])
+        if not result["request_id"]:
+            raise Failure("request_id: empty")
+        for field, expected in step["expect"].items():
+            if not holds(field, expected, result[field], self.results):
+                told = {key: value for key, value in result.items() if key != "text"}
+                raise Failure(f"{field}: expected {expected}, got {result[field]!r} of {told}")
+        if self.scenario.get("report") and step["do"] in ("create", "get"):
+            value = result["user_intent_id"] if result["ok"] else "/".join(
+                result[key] for key in ("code", "reason", "sent", "recovery"))
+            print(f"answer {self.scenario['name']} {self.step} {value}")
+
+    # -- the steps ---------------------------------------------------------------------------------------------------------
+
+    def create(self, step):
+        client, request = self.client(step["client"]), self.request(step)
+        self.begun[step.get("name")] = client
+        self.outcome(step, time.monotonic(), lambda: client.create(request, **self.options(step)), of_create, step.get("name"))
+
+    def begin(self, step):
+        client = self.client(step["client"])
+        self.begun[step["name"]] = client
+        self.pending[step["name"]] = time.monotonic(), client.submit(self.request(step), **self.options(step))
+
+    def cancel(self, step):
+        self.begun[step["name"]].cancel(self.pending[step["name"]][1])
+
+    def end(self, step):
+        started, pending = self.pending[step["name"]]
+        self.outcome(step, started, lambda: self.begun[step["name"]].finish(pending), of_create, step["name"])
+
+    def repeat(self, step):
+        client, error = self.begun[step["of"]], self.errors[step["of"]]
+        self.outcome(step, time.monotonic(), lambda: client.repeat(error, **self.options(step)), of_create, step.get("name"))
+
+    def get(self, step):
+        client, request_id = self.client(step["client"]), step["request_id"]
+        if request_id.startswith("@"):
+            request_id = self.results[request_id[1:]]["request_id"]
+        self.outcome(step, time.monotonic(), lambda: client.get(request_id), of_get, step.get("name"))
+
+    def text(self, step):
+        for text in (str(request := self.request(step)), repr(request), f"{[request]}"):
+            missing = [word for word in step["shows"] if word not in text]
+            leaked = [word for word in step["hides"] if word in text]
+            if missing or leaked:
+                raise Failure(f"the string form lacks {missing}, holds {leaked}")
+
+    def http(self, step):
+        http(self.plan[step["to"]] + step["path"], step.get("method", "POST"), step.get("body", {}))
+
+    def posts_of(self, email):
+        account = http(f"{self.plan['sandbox']}/accounting?{urllib.parse.urlencode({'email': email})}")
+        return account.get("posts") or []
+
+    def wait_posts(self, step):
+        end = time.monotonic() + PATIENCE
+        while len(self.posts_of(step["email"])) < step["count"]:
+            if time.monotonic() > end:
+                raise Failure(f"{step['count']} POSTs did not arrive")
+            time.sleep(0.02)
+
+    def storm(self, step):
+        client, numbers, lock, ends = self.client(step["client"]), itertools.count(), threading.Lock(), {}
+
+        def work():
+            while True:
+                with lock:
+                    number = next(numbers)
+                if number >= step["calls"]:
+                    return
+                email = f"{step['email_prefix']}{number}{step['email_suffix']}"
+                request = json_format.ParseDict({**step["request"], "email": email}, userintent.CreateUserIntentRequest())
+                end = self.one_of_storm(client, request)
+                with lock:
+                    ends[email] = end
+
+        with concurrent.futures.ThreadPoolExecutor(step["concurrency"]) as pool:
+            for worker in [pool.submit(work) for _ in range(step["concurrency"])]:
+                worker.result()
+        by_email = http(self.plan["sandbox"] + "/accounting/summary")["by_email"]
+        ok = sum(end == "ok" for end in ends.values())
+        unknown = sum(end == "unknown" for end in ends.values())
+        print(f"storm: {len(ends)} calls, {ok} ok, {unknown} unknown, {self.repeats} repeats by hand, "
+              f"{sum(by_email.get(email, {}).get('posts', 0) for email in ends)} POSTs")
+        others = sorted({end for end in ends.values()} - {"ok", "unknown"})
+        if others or ok < step["min_ok"] or len(ends) != step["calls"]:
+            raise Failure(f"{ok} of {len(ends)} ok; other ends: {others[:5]}")
+        for email, end in ends.items():
+            account = by_email.get(email, {"posts": 0, "intents": 0})
+            if account["posts"] > 1 or account["intents"] > 1:
+                raise Failure(f"two POSTs: {account}")
+            if end == "ok" and (account["posts"], account["intents"]) != (1, 1):
+                raise Failure(f"ok, but {account}")
+
+    repeats = 0
+
+    def one_of_storm(self, client, request):
+        error = None
+        for _ in range(401):
+            try:
+                client.create(request) if error is None else client.repeat(error)
+                return "ok"
+            except userintent.UserIntentError as failed:
+                error = failed
+            if error.reason == "OUTCOME_UNKNOWN":
+                return "unknown"
+            if not ((error.maybe_sent and not error.reason) or error.recovery == "RETRY_SAME_ID"
+                    or error.reason == "REQUEST_IN_PROGRESS"):
+                return str(error)
+            self.repeats += 1
+            time.sleep(0.05)
+        return f"given up: {error}"
+
+    def check_end(self):
+        for email, count in self.scenario.get("posts", {}).items():
+            if len(self.posts_of(email)) != count:
+                raise Failure(f"expected {count} POSTs, the sandbox counted {len(self.posts_of(email))}")
+        for email, members in self.scenario.get("bodies", {}).items():
+            body = self.posts_of(email)[-1]["body"]
+            for name, value in members.items():
+                sent = body.get(name)
+                if name == "metadata" and isinstance(sent, dict):
+                    sent = {key: text for key, text in sent.items() if key != "gateway_attempt_id"}
+                if sent != value:
+                    raise Failure(f"{name} arrived changed")
+        for email, count in self.scenario.get("calls", {}).items():
+            calls = http(f"{self.plan['control']}/calls?{urllib.parse.urlencode({'email': email})}")
+            if calls["count"] != count or len(calls["ids"]) > 1:
+                raise Failure(f"expected {count} RPCs with one id, got {calls}")
+
+
+def main():
+    words = sys.argv[1:]
+    kind = Asyncio if "--asyncio" in words else Blocking
+    with open(words[-1], encoding="utf-8") as file:
+        plan = json.load(file)
+    passed = failed = 0
+    for scenario in plan["scenarios"]:
+        why = Scenario(plan, scenario, kind).run()
+        if why is None:
+            passed += 1
+            print(f"ok {scenario['name']}")
+        else:
+            failed += 1
+            print(f"FAILED {scenario['name']}: {why}")
+    print(f"{passed} passed, {failed} failed")
+    return 0 if passed and not failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,773 @@
+#!/usr/bin/env python3
+"""Starts sandboxes and gateways as scenarios.json says, and lets every client library's runner perform it (README.md).
+
+Needs grpcio, protobuf and googleapis-common-protos (build/tools/venv has them; run.py starts itself again with that
+Python when it is there), openssl, and the programs in GATEWAY_BIN_DIR.
+"""
+
+import argparse
+import base64
+import concurrent.futures
+import contextlib
+import copy
+import hashlib
+import http.server
+import json
+import os
+import pathlib
+import random
+import re
+import resource
+import secrets
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+import urllib.request
+import uuid
+
+HERE = pathlib.Path(__file__).resolve().parent
+REPO = HERE.parents[1]
+VENV = REPO / "build" / "tools" / "venv" / "bin" / "python"
+
+try:
+    import grpc
+    from google.protobuf import any_pb2, duration_pb2, json_format
+    from google.rpc import code_pb2, error_details_pb2, status_pb2
+except ImportError:
+    if VENV.exists() and pathlib.Path(sys.executable) != VENV:
+        os.execv(VENV, [str(VENV), *sys.argv])
+    raise
+
+BIN_DIR = pathlib.Path(os.environ.get("GATEWAY_BIN_DIR", REPO / "build" / "release" / "bin")).resolve()
+PATIENCE = 30.0
+RUNNER_TIMEOUT = float(os.environ.get("CONFORMANCE_TIMEOUT", "900"))
+SERVICE = "userintent.v1.UserIntentService"
+
+
+def wait_for(condition, what, timeout=PATIENCE):
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise RuntimeError(f"waited in vain for {what}")
+        time.sleep(0.02)
+
+
+# -- the plan --------------------------------------------------------------------------------------------------------------
+
+class Expander:
+    """Expands the macros of scenarios.json. The same seed gives the same ids and addresses."""
+
+    def __init__(self, seed, upper=False):
+        self.seed, self.upper = seed, upper
+
+    def _id(self, scenario, name):
+        digest = bytearray(hashlib.sha256(f"{self.seed}/{scenario}/{name}".encode()).digest()[:16])
+        digest[6], digest[8] = digest[6] & 0x0F | 0x40, digest[8] & 0x3F | 0x80
+        return str(uuid.UUID(bytes=bytes(digest)))
+
+    def text(self, value, scenario):
+        def one(match):
+            kind, name = match.groups()
+            if kind == "email":
+                return f"zorblatt.{self._id(scenario, 'email ' + name)[:18]}.{name}@quillfeather.example.com"
+            identity = self._id(scenario, name)
+            return identity.upper() if (kind == "ID") != self.upper else identity
+        return re.sub(r"\{(email|id|ID):([a-z]+)\}", one, value)
+
+    def value(self, value, scenario):
+        if isinstance(value, str):
+            return self.text(value, scenario)
+        if isinstance(value, list):
+            return [self.value(entry, scenario) for entry in value]
+        if not isinstance(value, dict):
+            return value
+        if "$repeat" in value:
+            text, count = value["$repeat"]
+            return text * count
+        if "$keys" in value:
+            return {f"canary_key_{number}": self.value(value["value"], scenario) for number in range(value["$keys"])}
+        return {self.text(key, scenario): self.value(entry, scenario) for key, entry in value.items()}
+
+    def scenario(self, scenario, person, storm_calls):
+        scenario = self.value(copy.deepcopy(scenario), scenario["name"])
+        for step in scenario["steps"]:
+            if "request" in step:
+                request = {**person, **step["request"]}
+                step["request"] = {name: entry for name, entry in request.items() if entry is not None}
+            if step["do"] == "storm" and storm_calls:
+                step["min_ok"] = step["min_ok"] * storm_calls // step["calls"]
+                step["calls"] = storm_calls
+        return scenario
+
+
+# -- processes -------------------------------------------------------------------------------------------------------------
+
+def clean_environment():
+    return {name: value for name, value in os.environ.items()
+            if not name.startswith("USERINTENT_") and not name.lower().endswith("_proxy")}
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+class Sandbox:
+    def __init__(self, directory):
+        self.directory = directory
+        self.log = open(directory / "sandbox.log", "wb")
+        self.process = subprocess.Popen(
+            [BIN_DIR / "astra-sandbox", "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0",
+             f"--self_signed_dir={directory / 'sandbox-tls'}"],
+            stdout=subprocess.PIPE, stderr=self.log, env=clean_environment())
+        told = json.loads(self.process.stdout.readline())
+        self.url, self.admin, self.ca_file = told["url"], told["admin"], told["ca_file"]
+
+    def add_fault(self, fault):
+        request = urllib.request.Request(self.admin + "/faults", json.dumps(fault).encode(),
+                                         {"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=20).close()
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+
+
+class Certificates:
+    """A CA, the gateway's certificate and those of its callers."""
+
+    NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+    def __init__(self, directory):
+        self.directory = directory
+        directory.mkdir()
+        self.ca = directory / "ca.crt"
+        self._run("req", "-x509", *self.NEW_KEY, "-keyout", directory / "ca.key", "-out", self.ca, "-days", "2", "-subj",
+                  "/CN=conformance CA", "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign")
+        self.issue("gateway", "DNS:localhost,IP:127.0.0.1")
+        self.issue("a", "URI:spiffe://example.test/a")
+        self.issue("b", "URI:spiffe://example.test/b")
+        self.issue("nobody", None)
+
+    def _run(self, *words):
+        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+
+    def issue(self, name, sans):
+        request, extensions = self.directory / f"{name}.csr", self.directory / f"{name}.ext"
+        extensions.write_text("basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n"
+                              + (f"subjectAltName={sans}\n" if sans else ""))
+        self._run("req", *self.NEW_KEY, "-keyout", self.key(name), "-out", request, "-subj", f"/CN={name}")
+        self._run("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self.directory / "ca.key", "-CAcreateserial",
+                  "-days", "2", "-extfile", extensions, "-out", self.certificate(name))
+        self.key(name).chmod(0o600)
+
+    def key(self, name):
+        return self.directory / f"{name}.key"
+
+    def certificate(self, name):
+        return self.directory / f"{name}.crt"
+
+
+class Gateway:
+    def __init__(self, name, settings, sandbox, directory, certificates):
+        self.name, self.directory = name, directory / f"gateway-{name}"
+        self.directory.mkdir()
+        for file, data in (("client_id", b"sandbox-client"), ("client_secret", b"sandbox-secret"),
+                           ("ledger.key", secrets.token_bytes(48))):
+            path = self.directory / file
+            path.write_bytes(data)
+            path.chmod(0o600)
+        # A port of its own choice at first; the same one after a restart.
+        self.flags = {"listen": "127.0.0.1:0", "metrics_listen": "127.0.0.1:0", "astra_base_url": sandbox.url,
+                      "astra_ca_file": sandbox.ca_file, "astra_client_id_file": self.directory / "client_id",
+                      "astra_client_secret_file": self.directory / "client_secret",
+                      "ledger_key_file": self.directory / "ledger.key",
+                      "ledger": f"sqlite:{self.directory / 'data' / 'ledger.db'}", "drain_timeout": "15s"}
+        if settings.get("tls"):
+            self.flags.update(tls_cert_file=certificates.certificate("gateway"), tls_key_file=certificates.key("gateway"),
+                              tls_client_ca_file=certificates.ca)
+        self.flags.update(settings.get("flags", {}))
+        self.process = None
+        self.start()
+
+    def start(self):
+        # A pipe and not a file: the limit on the size of files that disk() sets shall meet the ledger alone.
+        self.process = subprocess.Popen([BIN_DIR / "userintent-server", *(f"--{k}={v}" for k, v in self.flags.items())],
+                                        stderr=subprocess.PIPE, env=clean_environment(), cwd=self.directory)
+        found, stderr = {}, self.process.stderr
+
+        def read():
+            with open(self.directory / "log", "ab", 0) as sink:
+                for line in stderr:
+                    sink.write(line)
+                    with contextlib.suppress(ValueError):
+                        entry = json.loads(line)
+                        found[entry.get("event")] = entry.get("address")
+
+        threading.Thread(target=read, daemon=True).start()
+
+        def announced():
+            if self.process.poll() is not None:
+                raise RuntimeError(f"gateway {self.name} ended: {(self.directory / 'log').read_text()[-2000:]}")
+            return (found["listening"], found["metrics_listening"]) if {"listening", "metrics_listening"} <= set(found) else None
+
+        self.address, self.metrics = wait_for(announced, f"gateway {self.name}")
+        self.flags["listen"] = self.address
+
+    def drain(self):
+        self.process.send_signal(signal.SIGTERM)
+
+        def not_ready():
+            try:
+                urllib.request.urlopen(f"http://{self.metrics}/readyz", timeout=5).close()
+            except urllib.error.HTTPError as error:
+                return error.code == 503
+            return False
+        wait_for(not_ready, "readyz to say no")
+
+    def disk(self, full):
+        limit = 0 if full else resource.RLIM_INFINITY
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    def restart(self, kill):
+        self.stop(signal.SIGKILL if kill else signal.SIGTERM)
+        self.start()
+
+    def stop(self, number=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+            try:
+                self.process.wait(25)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+# -- a TCP proxy that breaks connections -----------------------------------------------------------------------------------
+
+RST = struct.pack("ii", 1, 0)
+
+
+class Tap:
+    """Forwards TCP to target() until it is told otherwise. One thread per connection and direction."""
+
+    def __init__(self, target, seed):
+        self._target, self.mode = target, "forward"
+        self._random, self._open, self._lock = random.Random(seed), set(), threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def set(self, mode):
+        if mode in ("drop", "reset"):
+            self._break_all(mode == "reset")
+            return
+        self.mode = mode
+        if mode == "close":
+            self._break_all(False)
+
+    def _break_all(self, hard):
+        with self._lock:
+            pairs, self._open = self._open, set()
+        for pair in pairs:
+            self._end(pair, hard)
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            mode, luck = self.mode, self._random.random()
+            if mode == "close" or (mode == "chaos" and luck < 0.08):
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST if luck < 0.04 else struct.pack("ii", 0, 0))
+                client.close()
+                continue
+            threading.Thread(target=self._forward, args=(client, mode == "chaos"), daemon=True).start()
+
+    def _forward(self, client, chaos):
+        host, _, port = self._target().rpartition(":")
+        try:
+            server = socket.create_connection((host, int(port)), timeout=5)
+        except OSError:
+            client.close()
+            return
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pair = (client, server)
+        with self._lock:
+            self._open.add(pair)
+            # After so many bytes of requests (or of answers) the connection breaks: in the middle of a frame, too.
+            up = self._random.randrange(300, 16000) if chaos and self._random.random() < 0.6 else None
+            down = self._random.randrange(300, 8000) if chaos and up is None else None
+            hard = self._random.random() < 0.5
+        sides = {client: (server, [up]), server: (client, [down])}
+        try:
+            while True:
+                ready, _, _ = select.select([client, server], [], [], 60)
+                for source in ready:
+                    sink, left = sides[source]
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    if left[0] is not None and len(data) >= left[0]:
+                        sink.sendall(data[:left[0]])
+                        self._end(pair, hard)
+                        return
+                    if left[0] is not None:
+                        left[0] -= len(data)
+                    sink.sendall(data)
+        except (OSError, ValueError):
+            pass
+        finally:
+            with self._lock:
+                self._open.discard(pair)
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+
+    @staticmethod
+    def _end(pair, hard):
+        # The forwarding thread closes; here both ends only stop, so that no other file gets their number meanwhile.
+        for end in pair:
+            with contextlib.suppress(OSError):
+                if hard:
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+                    _disconnect(end)
+                else:
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def await_target(self):
+        def reachable():
+            host, _, port = self._target().rpartition(":")
+            try:
+                socket.create_connection((host, int(port)), timeout=5).close()
+                return True
+            except OSError:
+                return False
+        wait_for(reachable, "the gateway behind the tap")
+
+    def stop(self):
+        self._listener.close()
+        self._break_all(False)
+
+
+def _disconnect(end):
+    """RST without giving up the file descriptor: connect() to AF_UNSPEC."""
+    import ctypes
+    address = struct.pack("H14x", socket.AF_UNSPEC)
+    if ctypes.CDLL(None, use_errno=True).connect(end.fileno(), address, len(address)) != 0:
+        end.shutdown(socket.SHUT_RDWR)
+
+
+# -- a gateway that says what it is told -----------------------------------------------------------------------------------
+
+class Scripted:
+    def __init__(self, stubs):
+        self.pb = stubs
+        self.tap = None
+        self._scripts, self._calls, self._lock = {}, {}, threading.Lock()
+        handlers = grpc.method_handlers_generic_handler(SERVICE, {
+            "CreateUserIntent": grpc.unary_unary_rpc_method_handler(
+                self._create, stubs.CreateUserIntentRequest.FromString, stubs.CreateUserIntentResponse.SerializeToString)})
+        self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(16), handlers=[handlers], options=[
+            ("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 10000)])
+        self.address = "127.0.0.1:%d" % self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    def script(self, body):
+        with self._lock:
+            self._scripts[body["email"]] = body
+            self._calls[body["email"]] = []
+
+    def calls(self, email):
+        with self._lock:
+            calls = list(self._calls.get(email, []))
+        return {"count": len(calls), "ids": sorted({call[0] for call in calls}), "timeouts_ms": [call[1] for call in calls]}
+
+    def _create(self, request, context):
+        left = context.time_remaining()
+        timeout_ms = int(left * 1000) if left is not None and left < 1e6 else -1
+        with self._lock:
+            script = self._scripts.get(request.email)
+            if script is None:
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, "no script for this request")
+            calls = self._calls[request.email]
+            answer = script["answers"][min(len(calls), len(script["answers"]) - 1)]
+            calls.append((request.request_id, timeout_ms))
+        wanted = script.get("timeout_ms")
+        if wanted and not wanted["min"] <= timeout_ms <= wanted["max"]:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the timeout is {timeout_ms} ms")
+        if "delay_ms" in answer:
+            time.sleep(answer["delay_ms"] / 1000)
+        if answer.get("drop") or answer.get("reset"):
+            self.tap.set("reset" if answer.get("reset") else "drop")
+            context.abort(grpc.StatusCode.INTERNAL, "nobody hears this")
+        if "ok" in answer:
+            return json_format.ParseDict(answer["ok"], self.pb.CreateUserIntentResponse())
+        self._fail(context, answer)
+
+    @staticmethod
+    def _fail(context, answer):
+        code = getattr(grpc.StatusCode, answer["code"])
+        details = []
+        if "reason" in answer:
+            details.append(error_details_pb2.ErrorInfo(reason=answer["reason"], domain=answer.get("domain", "userintent.v1"),
+                                                       metadata=answer.get("metadata", {})))
+        if "retry_ms" in answer:
+            delay = duration_pb2.Duration(seconds=answer["retry_ms"] // 1000, nanos=answer["retry_ms"] % 1000 * 1000000)
+            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        if "violations" in answer:
+            details.append(error_details_pb2.BadRequest(field_violations=[
+                {"field": field, "description": "broken"} for field in answer["violations"]]))
+        trailers = []
+        if details:
+            packed = []
+            for message in details:
+                packed.append(any_pb2.Any())
+                packed[-1].Pack(message)
+            status = status_pb2.Status(code=code_pb2.Code.Value(answer["code"]), message=answer["message"], details=packed)
+            trailers.append(("grpc-status-details-bin", status.SerializeToString()))
+        if "details_base64" in answer:
+            trailers.append(("grpc-status-details-bin", base64.b64decode(answer["details_base64"])))
+        if "pushback" in answer:
+            trailers.append(("grpc-retry-pushback-ms", answer["pushback"]))
+        context.set_trailing_metadata(trailers)
+        context.abort(code, answer["message"])
+
+    def stop(self):
+        self._server.stop(0).wait(5)
+
+
+def make_stubs(directory):
+    import google.rpc
+    include = next(pathlib.Path(entry).parents[1] for entry in google.rpc.__path__
+                   if (pathlib.Path(entry) / "error_details.proto").exists())
+    out = directory / "stubs"
+    out.mkdir()
+    files = sorted(str(path.relative_to(REPO / "proto")) for path in (REPO / "proto").rglob("*.proto"))
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"-I{REPO / 'proto'}", f"-I{include}", f"--python_out={out}",
+                    *files], check=True)
+    sys.path.insert(0, str(out))
+    from userintent.v1 import user_intent_service_pb2
+    return user_intent_service_pb2
+
+
+# -- everything that one runner talks to -----------------------------------------------------------------------------------
+
+class Stage:
+    """Sandbox, gateways, taps and the control address for one plan (or, in the cross-language pass, for several)."""
+
+    def __init__(self, scenarios, directory, stubs, wanted):
+        directory.mkdir()
+        self.scenarios = scenarios
+        self._end = contextlib.ExitStack()
+        self._seen, self._lock = set(), threading.Lock()
+        try:
+            self.sandbox = Sandbox(directory)
+            self._end.callback(self.sandbox.stop)
+            self.certificates = Certificates(directory / "tls")
+            self.gateways, self.taps, self.scripted = {}, {}, None
+            needed = {scenarios["clients"][name]["gateway"] for name in wanted}
+            for name, settings in scenarios["gateways"].items():
+                if name in needed:
+                    self._start(name, settings, directory, stubs)
+            self._control = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+            self._control.daemon_threads = True
+            threading.Thread(target=self._control.serve_forever, daemon=True).start()
+            self._end.callback(self._control.server_close)
+            self._end.callback(self._control.shutdown)
+            self.control = "http://127.0.0.1:%d" % self._control.server_address[1]
+        except BaseException:
+            self._end.close()
+            raise
+
+    def _start(self, name, settings, directory, stubs):
+        if settings.get("kind") == "scripted":
+            gateway = self.scripted = Scripted(stubs)
+        else:
+            gateway = Gateway(name, settings, self.sandbox, directory, self.certificates)
+        self.gateways[name] = gateway
+        self._end.callback(gateway.stop)
+        if settings.get("tap"):
+            tap = self.taps[name] = Tap(lambda: gateway.address, name)
+            self._end.callback(tap.stop)
+            if gateway is self.scripted:
+                gateway.tap = tap
+
+    def clients(self, wanted):
+        out = {}
+        for name in wanted:
+            settings = self.scenarios["clients"][name]
+            gateway = settings["gateway"]
+            client = {"address": (self.taps.get(gateway) or self.gateways[gateway]).address}
+            if "cert" in settings:
+                client.update(ca_file=str(self.certificates.ca), server_name="localhost")
+                if settings["cert"] != "none":
+                    client.update(cert_file=str(self.certificates.certificate(settings["cert"])),
+                                  key_file=str(self.certificates.key(settings["cert"])))
+            if "max_tries" in settings:
+                client["max_tries"] = settings["max_tries"]
+            out[name] = client
+        return out
+
+    def do(self, path, query, body):
+        if path == "/script":
+            self.scripted.script(body)
+        elif path == "/calls":
+            return self.scripted.calls(query["email"][0])
+        elif path == "/wait_calls":
+            wait_for(lambda: self.scripted.calls(body["email"])["count"] >= body["count"], "calls")
+        elif path == "/shrinking":
+            timeouts = self.scripted.calls(body["email"])["timeouts_ms"]
+            if len(timeouts) < 2 or any(a - b < body["by_ms"] for a, b in zip(timeouts, timeouts[1:], strict=False)):
+                raise RuntimeError(f"the timeouts are {timeouts}")
+        elif path == "/tap":
+            self.taps[self.scenarios["clients"][body["client"]]["gateway"]].set(body["mode"])
+        elif path == "/await":
+            self.taps[self.scenarios["clients"][body["client"]]["gateway"]].await_target()
+        elif path == "/drain":
+            self.gateways[body["gateway"]].drain()
+        elif path == "/disk":
+            self.gateways[body["gateway"]].disk(body["full"])
+        elif path == "/restart":
+            self.gateways[body["gateway"]].restart(body["kill"])
+        elif path == "/once":
+            with self._lock:
+                if body["key"] not in self._seen:
+                    self.sandbox.add_fault(body["fault"])
+                    self._seen.add(body["key"])
+        else:
+            raise RuntimeError(f"no such path: {path}")
+        return {}
+
+    def _handler(stage):  # noqa: N805 - `self` is the handler's
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _answer(self):
+                url = urllib.parse.urlparse(self.path)
+                data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                try:
+                    status, out = 200, stage.do(url.path, urllib.parse.parse_qs(url.query), json.loads(data or b"{}"))
+                except Exception as error:  # the runner's step fails with this text
+                    status, out = 500, {"error": f"{type(error).__name__}: {error}"}
+                text = json.dumps(out).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            do_GET = do_POST = _answer
+
+            def log_message(self, *_):
+                pass
+        return Handler
+
+    def close(self):
+        self._end.close()
+
+
+# -- runners ---------------------------------------------------------------------------------------------------------------
+
+def clients_of(scenarios):
+    return sorted({step["client"] for scenario in scenarios for step in scenario["steps"] if "client" in step})
+
+
+def write_plan(path, name, stage, scenarios, expander, storm_calls):
+    chosen = [expander.scenario(scenario, stage.scenarios["person"], storm_calls) for scenario in scenarios]
+    path.write_text(json.dumps({
+        "name": name, "sandbox": stage.sandbox.admin, "control": stage.control,
+        "clients": stage.clients(clients_of(scenarios)), "never_in_text": stage.scenarios["never_in_text"],
+        "scenarios": chosen}, ensure_ascii=False, indent=1))
+    return path
+
+
+class Runner:
+    """One runner at work. Its output is shown when it ends."""
+
+    def __init__(self, command, plan):
+        self.command = command
+        self.process = subprocess.Popen([*command, str(plan)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        errors="replace", start_new_session=True)
+        self.lines = []
+        self._thread = threading.Thread(target=lambda: self.lines.extend(self.process.stdout), daemon=True)
+        self._thread.start()
+
+    def finish(self, expected):
+        """(passed, failed, answers, text); what the runner did not report counts as failed."""
+        try:
+            code = self.process.wait(RUNNER_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            code = self.process.wait()
+            self.lines.append(f"the runner was stopped after {RUNNER_TIMEOUT:.0f} s\n")
+        self._thread.join(10)
+        text = "".join(self.lines)
+        passed = len(re.findall(r"^ok ", text, re.M))
+        failed = len(re.findall(r"^FAILED ", text, re.M))
+        last = next((line.strip() for line in reversed(self.lines) if line.strip()), "")
+        honest = last == f"{passed} passed, {failed} failed" and (code == 0) == (failed == 0 and passed > 0)
+        missing = max(expected - passed - failed, 0)
+        if not honest and failed == 0 and missing == 0:
+            missing = 1
+        if missing or not honest:
+            text += f"run.py: {missing} scenarios not reported; exit status {code}, last line {last!r}\n"
+        reported = [line[len("answer "):].rstrip("\n").rsplit(" ", 2) for line in self.lines if line.startswith("answer ")]
+        answers = {(scenario, step): value for scenario, step, value in reported}
+        return passed, failed + missing, answers, text
+
+
+def find_runners(only):
+    """name -> command: every directory with an executable `run`, and the variants it names in a file `variants`."""
+    found = {}
+    for run in sorted(HERE.glob("*/run")):
+        if os.access(run, os.X_OK):
+            variants = run.parent / "variants"
+            for variant in variants.read_text().split() if variants.exists() else [""]:
+                name = run.parent.name + (f"-{variant}" if variant else "")
+                found[name] = [str(run), *([f"--{variant}"] if variant else [])]
+    if only:
+        unknown = [name for name in only if not any(found_name.startswith(name) for found_name in found)]
+        if unknown:
+            raise SystemExit(f"no such runner: {', '.join(unknown)}; there is {', '.join(found)}")
+        found = {name: command for name, command in found.items() if any(name.startswith(prefix) for prefix in only)}
+    if not found:
+        raise SystemExit("no runner")
+    return found
+
+
+def junit(path, cases):
+    import xml.sax.saxutils as escape
+    body = "".join(
+        f"<testcase classname=\"conformance.{suite}\" name={escape.quoteattr(name)}>"
+        + ("" if ok else f"<failure message={escape.quoteattr(why[:500])}/>") + "</testcase>" for suite, name, ok, why in cases)
+    failures = sum(not case[2] for case in cases)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"<testsuite name=\"conformance\" tests=\"{len(cases)}\" failures=\"{failures}\">{body}</testsuite>\n")
+
+
+def cross_pass(runners, data, directory, stubs, seed, cases):
+    """Every runner repeats the same ids against the same gateways, all at once, then one after the other."""
+    scenarios = [scenario for scenario in data["scenarios"] if scenario.get("cross")]
+    if not scenarios:
+        return
+    stage = Stage(data, directory / "cross", stubs, clients_of(scenarios))
+    try:
+        heard = {}
+        for turn in ("at once", "in turn"):
+            started = []
+            for number, (name, command) in enumerate(runners.items()):
+                expander = Expander(f"{seed} cross", upper=number % 2 == 1)
+                plan = write_plan(directory / f"cross.{turn.replace(' ', '-')}.{name}.json", name, stage, scenarios, expander, 0)
+                runner = Runner(command, plan)
+                if turn == "at once":
+                    started.append((name, runner))
+                else:
+                    started.append((name, runner.finish(len(scenarios))))
+            for name, runner in started:
+                passed, failed, answers, text = runner.finish(len(scenarios)) if turn == "at once" else runner
+                good = failed == 0 and passed == len(scenarios)
+                cases.append(("cross", f"{name}, {turn}", good, text))
+                print(f"{'ok' if good else 'FAILED'} cross: {name}, {turn}" + ("" if good else f"\n{text}"))
+                for where, value in answers.items():
+                    heard.setdefault(where, {})[f"{name}, {turn}"] = value
+        wanted = len(runners) * 2
+        for where, values in sorted(heard.items()):
+            good = len(set(values.values())) == 1 and len(values) == wanted
+            cases.append(("cross", f"same answer: {' '.join(where)}", good, str(values)))
+            if not good:
+                print(f"FAILED cross: answers of {where} differ or are missing: {values}")
+        if not heard:
+            cases.append(("cross", "answers", False, "no runner reported an answer"))
+    finally:
+        stage.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", help="runners whose name begins so")
+    parser.add_argument("--match", default="", help="scenarios whose name holds this text")
+    parser.add_argument("--keep", action="store_true", help="keep plans and logs")
+    parser.add_argument("--serve", metavar="NAME", help="start everything, print the path of NAME's plan, wait for a signal")
+    parser.add_argument("--no-cross", action="store_true", help="leave out the pass in which all runners share their ids")
+    parser.add_argument("--jobs", type=int, default=2, help="runners at a time")
+    parser.add_argument("--junit", type=pathlib.Path, help="write a report")
+    arguments = parser.parse_args()
+    for program in ("astra-sandbox", "userintent-server"):
+        if not (BIN_DIR / program).exists():
+            raise SystemExit(f"{BIN_DIR / program} is missing: build it, or set GATEWAY_BIN_DIR")
+    data = json.loads((HERE / "scenarios.json").read_text())
+    chosen = [scenario for scenario in data["scenarios"] if arguments.match in scenario["name"]]
+    if not chosen:
+        raise SystemExit("no scenario of that name")
+    storm_calls = int(os.environ.get("CONFORMANCE_STORM_CALLS") or "0")
+    seed = secrets.token_hex(8)
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="conformance-"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    cases = []
+    try:
+        stubs = make_stubs(directory)
+        if arguments.serve:
+            stage = Stage(data, directory / arguments.serve, stubs, clients_of(chosen))
+            try:
+                print(write_plan(directory / f"{arguments.serve}.json", arguments.serve, stage, chosen, Expander(seed),
+                                 storm_calls), flush=True)
+                threading.Event().wait()
+            finally:
+                stage.close()
+        runners = find_runners(arguments.only)
+
+        def perform(name):
+            """Each runner has a sandbox and gateways of its own."""
+            stage = Stage(data, directory / name, stubs, clients_of(chosen))
+            try:
+                plan = write_plan(directory / f"{name}.json", name, stage, chosen, Expander(f"{seed} {name}"), storm_calls)
+                started = time.monotonic()
+                return Runner(runners[name], plan).finish(len(chosen)), time.monotonic() - started
+            finally:
+                stage.close()
+
+        pool = concurrent.futures.ThreadPoolExecutor(arguments.jobs)
+        performed = {name: pool.submit(perform, name) for name in runners}
+        for name, future in performed.items():
+            (passed, failed, _, text), seconds = future.result()
+            for verdict, scenario, why in re.findall(r"^(ok|FAILED) (.*?)(?:$|: (step .*|end: .*)$)", text, re.M):
+                cases.append((name, scenario, verdict == "ok", why))
+            for _ in range(passed + failed - sum(case[0] == name for case in cases)):
+                cases.append((name, "not reported", False, text[-2000:]))
+            if failed:
+                print("".join(line for line in text.splitlines(True) if not line.startswith(("ok ", "answer "))), end="")
+            print(f"{'ok' if not failed else 'FAILED'} {name}: {passed} passed, {failed} failed, "
+                  f"{seconds:.0f} s", flush=True)
+        if not arguments.no_cross and not arguments.match:
+            cross_pass(runners, data, directory, stubs, seed, cases)
+    finally:
+        if arguments.keep:
+            print(f"plans and logs: {directory}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+    if arguments.junit:
+        junit(arguments.junit, cases)
+    failed = sum(not case[2] for case in cases)
+    print(f"{len(cases) - failed} passed, {failed} failed")
+    return 0 if cases and not failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Fixtures of the end-to-end tests.
+
+The programs come from GATEWAY_BIN_DIR (default build/release/bin). Processes are shared per module where a test leaves
+nothing behind but rows under e-mail addresses of its own; a test that needs other settings, or that disturbs the
+process, makes its own gateway with the fixture `new_gateway`.
+"""
+
+import pytest
+
+from harness import canary
+from harness.certs import Authority
+from harness.gateway import Gateway
+from harness.process import BIN_DIR
+from harness.sandbox import Sandbox
+
+
+def pytest_sessionstart(session):
+    for program in ("astra-sandbox", "userintent-server"):
+        if not (BIN_DIR / program).exists():
+            raise pytest.UsageError(f"{BIN_DIR / program} is missing: build it, or set GATEWAY_BIN_DIR")
+
+
+@pytest.fixture(autouse=True)
+def no_personal_data_gets_out(request):
+    """After every test: the gateways' logs and metrics hold nothing of the requests."""
+    yield
+    canary.check()
+
+
+@pytest.fixture(scope="session")
+def sandbox_process():
+    sandbox = Sandbox()
+    yield sandbox
+    sandbox.stop()
+
+
+@pytest.fixture(scope="session")
+def sandbox_http1_process():
+    sandbox = Sandbox(http="1")
+    yield sandbox
+    sandbox.stop()
+
+
+def _fresh(sandbox):
+    sandbox.listener("accept")
+    sandbox.reset()
+    return sandbox
+
+
+@pytest.fixture(scope="module")
+def sandbox(sandbox_process):
+    """HTTP/2 and HTTP/1.1."""
+    return _fresh(sandbox_process)
+
+
+@pytest.fixture(scope="module")
+def sandbox_http1(sandbox_http1_process):
+    return _fresh(sandbox_http1_process)
+
+
+@pytest.fixture(scope="module")
+def gateway_process(sandbox):
+    gateway = Gateway(sandbox)
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture
+def gateway(gateway_process):
+    """The module's gateway, with default settings and a ledger in memory."""
+    yield gateway_process
+    gateway_process.assert_alive()
+
+
+@pytest.fixture(scope="module")
+def short_gateway_process(sandbox):
+    gateway = Gateway(sandbox, upstream_timeout="1500ms", connect_timeout="1s")
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture
+def short_gateway(short_gateway_process):
+    """As `gateway`, but it waits no longer than 1.5 s for Astra."""
+    yield short_gateway_process
+    short_gateway_process.assert_alive()
+
+
+@pytest.fixture
+def new_gateway(sandbox):
+    """Makes gateways with settings of their own, in front of the module's sandbox unless told otherwise."""
+    made = []
+
+    def make(upstream=sandbox, **flags):
+        made.append(Gateway(upstream, **flags))
+        return made[-1]
+
+    yield make
+    errors = []
+    for gateway in made:
+        try:
+            gateway.close()
+        except AssertionError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+@pytest.fixture(scope="session")
+def authority():
+    authority = Authority()
+    yield authority
+    authority.close()
+
+

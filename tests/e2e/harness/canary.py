@@ -1,0 +1,74 @@
+"""Personal data must not leave the gateway except to Astra: what was sent is remembered here and searched for.
+
+Which fields are personal is read from the proto option personal_data, as the server does.
+"""
+
+import base64
+import json
+import urllib.parse
+
+from harness.people import SSN, STEMS
+from harness.protos import options_pb2
+
+_SHORTEST = 6  # shorter values occur by accident in ids, times and counters
+
+# Values of tests that the gateway's own addresses and texts hold, too.
+_ORDINARY = {"127.0.0.1", "0.0.0.0", "localhost", "example.com", "gateway_attempt_id"}
+
+_used = set()
+_gateways = []
+
+
+def personal_values(request):
+    """Every personal value of a request, with the keys of its metadata."""
+    for field, value in request.ListFields():
+        if not field.GetOptions().Extensions[options_pb2.personal_data]:
+            continue
+        if field.name == "metadata":
+            for key, text in value.items():
+                yield key
+                yield text
+        else:
+            yield value
+
+
+def record(request):
+    _used.update(value for value in personal_values(request) if len(value) >= _SHORTEST and value not in _ORDINARY)
+
+
+def watch(gateway):
+    _gateways.append(gateway)
+
+
+def spellings(value):
+    """A value as it might turn up: plain, escaped for JSON, for a URL, in base64."""
+    yield value
+    yield json.dumps(value)[1:-1]
+    yield urllib.parse.quote(value, safe="")
+    yield base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
+
+
+def find(text, values):
+    """The name of the first leak in text, or None. Never the value itself: reports must not leak either."""
+    lowered = text.lower()
+    for number, stem in enumerate(STEMS):
+        if stem in lowered:
+            return f"stem {number} of people.STEMS"
+    for quote in ('"', '\\"', "'"):
+        if f"{quote}{SSN}{quote}" in text:
+            return "the SSN digits"
+    for value in values:
+        for form, spelled in enumerate(spellings(value)):
+            if len(spelled) >= _SHORTEST and spelled in text:
+                return f"a value of {len(value)} characters, in form {form}"
+    return None
+
+
+def check():
+    """After each test: nothing that was used in it is in any gateway's output. Forgets what was used."""
+    values = set(_used)
+    _used.clear()
+    gateways, _gateways[:] = list(_gateways), [g for g in _gateways if not g.stopped]
+    for gateway in gateways:
+        leak = find(gateway.new_output(), values)
+        assert leak is None, f"the gateway's log or metrics hold {leak}"

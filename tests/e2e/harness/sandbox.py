@@ -1,0 +1,94 @@
+"""astra-sandbox as the tests see it: its admin API and its account of every POST that arrived."""
+
+import base64
+import http.client
+import json
+import pathlib
+import tempfile
+import urllib.parse
+
+from harness.process import BIN_DIR, Process, wait_for
+
+CLIENT_ID = "sandbox-client"
+CLIENT_SECRET = "sandbox-secret"
+
+
+class Sandbox:
+    def __init__(self, **flags):
+        self._directory = tempfile.TemporaryDirectory(prefix="e2e-sandbox-")
+        self.directory = pathlib.Path(self._directory.name)
+        settings = {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0"}
+        if "tls_cert_file" not in flags:
+            settings["self_signed_dir"] = str(self.directory / "tls")
+        settings.update(flags)
+        self.process = Process(BIN_DIR / "astra-sandbox", [f"--{name}={value}" for name, value in settings.items()])
+
+        def served(line):
+            return json.loads(line) if line.startswith("{") else None
+
+        told = self.process.wait_line("stdout", served)
+        self.url = told["url"]
+        self.ca_file = told.get("ca_file", "")
+        self.admin = urllib.parse.urlparse(told["admin"])
+        self.port = urllib.parse.urlparse(self.url).port
+
+    def call(self, method, path, body=None):
+        connection = http.client.HTTPConnection(self.admin.hostname, self.admin.port, timeout=20)
+        try:
+            payload = None if body is None else json.dumps(body)
+            connection.request(method, path, payload, {"Content-Type": "application/json"} if payload else {})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            assert answer.status < 300, f"sandbox admin {method} {path}: {answer.status} {text[:500]}"
+            return json.loads(text) if text.strip() else {}
+        finally:
+            connection.close()
+
+    def fault(self, kind, email=None, times=1, nth=0, every=0, **parameters):
+        match = {name: value for name, value in (("email", email), ("nth", nth), ("every", every)) if value}
+        return self.call("POST", "/faults", {"match": match, "times": times, "kind": kind, **parameters})
+
+    def answer(self, email, status, body=None, headers=None, times=1, **more):
+        """The next POST for this address is answered so, without looking at it."""
+        text = json.dumps(body) if isinstance(body, (dict, list)) else (body or "")
+        return self.fault("status", email, times, status=status, body=text, headers=headers or {}, **more)
+
+    def raw(self, email, data, times=1, keep=False):
+        return self.fault("raw", email, times, base64=base64.b64encode(data).decode(), keep=keep)
+
+    def clear_faults(self):
+        self.call("DELETE", "/faults")
+
+    def reset(self):
+        self.call("POST", "/reset")
+
+    def listener(self, mode):
+        self.call("POST", "/listener", {"mode": mode})
+
+    def drop_connections(self):
+        self.call("POST", "/drop_connections")
+
+    def accounting(self, email=None):
+        suffix = "" if email is None else "?" + urllib.parse.urlencode({"email": email.lower()})
+        account = self.call("GET", "/accounting" + suffix)
+        account["posts"] = account.get("posts") or []
+        account["intents"] = account.get("intents") or []
+        return account
+
+    def posts(self, email):
+        return self.accounting(email)["posts"]
+
+    def intents(self, email):
+        return self.accounting(email)["intents"]
+
+    def summary(self):
+        return self.call("GET", "/accounting/summary")
+
+    def wait_posts(self, email, count=1):
+        """Waits until as many POSTs have arrived for the address, and returns them."""
+        return wait_for(lambda: (lambda posts: posts if len(posts) >= count else None)(self.posts(email)),
+                        f"{count} POST(s) at the sandbox")
+
+    def stop(self):
+        self.process.kill()
+        self._directory.cleanup()

@@ -1,0 +1,289 @@
+"""Settings: a wrong, unknown or contradictory one stops the start with one line on stderr that names the flag."""
+
+import socket
+import subprocess
+
+import pytest
+
+from harness.gateway import SERVER, Gateway, as_arguments, clean_environment, write_secret
+from harness.people import person
+from harness.process import PATIENCE
+
+SECRET = "quillfeather-secret-of-the-test"
+
+
+@pytest.fixture(scope="module")
+def files(sandbox):
+    """A gateway that is not started: its directory with good secrets, and good flags."""
+    gateway = Gateway(sandbox, start=False)
+    yield gateway
+    gateway._directory.cleanup()
+
+
+def run(arguments, environment=None, cwd=None):
+    return subprocess.run([str(SERVER), *arguments], capture_output=True, text=True, timeout=PATIENCE + 20,
+                          env=clean_environment(**(environment or {})), cwd=cwd)
+
+
+def arguments(files, changes):
+    return as_arguments({**files.flags, **changes})
+
+
+def refused(files, flag, changes=None, extra=(), environment=None):
+    ended = run([*arguments(files, changes or {}), *extra], environment, cwd=files.directory)
+    assert ended.returncode == 1, f"exit {ended.returncode}: {ended.stderr[-500:]}"
+    lines = ended.stderr.strip().splitlines()
+    assert len(lines) == 1, f"{len(lines)} lines: {lines[:5]}"
+    assert flag in lines[0], f"the line does not name {flag}: {lines[0]}"
+    assert SECRET not in ended.stderr and SECRET not in ended.stdout
+    return lines[0]
+
+
+WRONG = [
+    ("--listen", dict(listen="nonsense")),
+    ("--listen", dict(listen="127.0.0.1:99999")),
+    ("--listen", dict(listen="127.0.0.1")),
+    ("--listen", dict(listen="")),
+    ("--listen", dict(listen="0.0.0.0:0")),  # off loopback without TLS
+    ("--listen", dict(listen="[::]:0")),
+    ("--astra_base_url", dict(astra_base_url="http://127.0.0.1:1")),
+    ("--astra_base_url", dict(astra_base_url="127.0.0.1:1")),
+    ("--astra_base_url", dict(astra_base_url="https://127.0.0.1:1/v1")),
+    ("--astra_base_url", dict(astra_base_url="https://user@127.0.0.1:1")),
+    ("--astra_base_url", dict(astra_base_url="https://127.0.0.1:1?x=y")),
+    ("--astra_base_url", dict(astra_base_url="https://")),
+    ("--astra_base_url", dict(astra_base_url="https://10.0.0.1")),  # private
+    ("--astra_client_id_file", dict(astra_client_id_file=None)),
+    ("--astra_client_secret_file", dict(astra_client_secret_file=None)),
+    ("--ledger_key_file", dict(ledger_key_file=None)),
+    ("--astra_client_id_file", dict(astra_client_id_file="/nonexistent/id")),
+    ("--astra_client_secret_file", dict(astra_client_secret_file="/nonexistent/secret")),
+    ("--ledger_key_file", dict(ledger_key_file="/nonexistent/key")),
+    ("--astra_client_secret_file", dict(astra_client_secret_file="/")),
+    ("--astra_ca_file", dict(astra_ca_file="/nonexistent/ca.crt")),
+    ("--astra_limit_error", dict(astra_limit_error="nonsense")),
+    ("--astra_limit_error", dict(astra_limit_error="400:")),
+    ("--astra_limit_error", dict(astra_limit_error="abc:text")),
+    ("--connect_timeout", dict(connect_timeout="0")),
+    ("--connect_timeout", dict(connect_timeout="-1s")),
+    ("--connect_timeout", dict(connect_timeout="5")),  # without a unit
+    ("--connect_timeout", dict(connect_timeout="20s", upstream_timeout="10s")),
+    ("--upstream_timeout", dict(upstream_timeout="soon")),
+    ("--upstream_timeout", dict(upstream_timeout="inf")),
+    ("--upstream_connections", dict(upstream_connections="0")),
+    ("--max_in_flight", dict(max_in_flight="0")),
+    ("--max_in_flight", dict(max_in_flight="many")),
+    ("--max_in_flight", dict(max_in_flight="99999999999999")),
+    ("--min_deadline", dict(min_deadline="1h")),
+    ("--default_deadline", dict(default_deadline="0s")),
+    ("--ledger", dict(ledger="mysql:x")),
+    ("--ledger", dict(ledger="")),
+    ("--ledger", dict(ledger="sqlite:")),
+    ("--email_attempt_limit", dict(email_attempt_limit="-1")),
+    ("--kyc_delegation", dict(kyc_delegation="maybe")),
+    ("--metrics_listen", dict(metrics_listen="nonsense")),
+    ("--reflection", dict(reflection="perhaps")),
+    ("--drain_timeout", dict(drain_timeout="-5s")),
+    ("--log_level", dict(log_level="loud")),
+    ("--tls_", dict(tls_cert_file="/nonexistent/a.crt")),
+    ("--policy_file", dict(policy_file="/nonexistent/policy")),
+]
+
+
+@pytest.mark.parametrize("flag, changes", WRONG,
+                         ids=[f"{number}-{'-'.join(changes)}" for number, (_, changes) in enumerate(WRONG)])
+def test_wrong_settings(files, flag, changes):
+    refused(files, flag, changes)
+
+
+def test_unknown_flag(files):
+    refused(files, "no_such_flag", extra=["--no_such_flag=1"])
+    refused(files, "no_such_flag", extra=["--no_such_flag"])
+
+
+def test_positional_argument(files):
+    refused(files, "argument", extra=["serve"])
+    refused(files, "argument", extra=["--", "--listen=x"])
+
+
+def test_error_lines_hold_no_value(files):
+    """Someone may have put a secret where a path or a number belongs."""
+    for flag in ("astra_client_secret_file", "ledger_key_file", "listen", "connect_timeout", "ledger",
+                 "astra_limit_error", "max_in_flight"):
+        refused(files, f"--{flag}", {flag: SECRET})
+    refused(files, "argument", extra=[SECRET])
+    refused(files, "USERINTENT_", environment={"USERINTENT_" + SECRET.upper().replace("-", "_"): "x"})
+
+
+# -- files ---------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("flag", ["astra_client_id_file", "astra_client_secret_file", "ledger_key_file"])
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o666, 0o602])
+def test_secrets_that_others_may_read(files, tmp_path, flag, mode):
+    secret = write_secret(tmp_path / "secret", (SECRET * 3).encode())
+    secret.chmod(mode)
+    if mode in (0o640, 0o602):
+        # "Others" is about everybody else; a group that was made for this is the operator's choice.
+        ended = run([*arguments(files, {flag: secret}), "--check_config"])
+        assert ended.returncode in (0, 1)
+        return
+    refused(files, f"--{flag}", {flag: secret})
+
+
+@pytest.mark.parametrize("flag", ["astra_client_id_file", "astra_client_secret_file", "ledger_key_file"])
+@pytest.mark.parametrize("data", [b"", b"\n"], ids=["empty", "newline"])
+def test_empty_secrets(files, tmp_path, flag, data):
+    refused(files, f"--{flag}", {flag: write_secret(tmp_path / "secret", data)})
+
+
+def test_colon_in_the_client_id(files, tmp_path):
+    refused(files, "--astra_client_id_file", dict(astra_client_id_file=write_secret(tmp_path / "id", "a:b")))
+
+
+def test_a_short_ledger_key(files, tmp_path):
+    refused(files, "--ledger_key_file", dict(ledger_key_file=write_secret(tmp_path / "key", b"x" * 31)))
+
+
+def test_a_secret_that_is_a_directory(files, tmp_path):
+    refused(files, "--ledger_key_file", dict(ledger_key_file=tmp_path))
+
+
+def test_a_ca_file_without_certificates(files, tmp_path):
+    path = tmp_path / "ca.crt"
+    path.write_text("not a certificate\n")
+    refused(files, "--astra_ca_file", dict(astra_ca_file=path))
+    path.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    refused(files, "--astra_ca_file", dict(astra_ca_file=path))
+
+
+def test_one_trailing_newline_is_removed(new_gateway, sandbox, tmp_path):
+    new_gateway(astra_client_id_file=write_secret(tmp_path / "id", "sandbox-client\n"),
+                astra_client_secret_file=write_secret(tmp_path / "secret", "sandbox-secret\n")).create(person()).ok()
+
+
+# -- TLS -------------------------------------------------------------------------------------------------------------------
+
+def test_tls_flags_go_together(files, authority):
+    key, certificate = authority.issue("config", ["DNS:localhost"])
+    whole = dict(tls_cert_file=certificate, tls_key_file=key, tls_client_ca_file=authority.ca_file)
+    for missing in whole:
+        refused(files, "--tls_", {**whole, missing: None})
+    assert run([*arguments(files, whole), "--check_config"]).returncode == 0
+
+
+def test_tls_key_of_another_certificate(files, authority):
+    key, certificate = authority.issue("config-one", ["DNS:localhost"])
+    other, _ = authority.issue("config-two", ["DNS:localhost"])
+    refused(files, "--tls_key_file", dict(tls_cert_file=certificate, tls_key_file=other,
+                                          tls_client_ca_file=authority.ca_file))
+    key.chmod(0o644)
+    refused(files, "--tls_key_file", dict(tls_cert_file=certificate, tls_key_file=key,
+                                          tls_client_ca_file=authority.ca_file))
+
+
+def test_tls_and_plaintext_contradict(files, authority):
+    key, certificate = authority.issue("config-three", ["DNS:localhost"])
+    refused(files, "--allow_plaintext", dict(tls_cert_file=certificate, tls_key_file=key, allow_plaintext=True,
+                                             tls_client_ca_file=authority.ca_file))
+
+
+def test_plaintext_off_loopback_is_warned_about(new_gateway):
+    open_to_all = new_gateway(listen="0.0.0.0:0", allow_plaintext=True)
+    warnings = [entry for entry in open_to_all.log() if entry.get("event") == "warning"]
+    assert any("allow_plaintext" in str(entry) for entry in warnings)
+
+
+def test_a_ledger_in_memory_says_so(new_gateway):
+    warnings = [entry for entry in new_gateway().log() if entry.get("event") == "warning"]
+    assert any("ledger" in str(entry) for entry in warnings)
+
+
+# -- ports -----------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("flag", ["listen", "metrics_listen"])
+def test_a_port_in_use(files, flag):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = run(arguments(files, {flag: address}), cwd=files.directory)
+    assert ended.returncode == 1
+    plain = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert len(plain) == 1 and f"--{flag}" in plain[0], ended.stderr[-600:]
+
+
+def test_two_gateways_on_one_port(new_gateway, files):
+    first = new_gateway()
+    ended = run(arguments(files, dict(listen=first.address)), cwd=files.directory)
+    assert ended.returncode == 1 and "--listen" in ended.stderr
+    first.create(person()).ok()
+
+
+# -- the environment ---------------------------------------------------------------------------------------------------------
+
+def test_environment_twins(new_gateway, sandbox):
+    own = new_gateway(email_attempt_limit=None, environment={"USERINTENT_EMAIL_ATTEMPT_LIMIT": "2"})
+    assert own.create(person(validate_only=True)).ok().attempts.limit == 2
+
+
+def test_a_flag_beats_its_twin(new_gateway):
+    own = new_gateway(email_attempt_limit=1, environment={"USERINTENT_EMAIL_ATTEMPT_LIMIT": "2"})
+    assert own.create(person(validate_only=True)).ok().attempts.limit == 1
+
+
+def test_unknown_variable(files):
+    refused(files, "USERINTENT_", environment={"USERINTENT_NO_SUCH_FLAG": "1"})
+    refused(files, "USERINTENT_", environment={"USERINTENT_listen": "127.0.0.1:0"})
+
+
+def test_a_wrong_twin_is_named(files):
+    line = refused(files, "listen", dict(listen=None), environment={"USERINTENT_LISTEN": "nonsense"})
+    assert "nonsense" not in line
+
+
+# -- --help, --check_config --------------------------------------------------------------------------------------------------
+
+CONTRACT_FLAGS = """listen tls_cert_file tls_key_file tls_client_ca_file allow_plaintext policy_file astra_base_url
+astra_client_id_file astra_client_secret_file astra_ca_file allow_private_upstream astra_limit_error connect_timeout
+upstream_timeout upstream_connections max_in_flight default_deadline min_deadline ledger ledger_key_file
+email_attempt_limit kyc_delegation allow_non_public_ip metrics_listen reflection drain_timeout log_level""".split()
+
+
+def test_help():
+    ended = run(["--help"])
+    assert ended.returncode == 0
+    for flag in CONTRACT_FLAGS:
+        assert f"--{flag}" in ended.stdout, flag
+    for default in ("127.0.0.1:50051", "127.0.0.1:9464", "https://api-sandbox.astra.finance", "sqlite:data/ledger.db",
+                    "3s", "30s", "35s", "100ms"):
+        assert default in ended.stdout, default
+    assert "--check_config" in ended.stdout and "--healthcheck" in ended.stdout
+
+
+def test_check_config(files):
+    ended = run([*arguments(files, {}), "--check_config"], cwd=files.directory)
+    assert ended.returncode == 0, ended.stderr
+    refused(files, "--astra_base_url", dict(astra_base_url="http://x"), extra=["--check_config"])
+    refused(files, "--ledger_key_file", dict(ledger_key_file="/nonexistent"), extra=["--check_config"])
+
+
+def test_check_config_touches_nothing(files, new_gateway, tmp_path):
+    running = new_gateway()
+    # The port is in use and the upstream is dead: neither is looked at. No ledger is made.
+    ended = run([*arguments(files, dict(listen=running.address, astra_base_url="https://127.0.0.1:1",
+                                        ledger="sqlite:" + str(tmp_path / "new" / "ledger.db"))), "--check_config"],
+                cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_config_of_the_defaults_needs_only_the_secrets(files, tmp_path):
+    ended = run(["--check_config", f"--astra_client_id_file={files.client_id_file}",
+                 f"--astra_client_secret_file={files.client_secret_file}",
+                 f"--ledger_key_file={files.ledger_key_file}"], cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_no_settings_at_all(tmp_path):
+    ended = run([], cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "--astra_client_id_file" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1

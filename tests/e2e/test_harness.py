@@ -1,0 +1,155 @@
+"""The harness can fail: what it must notice, shown to it."""
+
+import grpc
+import pytest
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from harness import canary, errors
+from harness.people import STEMS, person
+
+
+class Failure:
+    """What a library hands over for a failed call."""
+
+    def __init__(self, code, status, trailers=(), message=None):
+        self._code, self._message = code, status.message if message is None else message
+        self._trailers = [("grpc-status-details-bin", status.SerializeToString()), *trailers]
+
+    def code(self):
+        return self._code
+
+    def details(self):
+        return self._message
+
+    def trailing_metadata(self):
+        return self._trailers
+
+
+def packed(message):
+    any_ = any_pb2.Any()
+    any_.Pack(message)
+    return any_
+
+
+NEVER = [("grpc-retry-pushback-ms", "-1")]
+
+
+def failure(reason="REQUEST_ID_REUSED", sent="no", recovery="FIX_WITH_NEW_ID", details=(), trailers=NEVER,
+            message="A fixed text.", code=grpc.StatusCode.FAILED_PRECONDITION, domain="userintent.v1", **metadata):
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=domain,
+                                       metadata={"sent": sent, "recovery": recovery, **metadata})
+    return Failure(code, status_pb2.Status(code=code.value[0], message=message,
+                                           details=[packed(info), *map(packed, details)]), trailers)
+
+
+RETRY = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=1))
+
+
+def test_a_good_error_passes():
+    error = errors.decode(failure(), person())
+    error.expect("REQUEST_ID_REUSED", sent="no", replayed=None)
+    errors.decode(failure("EMAIL_BUSY", recovery="RETRY_SAME_ID", details=[RETRY], trailers=[],
+                          code=grpc.StatusCode.ABORTED))
+
+
+BROKEN = {
+    "neither RetryInfo nor pushback": dict(trailers=[]),
+    "both": dict(details=[RETRY]),
+    "another pushback": dict(trailers=[("grpc-retry-pushback-ms", "100")]),
+    "two ErrorInfo": dict(details=[error_details_pb2.ErrorInfo(reason="INTERNAL", domain="userintent.v1")]),
+    "another domain": dict(domain="example.com"),
+    "a reason that is not in the enum": dict(reason="NO_SUCH_REASON"),
+    "a reason with its prefix": dict(reason="ERROR_REASON_REQUEST_ID_REUSED"),
+    "another code": dict(code=grpc.StatusCode.UNKNOWN),
+    "sent is a new word": dict(sent="perhaps"),
+    "sent is not that of the row": dict(sent="yes"),
+    "recovery is not that of the row": dict(recovery="STOP"),
+    "metadata that is not in the contract": dict(email_hash="x"),
+    "a detail of another row": dict(details=[error_details_pb2.BadRequest()]),
+    "an unknown detail": dict(details=[error_details_pb2.DebugInfo(detail="x")]),
+    "RetryInfo where there is none": dict(details=[RETRY], trailers=[]),
+    "too large": dict(message="x" * 4000),
+    "no message": dict(message=""),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_error_does_not(name):
+    with pytest.raises(AssertionError):
+        errors.decode(failure(**BROKEN[name]), person())
+
+
+def test_a_code_that_differs_within_does_not():
+    wrong = failure()
+    wrong._code = grpc.StatusCode.UNKNOWN
+    with pytest.raises(AssertionError):
+        errors.decode(wrong)
+    with pytest.raises(AssertionError):
+        errors.decode(Failure(grpc.StatusCode.FAILED_PRECONDITION, status_pb2.Status.FromString(
+            failure()._trailers[0][1]), NEVER, message="another"))
+
+
+@pytest.mark.parametrize("field", ["email", "phone", "first_name", "last_name", "address1", "city", "date_of_birth",
+                                   "ip_address", "state", "ssn_last_four", "metadata key", "metadata value"])
+@pytest.mark.parametrize("where", ["message", "violation", "metadata"])
+def test_an_error_with_a_value_of_the_request_does_not(field, where):
+    request = person(city="Elsewhere Town")
+    if field == "metadata key":
+        value = next(iter(request.metadata))
+    elif field == "metadata value":
+        value = next(iter(request.metadata.values()))
+    else:
+        value = getattr(request, field)
+    if where == "message":
+        # A short value within a sentence may be an accident; alone, or in quotes, it is none.
+        text = f'refused: "{value}"' if len(value) > 2 else value
+        leaky = failure(message=text)
+    elif where == "metadata":
+        leaky = failure(astra_request_id="x", http_status=value)
+    else:
+        leaky = failure("FIELD_INVALID", recovery="FIX_REQUEST", code=grpc.StatusCode.INVALID_ARGUMENT, details=[
+            error_details_pb2.BadRequest(field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(field="city", description=value)])])
+    with pytest.raises(AssertionError):
+        errors.decode(leaky, request)
+
+
+class Output:
+    stopped = True
+
+    def __init__(self, text):
+        self._text = text
+
+    def new_output(self):
+        return self._text
+
+
+@pytest.mark.parametrize("make", [
+    lambda r: r.email, lambda r: r.phone, lambda r: f"name={r.first_name};", lambda r: r.email.upper(),
+    lambda r: f'"ssn":"{r.ssn_last_four}"', lambda r: f"{r}", lambda r: next(canary.spellings("Zoë Łukasz")),
+    lambda r: list(canary.spellings("Zoë Łukasz"))[1], lambda r: list(canary.spellings("Zoë Łukasz"))[2],
+    lambda r: list(canary.spellings("Zoë Łukasz"))[3]], ids=range(10))
+def test_a_log_with_a_value_of_a_request_is_noticed(make):
+    request = person(preferred_first_name="Zoë Łukasz")
+    canary.record(request)
+    canary.watch(Output('{"event":"x","text":"' + make(request) + '"}'))
+    with pytest.raises(AssertionError):
+        canary.check()
+
+
+def test_a_log_without_is_not():
+    request = person()
+    canary.record(request)
+    canary.watch(Output('{"event":"listening","address":"127.0.0.1:50051","latency_ms":8259}'))
+    canary.check()
+
+
+def test_the_factory_gives_everyone_an_address_of_their_own():
+    people = [person() for _ in range(1000)]
+    assert len({p.email for p in people}) == len({p.request_id for p in people}) == 1000
+    for request in people[:5]:
+        values = [value.lower() for value in canary.personal_values(request)]
+        stems = [value for value in values if any(stem in value for stem in STEMS)]
+        # Only the state, the postal code and the SSN digits are too short to hold one.
+        assert len(values) - len(stems) == 3

@@ -1,0 +1,311 @@
+"""Start, health, drain, secrets that change, metrics, logs."""
+
+import json
+import signal
+import socket
+import stat
+import subprocess
+import time
+
+import grpc
+import pytest
+
+from harness.check import NONE, assert_posts, assert_row
+from harness.gateway import SERVER, clean_environment, write_secret
+from harness.people import again, person
+from harness.process import PATIENCE, wait_for
+from harness.protos import SERVICE
+from harness.wire import free_port
+
+
+# -- health ----------------------------------------------------------------------------------------------------------------
+
+def test_health(gateway):
+    assert gateway.health("") == "SERVING"
+    assert gateway.health(SERVICE) == "SERVING"
+    with pytest.raises(grpc.RpcError) as caught:
+        gateway.health("no.such.Service")
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_dead_upstream_does_not_flip_the_health(new_gateway):
+    dead = new_gateway(None, astra_base_url=f"https://127.0.0.1:{free_port()}")
+    for _ in range(6):
+        dead.create(person()).failed("UPSTREAM_UNREACHABLE")
+    assert dead.health("") == dead.health(SERVICE) == "SERVING"
+    assert dead.http("/readyz")[0] == 200
+
+
+def probe(gateway, *flags):
+    return subprocess.run([str(SERVER), "--healthcheck", f"--listen={gateway.address}", *flags], capture_output=True,
+                          text=True, timeout=PATIENCE + 20, env=clean_environment())
+
+
+def test_healthcheck_of_the_program_itself(gateway):
+    assert probe(gateway).returncode == 0
+    nobody = subprocess.run([str(SERVER), "--healthcheck", f"--listen=127.0.0.1:{free_port()}"], capture_output=True,
+                            text=True, timeout=PATIENCE + 20, env=clean_environment())
+    assert nobody.returncode == 1
+    assert len(nobody.stderr.strip().splitlines()) == 1
+
+
+def test_healthcheck_with_tls(new_gateway, authority):
+    key, certificate = authority.issue("probe", ["DNS:localhost", "IP:127.0.0.1"])
+    files = dict(tls_cert_file=certificate, tls_key_file=key, tls_client_ca_file=authority.ca_file)
+    secured = new_gateway(**files)
+    ended = probe(secured, *[f"--{name}={value}" for name, value in files.items()])
+    assert ended.returncode == 0, ended.stderr
+
+
+# -- HTTP ------------------------------------------------------------------------------------------------------------------
+
+def test_livez_readyz_metrics(gateway):
+    assert gateway.http("/livez")[0] == 200
+    assert gateway.http("/readyz")[0] == 200
+    assert gateway.http("/nothing")[0] == 404
+    status, text = gateway.http("/metrics")
+    assert status == 200 and "# TYPE userintent_calls_in_flight gauge" in text
+
+
+def test_metrics_count_calls(new_gateway, sandbox):
+    own = new_gateway()
+    request = person()
+    before = own.metric("userintent_calls_total")
+    own.create(request).ok()
+    own.create(request).ok()
+    own.create(again(request, state="XX")).failed("FIELD_INVALID")
+    wait_for(lambda: own.metric("userintent_calls_total") == before + 3, "three counted calls")
+    assert own.metric("userintent_upstream_posts_total") == 1
+    assert own.metric("userintent_calls_in_flight") == 0
+    invalid = sum(value for key, value in own.metrics().items()
+                  if key.startswith("userintent_calls_total") and 'reason="FIELD_INVALID"' in key)
+    assert invalid == 1
+
+
+def test_metrics_in_flight(new_gateway, sandbox):
+    own = new_gateway()
+    request = person()
+    sandbox.fault("delay", request.email, delay_ms=1000)
+    running = own.begin(request)
+    sandbox.wait_posts(request.email)
+    assert own.metric("userintent_calls_in_flight") == 1
+    assert own.metric("userintent_upstream_posts_in_flight") == 1
+    running.reply().ok()
+    wait_for(lambda: own.metric("userintent_calls_in_flight") == 0, "the end of the call")
+
+
+def test_metrics_can_be_switched_off(new_gateway):
+    own = new_gateway(metrics_listen="")
+    own.create(person()).ok()
+    assert not [entry for entry in own.log() if entry.get("event") == "metrics_listening"]
+
+
+# -- drain -----------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_drain(new_gateway, sandbox, number):
+    own = new_gateway()
+    done, slow, late = person(), person(), person()
+    own.create(done).ok()
+    sandbox.fault("delay", slow.email, delay_ms=2500)
+    running = own.begin(slow)
+    sandbox.wait_posts(slow.email)
+    own.signal(number)
+    wait_for(lambda: own.http("/readyz")[0] == 503, "readyz to say no")
+    assert own.http("/livez")[0] == 200
+    wait_for(lambda: own.health("") == "NOT_SERVING" and own.health(SERVICE) == "NOT_SERVING", "health to say no")
+    # New ones are refused, what is recorded is answered, what runs is joined.
+    own.create(late).failed("DRAINING", sent="no", recovery="RETRY_SAME_ID")
+    own.create(again(late, validate_only=True)).failed("DRAINING")
+    own.create(again(late, state="XX")).failed("FIELD_INVALID")
+    assert own.create(done).ok().replayed
+    assert own.state(late.request_id) is None
+    joined = own.begin(slow)
+    assert not running.done()
+    assert not running.reply().ok().replayed
+    assert joined.reply().ok().replayed
+    own.stop()  # asserts exit status 0
+    assert_posts(sandbox, slow.email, 1)
+    assert_posts(sandbox, late.email, 0)
+
+
+def test_drain_of_an_idle_gateway_is_quick(new_gateway):
+    own = new_gateway()
+    own.create(person()).ok()
+    started = time.monotonic()
+    own.stop()
+    assert time.monotonic() - started < 10
+
+
+def test_drain_does_not_wait_for_idle_connections(new_gateway):
+    own = new_gateway()
+    sockets = [socket.create_connection(("127.0.0.1", int(own.address.rpartition(":")[2]))) for _ in range(10)]
+    channels = [own.new_channel() for _ in range(5)]
+    for channel in channels:
+        own.create(person(), channel=channel).ok()
+    code = own.process.terminate(PATIENCE + 20)
+    assert code == 0
+    for sock in sockets:
+        sock.close()
+    own.stopped = True
+    own._close_channels()
+
+
+def test_drain_ends_a_wait_for_another_try(new_gateway, sandbox):
+    """A call that waits for Retry-After must not hold the process up."""
+    own = new_gateway()
+    request = person()
+    sandbox.answer(request.email, 503, "", headers={"Retry-After": "25"})
+    running = own.begin(request, timeout=60)
+    sandbox.wait_posts(request.email)
+    wait_for(lambda: sandbox.posts(request.email)[0].get("done"), "the end of the POST")
+    time.sleep(0.1)
+    started = time.monotonic()
+    own.signal()
+    code = own.process.wait(PATIENCE + 20)
+    assert code == 0 and time.monotonic() - started < 10, (code, time.monotonic() - started)
+    own.stopped = True
+    reply = running.reply()
+    if reply.error:
+        assert reply.error.recovery == "RETRY_SAME_ID"
+    assert_posts(sandbox, request.email, 1)
+
+
+def test_drain_gives_up_at_its_timeout(new_gateway, sandbox):
+    own = new_gateway(drain_timeout="500ms", upstream_timeout="25s")
+    request = person()
+    sandbox.fault("hang", request.email)
+    running = own.begin(request)
+    sandbox.wait_posts(request.email)
+    started = time.monotonic()
+    own.signal()
+    own.process.wait(PATIENCE)
+    assert time.monotonic() - started < 15
+    own.stopped = True
+    reply = running.reply()
+    assert reply.response is None
+    assert_posts(sandbox, request.email, 1)
+
+
+def test_two_signals_do_not_hurt(new_gateway):
+    own = new_gateway()
+    own.signal()
+    own.signal()
+    assert own.process.wait() == 0
+    own.stopped = True
+
+
+# -- secrets ---------------------------------------------------------------------------------------------------------------
+
+def test_secrets_are_picked_up(new_gateway, sandbox):
+    """Within 5 seconds, without a restart; here from a good one to a wrong one and back."""
+    own = new_gateway()
+    own.create(person()).ok()
+    write_secret(own.client_secret_file, "changed-secret")
+    written = time.monotonic()
+    wait_for(lambda: own.create(person()).error, "the new secret", timeout=5 + PATIENCE / 2)
+    assert time.monotonic() - written < 7
+    write_secret(own.client_secret_file, "sandbox-secret")
+    own.create(person()).ok()  # at once: the 401 makes it look
+
+
+def test_secrets_that_become_unusable_keep_the_last_good_one(new_gateway):
+    own = new_gateway()
+    own.client_secret_file.chmod(0o644)
+    write_secret(own.client_id_file, "")
+    wait_for(lambda: any("reload" in str(entry.get("event")) for entry in own.log()), "a line about the reload")
+    own.create(person()).ok()
+    own.client_secret_file.unlink()
+    own.create(person()).ok()
+
+
+# -- reflection ------------------------------------------------------------------------------------------------------------
+
+def reflects(gateway):
+    """Asks for the list of services, in bytes: list_services is field 7."""
+    for version in ("v1alpha", "v1"):
+        call = gateway.channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+        try:
+            answers = list(call(iter([b"\x3a\x01*"]), timeout=10))
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+            continue
+        assert any(SERVICE.encode() in answer for answer in answers)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("flags, expected", [
+    (dict(), True), (dict(reflection=True), True), (dict(reflection=False), False),
+    (dict(listen="0.0.0.0:0", allow_plaintext=True), False),
+    (dict(listen="0.0.0.0:0", allow_plaintext=True, reflection=True), True)], ids=range(5))
+def test_reflection(new_gateway, flags, expected):
+    own = new_gateway(**flags)
+    if own.address.startswith("0.0.0.0"):
+        own.address = own.address.replace("0.0.0.0", "127.0.0.1")
+        own.channel = own.new_channel()
+    assert reflects(own) == expected
+
+
+# -- the process -----------------------------------------------------------------------------------------------------------
+
+def test_every_log_line_is_a_json_object(new_gateway, sandbox):
+    own = new_gateway(log_level="debug")
+    for status in (201, 400, 401, 500):
+        request = person()
+        sandbox.answer(request.email, status, {"id": "x"})
+        own.create(request)
+    own.create_bytes(b"\xff").failed("MALFORMED_REQUEST")
+    own.create(person(metadata={"canary_key": "canary-value\ninjected"})).failed("FIELD_INVALID")
+    own.stop()
+    lines = own.process.lines()
+    assert len(lines) > 4
+    for line in lines:
+        entry = json.loads(line)
+        assert isinstance(entry, dict) and entry.get("event"), line
+
+
+@pytest.mark.parametrize("level", ["trace", "debug"])
+def test_no_personal_data_at_any_log_level(new_gateway, sandbox, level):
+    """conftest searches the log after the test; here it has much to say."""
+    own = new_gateway(log_level=level)
+    for kind, parameters in (("status", dict(status=400, body='{"description":"zorblatt quillfeather vexmoor"}')),
+                             ("status", dict(status=500, body="zorblatt")), ("close", {}), ("html", dict(status=502)),
+                             ("status", dict(status=201, body='{"id":"x","status":"zorblatt"}'))):
+        request = person()
+        sandbox.fault(kind, request.email, **parameters)
+        own.create(request)
+        own.create(request)
+        own.get(request.request_id)
+    own.create(person(email="zorblatt broken@example.com"))
+    own.stop()
+
+
+def test_core_dumps_are_off(gateway):
+    with open(f"/proc/{gateway.process.pid}/limits") as limits:
+        [line] = [line for line in limits if line.startswith("Max core file size")]
+    assert line.split()[4:6] == ["0", "0"], line
+
+
+def test_no_secret_in_the_arguments_or_the_environment(gateway):
+    for name in ("cmdline", "environ"):
+        with open(f"/proc/{gateway.process.pid}/{name}", "rb") as file:
+            assert b"sandbox-secret" not in file.read()
+
+
+def test_it_writes_nothing_into_its_directory(new_gateway):
+    own = new_gateway()
+    own.create(person()).ok()
+    own.stop()
+    assert {path.name for path in own.directory.iterdir()} == {"client_id", "client_secret", "ledger.key"}
+    for path in own.directory.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_restart_with_a_ledger_in_memory_forgets(new_gateway, sandbox):
+    """What "tests and benchmarks only" means."""
+    own = new_gateway()
+    request = person()
+    own.create(request).ok()
+    own.restart()
+    assert_row(own, sandbox, request, NONE)

@@ -1,0 +1,178 @@
+"""mTLS: who may connect, and who a caller is."""
+
+import contextlib
+import socket
+import ssl
+
+import grpc
+import pytest
+
+from harness.certs import Authority
+from harness.check import assert_posts
+from harness.gateway import Gateway
+from harness.people import person
+from harness.wire import split
+
+
+class Secured:
+    def __init__(self, sandbox):
+        self.authority = Authority()
+        key, certificate = self.authority.issue("gateway", ["DNS:localhost", "IP:127.0.0.1"])
+        self.gateway = Gateway(sandbox, tls_cert_file=certificate, tls_key_file=key,
+                               tls_client_ca_file=self.authority.ca_file)
+        self._number = 0
+
+    def channel(self, *sans, authority=None, roots=None, with_certificate=True, **how):
+        if not with_certificate:
+            return self.gateway.new_channel(grpc.ssl_channel_credentials(self.authority.ca_file.read_bytes()))
+        self._number += 1
+        key, certificate = (authority or self.authority).issue(f"client{self._number}", sans, **how)
+        return self.gateway.new_channel(grpc.ssl_channel_credentials(
+            (roots or self.authority.ca_file).read_bytes(), key.read_bytes(), certificate.read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def secured_process(sandbox):
+    secured = Secured(sandbox)
+    yield secured
+    secured.gateway.close()
+    secured.authority.close()
+
+
+@pytest.fixture
+def secured(secured_process):
+    yield secured_process
+    secured_process.gateway.assert_alive()
+
+
+def assert_no_entry(secured, channel, sandbox):
+    request = person()
+    reply = secured.gateway.create(request, timeout=5, channel=channel)
+    assert reply.raw and reply.raw[0] in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED), reply
+    assert_posts(sandbox, request.email, 0)
+
+
+def same_caller(secured, one, two):
+    """Whether two channels are one caller: whoever is sees the other's request."""
+    request = person()
+    secured.gateway.create(request, channel=one).ok()
+    return secured.gateway.state(request.request_id, channel=two) == "CREATED"
+
+
+def test_a_client_certificate_is_needed(secured, sandbox):
+    assert_no_entry(secured, secured.channel(with_certificate=False), sandbox)
+    assert_no_entry(secured, secured.gateway.new_channel(), sandbox)  # plaintext
+
+
+def test_a_certificate_of_another_authority(secured, sandbox):
+    other = Authority("e2e CA")  # the same name, another key
+    channel = secured.channel("URI:spiffe://example.test/caller", authority=other)
+    assert_no_entry(secured, channel, sandbox)
+    other.close()
+
+
+def test_an_expired_certificate(secured, sandbox):
+    channel = secured.channel("URI:spiffe://example.test/expired", days=-1)
+    assert_no_entry(secured, channel, sandbox)
+
+
+def test_a_certificate_for_servers_only(secured, sandbox):
+    assert_no_entry(secured, secured.channel("URI:spiffe://example.test/server", usage="serverAuth"), sandbox)
+
+
+def test_a_self_signed_certificate(secured, sandbox):
+    own = Authority("self")
+    channel = secured.gateway.new_channel(grpc.ssl_channel_credentials(
+        secured.authority.ca_file.read_bytes(), (own.directory / "ca.key").read_bytes(), own.ca_file.read_bytes()))
+    assert_no_entry(secured, channel, sandbox)
+    own.close()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_old_tls_versions_are_refused(secured):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with contextlib.suppress(ssl.SSLError, ValueError):
+        context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises((ssl.SSLError, OSError)):
+        with socket.create_connection(split(secured.gateway.address), 10) as raw:
+            context.wrap_socket(raw).close()
+
+
+@pytest.mark.parametrize("sans", [
+    ["URI:spiffe://example.test/one"],
+    ["DNS:caller.example.test"],
+    ["DNS:first.example.test", "DNS:second.example.test"],
+    ["URI:spiffe://example.test/one", "DNS:caller.example.test"],
+    ["URI:https://example.test/with/path?and=query"],
+    ["URI:spiffe://example.test/one", "IP:8.8.8.8", "email:caller@example.test"],
+], ids=range(6))
+def test_identities(secured, sandbox, sans):
+    request = person()
+    channel = secured.channel(*sans)
+    secured.gateway.create(request, channel=channel).ok()
+    assert secured.gateway.state(request.request_id, channel=channel) == "CREATED"
+    assert_posts(sandbox, request.email, 1)
+
+
+@pytest.mark.parametrize("sans", [
+    [],
+    ["IP:8.8.8.8"],
+    ["email:caller@example.test"],
+    ["URI:spiffe://example.test/one", "URI:spiffe://example.test/two"],
+    ["URI:spiffe://example.test/one", "URI:spiffe://example.test/one"],
+    ["URI:spiffe://example.test/one", "URI:spiffe://example.test/two", "DNS:caller.example.test"],
+], ids=["no SAN", "IP only", "e-mail only", "two URIs", "the same URI twice", "two URIs and a DNS name"])
+def test_no_usable_identity(secured, sandbox, sans):
+    request = person()
+    channel = secured.channel(*sans)
+    secured.gateway.create(request, channel=channel).failed("CALLER_UNAUTHENTICATED", sent="no", recovery="STOP")
+    secured.gateway.get(request.request_id, channel=channel).failed("CALLER_UNAUTHENTICATED")
+    # Also before anything is looked at.
+    secured.gateway.create_bytes(b"\xff", channel=channel).failed("CALLER_UNAUTHENTICATED")
+    assert_posts(sandbox, request.email, 0)
+
+
+def test_the_identity_is_the_uri_then_the_first_dns_name(secured):
+    uri = secured.channel("URI:spiffe://example.test/same")
+    assert same_caller(secured, uri, secured.channel("URI:spiffe://example.test/same"))  # another key
+    assert same_caller(secured, uri, secured.channel("DNS:x.example.test", "URI:spiffe://example.test/same"))
+    assert not same_caller(secured, uri, secured.channel("URI:spiffe://example.test/other"))
+    dns = secured.channel("DNS:one.example.test", "DNS:two.example.test")
+    assert same_caller(secured, dns, secured.channel("DNS:one.example.test"))
+    assert not same_caller(secured, dns, secured.channel("DNS:two.example.test"))
+
+
+def test_uri_and_dns_names_are_different_callers(secured):
+    assert not same_caller(secured, secured.channel("URI:same.example.test"), secured.channel("DNS:same.example.test"))
+
+
+def test_no_header_is_an_identity(secured):
+    one, two = secured.channel("URI:spiffe://example.test/h1"), secured.channel("URI:spiffe://example.test/h2")
+    request = person()
+    secured.gateway.create(request, channel=one).ok()
+    headers = [("x-forwarded-client-cert", "URI=spiffe://example.test/h1"), ("x-spiffe-id", "spiffe://example.test/h1"),
+               ("authorization", "Bearer spiffe://example.test/h1"), ("x-caller", "spiffe://example.test/h1")]
+    reply = secured.gateway.create(request, channel=two, metadata=headers)
+    assert reply.response is None  # to the second caller it is a new request, for a person that exists
+    reply.failed("PERSON_EXISTS", recovery="STOP")
+
+
+def test_a_common_name_is_no_identity(secured):
+    # The certificates here are CN=clientN; test_no_usable_identity shows that it counts for nothing.
+    secured.gateway.create(person(), channel=secured.channel()).failed("CALLER_UNAUTHENTICATED")
+
+
+def test_health_with_tls(secured):
+    assert secured.gateway.health(channel=secured.channel("URI:spiffe://example.test/probe")) == "SERVING"
+
+
+def test_the_callers_name_is_not_secret_but_the_request_is(secured, sandbox):
+    """The log may name the caller; conftest looks for the request."""
+    request = person()
+    sandbox.answer(request.email, 500, "")
+    secured.gateway.create(request, channel=secured.channel("URI:spiffe://example.test/logged")).failed(
+        "OUTCOME_UNKNOWN")

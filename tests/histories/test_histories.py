@@ -1,0 +1,88 @@
+"""Random histories, in episodes of EPISODE calls: each has a ledger, a sandbox and a seed of its own.
+
+The seed is printed. HISTORY_SEED repeats a run, and one episode alone by its own seed with HISTORY_CALLS of its size;
+HISTORY_KEEP names a directory for the histories that were wrong.
+"""
+
+import collections
+import os
+import pathlib
+import time
+
+import pytest
+
+from histories import checker, plan, runner
+
+EPISODE = 2500
+CALLS = int(os.environ.get("HISTORY_CALLS", "20000"))
+SEED = int(os.environ.get("HISTORY_SEED") or time.time_ns() % 1_000_000_007)
+KEEP = os.environ.get("HISTORY_KEEP")
+
+_sizes = [EPISODE] * (CALLS // EPISODE) + ([CALLS % EPISODE] if CALLS % EPISODE else [])
+
+# What a run of the default size meets; the rarest of them about ten times.
+_EXPECTED = """ok replayed bare:CANCELLED bare:DEADLINE_EXCEEDED bare:UNAVAILABLE REQUEST_ID_REUSED REQUEST_IN_PROGRESS
+PERSON_EXISTS EMAIL_ATTEMPTS_EXHAUSTED EMAIL_BUSY EMAIL_UNRESOLVED SUPERSEDES_INVALID DEADLINE_TOO_SHORT OVERLOADED
+UPSTREAM_UNREACHABLE UPSTREAM_RATE_LIMITED UPSTREAM_REJECTED UPSTREAM_CREDENTIALS_REJECTED UPSTREAM_MISCONFIGURED
+OUTCOME_UNKNOWN CREATED REJECTED UNKNOWN NOT_SENT superseded HTTP/1.1 HTTP/2.0""".split()
+_KINDS = set(plan.KINDS)
+
+_met = collections.Counter()
+
+
+@pytest.fixture(scope="module")
+def authority():
+    made = runner.Authority()
+    yield made
+    made.close()
+
+
+def _count(history):
+    for call in history.calls:
+        if call["phase"] != "run":
+            continue
+        _met["calls"] += 1
+        out = call["out"]
+        if "ok" in out and call["kind"] == "create":
+            _met["replayed" if out["ok"]["replayed"] else "ok"] += 1
+        elif "error" in out:
+            _met[out["error"]["reason"]] += 1
+        elif "bare" in out:
+            _met["bare:" + out["bare"]] += 1
+        elif out.get("row"):
+            _met[out["row"]["state"]] += 1
+    ids = {(call["caller"], call["id"]) for call in history.calls if call["phase"] == "run"}
+    _met["ids"] += len(ids)
+    for row in history.snapshots[-1]["rows"].values():
+        if row:
+            _met[row["state"]] += 1
+            _met["superseded"] += bool(row["by"])
+    for post in history.posts:
+        _met["posts"] += 1
+        _met[post["proto"]] += 1
+        _met["fault:" + post["fault"]] += 1
+
+
+@pytest.mark.parametrize("number", range(len(_sizes)))
+def test_history(number, authority):
+    seed = SEED + number
+    again = f"HISTORY_SEED={seed} HISTORY_CALLS={_sizes[number]}"
+    print(f"\nrepeat it with {again}")
+    history = runner.live(plan.make(seed, _sizes[number]), authority)
+    _count(history)
+    found = checker.check(history)
+    if found and KEEP:
+        history.dump(pathlib.Path(KEEP) / f"history-{seed}.jsonl")
+    assert not found, f"{len(found)} violations ({again}):\n" + "\n".join(found[:40])
+
+
+def test_the_histories_met_everything():
+    """Histories in which nothing happens break no promise."""
+    print("\n" + ", ".join(f"{count} {name}" for name, count in sorted(_met.items())))
+    if _met["calls"] < 20000:
+        pytest.skip("a run this short need not meet everything")
+    missing = [name for name in _EXPECTED if not _met[name]] + [
+        kind for kind in _KINDS if not _met["fault:" + kind]]
+    assert not missing, f"no call or POST met {missing} (HISTORY_SEED={SEED})"
+    assert _met["ids"] <= 0.7 * _met["calls"], "fewer than 30 % of the calls are duplicates"
+    assert _met["posts"] >= 0.1 * _met["calls"], "too few POSTs for as many calls"

@@ -1,0 +1,696 @@
+#include "server/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cctype>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+namespace userintent {
+namespace {
+
+using testing::ElementsAre;
+using testing::ExitedWithCode;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::StartsWith;
+
+using Action = Config::Action;
+using Kind = LedgerLocation::Kind;
+
+using KeyPtr = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
+
+KeyPtr NewKey() { return {EVP_EC_gen("P-256"), EVP_PKEY_free}; }
+
+std::string BioText(BIO* bio) {
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(bio, &data);  // NOLINT: OpenSSL's type
+  std::string text(data, static_cast<size_t>(size));
+  BIO_free(bio);
+  return text;
+}
+
+std::string KeyText(EVP_PKEY* key, bool with_passphrase = false) {
+  BIO* bio = BIO_new(BIO_s_mem());
+  char passphrase[] = "passphrase";
+  PEM_write_bio_PrivateKey(bio, key, with_passphrase ? EVP_aes_128_cbc() : nullptr, nullptr, 0, nullptr,
+                           with_passphrase ? passphrase : nullptr);
+  return BioText(bio);
+}
+
+// Self-signed; the times are seconds from now.
+std::string CertificateText(EVP_PKEY* key, int from = -3600, int to = 3600) {
+  X509* certificate = X509_new();
+  ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
+  X509_gmtime_adj(X509_getm_notBefore(certificate), from);
+  X509_gmtime_adj(X509_getm_notAfter(certificate), to);
+  X509_set_pubkey(certificate, key);
+  X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_ASC,
+                             reinterpret_cast<const unsigned char*>("gateway.example.test"), -1, -1, 0);
+  X509_set_issuer_name(certificate, X509_get_subject_name(certificate));
+  X509_sign(certificate, key, EVP_sha256());
+  BIO* bio = BIO_new(BIO_s_mem());
+  PEM_write_bio_X509(bio, certificate);
+  X509_free(certificate);
+  return BioText(bio);
+}
+
+class ConfigTest : public testing::Test {
+ protected:
+  ConfigTest() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "config_test.XXXXXX").string();
+    directory_ = mkdtemp(pattern.data());
+  }
+  ~ConfigTest() override { std::filesystem::remove_all(directory_); }
+
+  std::string File(const std::string& name, const std::string& content, mode_t mode = 0600) {
+    const std::string path = (directory_ / name).string();
+    std::ofstream(path, std::ios::binary) << content;
+    chmod(path.c_str(), mode);
+    return path;
+  }
+
+  // The least that is valid.
+  Config Valid() {
+    Config config;
+    config.astra_client_id_file = File("id", "client-id\n");
+    config.astra_client_secret_file = File("secret", "CANARY:secret\n");
+    config.ledger_key_file = File("key", "0123456789abcdefghijklmnopqrstuv\n");
+    return config;
+  }
+
+  Config ValidTls() {
+    Config config = Valid();
+    const KeyPtr key = NewKey();
+    config.tls_cert_file = File("tls.crt", CertificateText(key.get()), 0644);
+    config.tls_key_file = File("tls.key", KeyText(key.get()));
+    config.tls_client_ca_file = File("ca.crt", CertificateText(NewKey().get()), 0644);
+    config.listen = {"0.0.0.0", 443};
+    return config;
+  }
+
+  // The three flags without which nothing starts.
+  std::vector<std::string> Required() {
+    const Config config = Valid();
+    return {"--astra_client_id_file=" + config.astra_client_id_file, "--astra_client_secret_file",
+            config.astra_client_secret_file, "-ledger_key_file=" + config.ledger_key_file};
+  }
+
+  absl::StatusOr<Config> Load(const std::vector<std::string>& arguments,
+                              const std::vector<std::string>& environment = {}) {
+    std::vector<const char*> argv = {"userintent-server"};
+    for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+    std::vector<const char*> variables;
+    for (const std::string& variable : environment) variables.push_back(variable.c_str());
+    variables.push_back(nullptr);
+    return LoadConfig(static_cast<int>(argv.size()), argv.data(), variables.data());
+  }
+
+  absl::StatusOr<Config> LoadMore(const std::vector<std::string>& arguments,
+                                  const std::vector<std::string>& environment = {}) {
+    std::vector<std::string> all = Required();
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    return Load(all, environment);
+  }
+
+  // The text of the problem; empty: there is none.
+  static std::string Problem(const absl::StatusOr<Config>& config) { return Problem(config.status()); }
+  static std::string Problem(const absl::Status& status) {
+    const std::string message(status.message());
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+    EXPECT_THAT(message, Not(HasSubstr("CANARY")));
+    return message;
+  }
+
+  std::filesystem::path directory_;
+};
+
+// --- where values come from
+
+TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
+  const absl::StatusOr<Config> config = Load(Required());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->action, Action::kServe);
+  EXPECT_EQ(config->listen.Text(), "127.0.0.1:50051");
+  EXPECT_EQ(config->tls_cert_file + config->tls_key_file + config->tls_client_ca_file + config->policy_file, "");
+  EXPECT_FALSE(config->allow_plaintext);
+  EXPECT_EQ(config->astra_base_url.Text(), "https://api-sandbox.astra.finance");
+  EXPECT_EQ(config->astra_ca_file, "");
+  EXPECT_FALSE(config->allow_private_upstream);
+  EXPECT_EQ(config->astra_limit_error, LimitError());
+  EXPECT_EQ(config->connect_timeout, absl::Seconds(3));
+  EXPECT_EQ(config->upstream_timeout, absl::Seconds(30));
+  EXPECT_EQ(config->upstream_connections, 32);
+  EXPECT_TRUE(config->upstream_http2);
+  EXPECT_EQ(config->max_in_flight, 4096);
+  EXPECT_EQ(config->default_deadline, absl::Seconds(35));
+  EXPECT_EQ(config->min_deadline, absl::Milliseconds(100));
+  EXPECT_EQ(config->ledger, (LedgerLocation{Kind::kSqlite, "data/ledger.db"}));
+  EXPECT_EQ(config->ledger_previous_key_file, "");
+  EXPECT_EQ(config->email_attempt_limit, 3);
+  EXPECT_FALSE(config->kyc_delegation);
+  EXPECT_FALSE(config->allow_non_public_ip);
+  EXPECT_EQ(config->metrics_listen.Text(), "127.0.0.1:9464");
+  EXPECT_TRUE(config->reflection_on());
+  EXPECT_EQ(config->drain_timeout, absl::Seconds(35));
+  EXPECT_EQ(config->shards, 0);
+  EXPECT_GE(config->shard_count(), 1);
+  EXPECT_EQ(config->log_level, observe::Level::kInfo);
+  EXPECT_THAT(Warnings(*config), IsEmpty());
+}
+
+TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
+  const Config files = ValidTls();
+  struct Case {
+    const char* flag;
+    std::string value;
+    std::function<bool(const Config&)> arrived;
+  };
+  const Case cases[] = {
+      {"listen", "[::1]:0",
+       [](const Config& c) {
+         return c.listen == HostPort{"::1", 0};
+       }},
+      {"tls_cert_file", "/a", [](const Config& c) { return c.tls_cert_file == "/a"; }},
+      {"tls_key_file", "/a", [](const Config& c) { return c.tls_key_file == "/a"; }},
+      {"tls_client_ca_file", "/a", [](const Config& c) { return c.tls_client_ca_file == "/a"; }},
+      {"allow_plaintext", "true", [](const Config& c) { return c.allow_plaintext; }},
+      {"policy_file", "/a", [](const Config& c) { return c.policy_file == "/a"; }},
+      {"astra_base_url", "https://Example.COM:8443",
+       [](const Config& c) {
+         return c.astra_base_url == Origin{"example.com", 8443};
+       }},
+      {"astra_client_id_file", "/a", [](const Config& c) { return c.astra_client_id_file == "/a"; }},
+      {"astra_client_secret_file", "/a", [](const Config& c) { return c.astra_client_secret_file == "/a"; }},
+      {"astra_ca_file", "/a", [](const Config& c) { return c.astra_ca_file == "/a"; }},
+      {"allow_private_upstream", "true", [](const Config& c) { return c.allow_private_upstream; }},
+      {"astra_limit_error", "400:a:b",
+       [](const Config& c) {
+         return c.astra_limit_error == LimitError{400, "a:b"};
+       }},
+      {"connect_timeout", "1.5s", [](const Config& c) { return c.connect_timeout == absl::Milliseconds(1500); }},
+      {"upstream_timeout", "1m30s", [](const Config& c) { return c.upstream_timeout == absl::Seconds(90); }},
+      {"upstream_connections", "7", [](const Config& c) { return c.upstream_connections == 7; }},
+      {"upstream_http2", "false", [](const Config& c) { return !c.upstream_http2; }},
+      {"max_in_flight", "8", [](const Config& c) { return c.max_in_flight == 8; }},
+      {"default_deadline", "9s", [](const Config& c) { return c.default_deadline == absl::Seconds(9); }},
+      {"min_deadline", "10ms", [](const Config& c) { return c.min_deadline == absl::Milliseconds(10); }},
+      {"ledger", "memory:",
+       [](const Config& c) {
+         return c.ledger == LedgerLocation{Kind::kMemory, ""};
+       }},
+      {"ledger_key_file", "/a", [](const Config& c) { return c.ledger_key_file == "/a"; }},
+      {"ledger_previous_key_file", "/a", [](const Config& c) { return c.ledger_previous_key_file == "/a"; }},
+      {"email_attempt_limit", "0", [](const Config& c) { return c.email_attempt_limit == 0; }},
+      {"kyc_delegation", "true", [](const Config& c) { return c.kyc_delegation; }},
+      {"allow_non_public_ip", "true", [](const Config& c) { return c.allow_non_public_ip; }},
+      {"metrics_listen", "", [](const Config& c) { return c.metrics_listen.empty(); }},
+      {"reflection", "false", [](const Config& c) { return !c.reflection_on(); }},
+      {"drain_timeout", "1s", [](const Config& c) { return c.drain_timeout == absl::Seconds(1); }},
+      {"shards", "3", [](const Config& c) { return c.shard_count() == 3; }},
+      {"log_level", "debug", [](const Config& c) { return c.log_level == observe::Level::kDebug; }},
+  };
+  size_t in_help = 0;
+  for (size_t at = 0; (at = HelpText().find("(default: ", at)) != std::string::npos; ++at) ++in_help;
+  EXPECT_EQ(std::size(cases), in_help) << "a flag is missing here";
+  for (const Case& c : cases) {
+    EXPECT_FALSE(c.arrived(Config())) << c.flag << ": this case cannot fail";
+    // --healthcheck parses without looking at the files.
+    const absl::StatusOr<Config> flag = Load({"--healthcheck", "--" + std::string(c.flag) + '=' + c.value});
+    ASSERT_TRUE(flag.ok()) << flag.status();
+    EXPECT_TRUE(c.arrived(*flag)) << c.flag;
+    std::string name = "USERINTENT_";
+    for (const char* at = c.flag; *at != '\0'; ++at) name += static_cast<char>(std::toupper(*at));
+    const absl::StatusOr<Config> variable = Load({"--healthcheck"}, {name + '=' + c.value});
+    ASSERT_TRUE(variable.ok()) << variable.status();
+    EXPECT_TRUE(c.arrived(*variable)) << name;
+  }
+}
+
+TEST_F(ConfigTest, AFlagBeatsItsVariableEvenAWrongOne) {
+  const auto config =
+      LoadMore({"--max_in_flight=2"}, {"USERINTENT_MAX_IN_FLIGHT=x", "USERINTENT_SHARDS=4", "PATH=/bin"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->max_in_flight, 2);
+  EXPECT_EQ(config->shards, 4);
+}
+
+TEST_F(ConfigTest, ACallLeavesNothingBehindForTheNext) {
+  ASSERT_EQ(LoadMore({"--shards=5"})->shards, 5);
+  EXPECT_EQ(LoadMore({})->shards, 0);
+}
+
+TEST_F(ConfigTest, ProblemsOfVariablesNameTheFlagAndTheVariableButNotTheValue) {
+  EXPECT_EQ(Problem(LoadMore({}, {"USERINTENT_SHARDS=CANARY"})),
+            "--shards: must be a whole number (set by USERINTENT_SHARDS)");
+  EXPECT_EQ(Problem(LoadMore({}, {"USERINTENT_SHARDS=-1"})),
+            "--shards: must be from 0 to 256 (set by USERINTENT_SHARDS)");
+  EXPECT_THAT(Problem(LoadMore({}, {"USERINTENT_LISTEN="})), StartsWith("--listen: must be HOST:PORT"));
+  EXPECT_EQ(Problem(LoadMore({}, {"USERINTENT_SHARDZ=CANARY"})),
+            "USERINTENT_SHARDZ: unknown variable of the environment; no flag has this name");
+  EXPECT_THAT(Problem(LoadMore({}, {"USERINTENT_=CANARY"})), StartsWith("USERINTENT_: unknown"));
+  EXPECT_THAT(Problem(LoadMore({}, {"USERINTENT_shards=1"})), StartsWith("USERINTENT_shards: unknown"));
+  EXPECT_THAT(Problem(LoadMore({}, {"USERINTENT_HELP=1"})), StartsWith("USERINTENT_HELP: unknown"));
+  EXPECT_THAT(Problem(LoadMore({}, {"USERINTENT_A\nB=1"})), StartsWith("USERINTENT_A\\nB: unknown"));
+  EXPECT_EQ(Problem(LoadMore({}, {"USERINTENTS=1", "XUSERINTENT_A=1"})), "");
+}
+
+TEST_F(ConfigTest, BooleansInEveryForm) {
+  for (const char* form :
+       {"--kyc_delegation", "-kyc_delegation", "--kyc_delegation=true", "--kyc_delegation=1", "--kyc_delegation=yes"}) {
+    const auto config = LoadMore({form});
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_TRUE(config->kyc_delegation) << form;
+  }
+  for (const char* form : {"--noreflection", "--reflection=false", "--reflection=0"}) {
+    const auto config = LoadMore({form});
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_FALSE(config->reflection_on()) << form;
+  }
+  EXPECT_TRUE(LoadMore({"--reflection="})->reflection_on());
+  EXPECT_EQ(Problem(LoadMore({"--kyc_delegation=CANARY"})), "--kyc_delegation: must be true or false");
+  EXPECT_THAT(Problem(LoadMore({"--kyc_delegation", "false"})), testing::HasSubstr("is no flag"));
+  EXPECT_THAT(Problem(LoadMore({"--nokyc_delegation=true"})), StartsWith("--nokyc_delegation: there is no such flag"));
+  EXPECT_THAT(Problem(LoadMore({"--noshards"})), StartsWith("--noshards: there is no such flag"));
+}
+
+TEST_F(ConfigTest, WrongCommandLines) {
+  EXPECT_EQ(Problem(LoadMore({"--lisen=CANARY"})), "--lisen: there is no such flag; --help lists all");
+  EXPECT_EQ(Problem(LoadMore({"--shards"})), "--shards: needs a value");
+  EXPECT_EQ(Problem(LoadMore({"--shards", "--kyc_delegation"})), "--shards: needs a value");
+  EXPECT_THAT(Problem(LoadMore({"serve"})), testing::HasSubstr("is no flag"));
+  EXPECT_THAT(Problem(LoadMore({"--"})), testing::HasSubstr("is no flag"));
+  EXPECT_THAT(Problem(LoadMore({"-"})), testing::HasSubstr("is no flag"));
+  EXPECT_THAT(Problem(LoadMore({""})), testing::HasSubstr("is no flag"));
+  EXPECT_THAT(Problem(LoadMore({"a\nb"})), testing::HasSubstr("is no flag"));
+  EXPECT_LT(Problem(LoadMore({std::string(100000, 'x')})).size(), 300U);
+  EXPECT_THAT(Problem(LoadMore({"--help=1"})), StartsWith("--help: takes no value"));
+  // Abseil's own flags are not ours.
+  for (const char* flag : {"--flagfile=x", "--fromenv=x", "--undefok=x", "--helpfull"}) {
+    EXPECT_THAT(Problem(LoadMore({flag})), HasSubstr("there is no such flag")) << flag;
+  }
+}
+
+TEST_F(ConfigTest, ValuesThatDoNotParse) {
+  const std::pair<const char*, std::vector<const char*>> cases[] = {
+      {"listen",
+       {"", ":50051", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:0x1", "127.0.0.1: 1",
+        "::1:50051", "[::1]", "[::1]50051", "[127.0.0.1]:1", "example.com:1", "300.1.1.1:1", "127.1:1", "[::1%lo]:1",
+        "unix:/tmp/x", "127.0.0.1:1 "}},
+      {"metrics_listen", {":9464", "9464", "example.com:1"}},
+      {"astra_base_url",
+       {"",
+        "api.example.com",
+        "http://example.com",
+        "https://",
+        "https://example.com/",
+        "https://example.com/v1",
+        "https://example.com?x",
+        "https://example.com#x",
+        "https://u:p@example.com",
+        "https://example.com:",
+        "https://example.com:0",
+        "https://example.com:99999",
+        "https://example.com:443:443",
+        "https://exa mple.com",
+        "https://-a.example.com",
+        "https://example..com",
+        "https://example.com.",
+        "https://127.1",
+        "https://2130706433",
+        "https://0x7f000001",
+        "https://1.2.3.4.5",
+        "https://[::1",
+        "https://[fe80::1%eth0]",
+        "https://::1",
+        "https://ex\xc3\xa4mple.com",
+        "https://a_b.com",
+        "https://example.com\r\nHost: x",
+        "ftp://example.com",
+        "https:/example.com"}},
+      {"astra_limit_error", {"400", "400:", ":x", "abc:x", "-400:x", " 400:x"}},
+      {"connect_timeout", {"", "3", "three", "3 s", "3sec", "1e3"}},
+      {"max_in_flight", {"", "x", "1.5", "99999999999", "1k"}},
+      {"ledger", {"", "data/ledger.db", "memory", "memory:x", "mysql://x", "SQLITE:x", "sqlite"}},
+      {"log_level", {"", "INFO", "warning", "6"}},
+      {"kyc_delegation", {"", "2", "ja"}},
+      {"reflection", {"2", "auto"}},
+  };
+  for (const auto& [flag, values] : cases) {
+    for (const char* value : values) {
+      EXPECT_THAT(Problem(LoadMore({"--" + std::string(flag) + '=' + value})),
+                  StartsWith("--" + std::string(flag) + ": must be "))
+          << value;
+    }
+  }
+  EXPECT_EQ(Problem(LoadMore({"--astra_base_url=https://CANARY:x@example.com"})),
+            "--astra_base_url: must be https://host[:port] without path, query or user");
+}
+
+TEST_F(ConfigTest, Actions) {
+  EXPECT_EQ(LoadMore({"--check_config"})->action, Action::kCheckConfig);
+  EXPECT_EQ(Load({"--healthcheck"})->action, Action::kHealthcheck);
+  EXPECT_THAT(Problem(Load({"--check_config"})), StartsWith("--astra_client_id_file: required"));
+  EXPECT_THAT(Problem(LoadMore({"--check_config", "--healthcheck"})), StartsWith("--healthcheck: contradicts"));
+  EXPECT_THAT(Problem(Load({"--healthcheck", "--shards=x"})), StartsWith("--shards: must be"));
+  // Help and version answer whatever else is wrong.
+  EXPECT_EQ(Load({"--nonsense", "-help", "--version"}, {"USERINTENT_X=1"})->action, Action::kHelp);
+  EXPECT_EQ(Load({"--nonsense", "--version"}, {"USERINTENT_X=1"})->action, Action::kVersion);
+}
+
+TEST_F(ConfigTest, HelpNamesEveryFlagOnceWithFormAndDefaultInTheContractsOrder) {
+  const std::string help = HelpText();
+  size_t last = 0;
+  for (const char* line : {"  --listen=HOST:PORT  (default: 127.0.0.1:50051)\n",
+                           "  --tls_cert_file=FILE  (default: none)\n",
+                           "  --tls_key_file=FILE  (default: none)\n",
+                           "  --tls_client_ca_file=FILE  (default: none)\n",
+                           "  --allow_plaintext=true|false  (default: false)\n",
+                           "  --policy_file=FILE  (default: none)\n",
+                           "  --astra_base_url=https://HOST[:PORT]  (default: https://api-sandbox.astra.finance)\n",
+                           "  --astra_client_id_file=FILE  (default: none)\n",
+                           "  --astra_client_secret_file=FILE  (default: none)\n",
+                           "  --astra_ca_file=FILE  (default: the system's)\n",
+                           "  --allow_private_upstream=true|false  (default: false)\n",
+                           "  --astra_limit_error=STATUS:SUBSTRING  (default: none)\n",
+                           "  --connect_timeout=DURATION  (default: 3s)\n",
+                           "  --upstream_timeout=DURATION  (default: 30s)\n",
+                           "  --upstream_connections=NUMBER  (default: 32)\n",
+                           "  --max_in_flight=NUMBER  (default: 4096)\n",
+                           "  --default_deadline=DURATION  (default: 35s)\n",
+                           "  --min_deadline=DURATION  (default: 100ms)\n",
+                           "  --ledger=sqlite:PATH|memory:  (default: sqlite:data/ledger.db)\n",
+                           "  --ledger_key_file=FILE  (default: none)\n",
+                           "  --email_attempt_limit=NUMBER  (default: 3)\n",
+                           "  --kyc_delegation=true|false  (default: false)\n",
+                           "  --allow_non_public_ip=true|false  (default: false)\n",
+                           "  --metrics_listen=HOST:PORT  (default: 127.0.0.1:9464)\n",
+                           "  --reflection=true|false  (default: true on loopback, else false)\n",
+                           "  --drain_timeout=DURATION  (default: 35s)\n",
+                           "  --log_level=LEVEL  (default: info)\n",
+                           "  --check_config\n",
+                           "  --healthcheck\n",
+                           "  --help\n",
+                           "  --version\n"}) {
+    const size_t at = help.find(line);
+    ASSERT_NE(at, std::string::npos) << line << help;
+    EXPECT_GE(at, last) << line;
+    EXPECT_EQ(help.find(line, at + 1), std::string::npos) << line;
+    last = at;
+  }
+}
+
+// LoadConfigOrExit with these arguments, in a child.
+[[noreturn]] void RunMain(const std::vector<std::string>& arguments) {
+  std::vector<std::string> words = {"userintent-server"};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  dup2(2, 1);  // the test sees stderr only
+  LoadConfigOrExit(static_cast<int>(words.size()), argv.data());
+  _exit(77);  // it returned
+}
+
+TEST_F(ConfigTest, MainExits) {
+  EXPECT_EXIT(RunMain({"--help"}), ExitedWithCode(0), "--listen=HOST:PORT");
+  EXPECT_EXIT(RunMain({"--version"}), ExitedWithCode(0), "^userintent-server [0-9]+\\.[0-9]+\\.[0-9]+\n$");
+  EXPECT_EXIT(RunMain({"--lisen=1"}), ExitedWithCode(1),
+              "^userintent-server: --lisen: there is no such flag; --help lists all\n$");
+  EXPECT_EXIT(RunMain({}), ExitedWithCode(1), "^userintent-server: --astra_client_id_file: required\n$");
+  std::vector<std::string> arguments = Required();
+  EXPECT_EXIT(RunMain(arguments), ExitedWithCode(77), "");
+  arguments.emplace_back("--check_config");
+  EXPECT_EXIT(RunMain(arguments), ExitedWithCode(0), "^the configuration is valid\n$");
+  arguments.emplace_back("--ledger=memory:");
+  EXPECT_EXIT(RunMain(arguments), ExitedWithCode(0), "^warning: --ledger: memory: forgets");
+}
+
+// --- what is checked
+
+// Applies a change to a valid configuration and tells the problem.
+#define PROBLEM_OF(config, change) \
+  [&] {                            \
+    Config c = config;             \
+    change;                        \
+    return Problem(Validate(c));   \
+  }()
+
+TEST_F(ConfigTest, ListeningOffLoopbackNeedsTlsOrConsent) {
+  for (const char* host : {"0.0.0.0", "::", "8.8.8.8", "192.168.1.1", "2606:4700::1"}) {
+    EXPECT_THAT(PROBLEM_OF(Valid(), (c.listen = {host, 1})), StartsWith("--listen: off loopback needs")) << host;
+    EXPECT_EQ(PROBLEM_OF(Valid(), (c.listen = {host, 1}, c.allow_plaintext = true)), "") << host;
+    EXPECT_EQ(PROBLEM_OF(ValidTls(), (c.listen = {host, 1})), "") << host;
+  }
+  for (const char* host : {"127.0.0.1", "127.9.9.9", "::1", "localhost", "::ffff:127.0.0.1"}) {
+    EXPECT_EQ(PROBLEM_OF(Valid(), (c.listen = {host, 0})), "") << host;
+  }
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.listen = {}), StartsWith("--listen: must be"));
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), c.allow_plaintext = true), StartsWith("--allow_plaintext: contradicts"));
+}
+
+TEST_F(ConfigTest, TlsFilesGoTogetherAndFit) {
+  EXPECT_EQ(PROBLEM_OF(ValidTls(), {}), "");
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), c.tls_cert_file = ""), StartsWith("--tls_cert_file: missing"));
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), c.tls_key_file = ""), StartsWith("--tls_key_file: missing"));
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), c.tls_client_ca_file = ""), StartsWith("--tls_client_ca_file: missing"));
+  const std::string none = (directory_ / "CANARY").string();
+  EXPECT_EQ(PROBLEM_OF(ValidTls(), c.tls_cert_file = none),
+            "--tls_cert_file: cannot open the file: No such file or directory");
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), c.tls_key_file = none), StartsWith("--tls_key_file: cannot open"));
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), c.tls_client_ca_file = none), StartsWith("--tls_client_ca_file: cannot open"));
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), c.tls_client_ca_file = directory_.string()),
+              StartsWith("--tls_client_ca_file: cannot read the file, or"));
+
+  const std::string text = File("text", "CANARY, not PEM");
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), c.tls_cert_file = text), StartsWith("--tls_cert_file: holds no certificate"));
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), c.tls_key_file = text), StartsWith("--tls_key_file: holds no private key"));
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), c.tls_client_ca_file = text), StartsWith("--tls_client_ca_file: holds no cert"));
+
+  const KeyPtr other = NewKey();
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), c.tls_key_file = File("other", KeyText(other.get()))),
+              StartsWith("--tls_key_file: is not the key of"));
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), c.tls_key_file = File("locked", KeyText(other.get(), true))),
+              StartsWith("--tls_key_file: holds no private key in PEM form without a passphrase"));
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), chmod(c.tls_key_file.c_str(), 0644)),
+              StartsWith("--tls_key_file: others may read"));
+  EXPECT_EQ(PROBLEM_OF(ValidTls(), chmod(c.tls_key_file.c_str(), 0440)), "");
+}
+
+TEST_F(ConfigTest, BundlesOfCertificatesAreReadToTheEnd) {
+  const std::string one = CertificateText(NewKey().get());
+  const std::string two = CertificateText(NewKey().get());
+  std::string damaged = two;
+  damaged.replace(damaged.size() / 2, 8, "!!!!!!!!");
+  EXPECT_EQ(PROBLEM_OF(Valid(), c.astra_ca_file = File("ca", "text before\n" + one + "text between\n" + two + "after")),
+            "");
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.astra_ca_file = File("ca", one + damaged)),
+              StartsWith("--astra_ca_file: holds a damaged certificate"));
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.astra_ca_file = File("ca", "")), StartsWith("--astra_ca_file: holds no"));
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.astra_ca_file = File("ca", std::string(3 << 20, 'x'))),
+              StartsWith("--astra_ca_file: the file is larger"));
+}
+
+TEST_F(ConfigTest, CredentialsAreCheckedWithoutShowingThem) {
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.astra_client_id_file = ""), StartsWith("--astra_client_id_file: required"));
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.astra_client_secret_file = ""), StartsWith("--astra_client_secret_file: required"));
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.astra_client_id_file = "/CANARY"),
+              StartsWith("--astra_client_id_file: cannot open"));
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.astra_client_id_file = File("x", "CANARY:colon")),
+              StartsWith("--astra_client_id_file: the client id must not hold a ':'"));
+  EXPECT_EQ(PROBLEM_OF(Valid(), c.astra_client_secret_file = File("x", "with:colon")), "");
+  for (const char* content : {"CANARY\nCANARY\n", "CANARY\t", "CANARY\n\n"}) {
+    EXPECT_THAT(PROBLEM_OF(Valid(), c.astra_client_secret_file = File("x", content)),
+                StartsWith("--astra_client_secret_file: must hold one line"));
+  }
+  for (const char* content : {"", "\n"}) {
+    EXPECT_THAT(PROBLEM_OF(Valid(), c.astra_client_secret_file = File("x", content)),
+                StartsWith("--astra_client_secret_file: the file is empty"));
+  }
+  EXPECT_THAT(PROBLEM_OF(Valid(), chmod(c.astra_client_secret_file.c_str(), 0604)),
+              StartsWith("--astra_client_secret_file: others may read"));
+  EXPECT_THAT(PROBLEM_OF(Valid(), chmod(c.ledger_key_file.c_str(), 0644)), StartsWith("--ledger_key_file: others may"));
+}
+
+TEST_F(ConfigTest, LedgerKeysAreLong) {
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.ledger_key_file = ""), StartsWith("--ledger_key_file: required"));
+  const std::string short_key = "0123456789abcdefghijklmnopqrst\n";
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.ledger_key_file = File("x", short_key)),
+              StartsWith("--ledger_key_file: must hold 32"));
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.ledger_previous_key_file = File("x", short_key)),
+              StartsWith("--ledger_previous_key_file: must hold 32"));
+  // One random key in 256 ends in the byte that is taken for a newline; it must be as good as the others.
+  std::string binary = "\n";
+  for (int i = 30; i >= 0; --i) binary.insert(binary.begin(), static_cast<char>(i * 8));
+  ASSERT_EQ(binary.size(), 32u);
+  EXPECT_EQ(PROBLEM_OF(Valid(), c.ledger_key_file = File("x", binary)), "");
+  EXPECT_EQ(PROBLEM_OF(Valid(), c.ledger_previous_key_file = File("x", binary)), "");
+}
+
+TEST_F(ConfigTest, UpstreamAddresses) {
+  for (const char* url :
+       {"https://10.1.2.3", "https://172.16.0.1", "https://172.31.255.255", "https://192.168.0.1:8443",
+        "https://169.254.169.254", "https://100.64.0.1", "https://0.0.0.0", "https://224.0.0.1",
+        "https://255.255.255.255", "https://198.18.0.1", "https://[::]", "https://[fe80::1]", "https://[fd00::1]",
+        "https://[::ffff:10.0.0.1]", "https://[ff02::1]", "https://[64:ff9b::1]"}) {
+    const std::string flag = std::string("--astra_base_url=") + url;
+    EXPECT_EQ(Problem(LoadMore({flag})), "--astra_base_url: is a private address; --allow_private_upstream allows it")
+        << url;
+    EXPECT_EQ(Problem(LoadMore({flag, "--allow_private_upstream"})), "") << url;
+  }
+  for (const char* url :
+       {"https://localhost:1", "https://127.0.0.1:1", "https://127.8.8.8", "https://[::1]:8443", "https://8.8.8.8",
+        "https://172.32.0.1", "https://100.128.0.1", "https://[2606:4700::1]", "https://api.example.com",
+        "HTTPS://API.example.com:443", "https://10.example.com", "https://astra"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--astra_base_url=") + url})), "") << url;
+  }
+  EXPECT_TRUE((Origin{"localhost", 1}).loopback());
+  EXPECT_TRUE((Origin{"127.8.8.8", 1}).loopback());
+  EXPECT_FALSE((Origin{"localhost.example.com", 1}).loopback());
+  EXPECT_FALSE((Origin{"8.8.8.8", 1}).loopback());
+  EXPECT_EQ((Origin{"::1", 8443}).Text(), "https://[::1]:8443");
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.astra_base_url.host = "a/b"), StartsWith("--astra_base_url: must be"));
+}
+
+TEST_F(ConfigTest, LimitErrorRules) {
+  for (const char* rule : {"399:x", "500:x", "200:x", "0:x", "4000:x"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--astra_limit_error=") + rule})),
+              "--astra_limit_error: the status must be 400 to 499")
+        << rule;
+  }
+  EXPECT_THAT(PROBLEM_OF(Valid(), (c.astra_limit_error = {400, "a\nb"})),
+              StartsWith("--astra_limit_error: the substr"));
+  EXPECT_THAT(PROBLEM_OF(Valid(), (c.astra_limit_error = {400, std::string(257, 'x')})),
+              StartsWith("--astra_limit_error: the substring"));
+  EXPECT_EQ(PROBLEM_OF(Valid(), (c.astra_limit_error = {400, "attempts: 3 of 3"})), "");
+  EXPECT_EQ(PROBLEM_OF(Valid(), (c.astra_limit_error = {499, "x"})), "");
+}
+
+TEST_F(ConfigTest, Ranges) {
+  const std::pair<const char*, std::vector<const char*>> wrong[] = {
+      {"connect_timeout", {"0", "-1s", "inf", "2m", "1us"}},
+      {"upstream_timeout", {"0s", "-1s", "inf", "11m"}},
+      {"default_deadline", {"0s", "-1s", "inf", "2h"}},
+      {"min_deadline", {"0s", "-1s", "inf", "2m"}},
+      {"drain_timeout", {"0s", "-1s", "-inf", "61m"}},
+      {"upstream_connections", {"0", "-1", "10001"}},
+      {"max_in_flight", {"0", "-1", "1000001"}},
+      {"email_attempt_limit", {"-1", "1001"}},
+      {"shards", {"-1", "257"}},
+  };
+  for (const auto& [flag, values] : wrong) {
+    for (const char* value : values) {
+      EXPECT_THAT(Problem(LoadMore({"--" + std::string(flag) + '=' + value})),
+                  StartsWith("--" + std::string(flag) + ": must be from "))
+          << value;
+    }
+  }
+  for (const char* right :
+       {"--connect_timeout=1ms", "--connect_timeout=30s", "--upstream_timeout=10m", "--min_deadline=34s",
+        "--upstream_connections=1", "--max_in_flight=1", "--email_attempt_limit=0", "--shards=256"}) {
+    EXPECT_EQ(Problem(LoadMore({right})), "") << right;
+  }
+  EXPECT_THAT(Problem(LoadMore({"--connect_timeout=31s"})), StartsWith("--connect_timeout: must not be longer than"));
+  EXPECT_THAT(Problem(LoadMore({"--min_deadline=35s"})), StartsWith("--min_deadline: must be shorter than"));
+}
+
+TEST_F(ConfigTest, LedgerLocations) {
+  EXPECT_EQ(Problem(LoadMore({"--ledger=postgresql://u:CANARY@example.com/db"})),
+            "--ledger: PostgreSQL is not supported yet; use sqlite:PATH");
+  EXPECT_EQ(Problem(LoadMore({"--ledger=memory:"})), "");
+  EXPECT_EQ(Problem(LoadMore({"--ledger=sqlite:/var/lib/x/ledger.db"})), "");
+  for (const char* path : {"sqlite:", "sqlite:data/"}) {
+    EXPECT_THAT(Problem(LoadMore({std::string("--ledger=") + path})), StartsWith("--ledger: sqlite: needs the path"));
+  }
+  for (const char* path : {"sqlite::memory:", "sqlite:file:x?mode=memory"}) {
+    EXPECT_THAT(Problem(LoadMore({std::string("--ledger=") + path})), StartsWith("--ledger: sqlite: needs a plain"));
+  }
+  EXPECT_EQ(Problem(LoadMore({"--ledger=sqlite:a\nb"})), "--ledger: the path holds control characters");
+  EXPECT_EQ(Problem(LoadMore({"--ledger=sqlite:" + directory_.string()})), "--ledger: the path is not a regular file");
+}
+
+TEST_F(ConfigTest, WhatThisVersionCannotDoIsRefused) {
+  EXPECT_EQ(Problem(LoadMore({"--policy_file=" + File("policy", "{}")})),
+            "--policy_file: not supported by this version");
+}
+
+TEST_F(ConfigTest, MetricsListen) {
+  EXPECT_EQ(Problem(LoadMore({"--metrics_listen="})), "");
+  EXPECT_EQ(Problem(LoadMore({"--metrics_listen=0.0.0.0:9464"})), "");
+  EXPECT_THAT(Problem(LoadMore({"--metrics_listen=127.0.0.1:50051"})), StartsWith("--metrics_listen: is the same"));
+  EXPECT_EQ(Problem(LoadMore({"--metrics_listen=127.0.0.1:0", "--listen=127.0.0.1:0"})), "");
+}
+
+TEST_F(ConfigTest, CheckingWritesNothing) {
+  Config config = Valid();
+  config.ledger.path = (directory_ / "new" / "ledger.db").string();
+  EXPECT_EQ(Problem(Validate(config)), "");
+  EXPECT_FALSE(std::filesystem::exists(directory_ / "new"));
+}
+
+// --- what is warned about
+
+TEST_F(ConfigTest, WarningsNameTheirFlag) {
+  const auto warnings = [&](Config config, const std::function<void(Config&)>& change) {
+    change(config);
+    EXPECT_EQ(Problem(Validate(config)), "");
+    return Warnings(config);
+  };
+  EXPECT_THAT(warnings(Valid(), [](Config&) {}), IsEmpty());
+  EXPECT_THAT(warnings(ValidTls(), [](Config&) {}), IsEmpty());
+  EXPECT_THAT(warnings(Valid(), [](Config& c) { c.listen.host = "0.0.0.0", c.allow_plaintext = true; }),
+              ElementsAre(StartsWith("--allow_plaintext: serves personal data without TLS")));
+  EXPECT_THAT(warnings(ValidTls(), [](Config& c) { c.reflection = true; }), ElementsAre(StartsWith("--reflection: ")));
+  EXPECT_THAT(warnings(Valid(),
+                       [](Config& c) {
+                         c.ledger = {Kind::kMemory, ""};
+                       }),
+              ElementsAre(StartsWith("--ledger: memory: forgets")));
+  EXPECT_THAT(warnings(Valid(), [](Config& c) { c.allow_non_public_ip = true; }),
+              ElementsAre(StartsWith("--allow_non_public_ip: ")));
+  EXPECT_THAT(warnings(Valid(), [](Config& c) { c.allow_private_upstream = true; }),
+              ElementsAre(StartsWith("--allow_private_upstream: ")));
+  EXPECT_THAT(warnings(Valid(), [](Config& c) { c.email_attempt_limit = 0; }),
+              ElementsAre(StartsWith("--email_attempt_limit: 0 leaves")));
+  EXPECT_THAT(warnings(Valid(), [](Config& c) { c.email_attempt_limit = 4; }),
+              ElementsAre(StartsWith("--email_attempt_limit: is larger")));
+  EXPECT_THAT(warnings(Valid(), [](Config& c) { c.metrics_listen.host = "::"; }),
+              ElementsAre(StartsWith("--metrics_listen: shows")));
+  EXPECT_THAT(warnings(Valid(), [](Config& c) { c.drain_timeout = absl::Seconds(29); }),
+              ElementsAre(StartsWith("--drain_timeout: is shorter")));
+  for (const auto& [from, to, text] :
+       {std::tuple(-7200, -3600, "has expired"), std::tuple(3600, 7200, "not valid yet")}) {
+    Config config = ValidTls();
+    const KeyPtr key = NewKey();
+    config.tls_cert_file = File("tls.crt", CertificateText(key.get(), from, to));
+    config.tls_key_file = File("tls.key", KeyText(key.get()));
+    EXPECT_THAT(warnings(config, [](Config&) {}), ElementsAre(HasSubstr(text)));
+  }
+}
+
+TEST_F(ConfigTest, ReflectionFollowsListenUnlessItIsSet) {
+  Config config;
+  EXPECT_TRUE(config.reflection_on());
+  config.listen.host = "0.0.0.0";
+  EXPECT_FALSE(config.reflection_on());
+  config.reflection = true;
+  EXPECT_TRUE(config.reflection_on());
+}
+
+}  // namespace
+}  // namespace userintent

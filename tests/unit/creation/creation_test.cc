@@ -1,0 +1,548 @@
+// The state machine of one call, with a clock, a ledger in memory and an Astra of its own: who may send again, when,
+// and what the caller hears. Nothing here sleeps.
+#include "server/intent/creation.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "server/ledger/memory_ledger.h"
+
+namespace userintent::intent {
+namespace {
+
+using namespace std::chrono_literals;
+using ledger::Sent;
+using ledger::State;
+using Verdict = astra::Verdict;
+
+class FakeLoop final : public Loop {
+ public:
+  void Post(Task task) override { posted_.push_back(std::move(task)); }
+  SteadyTime Now() const override { return now_; }
+  TimerId CallAt(SteadyTime when, Task task) override {
+    timers_.emplace(std::pair(when, ++last_), std::move(task));
+    return last_;
+  }
+  void CancelTimer(TimerId id) override {
+    std::erase_if(timers_, [id](const auto& timer) { return timer.first.second == id; });
+  }
+
+  void Settle() {
+    while (!posted_.empty()) {
+      auto tasks = std::exchange(posted_, {});
+      for (Task& task : tasks) task();
+    }
+  }
+  void Advance(SteadyClock::duration by) {
+    const SteadyTime end = now_ + by;
+    Settle();
+    while (!timers_.empty() && timers_.begin()->first.first <= end) {
+      auto node = timers_.extract(timers_.begin());
+      now_ = std::max(now_, node.key().first);
+      node.mapped()();
+      Settle();
+    }
+    now_ = end;
+  }
+  size_t timers() const { return timers_.size(); }
+
+ private:
+  SteadyTime now_{std::chrono::hours(1)};
+  TimerId last_ = 0;
+  std::vector<Task> posted_;
+  std::map<std::pair<SteadyTime, TimerId>, Task> timers_;
+};
+
+class FakeAstra final : public astra::Client {
+ public:
+  struct Post {
+    Uuid attempt_id;
+    Done done;  // empty once it has been answered
+  };
+
+  CallId Create(const v1::CreateUserIntentRequest&, const Uuid& attempt_id, Done done) override {
+    posts.push_back({attempt_id, std::move(done)});
+    return posts.size();
+  }
+  bool CancelUnsent(CallId id) override {
+    if (!unsent || !posts[id - 1].done) return false;
+    ++cancels;
+    loop->Post([this, id] {
+      astra::Outcome outcome;
+      outcome.verdict = Verdict::kNotSent;
+      outcome.cancelled = true;
+      std::exchange(posts[id - 1].done, nullptr)(outcome);
+    });
+    return true;
+  }
+  bool RefreshCredentials() override { return std::exchange(new_credentials, false); }
+
+  void Answer(Verdict verdict, int http_status = 0, std::optional<absl::Duration> retry_after = std::nullopt) {
+    astra::Outcome outcome;
+    outcome.verdict = verdict;
+    outcome.http_status = http_status;
+    outcome.retry_after = retry_after;
+    if (verdict == Verdict::kCreated) {
+      outcome.confirmed = true;
+      outcome.user_intent_id = "intent-1";
+      outcome.astra_status = "pending";
+    }
+    Answer(outcome);
+  }
+  void Answer(const astra::Outcome& outcome) { std::exchange(posts.back().done, nullptr)(outcome); }
+
+  FakeLoop* loop = nullptr;
+  std::vector<Post> posts;
+  bool unsent = false;  // nothing of the running POST has left
+  bool new_credentials = false;
+  int cancels = 0;
+};
+
+class NullObserver final : public Observer {
+ public:
+  void OnPostBegun() override {}
+  void OnPost(const Uuid&, const Uuid&, const astra::Outcome&, SteadyClock::duration) override {}
+  void OnRecorded(const ledger::Record& record, bool) override { states.push_back(record.state); }
+  std::vector<State> states;
+};
+
+std::string Id(int n) {
+  Uuid id{};
+  id[15] = static_cast<uint8_t>(n);
+  return UuidText(id);
+}
+
+v1::CreateUserIntentRequest Person(int n) {
+  v1::CreateUserIntentRequest r;
+  r.set_request_id(Id(n));
+  r.set_email("person" + std::to_string(n) + "@example.com");
+  r.set_phone("+14155550123");
+  r.set_first_name("Ada");
+  r.set_last_name("Example");
+  r.set_address1("1 Main Street");
+  r.set_city("Palo Alto");
+  r.set_state("CA");
+  r.set_postal_code("94304");
+  r.set_date_of_birth("1985-02-03");
+  r.set_ssn_last_four("1234");
+  r.set_ip_address("8.8.8.8");
+  return r;
+}
+
+// What one caller heard.
+struct Heard {
+  std::shared_ptr<Creation> creation;
+  std::optional<Reply> reply;
+  int replies = 0;
+};
+
+class CreationTest : public testing::Test {
+ protected:
+  CreationTest() { astra_.loop = &loop_; }
+
+  std::shared_ptr<Heard> Call(const v1::CreateUserIntentRequest& request, SteadyClock::duration deadline = 30s,
+                              const std::string& caller = "local") {
+    auto heard = std::make_shared<Heard>();
+    heard->creation = Creation::Start(services_, caller, request, loop_.Now() + deadline, [heard](Reply reply) {
+      heard->reply = std::move(reply);
+      ++heard->replies;
+    });
+    EXPECT_FALSE(heard->reply) << "replied from inside Start";
+    loop_.Settle();
+    return heard;
+  }
+
+  State RowState(int n) {
+    std::optional<ledger::GetAnswer> got;
+    ledger_.Get({"local", *ParseUuid(Id(n))}, loop_, [&](ledger::GetAnswer answer) { got = std::move(answer); });
+    loop_.Settle();
+    EXPECT_TRUE(got && got->record) << "no row";
+    return got->record->state;
+  }
+
+  FakeLoop loop_;
+  FakeAstra astra_;
+  ledger::MemoryLedger ledger_;
+  Gate gate_{Gate::Options{2, 100ms}};
+  Fingerprinter fingerprinter_{Secret(std::string(32, 'k'))};
+  NullObserver observer_;
+  Services services_{loop_, ledger_, astra_, gate_, fingerprinter_, observer_, RulesOptions{}, 3, absl::BitGen()};
+};
+
+TEST_F(CreationTest, CreatesOnceAndReplays) {
+  const auto first = Call(Person(1));
+  ASSERT_EQ(astra_.posts.size(), 1u);
+  EXPECT_FALSE(first->reply);
+  astra_.Answer(Verdict::kCreated, 201);
+  EXPECT_FALSE(first->reply) << "heard before it was recorded";
+  loop_.Settle();
+  ASSERT_TRUE(first->reply && first->reply->ok());
+  EXPECT_EQ(first->reply->user_intent->id(), "intent-1");
+  EXPECT_FALSE(first->reply->replayed);
+  EXPECT_EQ(first->reply->attempts->used_min, 1);
+
+  const auto second = Call(Person(1));
+  ASSERT_TRUE(second->reply && second->reply->ok());
+  EXPECT_TRUE(second->reply->replayed);
+  EXPECT_EQ(second->reply->user_intent->id(), "intent-1");
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  EXPECT_EQ(gate_.in_flight(), 0);
+  EXPECT_EQ(loop_.timers(), 0u) << "a timer outlives its call";
+}
+
+TEST_F(CreationTest, JoinsTheRunningCall) {
+  const auto first = Call(Person(1));
+  const auto second = Call(Person(1));
+  const auto third = Call(Person(1));
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  EXPECT_EQ(gate_.in_flight(), 2) << "a join holds a place while there is one, and waits without one";
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_FALSE(first->reply->replayed);
+  EXPECT_TRUE(second->reply->replayed);
+  EXPECT_TRUE(third->reply->replayed);
+  EXPECT_EQ(gate_.in_flight(), 0);
+}
+
+TEST_F(CreationTest, JoinsThatEndEarlyGiveTheirPlaceBack) {
+  const auto first = Call(Person(1));
+  const auto late = Call(Person(1), 1s);
+  loop_.Advance(2s);
+  EXPECT_EQ(late->reply->reason, v1::ERROR_REASON_REQUEST_IN_PROGRESS);
+  EXPECT_EQ(gate_.in_flight(), 1);
+  const auto left = Call(Person(1));
+  left->creation->CallerLeft();
+  loop_.Settle();
+  EXPECT_EQ(gate_.in_flight(), 1);
+}
+
+TEST_F(CreationTest, InvalidFieldsLeaveNoTrace) {
+  auto request = Person(1);
+  request.set_email("nobody");
+  const auto heard = Call(request);
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_FIELD_INVALID);
+  EXPECT_EQ(heard->reply->violations.size(), 1u);
+  EXPECT_TRUE(astra_.posts.empty());
+  EXPECT_EQ(loop_.timers(), 0u);
+}
+
+TEST_F(CreationTest, TriesToConnectThreeTimesWithOneAttemptId) {
+  const auto heard = Call(Person(1));
+  for (size_t tries = 1; tries <= 3; ++tries) {
+    ASSERT_EQ(astra_.posts.size(), tries);
+    EXPECT_FALSE(heard->reply);
+    astra_.Answer(Verdict::kNotSent);
+    loop_.Advance(3s);
+  }
+  EXPECT_EQ(astra_.posts.size(), 3u);
+  EXPECT_EQ(astra_.posts[0].attempt_id, astra_.posts[2].attempt_id) << "no POST left, so it is the same one";
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNREACHABLE);
+  EXPECT_EQ(heard->reply->sent, Sent::kNo);
+  EXPECT_EQ(RowState(1), State::kReleased);
+
+  const auto again = Call(Person(1));
+  EXPECT_EQ(astra_.posts.size(), 4u) << "a released row may be sent by a repeat";
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(again->reply->ok());
+  EXPECT_FALSE(again->reply->replayed);
+}
+
+TEST_F(CreationTest, DoesNotRepeatAnUntrustedCertificate) {
+  const auto heard = Call(Person(1));
+  astra::Outcome outcome;
+  outcome.verdict = Verdict::kNotSent;
+  outcome.repeat_pointless = true;
+  astra_.Answer(outcome);
+  loop_.Advance(5s);
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNREACHABLE);
+}
+
+TEST_F(CreationTest, RateLimitedGetsOneMoreTryAfterRetryAfter) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kRateLimited, 429, absl::Seconds(2));
+  loop_.Advance(1999ms);
+  EXPECT_EQ(astra_.posts.size(), 1u) << "too early";
+  loop_.Advance(2ms);
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  EXPECT_NE(astra_.posts[0].attempt_id, astra_.posts[1].attempt_id) << "another POST has another id";
+  astra_.Answer(Verdict::kRateLimited, 429, absl::Seconds(7));
+  loop_.Advance(10s);
+  EXPECT_EQ(astra_.posts.size(), 2u) << "one more, not two";
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED);
+  EXPECT_EQ(heard->reply->retry_after, absl::Seconds(7));
+  EXPECT_EQ(heard->reply->sent, Sent::kYes);
+  EXPECT_EQ(RowState(1), State::kReleased);
+}
+
+TEST_F(CreationTest, RateLimitThatDoesNotFitTheDeadlineIsReportedAtOnce) {
+  const auto heard = Call(Person(1), 5s);
+  astra_.Answer(Verdict::kRateLimited, 429, absl::Seconds(5));
+  loop_.Settle();
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->retry_after, absl::Seconds(5));
+}
+
+TEST_F(CreationTest, RateLimitHoldsOthersBackButNotReplays) {
+  Call(Person(1));
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  Call(Person(2));
+  astra_.Answer(Verdict::kRateLimited, 429, absl::Seconds(20));
+  loop_.Settle();
+  const auto other = Call(Person(3));
+  ASSERT_TRUE(other->reply);
+  EXPECT_EQ(other->reply->reason, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED);
+  EXPECT_EQ(other->reply->sent, Sent::kNo);
+  EXPECT_GT(other->reply->retry_after, absl::Seconds(19));
+  EXPECT_EQ(astra_.posts.size(), 2u);
+  EXPECT_TRUE(Call(Person(1))->reply->ok());
+  loop_.Advance(21s);  // the one more try of person 2 has gone out
+  EXPECT_EQ(astra_.posts.size(), 3u);
+  Call(Person(3));
+  EXPECT_EQ(astra_.posts.size(), 4u) << "the hold is over";
+}
+
+TEST_F(CreationTest, CallerWhoLeavesDuringTheWaitGetsNoFurtherTry) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kRateLimited, 429, absl::Seconds(2));
+  loop_.Settle();
+  heard->creation->CallerLeft();
+  loop_.Advance(10s);
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  EXPECT_EQ(RowState(1), State::kReleased);
+  EXPECT_EQ(heard->replies, 0);
+  EXPECT_EQ(gate_.in_flight(), 0);
+}
+
+TEST_F(CreationTest, UnavailableWithRetryAfterGetsOneMoreTryAndHoldsNobodyBack) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(1));
+  loop_.Settle();
+  Call(Person(2));
+  EXPECT_EQ(astra_.posts.size(), 2u);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Advance(1s);
+  ASSERT_EQ(astra_.posts.size(), 3u);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(heard->reply->ok());
+}
+
+TEST_F(CreationTest, RefusedCredentialsGetOneMoreTryOnlyWithOthers) {
+  auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kCredentialsRejected, 401);
+  loop_.Advance(1s);
+  EXPECT_EQ(astra_.posts.size(), 1u) << "the same credentials again";
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED);
+  EXPECT_EQ(RowState(1), State::kReleased);
+
+  heard = Call(Person(1));
+  astra_.new_credentials = true;
+  astra_.Answer(Verdict::kCredentialsRejected, 401);
+  loop_.Advance(1ms);
+  ASSERT_EQ(astra_.posts.size(), 3u);
+  astra_.new_credentials = true;
+  astra_.Answer(Verdict::kCredentialsRejected, 401);
+  loop_.Advance(1s);
+  EXPECT_EQ(astra_.posts.size(), 3u) << "once";
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED);
+
+  heard = Call(Person(1));
+  astra_.new_credentials = true;
+  astra_.Answer(Verdict::kCredentialsRejected, 403);
+  loop_.Advance(1s);
+  EXPECT_EQ(astra_.posts.size(), 4u) << "403 is not about the secret";
+}
+
+TEST_F(CreationTest, UnknownIsForEver) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kUnknown);
+  loop_.Settle();
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_OUTCOME_UNKNOWN);
+  EXPECT_EQ(heard->reply->recovery, Recovery::kAskSameId);
+  for (int i = 0; i < 3; ++i) {
+    const auto again = Call(Person(1));
+    EXPECT_EQ(again->reply->reason, v1::ERROR_REASON_OUTCOME_UNKNOWN);
+    EXPECT_TRUE(again->reply->replayed);
+  }
+  EXPECT_EQ(astra_.posts.size(), 1u);
+}
+
+TEST_F(CreationTest, SentIsTheStrongestOfAllTries) {
+  auto heard = Call(Person(1), 5s);
+  astra_.Answer(Verdict::kRateLimited, 429, absl::Seconds(10));
+  loop_.Advance(11s);
+  EXPECT_EQ(heard->reply->sent, Sent::kYes);
+  heard = Call(Person(1));
+  for (int i = 0; i < 3; ++i) {
+    astra_.Answer(Verdict::kNotSent);
+    loop_.Advance(3s);
+  }
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNREACHABLE);
+  EXPECT_EQ(heard->reply->sent, Sent::kYes);
+}
+
+TEST_F(CreationTest, DeadlineIsAnsweredAndTheExchangeRunsOn) {
+  const auto first = Call(Person(1), 2s);
+  const auto joined = Call(Person(1), 1s);
+  loop_.Advance(949ms);
+  EXPECT_FALSE(joined->reply);
+  loop_.Advance(2ms);
+  ASSERT_TRUE(joined->reply);
+  EXPECT_EQ(joined->reply->reason, v1::ERROR_REASON_REQUEST_IN_PROGRESS);
+  loop_.Advance(1s);
+  ASSERT_TRUE(first->reply);
+  EXPECT_EQ(first->reply->reason, v1::ERROR_REASON_REQUEST_IN_PROGRESS);
+  EXPECT_EQ(first->reply->sent, Sent::kMaybe);
+  EXPECT_EQ(RowState(1), State::kSending);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_EQ(RowState(1), State::kSucceeded);
+  EXPECT_EQ(first->replies, 1);
+  EXPECT_TRUE(Call(Person(1))->reply->ok());
+}
+
+TEST_F(CreationTest, DeadlineBeforeAnythingIsSentReleases) {
+  const auto heard = Call(Person(1), 1s);
+  astra_.unsent = true;
+  loop_.Advance(1s);
+  EXPECT_EQ(astra_.cancels, 1);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNREACHABLE);
+  EXPECT_EQ(RowState(1), State::kReleased);
+}
+
+TEST_F(CreationTest, CancelAfterTheFirstByteStopsNothing) {
+  const auto heard = Call(Person(1));
+  heard->creation->CallerLeft();
+  loop_.Advance(1s);
+  EXPECT_EQ(RowState(1), State::kSending);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_EQ(RowState(1), State::kSucceeded);
+  EXPECT_EQ(heard->replies, 0);
+}
+
+TEST_F(CreationTest, JoinTakesThePlaceOfACallerThatLeftUnsent) {
+  const auto first = Call(Person(1));
+  const auto joined = Call(Person(1));
+  astra_.unsent = true;
+  first->creation->CallerLeft();
+  loop_.Settle();
+  ASSERT_EQ(astra_.posts.size(), 2u) << "the one that waits sends in its own name";
+  EXPECT_FALSE(joined->reply);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  ASSERT_TRUE(joined->reply && joined->reply->ok());
+  EXPECT_FALSE(joined->reply->replayed) << "its POST it was";
+}
+
+TEST_F(CreationTest, CallerWhoLeavesWhileTheLedgerWritesSendsNothing) {
+  auto heard = std::make_shared<Heard>();
+  heard->creation =
+      Creation::Start(services_, "local", Person(1), loop_.Now() + 30s, [heard](Reply) { ++heard->replies; });
+  heard->creation->CallerLeft();
+  loop_.Settle();
+  EXPECT_TRUE(astra_.posts.empty());
+  EXPECT_EQ(RowState(1), State::kReleased);
+  EXPECT_EQ(gate_.in_flight(), 0);
+}
+
+TEST_F(CreationTest, RefusalsLeaveNoRowAndComeAfterTheLedgersAnswers) {
+  Call(Person(1));
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+
+  const auto late = Call(Person(2), 99ms);
+  ASSERT_TRUE(late->reply);
+  EXPECT_EQ(late->reply->reason, v1::ERROR_REASON_DEADLINE_TOO_SHORT);
+  EXPECT_TRUE(Call(Person(1), 99ms)->reply->ok()) << "replays need no time";
+
+  Call(Person(3));
+  Call(Person(4));
+  EXPECT_EQ(Call(Person(5))->reply->reason, v1::ERROR_REASON_OVERLOADED);
+  EXPECT_TRUE(Call(Person(1))->reply->ok());
+  auto reused = Person(1);
+  reused.set_city("Elsewhere");
+  EXPECT_EQ(Call(reused)->reply->reason, v1::ERROR_REASON_REQUEST_ID_REUSED);
+
+  gate_.Drain();
+  const auto drained = Call(Person(6));
+  EXPECT_EQ(drained->reply->reason, v1::ERROR_REASON_DRAINING);
+  EXPECT_EQ(drained->reply->sent, Sent::kNo);
+  EXPECT_TRUE(Call(Person(1))->reply->ok());
+  auto same_person = Person(1);
+  same_person.set_request_id(Id(7));
+  const auto exists = Call(same_person);
+  EXPECT_EQ(exists->reply->reason, v1::ERROR_REASON_PERSON_EXISTS);
+  EXPECT_EQ(exists->reply->recovery, Recovery::kUseExisting);
+  EXPECT_EQ(exists->reply->existing_intent_id, "intent-1");
+  EXPECT_EQ(astra_.posts.size(), 3u);
+}
+
+TEST_F(CreationTest, ValidateOnlySendsAndRecordsNothing) {
+  auto request = Person(1);
+  request.set_validate_only(true);
+  auto heard = Call(request);
+  ASSERT_TRUE(heard->reply && heard->reply->ok());
+  EXPECT_FALSE(heard->reply->user_intent);
+  EXPECT_EQ(heard->reply->attempts->used_max, 0);
+  EXPECT_TRUE(astra_.posts.empty());
+  EXPECT_EQ(gate_.in_flight(), 0);
+
+  Call(Person(1));
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  EXPECT_EQ(Call(request)->reply->reason, v1::ERROR_REASON_REQUEST_IN_PROGRESS);
+  astra_.Answer(Verdict::kRejected, 400);
+  loop_.Settle();
+  heard = Call(request);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_REJECTED) << "what the real call would hear";
+}
+
+TEST_F(CreationTest, EmailRulesReachTheCaller) {
+  auto first = Person(1);
+  auto second = Person(2);
+  second.set_email("PERSON1@example.com");
+  const auto running = Call(first);
+  EXPECT_EQ(Call(second)->reply->reason, v1::ERROR_REASON_EMAIL_BUSY);
+  astra_.Answer(Verdict::kUnknown);
+  loop_.Settle();
+  auto unresolved = Call(second);
+  EXPECT_EQ(unresolved->reply->reason, v1::ERROR_REASON_EMAIL_UNRESOLVED);
+  EXPECT_EQ(UuidText(*unresolved->reply->unresolved_request_id), Id(1));
+  EXPECT_FALSE(Call(second, 30s, "uri:spiffe://test.example/other")->reply->unresolved_request_id)
+      << "another caller's id is not told";
+  second.set_supersedes_request_id(Id(1));
+  const auto superseding = Call(second);
+  EXPECT_FALSE(superseding->reply);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(superseding->reply->ok());
+  EXPECT_EQ(superseding->reply->attempts->used_min, 1);
+  EXPECT_EQ(superseding->reply->attempts->used_max, 2);
+  EXPECT_EQ(running->reply->reason, v1::ERROR_REASON_OUTCOME_UNKNOWN);
+}
+
+TEST_F(CreationTest, StopsWaitingWhenTheProcessStops) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(20));
+  loop_.Settle();
+  Creation::GiveUpWaiting(services_);
+  loop_.Settle();
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
+  EXPECT_EQ(RowState(1), State::kReleased);
+}
+
+}  // namespace
+}  // namespace userintent::intent

@@ -1,0 +1,137 @@
+// Spellings of PO boxes that must be seen, and address lines that must not be taken for one.
+#include "server/intent/po_box.h"
+
+#include "gtest/gtest.h"
+
+namespace userintent::intent {
+namespace {
+
+TEST(PoBox, Spellings) {
+  for (const char* line : {
+           "PO Box 12",
+           "PO BOX 12",
+           "po box 12",
+           "Po Box 12",
+           "P.O. Box 12",
+           "P.O.Box 12",
+           "P. O. Box 12",
+           "P O Box 12",
+           "P  O   Box 12",
+           "PO  Box 12",
+           "POBox 12",
+           "POBOX12",
+           "pobox",
+           "P.O.BOX#12",
+           "PO-Box 12",
+           "P-O-Box 12",
+           "P/O Box 12",
+           "P,O, Box 12",
+           "P_O_Box_12",
+           "PO. Box 12",
+           "PO Box",
+           "P.O. Box No. 12",
+           "PO Box # 12",
+           "PO Box A",
+           "PO Box: 12",
+           "(PO Box 12)",
+           "P0 Box 12",    // zero for O
+           "P.0. B0x 12",  // twice
+           "PO\xc2\xa0"
+           "Box 12",  // no-break space
+           "P\xe2\x80\x89O\xe3\x80\x80"
+           "Box 12",  // thin and ideographic space
+           "PO\xe2\x80\x93"
+           "Box 12",  // en dash
+           "PO Bx 12",
+           "P.O. Drawer 12",
+           "PO Dwr 12",
+           "POB 12",
+           "P.O.B. 12",
+           "P O B 12",
+           "POB #12",
+           "POB No 12",
+           "POB12",
+           "Post Office Box 12",
+           "POST OFFICE BOX 12",
+           "PostOffice Box 12",
+           "Post-Office-Box 12",
+           "Post Ofc Box 12",
+           "Post Off. Box 12",
+           "Post Office Drawer 3",
+           "Post Box 12",
+           "Postal Box 12",
+           "Postbox 12",
+           "Apartado 12",
+           "Apartado Postal 12",
+           "12 Main Street, PO Box 7",
+           "12 Main Street PO Box 7",
+           "Suite 5; p.o. box 7",
+           "Apt 3 (POB 7)",
+           "12PO Box 7",
+           "c/o Boxwood Inn, PO Box 7",
+           "Calle Sol 3 Apartado 44",
+       }) {
+    EXPECT_TRUE(NamesPoBox(line)) << line;
+  }
+}
+
+TEST(PoBox, InnocentLines) {
+  for (const char* line : {
+           "",
+           "120 Market Street",
+           "12 Boxwood Lane",
+           "12 Box Elder Road",
+           "12 Boxer Way",
+           "7 Boxcar Blvd",
+           "44 Jukebox Court",
+           "44 Mailbox Road",
+           "Boxwood Apartments 12",
+           "12 Poboxer Street",  // a word that only begins like one
+           "12 PO Boxwood Lane",
+           "12 Depo Box Avenue",  // P and O belong to another word
+           "1 Expo Boxing Arena",
+           "Cape Bx 12",
+           "99 Fox Hollow",
+           "3 Knox Road",
+           "Post Office Road 12",
+           "1 Old Post Office Square",
+           "5 Postbox Lane",
+           "8 Post Oak Bend",
+           "12 Pob Street",
+           "P O Boulevard 12",
+           "200 Poblano Drive",
+           "1 Probert St",
+           "RR 2 Box 152",    // rural route
+           "HC 68 Box 23A",   // highway contract route
+           "PSC 802 Box 74",  // military
+           "UNIT 2050 BOX 4190",
+           "CMR 450 Box 12 APO",
+           "APO Box 12",
+           "Drawer Street 12",
+           "9 Drawbridge Road",
+           "12 Citadel Street",
+           "Apartamento 12",
+           "Apt 4B",
+           "PMB 12",
+           "# 12",
+           "PO 12",
+           "\xc3\x89xp\xc3\xb4 Box",  // accented letters are letters
+           "12 Calle Ca\xc3\xb1o P\xc3\xb3 B\xc3\xb3x",
+       }) {
+    EXPECT_FALSE(NamesPoBox(line)) << line;
+    EXPECT_FALSE(IsBareBox(line)) << line;
+  }
+}
+
+TEST(PoBox, BareBox) {
+  for (const char* line : {"Box 12", "BOX 12", "Box #12", "box no. 12", "Box12", " Box 12A ", "B0X 7", "Box 12-B"}) {
+    EXPECT_TRUE(IsBareBox(line)) << line;
+    EXPECT_FALSE(NamesPoBox(line)) << line;
+  }
+  for (const char* line : {"Box", "Box Street 12", "Box 12 Main Street", "Box Elder 12", "12 Box", "RR 1 Box 12"}) {
+    EXPECT_FALSE(IsBareBox(line)) << line;
+  }
+}
+
+}  // namespace
+}  // namespace userintent::intent

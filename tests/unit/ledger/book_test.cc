@@ -1,0 +1,703 @@
+// Every decision of ledger::Book, over every Store.
+#include "server/ledger/book.h"
+
+#include "gmock/gmock.h"
+#include "tests/unit/ledger/support.h"
+
+namespace userintent::ledger {
+namespace {
+
+using V = BeginVerdict;
+
+// One decision: what was there, who asks, what must come.
+struct Decision {
+  std::string name;
+  std::function<void(Session&)> given;
+  Call call;
+  V want;
+  int used_min = 0;
+  int used_max = 0;
+  std::string existing = {};
+  std::optional<int> unresolved = std::nullopt;
+};
+
+void PrintTo(const Decision& decision, std::ostream* out) { *out << decision.name; }
+
+Key Mine(int id) { return {"one", Id(id)}; }
+FinishRequest Done(const Key& key) { return Succeeded(key); }
+FinishRequest Maybe(const Key& key) { return Unknown(key); }
+FinishRequest Surely(const Key& key) { return Unknown(key, true); }
+FinishRequest Back(const Key& key) { return Released(key); }
+
+// In the contract's order of checks. The call under test has id 1 and caller "one" where nothing else is said.
+std::vector<Decision> Decisions() {
+  return {
+      {"nothing_known", [](Session&) {}, {}, V::kGo, 0, 1},
+      {"nothing_known_look_only", [](Session&) {}, {.may_start = false}, V::kWouldGo, 0, 0},
+
+      // 1. The id's own row.
+      {"own_sending", [](Session& s) { s.Begin({}); }, {}, V::kInProgress, 0, 1},
+      {"own_sending_other_content", [](Session& s) { s.Begin({}); }, {.ip = "8.8.4.4"}, V::kReused, 0, 1},
+      {"own_succeeded", [](Session& s) { s.Run({}, Done); }, {}, V::kRecorded, 1, 1},
+      {"own_succeeded_other_content", [](Session& s) { s.Run({}, Done); }, {.ip = "8.8.4.4"}, V::kReused, 1, 1},
+      {"own_succeeded_look_only", [](Session& s) { s.Run({}, Done); }, {.may_start = false}, V::kRecorded, 1, 1},
+      {"own_failed", [](Session& s) { s.Run({}, Failed); }, {}, V::kRecorded, 0, 1},
+      {"own_unknown", [](Session& s) { s.Run({}, Maybe); }, {}, V::kRecorded, 0, 1},
+      {"own_unknown_confirmed", [](Session& s) { s.Run({}, Surely); }, {}, V::kRecorded, 1, 1},
+      {"own_released", [](Session& s) { s.Run({}, Back); }, {}, V::kGo, 0, 1},
+      {"own_released_look_only", [](Session& s) { s.Run({}, Back); }, {.may_start = false}, V::kWouldGo, 0, 0},
+      {"own_released_other_content", [](Session& s) { s.Run({}, Back); }, {.ip = "8.8.4.4"}, V::kReused, 0, 0},
+      {"own_reused_for_other_email",
+       [](Session& s) { s.Run({}, Done); },
+       {.email = "b@example.com"},
+       V::kReused,
+       0,  // the budget is that of the address asked about
+       0},
+      {"own_replay_beats_exhausted", [](Session& s) { s.Run({}, Done); }, {.limit = 1}, V::kRecorded, 1, 1},
+      {"own_replay_with_supersedes_and_allow_repeat",
+       [](Session& s) { s.Run({}, Done); },
+       {.supersedes = 9, .allow_repeat = true},
+       V::kRecorded,
+       1,
+       1},
+      {"own_reuse_beats_person_exists",
+       [](Session& s) {
+         s.Run({}, Back);
+         s.Run({.id = 2}, Done);
+       },
+       {.ip = "8.8.4.4"},
+       V::kReused,
+       1,
+       1},
+      {"other_callers_row_of_the_same_id_is_not_own",
+       [](Session& s) { s.Run({.caller = "two"}, Failed); },
+       {.person = "bob"},
+       V::kGo,
+       0,
+       2},
+
+      // 2. Person exists.
+      {"person_created_by_this_caller",
+       [](Session& s) { s.Run({.id = 2}, Done); },
+       {},
+       V::kPersonExists,
+       1,
+       1,
+       "intent-1"},
+      {"person_created_with_another_ip",
+       [](Session& s) { s.Run({.id = 2, .ip = "8.8.4.4"}, Done); },
+       {},
+       V::kPersonExists,
+       1,
+       1,
+       "intent-1"},
+      {"person_created_by_another_caller",
+       [](Session& s) { s.Run({.caller = "two", .id = 2}, Done); },
+       {},
+       V::kPersonExists,
+       1,
+       1},
+      {"person_created_by_another_caller_under_the_same_id",
+       [](Session& s) { s.Run({.caller = "two"}, Done); },
+       {},
+       V::kPersonExists,
+       1,
+       1},
+      {"person_created_by_both_callers",
+       [](Session& s) {
+         s.Run({.id = 2}, [](const Key& key) { return Succeeded(key, "mine"); });
+         s.Run({.caller = "two", .id = 3, .allow_repeat = true, .at = 9},
+               [](const Key& key) { return Succeeded(key, "theirs"); });
+       },
+       {},
+       V::kPersonExists,
+       2,
+       2,
+       "mine"},
+      {"person_exists_look_only",
+       [](Session& s) { s.Run({.id = 2}, Done); },
+       {.may_start = false},
+       V::kPersonExists,
+       1,
+       1,
+       "intent-1"},
+      {"person_exists_but_repeat_allowed",
+       [](Session& s) { s.Run({.id = 2}, Done); },
+       {.allow_repeat = true},
+       V::kGo,
+       1,
+       2},
+      {"person_only_rejected_before", [](Session& s) { s.Run({.id = 2}, Failed); }, {}, V::kGo, 0, 2},
+      {"person_other_details", [](Session& s) { s.Run({.id = 2, .person = "bob"}, Done); }, {}, V::kGo, 1, 2},
+      {"person_exists_beats_exhausted",
+       [](Session& s) { s.Run({.id = 2}, Done); },
+       {.limit = 1},
+       V::kPersonExists,
+       1,
+       1,
+       "intent-1"},
+      {"person_exists_beats_busy",
+       [](Session& s) {
+         s.Run({.id = 2}, Done);
+         s.Begin({.id = 3, .allow_repeat = true});
+       },
+       {},
+       V::kPersonExists,
+       1,
+       2,
+       "intent-1"},
+      {"superseded_row_succeeded_meanwhile",
+       [](Session& s) { s.Run({.id = 2, .person = "bob"}, Done); },
+       {.supersedes = 2},
+       V::kPersonExists,
+       1,
+       1,
+       "intent-1"},
+      {"superseded_row_succeeded_meanwhile_repeat_allowed",
+       [](Session& s) { s.Run({.id = 2, .person = "bob"}, Done); },
+       {.supersedes = 2, .allow_repeat = true},
+       V::kPersonExists,
+       1,
+       1,
+       "intent-1"},
+      {"superseded_row_succeeded_for_another_email",
+       [](Session& s) { s.Run({.id = 2, .email = "b@example.com"}, Done); },
+       {.supersedes = 2},
+       V::kSupersedesInvalid},
+      {"superseded_row_succeeded_for_another_caller",
+       [](Session& s) { s.Run({.caller = "two", .id = 2, .person = "bob"}, Done); },
+       {.supersedes = 2},
+       V::kSupersedesInvalid,
+       1,
+       1},
+
+      // 3. Exhausted.
+      {"exhausted_at_limit",
+       [](Session& s) { s.Run({.id = 2, .person = "bob"}, Done); },
+       {.limit = 1},
+       V::kExhausted,
+       1,
+       1},
+      {"not_exhausted_below_limit",
+       [](Session& s) { s.Run({.id = 2, .person = "bob"}, Done); },
+       {.limit = 2},
+       V::kGo,
+       1,
+       2},
+      {"no_limit", [](Session& s) { s.Run({.id = 2, .person = "bob"}, Done); }, {.limit = 0}, V::kGo, 1, 2},
+      {"exhausted_counts_all_callers",
+       [](Session& s) { s.Run({.caller = "two", .id = 2, .person = "bob"}, Done); },
+       {.limit = 1},
+       V::kExhausted,
+       1,
+       1},
+      {"exhausted_by_confirmed_unknown",
+       [](Session& s) { s.Run({.id = 2}, Surely); },
+       {.limit = 1},
+       V::kExhausted,
+       1,
+       1},
+      {"rejections_do_not_exhaust",
+       [](Session& s) {
+         for (int id = 2; id < 6; ++id) s.Run({.id = id}, Failed);
+       },
+       {.limit = 1},
+       V::kGo,
+       0,
+       5},
+      {"three_used",
+       [](Session& s) {
+         for (int id = 2; id < 5; ++id) s.Run({.id = id, .allow_repeat = true}, Done);
+       },
+       {.allow_repeat = true},
+       V::kExhausted,
+       3,
+       3},
+      {"exhausted_beats_busy",
+       [](Session& s) {
+         s.Run({.id = 2, .person = "bob"}, Done);
+         s.Begin({.id = 3});
+       },
+       {.limit = 1},
+       V::kExhausted,
+       1,
+       2},
+      {"other_email_is_not_counted",
+       [](Session& s) { s.Run({.id = 2, .email = "b@example.com"}, Done); },
+       {.limit = 1},
+       V::kGo,
+       0,
+       1},
+
+      // 4. Busy.
+      {"busy_with_this_caller", [](Session& s) { s.Begin({.id = 2}); }, {}, V::kEmailBusy, 0, 1},
+      {"busy_with_another_caller", [](Session& s) { s.Begin({.caller = "two"}); }, {}, V::kEmailBusy, 0, 1},
+      {"busy_look_only", [](Session& s) { s.Begin({.id = 2}); }, {.may_start = false}, V::kEmailBusy, 0, 1},
+      {"busy_with_another_email", [](Session& s) { s.Begin({.id = 2, .email = "b@example.com"}); }, {}, V::kGo, 0, 1},
+      {"busy_beats_supersedes_invalid", [](Session& s) { s.Begin({.id = 2}); }, {.supersedes = 9}, V::kEmailBusy, 0, 1},
+      {"busy_when_superseding_a_running_row",
+       [](Session& s) { s.Begin({.id = 2}); },
+       {.supersedes = 2},
+       V::kEmailBusy,
+       0,
+       1},
+      {"busy_also_for_a_released_row",
+       [](Session& s) {
+         s.Run({}, Back);
+         s.Begin({.id = 2});
+       },
+       {},
+       V::kEmailBusy,
+       0,
+       1},
+
+      // 5. Unresolved.
+      {"unresolved_of_this_caller", [](Session& s) { s.Run({.id = 2}, Maybe); }, {}, V::kEmailUnresolved, 0, 1, {}, 2},
+      {"unresolved_of_this_caller_confirmed",
+       [](Session& s) { s.Run({.id = 2}, Surely); },
+       {},
+       V::kEmailUnresolved,
+       1,
+       1,
+       {},
+       2},
+      {"unresolved_of_another_caller",
+       [](Session& s) { s.Run({.caller = "two", .id = 2}, Maybe); },
+       {},
+       V::kEmailUnresolved,
+       0,
+       1},
+      {"unresolved_look_only",
+       [](Session& s) { s.Run({.id = 2}, Maybe); },
+       {.may_start = false},
+       V::kEmailUnresolved,
+       0,
+       1,
+       {},
+       2},
+      {"unresolved_of_another_email",
+       [](Session& s) { s.Run({.id = 2, .email = "b@example.com"}, Maybe); },
+       {},
+       V::kGo,
+       0,
+       1},
+      {"repeat_allowed_does_not_help",
+       [](Session& s) { s.Run({.id = 2}, Maybe); },
+       {.allow_repeat = true},
+       V::kEmailUnresolved,
+       0,
+       1,
+       {},
+       2},
+      {"supersedes_the_unresolved", [](Session& s) { s.Run({.id = 2}, Maybe); }, {.supersedes = 2}, V::kGo, 0, 2},
+      {"supersedes_look_only",
+       [](Session& s) { s.Run({.id = 2}, Maybe); },
+       {.supersedes = 2, .may_start = false},
+       V::kWouldGo,
+       0,
+       1},
+      {"supersedes_nothing_known", [](Session&) {}, {.supersedes = 2}, V::kSupersedesInvalid},
+      {"supersedes_itself", [](Session& s) { s.Run({}, Back); }, {.supersedes = 1}, V::kSupersedesInvalid},
+      {"supersedes_a_released", [](Session& s) { s.Run({.id = 2}, Back); }, {.supersedes = 2}, V::kSupersedesInvalid},
+      {"supersedes_a_rejected",
+       [](Session& s) { s.Run({.id = 2}, Failed); },
+       {.supersedes = 2},
+       V::kSupersedesInvalid,
+       0,
+       1},
+      {"supersedes_the_wrong_one",
+       [](Session& s) { s.Run({.id = 2}, Maybe); },
+       {.supersedes = 9},
+       V::kSupersedesInvalid,
+       0,
+       1,
+       {},
+       2},
+      {"supersedes_another_callers",
+       [](Session& s) { s.Run({.caller = "two", .id = 2}, Maybe); },
+       {.supersedes = 2},
+       V::kSupersedesInvalid,
+       0,
+       1},
+      {"supersedes_another_emails",
+       [](Session& s) { s.Run({.id = 2, .email = "b@example.com"}, Maybe); },
+       {.supersedes = 2},
+       V::kSupersedesInvalid},
+      {"supersedes_what_is_superseded",
+       [](Session& s) {
+         s.Run({.id = 2}, Maybe);
+         s.Run({.id = 3, .supersedes = 2}, Maybe);
+       },
+       {.supersedes = 2},
+       V::kSupersedesInvalid,
+       0,
+       2,
+       {},
+       3},
+      {"supersedes_the_end_of_a_chain",
+       [](Session& s) {
+         s.Run({.id = 2}, Maybe);
+         s.Run({.id = 3, .supersedes = 2}, Maybe);
+       },
+       {.supersedes = 3},
+       V::kGo,
+       0,
+       3},
+      {"superseded_by_a_rejected_one",
+       [](Session& s) {
+         s.Run({.id = 2}, Maybe);
+         s.Run({.id = 3, .supersedes = 2}, Failed);
+       },
+       {},
+       V::kGo,
+       0,
+       3},
+      {"superseding_call_was_not_sent",
+       [](Session& s) {
+         s.Run({.id = 2}, Maybe);
+         s.Run({.id = 3, .supersedes = 2}, Back);
+       },
+       {},
+       V::kEmailUnresolved,
+       0,
+       1,
+       {},
+       2},
+  };
+}
+
+class DecisionTest : public testing::TestWithParam<std::tuple<StoreKind, Decision>> {};
+
+TEST_P(DecisionTest, IsAsWritten) {
+  const std::unique_ptr<Store> store = std::get<0>(GetParam()).make();
+  const Decision& decision = std::get<1>(GetParam());
+  Session session(*store);
+  decision.given(session);
+  const GetAnswer before = session.Get(decision.call.key_of());
+  const BeginAnswer answer = session.Begin(decision.call);
+  EXPECT_EQ(answer.verdict, decision.want);
+  EXPECT_EQ(answer.budget.used_min, decision.used_min);
+  EXPECT_EQ(answer.budget.used_max, decision.used_max);
+  EXPECT_EQ(answer.existing_intent_id, decision.existing);
+  EXPECT_EQ(answer.unresolved, decision.unresolved ? std::optional<Uuid>(Id(*decision.unresolved)) : std::nullopt);
+  EXPECT_FALSE(answer.joined);
+
+  const GetAnswer after = session.Get(decision.call.key_of());
+  if (answer.verdict == V::kGo) {
+    ASSERT_TRUE(answer.own && after.record);
+    EXPECT_EQ(after.record->state, State::kSending);
+    EXPECT_EQ(after.record->attempts, before.record ? before.record->attempts + 1 : 1);
+    EXPECT_EQ(after.record->attempt_id, Id(decision.call.attempt));
+    EXPECT_EQ(answer.own->attempt_id, Id(decision.call.attempt));
+  } else {  // a refusal changes nothing
+    ASSERT_EQ(before.record.has_value(), after.record.has_value());
+    EXPECT_EQ(answer.own.has_value(), before.record.has_value());
+    if (before.record) {
+      EXPECT_EQ(before.record->state, after.record->state);
+      EXPECT_EQ(before.record->attempts, after.record->attempts);
+      EXPECT_EQ(before.record->updated, after.record->updated);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Book, DecisionTest,
+                         testing::Combine(testing::ValuesIn(StoreKinds()), testing::ValuesIn(Decisions())),
+                         [](const auto& each) {
+                           return std::get<0>(each.param).name + "_" + std::get<1>(each.param).name;
+                         });
+
+class BookTest : public testing::TestWithParam<StoreKind> {
+ protected:
+  std::unique_ptr<Store> store_ = GetParam().make();
+  Session s_{*store_};
+};
+INSTANTIATE_TEST_SUITE_P(Book, BookTest, testing::ValuesIn(StoreKinds()),
+                         [](const auto& each) { return each.param.name; });
+
+TEST_P(BookTest, ASuccessIsKeptWhole) {
+  s_.Begin({.attempt = 77, .at = 1});
+  const FinishAnswer finished = s_.Finish(Succeeded(Mine(1)));
+  EXPECT_TRUE(finished.committed);
+  EXPECT_EQ(finished.budget.used_min, 1);
+  EXPECT_EQ(finished.budget.used_max, 1);
+  const GetAnswer got = s_.Get(Mine(1));
+  ASSERT_TRUE(got.available && got.record);
+  for (const Record& record : {finished.record, *got.record}) {
+    EXPECT_EQ(record.key, Mine(1));
+    EXPECT_EQ(record.state, State::kSucceeded);
+    EXPECT_EQ(record.sent, Sent::kYes);
+    EXPECT_EQ(record.reason, 0);
+    EXPECT_EQ(record.answer.http_status, 201);
+    EXPECT_TRUE(record.answer.confirmed);
+    EXPECT_EQ(record.answer.user_intent_id, "intent-1");
+    EXPECT_EQ(record.answer.astra_status, "pending");
+    EXPECT_EQ(record.answer.astra_request_id, "req-1");
+    EXPECT_EQ(record.answer.at, At(5));
+    EXPECT_EQ(record.attempt_id, Id(77));
+    EXPECT_EQ(record.attempts, 1);
+    EXPECT_EQ(record.supersedes, std::nullopt);
+    EXPECT_EQ(record.superseded_by, std::nullopt);
+    EXPECT_EQ(record.created, At(1));
+    EXPECT_EQ(record.updated, At(5));
+  }
+}
+
+TEST_P(BookTest, UnknownIdIsAvailableWithoutRecord) {
+  const GetAnswer got = s_.Get(Mine(1));
+  EXPECT_TRUE(got.available);
+  EXPECT_FALSE(got.record);
+}
+
+TEST_P(BookTest, OnlyASendingRowCanEndAndOnlyOnce) {
+  EXPECT_TRUE(absl::IsNotFound(s_.TryFinish(Succeeded(Mine(1)))));
+  for (const auto& first : {Succeeded(Mine(1)), Failed(Mine(2)), Unknown(Mine(3)), Released(Mine(4))}) {
+    const int id = first.key.request_id[15];
+    ASSERT_EQ(s_.Begin({.id = id, .email = std::to_string(id) + "@example.com"}).verdict, V::kGo);
+    s_.Finish(first);
+    for (const auto& second :
+         {Succeeded(first.key, "other"), Failed(first.key), Unknown(first.key), Released(first.key)}) {
+      EXPECT_TRUE(absl::IsFailedPrecondition(s_.TryFinish(second)));
+    }
+    EXPECT_EQ(s_.Get(first.key).record->state, first.state);
+    EXPECT_TRUE(absl::IsFailedPrecondition(s_.NextAttempt(first.key, 5, Sent::kNo)));
+  }
+  FinishRequest bad = Succeeded(Mine(1));
+  bad.state = State::kSending;
+  EXPECT_TRUE(absl::IsInvalidArgument(s_.TryFinish(bad)));
+}
+
+TEST_P(BookTest, RejectedIsNeverConfirmed) {
+  s_.Begin({});
+  FinishRequest odd = Failed(Mine(1));
+  odd.answer.confirmed = true;
+  EXPECT_FALSE(s_.Finish(odd).record.answer.confirmed);
+  EXPECT_EQ(s_.Get(Mine(1)).budget.used_min, 0);
+}
+
+TEST_P(BookTest, TheStrongestSentCounts) {
+  s_.Begin({});
+  ASSERT_TRUE(s_.NextAttempt(Mine(1), 2000, Sent::kYes).ok());
+  GetAnswer got = s_.Get(Mine(1));
+  EXPECT_EQ(got.record->attempt_id, Id(2000));
+  EXPECT_EQ(got.record->attempts, 2);
+  EXPECT_EQ(got.record->sent, Sent::kYes);
+  EXPECT_EQ(got.budget.used_max, 1);  // one row is one attempt: the first POST was proved not to count
+  ASSERT_TRUE(s_.NextAttempt(Mine(1), 2001, Sent::kNo).ok());
+  EXPECT_EQ(s_.Get(Mine(1)).record->sent, Sent::kYes);
+  EXPECT_EQ(s_.Finish(Released(Mine(1), Sent::kNo)).record.sent, Sent::kYes);
+  EXPECT_EQ(s_.Begin({}).own->sent, Sent::kYes);
+  EXPECT_EQ(s_.Finish(Unknown(Mine(1))).record.sent, Sent::kYes);
+}
+
+TEST_P(BookTest, AReleasedRowStartsAfreshAndCountsOn) {
+  s_.Begin({.attempt = 50, .at = 1});
+  FinishRequest busy = Released(Mine(1), Sent::kYes);
+  busy.answer.http_status = 429;
+  busy.answer.astra_request_id = "req-429";
+  EXPECT_EQ(s_.Finish(busy).budget.used_max, 0);
+  EXPECT_EQ(s_.Get(Mine(1)).record->answer.http_status, 429);
+  const BeginAnswer again = s_.Begin({.attempt = 51, .at = 8});
+  ASSERT_EQ(again.verdict, V::kGo);
+  EXPECT_EQ(again.own->attempts, 2);
+  EXPECT_EQ(again.own->attempt_id, Id(51));
+  EXPECT_EQ(again.own->reason, 0);
+  EXPECT_EQ(again.own->answer.http_status, 0);
+  EXPECT_EQ(again.own->answer.astra_request_id, "");
+  EXPECT_EQ(again.own->created, At(1));
+  EXPECT_EQ(again.own->updated, At(8));
+  EXPECT_EQ(again.budget.used_max, 1);
+}
+
+TEST_P(BookTest, RecoverTurnsSendingIntoUnknownForEver) {
+  s_.Run({.id = 1, .email = "b@example.com"}, Done);
+  s_.Run({.id = 2, .email = "c@example.com"}, Back);
+  s_.Begin({.id = 3, .email = "d@example.com"});
+  s_.Begin({.id = 4, .email = "e@example.com"});
+  ASSERT_TRUE(s_.NextAttempt(Mine(4), 5, Sent::kYes).ok());
+  EXPECT_EQ(s_.Recover(19, 1), 1u);
+  EXPECT_EQ(s_.Recover(19, 5), 1u);
+  EXPECT_EQ(s_.Recover(19, 5), 0u);
+  EXPECT_EQ(s_.Get(Mine(1)).record->state, State::kSucceeded);
+  EXPECT_EQ(s_.Get(Mine(2)).record->state, State::kReleased);
+  const GetAnswer third = s_.Get(Mine(3));
+  EXPECT_EQ(third.record->state, State::kUnknown);
+  EXPECT_EQ(third.record->reason, 19);
+  EXPECT_EQ(third.record->sent, Sent::kMaybe);
+  EXPECT_EQ(third.record->updated, At(9));
+  EXPECT_EQ(third.budget.used_min, 0);
+  EXPECT_EQ(third.budget.used_max, 1);
+  EXPECT_EQ(s_.Get(Mine(4)).record->sent, Sent::kYes);
+  EXPECT_EQ(s_.Begin({.id = 3, .email = "d@example.com"}).verdict, V::kRecorded);
+  EXPECT_TRUE(absl::IsFailedPrecondition(s_.TryFinish(Succeeded(Mine(3)))));
+}
+
+TEST_P(BookTest, SupersedingMarksBothRowsAndReleaseFreesThem) {
+  s_.Run({.id = 2}, Maybe);
+  s_.Begin({.id = 3, .supersedes = 2});
+  EXPECT_EQ(s_.Get(Mine(2)).record->superseded_by, Id(3));
+  EXPECT_EQ(s_.Get(Mine(3)).record->supersedes, Id(2));
+  EXPECT_EQ(s_.Begin({.id = 2}).verdict, V::kRecorded);  // its own repeats still hear UNKNOWN
+  EXPECT_EQ(s_.Finish(Released(Mine(3))).budget.used_max, 1);
+  EXPECT_EQ(s_.Get(Mine(2)).record->superseded_by, std::nullopt);
+
+  // The released row may come again, but it must say again what it replaces.
+  EXPECT_EQ(s_.Begin({.id = 3}).verdict, V::kEmailUnresolved);
+  EXPECT_EQ(s_.Begin({.id = 3, .supersedes = 2}).verdict, V::kGo);
+  EXPECT_EQ(s_.Get(Mine(2)).record->superseded_by, Id(3));
+  EXPECT_EQ(s_.Recover(19), 1u);
+  EXPECT_EQ(s_.Get(Mine(2)).record->superseded_by, Id(3));  // 3 may have been sent: 2 stays replaced
+  const BeginAnswer next = s_.Begin({.id = 4});
+  EXPECT_EQ(next.verdict, V::kEmailUnresolved);
+  EXPECT_EQ(next.unresolved, Id(3));
+  EXPECT_EQ(next.budget.used_max, 2);  // a superseded row still may have counted
+}
+
+TEST_P(BookTest, AReleasedRowOnlyFreesWhatItReplacesNow) {
+  s_.Run({.id = 2}, Maybe);
+  s_.Run({.id = 3, .supersedes = 2}, Back);
+  s_.Run({.id = 4, .supersedes = 2}, Failed);
+  // 3 once named 2; that 2 is replaced by 4 must survive 3's next life.
+  s_.Run({.id = 3}, Back);
+  EXPECT_EQ(s_.Get(Mine(2)).record->superseded_by, Id(4));
+  EXPECT_EQ(s_.Get(Mine(3)).record->supersedes, std::nullopt);
+}
+
+TEST_P(BookTest, TheSameIdOfTwoCallersIsTwoRows) {
+  const Call one{.caller = "one", .id = 1, .email = "a@example.com"};
+  const Call two{.caller = "two", .id = 1, .email = "b@example.com", .person = "bob"};
+  ASSERT_EQ(s_.Begin(one).verdict, V::kGo);
+  ASSERT_EQ(s_.Begin(two).verdict, V::kGo);
+  s_.Finish(Succeeded(one.key_of(), "first"));
+  s_.Finish(Failed(two.key_of()));
+  EXPECT_EQ(s_.Begin(one).own->answer.user_intent_id, "first");
+  EXPECT_EQ(s_.Begin(two).own->state, State::kFailed);
+  EXPECT_EQ(s_.Get({"three", Id(1)}).record, std::nullopt);
+}
+
+TEST_P(BookTest, ABrokenTransactionLeavesNothing) {
+  s_.Run({.id = 2}, Maybe);
+  Book book(*store_);
+  ASSERT_TRUE(store_->Start().ok());
+  ASSERT_EQ(book.Begin(Call{.id = 3, .supersedes = 2}.request())->verdict, V::kGo);
+  ASSERT_EQ(book.Begin(Call{.id = 4, .email = "b@example.com"}.request())->verdict, V::kGo);
+  store_->Rollback();
+  EXPECT_FALSE(s_.Get(Mine(3)).record);
+  EXPECT_FALSE(s_.Get(Mine(4)).record);
+  EXPECT_EQ(s_.Get(Mine(2)).record->superseded_by, std::nullopt);
+  EXPECT_EQ(s_.Begin({.id = 3, .may_start = false}).budget.used_max, 1);
+  EXPECT_EQ(s_.Begin({.id = 4, .email = "b@example.com"}).verdict, V::kGo);
+  EXPECT_EQ(s_.Begin({.id = 4, .email = "b@example.com"}).verdict, V::kInProgress);
+  EXPECT_EQ(s_.Get(Mine(4)).budget.used_max, 1);
+}
+
+// What a broken transaction made up (numbers of callers and addresses, in SQLite) must not be remembered either.
+TEST_P(BookTest, ABrokenTransactionsNamesAreForgotten) {
+  Book book(*store_);
+  ASSERT_TRUE(store_->Start().ok());
+  ASSERT_EQ(book.Begin(Call{.caller = "three", .email = "c@example.com"}.request())->verdict, V::kGo);
+  store_->Rollback();
+  EXPECT_EQ(s_.Begin({.caller = "four", .email = "d@example.com"}).verdict, V::kGo);
+  EXPECT_FALSE(s_.Get({"three", Id(1)}).record);
+  EXPECT_EQ(s_.Begin({.caller = "three", .email = "c@example.com"}).verdict, V::kGo);
+  EXPECT_EQ(s_.Get({"three", Id(1)}).record->key.caller, "three");
+  EXPECT_EQ(s_.Get({"four", Id(1)}).budget.used_max, 1);
+  EXPECT_EQ(s_.Get({"three", Id(1)}).budget.used_max, 1);
+}
+
+// Key rotation: the same history, begun under the old key and asked about under the new one.
+class RotationTest : public BookTest {
+ protected:
+  static Call Old(Call call) {
+    call.key = kOldKey;
+    return call;
+  }
+  static Call New(Call call) {
+    call.previous = kOldKey;
+    return call;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Book, RotationTest, testing::ValuesIn(StoreKinds()),
+                         [](const auto& each) { return each.param.name; });
+
+TEST_P(RotationTest, OwnRowIsFoundAndMoved) {
+  s_.Run(Old({}), Done);
+  EXPECT_EQ(s_.Begin(New({.ip = "8.8.4.4"})).verdict, V::kReused);
+  EXPECT_EQ(s_.Begin(New({})).verdict, V::kRecorded);
+  // From now on the old key is not needed for this row.
+  EXPECT_EQ(s_.Begin({}).verdict, V::kRecorded);
+  EXPECT_EQ(s_.Begin({.ip = "8.8.4.4"}).verdict, V::kReused);
+  EXPECT_EQ(s_.Begin({.id = 2}).verdict, V::kPersonExists);
+  EXPECT_EQ(s_.Begin({.id = 2}).budget.used_min, 1);
+}
+
+TEST_P(RotationTest, LookingMovesNothing) {
+  s_.Run(Old({}), Done);
+  Call look = New({.may_start = false});
+  EXPECT_EQ(s_.Begin(look).verdict, V::kRecorded);
+  EXPECT_EQ(s_.Begin(look).budget.used_min, 1);
+  EXPECT_EQ(s_.Begin(Old({})).verdict, V::kRecorded);  // still there
+  EXPECT_EQ(s_.Begin(Old({.id = 2})).verdict, V::kPersonExists);
+}
+
+TEST_P(RotationTest, PersonAndBudgetAreFound) {
+  s_.Run(Old({.id = 2}), Done);
+  s_.Run(Old({.caller = "two", .id = 3, .person = "bob"}), Failed);
+  BeginAnswer answer = s_.Begin(New({.may_start = false}));
+  EXPECT_EQ(answer.verdict, V::kPersonExists);
+  EXPECT_EQ(answer.existing_intent_id, "intent-1");
+  EXPECT_EQ(answer.budget.used_min, 1);
+  EXPECT_EQ(answer.budget.used_max, 2);
+  answer = s_.Begin(New({}));
+  EXPECT_EQ(answer.verdict, V::kPersonExists);
+  EXPECT_EQ(answer.budget.used_max, 2);
+  answer = s_.Begin(New({.allow_repeat = true}));
+  EXPECT_EQ(answer.verdict, V::kGo);
+  EXPECT_EQ(answer.budget.used_min, 1);
+  EXPECT_EQ(answer.budget.used_max, 3);
+  // The row of id 2 was not shown to us, but its address was: its budget is whole.
+  EXPECT_EQ(s_.Get(Mine(2)).budget.used_max, 3);
+}
+
+TEST_P(RotationTest, BusyUnresolvedAndSupersedesAreFound) {
+  s_.Begin(Old({.id = 2}));
+  EXPECT_EQ(s_.Begin(New({.may_start = false})).verdict, V::kEmailBusy);
+  EXPECT_EQ(s_.Begin(New({})).verdict, V::kEmailBusy);
+  s_.Finish(Unknown(Mine(2)));
+  s_.Run(Old({.id = 5, .email = "b@example.com"}), Maybe);
+  EXPECT_EQ(s_.Begin(New({})).unresolved, Id(2));
+  EXPECT_EQ(s_.Begin(New({.email = "b@example.com", .supersedes = 5, .may_start = false})).verdict, V::kWouldGo);
+  EXPECT_EQ(s_.Begin(New({.supersedes = 2})).verdict, V::kGo);
+  EXPECT_EQ(s_.Finish(Released(Mine(1))).budget.used_max, 1);
+  EXPECT_EQ(s_.Begin(New({.id = 2})).verdict, V::kRecorded);
+}
+
+TEST_P(RotationTest, AReleasedRowRestartsUnderTheNewKey) {
+  s_.Run(Old({}), Back);
+  EXPECT_EQ(s_.Begin(New({})).verdict, V::kGo);
+  s_.Finish(Succeeded(Mine(1)));
+  EXPECT_EQ(s_.Begin({.id = 2}).verdict, V::kPersonExists);
+}
+
+TEST_P(RotationTest, AddressesKnownUnderBothKeysAreMerged) {
+  s_.Run(Old({.id = 2}), Done);
+  s_.Run({.id = 3, .person = "bob"}, Failed);  // somebody forgot to say the previous key
+  const BeginAnswer answer = s_.Begin(New({.allow_repeat = true}));
+  EXPECT_EQ(answer.verdict, V::kGo);
+  EXPECT_EQ(answer.budget.used_min, 1);
+  EXPECT_EQ(answer.budget.used_max, 3);
+  EXPECT_EQ(s_.Get(Mine(2)).budget.used_max, 3);
+  EXPECT_EQ(s_.Get(Mine(3)).budget.used_max, 3);
+}
+
+TEST_P(RotationTest, ARowUnderAKeyThatWasNotGivenIsNotJudged) {
+  s_.Run(Old({}), Back);
+  Book book(*store_);
+  ASSERT_TRUE(store_->Start().ok());
+  const auto answer = book.Begin(Call{}.request());
+  EXPECT_FALSE(answer.ok());
+  EXPECT_FALSE(IsProtocolError(answer.status()));
+  store_->Rollback();
+}
+
+}  // namespace
+}  // namespace userintent::ledger

@@ -1,0 +1,355 @@
+// ledger::Front over a store that fails: each single call of the store fails once, at every place of a whole story.
+#include "server/ledger/front.h"
+
+#include <map>
+
+#include "server/ledger/memory_store.h"
+#include "tests/unit/ledger/support.h"
+
+namespace userintent::ledger {
+namespace {
+
+using V = BeginVerdict;
+
+// Fails the call with the number `fail_at`, and the `run` - 1 after it.
+class FailingStore : public Store {
+ public:
+  absl::Status Start() override {
+    return Do([&] { return store.Start(); });
+  }
+  absl::Status Commit() override {
+    return Do([&] { return store.Commit(); });
+  }
+  void Rollback() override { store.Rollback(); }
+  absl::StatusOr<std::optional<Row>> Find(const Key& key) override {
+    return Do([&] { return store.Find(key); });
+  }
+  absl::StatusOr<std::vector<Row>> Open(const Digest& email) override {
+    return Do([&] { return store.Open(email); });
+  }
+  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& person, const std::string& caller) override {
+    return Do([&] { return store.Succeeded(person, caller); });
+  }
+  absl::StatusOr<Counters> Count(const Digest& email) override {
+    return Do([&] { return store.Count(email); });
+  }
+  absl::StatusOr<std::vector<Row>> Sending(size_t limit) override {
+    return Do([&] { return store.Sending(limit); });
+  }
+  absl::Status Put(const Row& row) override {
+    return Do([&] { return store.Put(row); });
+  }
+  absl::Status AddCount(const Digest& email, Counters delta) override {
+    return Do([&] { return store.AddCount(email, delta); });
+  }
+  absl::Status MoveEmail(const Digest& from, const Digest& to) override {
+    return Do([&] { return store.MoveEmail(from, to); });
+  }
+  absl::Status MovePerson(const Digest& from, const Digest& to) override {
+    return Do([&] { return store.MovePerson(from, to); });
+  }
+  absl::Status Touch() override {
+    return Do([&] { return store.Touch(); });
+  }
+
+  MemoryStore store;
+  int calls = 0;
+  int fail_at = -1;
+  int run = 1;
+
+ private:
+  template <typename F>
+  auto Do(F f) -> decltype(f()) {
+    const int call = calls++;
+    if (fail_at >= 0 && call >= fail_at && call < fail_at + run) return absl::UnavailableError("the store failed");
+    return f();
+  }
+};
+
+class FrontTest : public testing::Test {
+ protected:
+  // Each helper counts the answers it waits for, so that a lost or a second answer is seen.
+  std::shared_ptr<std::optional<BeginAnswer>> Begin(const Call& call) {
+    ops_.push_back(BeginOp{++token_, call.request(), &pump_, Once<BeginAnswer>()});
+    return std::static_pointer_cast<std::optional<BeginAnswer>>(last_);
+  }
+  std::shared_ptr<std::optional<FinishAnswer>> Finish(const FinishRequest& request) {
+    ops_.push_back(FinishOp{request, &pump_, Once<FinishAnswer>()});
+    return std::static_pointer_cast<std::optional<FinishAnswer>>(last_);
+  }
+  std::shared_ptr<std::optional<GetAnswer>> Get(const Key& key) {
+    ops_.push_back(GetOp{key, &pump_, Once<GetAnswer>()});
+    return std::static_pointer_cast<std::optional<GetAnswer>>(last_);
+  }
+  std::shared_ptr<std::optional<bool>> Next(const Key& key) {
+    ops_.push_back(NextAttemptOp{key, Id(77), Sent::kYes, At(4), &pump_, Once<bool>()});
+    return std::static_pointer_cast<std::optional<bool>>(last_);
+  }
+  void Run() {
+    std::vector<Op> batch = std::move(ops_);
+    ops_.clear();
+    front_.Run(std::move(batch));
+    pump_.Drain();
+  }
+  // Every counter is the sum over its rows.
+  void CheckCounters() {
+    std::map<Digest, Counters> sums;
+    for (const Row& row : store_.store.AllRows()) {
+      Counters& sum = sums[row.email];
+      if (row.record.answer.confirmed) {
+        ++sum.confirmed;
+      } else if (row.record.state != State::kReleased) {
+        ++sum.possible;
+      }
+    }
+    for (const auto& [email, counters] : store_.store.AllCounters()) EXPECT_EQ(counters, sums[email]);
+  }
+
+  FailingStore store_;
+  Book book_{store_};
+  Pump pump_;
+  Front front_{store_, book_, 19};
+  const Key key_{"one", Id(1)};
+
+ private:
+  template <typename Answer>
+  absl::AnyInvocable<void(Answer)> Once() {
+    auto slot = std::make_shared<std::optional<Answer>>();
+    last_ = slot;
+    return [slot](Answer answer) {
+      EXPECT_FALSE(slot->has_value()) << "answered twice";
+      *slot = std::move(answer);
+    };
+  }
+
+  std::vector<Op> ops_;
+  std::shared_ptr<void> last_;
+  Ledger::Token token_ = 0;
+};
+
+TEST_F(FrontTest, OneBatchIsOneTransactionInOrder) {
+  auto go = Begin({});
+  auto joined = Begin({});
+  auto end = Finish(Succeeded(key_));
+  auto replay = Begin({});
+  auto got = Get(key_);
+  Run();
+  EXPECT_EQ((*go)->verdict, V::kGo);
+  EXPECT_TRUE((*joined)->joined);
+  EXPECT_TRUE((*end)->committed);
+  EXPECT_EQ((*replay)->verdict, V::kRecorded);
+  EXPECT_FALSE((*replay)->joined);
+  EXPECT_EQ((*got)->record->state, State::kSucceeded);
+}
+
+TEST_F(FrontTest, ABrokenProtocolHarmsNobodyElse) {
+  auto bad = Finish(Succeeded({"one", Id(9)}));
+  auto next = Next({"one", Id(9)});
+  auto go = Begin({});
+  Run();
+  EXPECT_FALSE((*bad)->committed);
+  EXPECT_FALSE(**next);
+  EXPECT_EQ((*go)->verdict, V::kGo);
+  EXPECT_TRUE(front_.healthy());
+}
+
+TEST_F(FrontTest, WhenACommitFailsNothingWasPromised) {
+  auto running = Begin({.id = 2, .email = "b@example.com"});
+  auto done = Begin({.id = 3, .email = "c@example.com"});
+  Run();
+  Finish(Succeeded({"one", Id(3)}));
+  Run();
+  auto join = Begin({.id = 2, .email = "b@example.com"});
+  Run();
+  EXPECT_FALSE(join->has_value());
+
+  {
+    store_.fail_at = store_.calls;  // the next transaction cannot start; reading goes on
+    auto fresh = Begin({});
+    auto end = Finish(Succeeded({"one", Id(2)}));
+    auto late = Begin({.id = 2, .email = "b@example.com"});
+    auto busy = Begin({.id = 4, .email = "b@example.com"});
+    auto replay = Begin({.id = 3, .email = "c@example.com"});
+    auto reused = Begin({.id = 3, .email = "c@example.com", .ip = "8.8.4.4"});
+    auto look = Begin({.may_start = false});
+    auto next = Next({"one", Id(2)});
+    auto got = Get({"one", Id(2)});
+    Run();
+    EXPECT_FALSE(front_.healthy());
+    EXPECT_EQ((*fresh)->verdict, V::kUnavailable);
+    EXPECT_EQ((*look)->verdict, V::kUnavailable);
+    EXPECT_FALSE((*end)->committed);
+    EXPECT_EQ((*end)->record.state, State::kUnknown);
+    EXPECT_EQ((*end)->record.reason, 19);
+    EXPECT_EQ((*end)->record.sent, Sent::kYes);
+    EXPECT_EQ((*end)->record.key, (Key{"one", Id(2)}));
+    ASSERT_TRUE(join->has_value());
+    for (const auto& answer : {*join, *late}) {
+      EXPECT_EQ(answer->verdict, V::kRecorded);
+      EXPECT_EQ(answer->own->state, State::kUnknown);
+      EXPECT_EQ(answer->own->reason, 19);
+      EXPECT_EQ(answer->own->answer.user_intent_id, "");  // an outcome that may still be lost is not told
+      EXPECT_EQ(answer->budget.used_max, 1);
+    }
+    EXPECT_TRUE((*join)->joined);
+    EXPECT_FALSE((*late)->joined);
+    EXPECT_EQ((*busy)->verdict, V::kEmailBusy);
+    EXPECT_EQ((*replay)->verdict, V::kRecorded);
+    EXPECT_EQ((*replay)->own->state, State::kSucceeded);
+    EXPECT_EQ((*reused)->verdict, V::kReused);
+    EXPECT_FALSE(**next);
+    EXPECT_EQ((*got)->record->state, State::kUnknown);
+    EXPECT_EQ(front_.waiting_outcomes(), 1u);
+  }
+  // The first outcome told is the one that is kept.
+  auto second = Finish(Failed({"one", Id(2)}));
+  Run();
+  EXPECT_FALSE((*second)->committed);
+  EXPECT_EQ(front_.waiting_outcomes(), 1u);
+
+  // Only the retry brings it back; it fails once more first.
+  store_.fail_at = store_.calls;
+  EXPECT_FALSE(front_.Retry());
+  EXPECT_FALSE(front_.healthy());
+  EXPECT_TRUE(front_.Retry());
+  EXPECT_TRUE(front_.healthy());
+  EXPECT_EQ(front_.waiting_outcomes(), 0u);
+  auto replay = Begin({.id = 2, .email = "b@example.com"});
+  auto fresh = Begin({});
+  Run();
+  EXPECT_EQ((*replay)->own->state, State::kSucceeded);
+  EXPECT_EQ((*replay)->own->answer.user_intent_id, "intent-1");
+  EXPECT_EQ((*fresh)->verdict, V::kGo);
+  CheckCounters();
+}
+
+TEST_F(FrontTest, WhenNothingCanBeReadEverythingIsStillAnswered) {
+  Begin({});
+  Run();
+  store_.fail_at = store_.calls;
+  store_.run = 1'000'000;
+  auto begin = Begin({.id = 2, .email = "b@example.com"});
+  auto end = Finish(Succeeded(key_));
+  auto got = Get(key_);
+  auto next = Next(key_);
+  Run();
+  EXPECT_EQ((*begin)->verdict, V::kUnavailable);
+  EXPECT_FALSE((*end)->committed);
+  EXPECT_EQ((*end)->record.key, key_);
+  EXPECT_EQ((*end)->record.state, State::kUnknown);
+  EXPECT_FALSE((*got)->available);
+  EXPECT_FALSE(**next);
+  store_.fail_at = -1;
+  EXPECT_TRUE(front_.Retry());
+  auto after = Get(key_);
+  Run();
+  EXPECT_EQ((*after)->record->state, State::kSucceeded);
+}
+
+TEST_F(FrontTest, WithoutAdmissionOnlyStartingStops) {
+  auto first = Begin({});
+  Run();
+  front_.set_admit(false);
+  auto refused = Begin({.id = 2, .email = "b@example.com"});
+  auto look = Begin({.id = 2, .email = "b@example.com", .may_start = false});
+  auto join = Begin({});
+  auto busy = Begin({.id = 2});
+  Run();
+  EXPECT_EQ((*refused)->verdict, V::kUnavailable);
+  EXPECT_EQ((*look)->verdict, V::kUnavailable);
+  EXPECT_EQ((*busy)->verdict, V::kEmailBusy);
+  EXPECT_FALSE(join->has_value());
+  auto end = Finish(Succeeded(key_));
+  Run();
+  EXPECT_TRUE((*end)->committed);
+  EXPECT_TRUE((*join)->joined);
+  front_.set_admit(true);
+  auto again = Begin({.id = 2, .email = "b@example.com"});
+  Run();
+  EXPECT_EQ((*again)->verdict, V::kGo);
+}
+
+// One story, with the n-th call of the store failing (and the two after it), for every n.
+class EveryFailureTest : public testing::TestWithParam<int> {};
+
+TEST_P(EveryFailureTest, LosesNothingAndAnswersAll) {
+  int calls = 1;
+  for (int fail_at = 0; fail_at < calls; ++fail_at) {
+    SCOPED_TRACE(fail_at);
+    FailingStore store;
+    store.fail_at = fail_at;
+    store.run = GetParam();
+    Book book(store);
+    Pump pump;
+    Front front(store, book, 19);
+    Ledger::Token token = 0;
+    int asked = 0;
+    int answered = 0;
+    std::map<int, int> posts;  // per id, that were not proved unsent
+
+    const auto run = [&](Op op) {
+      std::vector<Op> batch;
+      batch.push_back(std::move(op));
+      front.Run(std::move(batch));
+      pump.Drain();
+      if (!front.healthy()) front.Retry();
+    };
+    // Asks again until the ledger works, as callers do; sends when told to go, and then tells `end`.
+    const auto call = [&](const Call& what, const FinishRequest& end) {
+      for (int tries = 0; tries < 5; ++tries) {
+        V verdict = V::kUnavailable;
+        ++asked;
+        run(BeginOp{++token, what.request(), &pump, [&](BeginAnswer answer) {
+                      ++answered;
+                      verdict = answer.verdict;
+                    }});
+        if (verdict == V::kUnavailable) continue;
+        if (verdict != V::kGo) return;
+        ++posts[what.id];
+        ++asked;
+        run(NextAttemptOp{what.key_of(), Id(5), Sent::kYes, At(2), &pump, [&](bool) { ++answered; }});
+        ++asked;
+        run(FinishOp{end, &pump, [&](FinishAnswer) { ++answered; }});
+        if (end.state == State::kReleased) --posts[what.id];
+        return;
+      }
+      ADD_FAILURE() << "the ledger did not come back";
+    };
+    Call old{.id = 1, .email = "b@example.com", .key = kOldKey};
+    call(old, Succeeded(old.key_of()));
+    Call now{.id = 1, .email = "b@example.com", .previous = kOldKey};
+    call(now, Succeeded(now.key_of(), "another"));
+    const Call first{.id = 2, .previous = kOldKey};
+    call(first, Unknown(first.key_of()));
+    const Call second{.id = 3, .supersedes = 2, .previous = kOldKey};
+    call(second, Released(second.key_of()));
+    for (int tries = 0; tries < 10 && !front.healthy(); ++tries) front.Retry();  // while that waits, 3 is unknown
+    call(second, Succeeded(second.key_of(), "second"));
+    for (int tries = 0; tries < 10 && !front.healthy(); ++tries) front.Retry();
+
+    EXPECT_TRUE(front.healthy());
+    EXPECT_EQ(front.waiting_outcomes(), 0u);
+    EXPECT_EQ(asked, answered);
+    for (const auto& [id, count] : posts) EXPECT_LE(count, 1) << id;
+    std::map<Digest, Counters> sums;
+    for (const Row& row : store.store.AllRows()) {
+      Counters& sum = sums[row.email];
+      if (row.record.answer.confirmed) {
+        ++sum.confirmed;
+      } else if (row.record.state != State::kReleased) {
+        ++sum.possible;
+      }
+      const int id = row.record.key.request_id[15];
+      const std::map<int, State> want = {{1, State::kSucceeded}, {2, State::kUnknown}, {3, State::kSucceeded}};
+      EXPECT_EQ(row.record.state, want.at(id)) << id;
+    }
+    EXPECT_EQ(store.store.AllRows().size(), 3u);
+    for (const auto& [email, counters] : store.store.AllCounters()) EXPECT_EQ(counters, sums[email]);
+    calls = store.calls;
+  }
+  EXPECT_GT(calls, 60);
+}
+INSTANTIATE_TEST_SUITE_P(Front, EveryFailureTest, testing::Values(1, 2, 3, 7));
+
+}  // namespace
+}  // namespace userintent::ledger

@@ -1,0 +1,82 @@
+#include "server/ledger/memory_ledger.h"
+#include "server/ledger/memory_store.h"
+#include "server/ledger/sqlite_ledger.h"
+#include "server/ledger/sqlite_store.h"
+#include "tests/unit/ledger/support.h"
+
+namespace userintent::ledger {
+namespace {
+
+// The SQLite ones keep their directory as long as they live.
+class TemporarySqliteStore : public Store {
+ public:
+  TemporarySqliteStore() {
+    SqliteStoreOptions options;
+    options.path = directory_.File("ledger.db");
+    options.key_id = kKey;
+    store_ = std::move(SqliteStore::Open(options)).value();
+  }
+  absl::Status Start() override { return store_->Start(); }
+  absl::Status Commit() override { return store_->Commit(); }
+  void Rollback() override { store_->Rollback(); }
+  absl::StatusOr<std::optional<Row>> Find(const Key& key) override { return store_->Find(key); }
+  absl::StatusOr<std::vector<Row>> Open(const Digest& email) override { return store_->Open(email); }
+  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& person, const std::string& caller) override {
+    return store_->Succeeded(person, caller);
+  }
+  absl::StatusOr<Counters> Count(const Digest& email) override { return store_->Count(email); }
+  absl::StatusOr<std::vector<Row>> Sending(size_t limit) override { return store_->Sending(limit); }
+  absl::Status Put(const Row& row) override { return store_->Put(row); }
+  absl::Status AddCount(const Digest& email, Counters delta) override { return store_->AddCount(email, delta); }
+  absl::Status MoveEmail(const Digest& from, const Digest& to) override { return store_->MoveEmail(from, to); }
+  absl::Status MovePerson(const Digest& from, const Digest& to) override { return store_->MovePerson(from, to); }
+  absl::Status Touch() override { return store_->Touch(); }
+
+ private:
+  TemporaryDirectory directory_;
+  std::unique_ptr<SqliteStore> store_;
+};
+
+class TemporarySqliteLedger : public Ledger {
+ public:
+  TemporarySqliteLedger() {
+    SqliteLedgerOptions options;
+    options.store.path = directory_.File("ledger.db");
+    options.store.key_id = kKey;
+    options.unknown_reason = 19;
+    ledger_ = std::move(SqliteLedger::Open(std::move(options))).value();
+  }
+  Token Begin(BeginRequest request, Executor& executor, BeginDone done) override {
+    return ledger_->Begin(std::move(request), executor, std::move(done));
+  }
+  void Forget(Token token) override { ledger_->Forget(token); }
+  void NextAttempt(Key key, Uuid attempt_id, Sent sent_so_far, absl::Time now, Executor& executor,
+                   AttemptDone done) override {
+    ledger_->NextAttempt(std::move(key), attempt_id, sent_so_far, now, executor, std::move(done));
+  }
+  void Finish(FinishRequest request, Executor& executor, FinishDone done) override {
+    ledger_->Finish(std::move(request), executor, std::move(done));
+  }
+  void Get(Key key, Executor& executor, GetDone done) override {
+    ledger_->Get(std::move(key), executor, std::move(done));
+  }
+  bool Writable() const override { return ledger_->Writable(); }
+
+ private:
+  TemporaryDirectory directory_;
+  std::unique_ptr<SqliteLedger> ledger_;
+};
+
+}  // namespace
+
+std::vector<StoreKind> StoreKinds() {
+  return {{"memory", [] { return std::make_unique<MemoryStore>(); }},
+          {"sqlite", [] { return std::make_unique<TemporarySqliteStore>(); }}};
+}
+
+std::vector<LedgerKind> LedgerKinds() {
+  return {{"memory", [] { return std::make_unique<MemoryLedger>(); }},
+          {"sqlite", [] { return std::make_unique<TemporarySqliteLedger>(); }}};
+}
+
+}  // namespace userintent::ledger

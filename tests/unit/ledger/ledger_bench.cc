@@ -1,0 +1,138 @@
+// Measures the SQLite ledger. Not a test.
+//   ledger_bench calls DIRECTORY CONCURRENT CALLS    pairs of Begin and Finish, calls and syncs a second
+//   ledger_bench start DIRECTORY ROWS                makes ROWS rows where there is no ledger; opens it
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+#include "server/ledger/sqlite_ledger.h"
+#include "tests/unit/ledger/fault_vfs.h"
+#include "tests/unit/ledger/support.h"
+
+namespace userintent::ledger {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double Seconds(Clock::time_point from) { return std::chrono::duration<double>(Clock::now() - from).count(); }
+
+double CpuSeconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+SqliteLedgerOptions Options(const std::string& directory, bool fast) {
+  SqliteLedgerOptions options;
+  options.store.path = directory + "/ledger.db";
+  options.store.key_id = kKey;
+  options.store.vfs = FaultVfs::Get().name();
+  options.store.synchronous_normal = fast;
+  options.unknown_reason = 19;
+  options.warn = [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); };
+  return options;
+}
+
+// Keeps `concurrent` pairs under way until `calls` are done. Ids and digests are random, as in life.
+struct Driver {
+  Ledger& ledger;
+  int left;
+  int concurrent;
+  std::vector<double> took;
+  int done = 0;
+  Pump pump;
+
+  void Next() {
+    if (left == 0) return;
+    --left;
+    BeginRequest request;
+    request.key = {"spiffe://example.test/ns/bench/sa/caller", RandomUuid()};
+    request.current.key_id = kKey;
+    for (Digest* digest : {&request.current.content, &request.current.person, &request.current.email}) {
+      for (size_t at = 0; at < 32; at += 16) {
+        const Uuid bytes = RandomUuid();
+        std::memcpy(digest->data() + at, bytes.data(), bytes.size());
+      }
+    }
+    request.attempt_id = RandomUuid();
+    request.now = absl::Now();
+    const Clock::time_point from = Clock::now();
+    const Key key = request.key;
+    ledger.Begin(std::move(request), pump, [this, key, from](BeginAnswer answer) {
+      if (answer.verdict != BeginVerdict::kGo) std::abort();
+      FinishRequest end = Succeeded(key, UuidText(key.request_id));
+      end.answer.astra_request_id = "0123456789abcdef0123456789abcdef";
+      ledger.Finish(std::move(end), pump, [this, from](FinishAnswer finished) {
+        if (!finished.committed) std::abort();
+        took.push_back(Seconds(from));
+        ++done;
+        Next();
+      });
+    });
+  }
+  void Run(int calls) {
+    left = calls;
+    for (int i = 0; i < concurrent; ++i) Next();
+    pump.Until([this, calls] { return done == calls; });
+  }
+};
+
+int Calls(const std::string& directory, int concurrent, int calls) {
+  auto ledger = SqliteLedger::Open(Options(directory, false)).value();
+  Driver driver{*ledger, 0, concurrent, {}, 0, {}};
+  FaultVfs& vfs = FaultVfs::Get();
+  const int64_t syncs = vfs.syncs;
+  const double cpu = CpuSeconds();
+  const auto from = Clock::now();
+  driver.Run(calls);
+  const double seconds = Seconds(from);
+  std::sort(driver.took.begin(), driver.took.end());
+  const auto at = [&](double share) {
+    return driver.took[static_cast<size_t>(share * static_cast<double>(driver.took.size() - 1))] * 1e3;
+  };
+  std::printf("%d at once: %.0f calls/s, %.4f syncs/call, p50 %.1f ms, p99 %.1f ms, %.1f us CPU/call\n", concurrent,
+              calls / seconds, static_cast<double>(vfs.syncs - syncs) / calls, at(0.5), at(0.99),
+              (CpuSeconds() - cpu) / calls * 1e6);
+  return 0;
+}
+
+int Start(const std::string& directory, int rows) {
+  if (!std::filesystem::exists(directory + "/ledger.db")) {
+    auto ledger = SqliteLedger::Open(Options(directory, true)).value();
+    Driver driver{*ledger, 0, 1024, {}, 0, {}};
+    const auto from = Clock::now();
+    driver.Run(rows);
+    std::printf("%d rows made in %.1f s\n", rows, Seconds(from));
+  }
+  const auto size = std::filesystem::file_size(directory + "/ledger.db");
+  std::printf("%.0f bytes a row\n", static_cast<double>(size) / rows);
+  for (int i = 0; i < 3; ++i) {
+    const auto from = Clock::now();
+    const double cpu = CpuSeconds();
+    const auto ledger = SqliteLedger::Open(Options(directory, false));
+    std::printf("ready after %.3f s, %.3f s of CPU (%s)\n", Seconds(from), CpuSeconds() - cpu,
+                ledger.ok() ? "ok" : "refused");
+  }
+  return 0;
+}
+
+int Main(int argc, char** argv) {
+  const std::string what = argc > 1 ? argv[1] : "";
+  if (what == "calls" && argc == 5) return Calls(argv[2], std::atoi(argv[3]), std::atoi(argv[4]));
+  if (what == "start" && argc == 4) return Start(argv[2], std::atoi(argv[3]));
+  std::fprintf(stderr, "usage: ledger_bench calls DIRECTORY CONCURRENT CALLS | start DIRECTORY ROWS\n");
+  return 1;
+}
+
+}  // namespace
+}  // namespace userintent::ledger
+
+int main(int argc, char** argv) { return userintent::ledger::Main(argc, argv); }

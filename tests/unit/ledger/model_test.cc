@@ -1,0 +1,681 @@
+// An exhaustive check of ledger::Book: every history of a few requests of two callers, through every order of Begin,
+// arrival at Astra, answer, crash and key rotation, up to two POSTs an id. Beside the book runs a model that knows the
+// truth (what Astra got and made), and a specification of the decisions that was written from the contract, not from
+// book.cc. After each step the invariants must hold. The checker itself is checked: each seeded mistake must be caught.
+#include <array>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "server/ledger/book.h"
+#include "server/ledger/memory_store.h"
+#include "tests/unit/ledger/support.h"
+
+namespace userintent::ledger {
+namespace {
+
+using V = BeginVerdict;
+
+enum class Mistake {
+  kNone,
+  // in the book's rules
+  kSendsAgainFromFailed,
+  kSendsAgainFromUnknown,
+  kSendsAgainFromSending,  // a lease that expires
+  kIgnoresContent,
+  kIgnoresBusy,
+  kIgnoresUnresolved,
+  kSupersedesOtherEmail,
+  kSupersedesTwice,
+  kSupersededStillBlocks,
+  kReleaseKeepsMark,
+  kFailureFreesSuperseded,
+  kEndsTwice,
+  kCrashReleases,
+  kCrashFails,
+  kRejectedNotCounted,
+  kUnknownNotCounted,
+  kConfirmedUnknownNotSure,
+  kRunningNotCounted,
+  kReleasedCounted,
+  kPersonOnlyOfThisCaller,
+  // in the store
+  kPurgesEndedRows,
+  kOpenRowsOnlyOfTheOldest,
+  kRotationForgetsBudget,
+  kRotationForgetsOpenRows,
+  kRotationForgetsPersons,
+  // in the transport
+  kReleasesBlindly,
+  kPostsTwice,
+};
+
+constexpr Mistake kLastMistake = Mistake::kPostsTwice;
+
+class MistakenBook : public Book {
+ public:
+  MistakenBook(Store& store, Mistake mistake) : Book(store), mistake_(mistake) {}
+
+ protected:
+  bool MaySendFrom(State state) const override {
+    return Book::MaySendFrom(state) || (state == State::kFailed && mistake_ == Mistake::kSendsAgainFromFailed) ||
+           (state == State::kUnknown && mistake_ == Mistake::kSendsAgainFromUnknown) ||
+           (state == State::kSending && mistake_ == Mistake::kSendsAgainFromSending);
+  }
+  absl::StatusOr<bool> SameContent(const Row& own, const BeginRequest& request) const override {
+    if (mistake_ == Mistake::kIgnoresContent) return true;
+    return Book::SameContent(own, request);
+  }
+  bool IsBusy(const Row& other) const override { return mistake_ != Mistake::kIgnoresBusy && Book::IsBusy(other); }
+  bool IsUnresolved(const Row& other, const Key& asking) const override {
+    if (mistake_ == Mistake::kIgnoresUnresolved) return false;
+    if (mistake_ == Mistake::kSupersededStillBlocks) return other.record.state == State::kUnknown;
+    return Book::IsUnresolved(other, asking);
+  }
+  bool MaySupersede(const Row& named, const BeginRequest& request) const override {
+    if (mistake_ == Mistake::kSupersedesOtherEmail) return Book::IsUnresolved(named, request.key);
+    if (mistake_ == Mistake::kSupersedesTwice && named.record.state == State::kUnknown) {
+      Row fresh = named;
+      fresh.record.superseded_by.reset();
+      return Book::MaySupersede(fresh, request);
+    }
+    return Book::MaySupersede(named, request);
+  }
+  bool CreatedBefore(const Row& found, const BeginRequest& request) const override {
+    if (mistake_ == Mistake::kPersonOnlyOfThisCaller && found.record.key.caller != request.key.caller) return false;
+    return Book::CreatedBefore(found, request);
+  }
+  bool FreesSuperseded(State ended) const override {
+    if (mistake_ == Mistake::kReleaseKeepsMark) return false;
+    if (mistake_ == Mistake::kFailureFreesSuperseded && ended == State::kFailed) return true;
+    return Book::FreesSuperseded(ended);
+  }
+  bool MayFinish(State state) const override { return mistake_ == Mistake::kEndsTwice || Book::MayFinish(state); }
+  State StateAfterCrash() const override {
+    if (mistake_ == Mistake::kCrashReleases) return State::kReleased;
+    if (mistake_ == Mistake::kCrashFails) return State::kFailed;
+    return Book::StateAfterCrash();
+  }
+  Counters CountOf(const Record& record) const override {
+    if (mistake_ == Mistake::kRejectedNotCounted && record.state == State::kFailed) return {};
+    if (mistake_ == Mistake::kUnknownNotCounted && record.state == State::kUnknown) return {};
+    if (mistake_ == Mistake::kConfirmedUnknownNotSure && record.state == State::kUnknown) return {0, 1};
+    if (mistake_ == Mistake::kRunningNotCounted && record.state == State::kSending) return {};
+    if (mistake_ == Mistake::kReleasedCounted && record.state == State::kReleased) return {0, 1};
+    return Book::CountOf(record);
+  }
+
+ private:
+  const Mistake mistake_;
+};
+
+class MistakenStore : public MemoryStore {
+ public:
+  explicit MistakenStore(Mistake mistake) : mistake_(mistake) {}
+
+  absl::StatusOr<std::optional<Row>> Find(const Key& key) override {
+    auto found = MemoryStore::Find(key);
+    if (mistake_ == Mistake::kPurgesEndedRows && *found &&
+        ((*found)->record.state == State::kFailed || (*found)->record.state == State::kSucceeded)) {
+      return std::nullopt;
+    }
+    return found;
+  }
+  absl::StatusOr<std::vector<Row>> Open(const Digest& email) override {
+    auto rows = MemoryStore::Open(email);
+    if (mistake_ == Mistake::kOpenRowsOnlyOfTheOldest && rows->size() > 1) rows->resize(1);
+    return rows;
+  }
+  absl::Status MoveEmail(const Digest& from, const Digest& to) override {
+    if (mistake_ == Mistake::kRotationForgetsOpenRows) {
+      const Counters moved = *Count(from);
+      if (absl::Status s = AddCount(from, {-moved.confirmed, -moved.possible}); !s.ok()) return s;
+      return AddCount(to, moved);
+    }
+    const Counters moved = *Count(from);
+    if (absl::Status s = MemoryStore::MoveEmail(from, to); !s.ok()) return s;
+    if (mistake_ == Mistake::kRotationForgetsBudget) return AddCount(to, {-moved.confirmed, -moved.possible});
+    return absl::OkStatus();
+  }
+  absl::Status MovePerson(const Digest& from, const Digest& to) override {
+    if (mistake_ != Mistake::kRotationForgetsPersons) return MemoryStore::MovePerson(from, to);
+    return MemoryStore::MovePerson(from, Digest{});
+  }
+
+ private:
+  Mistake mistake_;
+};
+
+// The world that is explored. A slot is one (caller, request_id); the first of them share the id across callers.
+struct Content {
+  std::string email, person, ip;
+};
+struct World {
+  std::string name;
+  std::vector<std::pair<std::string, int>> slots;
+  std::vector<Content> contents;
+  int limit = 3;
+  bool rotation = false;
+  std::vector<int> most_attempts;  // POSTs of each slot
+};
+
+constexpr int kMaxSlots = 4;
+
+// What is true of one slot, whatever the book says.
+struct Truth {
+  int8_t content = -1;   // bound at the first go
+  int8_t posts = 0;      // begun and not proved unsent or refused
+  int8_t created = 0;    // intents that Astra made
+  bool live = false;     // a call owns the row
+  bool arrived = false;  // the running POST has reached Astra and created an intent
+};
+
+struct Step {
+  std::shared_ptr<const Step> before;
+  std::string what;
+};
+
+struct Node {
+  MistakenStore store{Mistake::kNone};
+  std::array<Truth, kMaxSlots> truth;
+  std::array<int8_t, kMaxSlots> used{};  // per e-mail (index of the first content with it): attempts at Astra
+  bool rotated = false;
+  std::shared_ptr<const Step> path;
+};
+
+class Checker {
+ public:
+  // Without `specification` only the invariants judge, which shows that they can.
+  Checker(World world, Mistake mistake, bool specification = true)
+      : world_(std::move(world)), mistake_(mistake), specification_(specification) {
+    for (size_t c = 0; c < world_.contents.size(); ++c) {
+      size_t first = c;
+      while (first > 0 && world_.contents[first - 1].email == world_.contents[c].email) --first;
+      for (size_t d = 0; d < c; ++d) {
+        if (world_.contents[d].email == world_.contents[c].email) {
+          first = d;
+          break;
+        }
+      }
+      email_of_.push_back(first);
+    }
+  }
+
+  // Explores everything; returns what was violated first, or nothing.
+  std::optional<std::string> Run(size_t most_states) {
+    Node start;
+    start.store = MistakenStore(mistake_);
+    Push(std::move(start));
+    while (!stack_.empty() && !violation_ && seen_.size() < most_states) {
+      const Node node = std::move(stack_.back());
+      stack_.pop_back();
+      Expand(node);
+    }
+    if (violation_) return violation_;
+    if (!stack_.empty()) return "not exhausted";
+    return std::nullopt;
+  }
+  size_t states() const { return seen_.size(); }
+  size_t steps() const { return steps_; }
+
+ private:
+  size_t Slots() const { return world_.slots.size(); }
+  Key KeyOf(size_t slot) const { return {world_.slots[slot].first, Id(world_.slots[slot].second)}; }
+  bool SameCaller(size_t a, size_t b) const { return world_.slots[a].first == world_.slots[b].first; }
+
+  struct Asked {
+    size_t slot;
+    size_t content;
+    bool allow_repeat;
+    int supersedes;  // request number, 0 for none
+  };
+
+  BeginRequest RequestOf(const Asked& asked, bool rotated) const {
+    const Content& content = world_.contents[asked.content];
+    Call call{.caller = world_.slots[asked.slot].first,
+              .id = world_.slots[asked.slot].second,
+              .email = content.email,
+              .person = content.person,
+              .ip = content.ip,
+              .allow_repeat = asked.allow_repeat,
+              .limit = world_.limit};
+    if (asked.supersedes != 0) call.supersedes = asked.supersedes;
+    if (world_.rotation) {
+      call.key = rotated ? kKey : kOldKey;
+      if (rotated) call.previous = kOldKey;
+    }
+    return call.request();
+  }
+  // Hashing is most of the work, so each request is made once.
+  const BeginRequest& Cached(const Asked& asked, bool rotated) {
+    const size_t at =
+        (((asked.slot * 8 + asked.content) * 2 + asked.allow_repeat) * 8 + static_cast<size_t>(asked.supersedes)) * 2 +
+        rotated;
+    if (cache_.size() <= at) cache_.resize(at + 1);
+    if (!cache_[at]) cache_[at] = RequestOf(asked, rotated);
+    return *cache_[at];
+  }
+
+  void Violate(const Node& node, const std::string& what) {
+    if (violation_) return;
+    std::string text = what;
+    std::vector<std::string> steps;
+    for (auto step = node.path; step != nullptr; step = step->before) steps.push_back(step->what);
+    for (auto it = steps.rbegin(); it != steps.rend(); ++it) text += "\n  " + *it;
+    violation_ = std::move(text);
+  }
+
+  // What the contract says about this call, from the truth and the rows alone. Budgets come from the rows here.
+  V Expected(const Node& node, const std::vector<std::optional<Row>>& rows, const Asked& asked) const {
+    const Truth& own = node.truth[asked.slot];
+    if (own.content >= 0) {
+      if (static_cast<size_t>(own.content) != asked.content) return V::kReused;
+      if (own.live) return V::kInProgress;
+      if (rows[asked.slot]->record.state != State::kReleased) return V::kRecorded;
+    }
+    const size_t email = email_of_[asked.content];
+    const auto at_email = [&](size_t s) {
+      return node.truth[s].content >= 0 && email_of_[static_cast<size_t>(node.truth[s].content)] == email;
+    };
+    const auto state = [&](size_t s) { return rows[s]->record.state; };
+    std::optional<size_t> named;
+    for (size_t s = 0; s < Slots(); ++s) {
+      if (world_.slots[s].second == asked.supersedes && SameCaller(s, asked.slot) && at_email(s)) named = s;
+    }
+    if (named && state(*named) == State::kSucceeded) return V::kPersonExists;
+    for (size_t s = 0; s < Slots() && !asked.allow_repeat; ++s) {
+      if (s != asked.slot && at_email(s) && state(s) == State::kSucceeded &&
+          world_.contents[static_cast<size_t>(node.truth[s].content)].person == world_.contents[asked.content].person) {
+        return V::kPersonExists;
+      }
+    }
+    int sure = 0;
+    for (size_t s = 0; s < Slots(); ++s) sure += at_email(s) && rows[s]->record.answer.confirmed;
+    if (sure >= world_.limit) return V::kExhausted;
+    for (size_t s = 0; s < Slots(); ++s) {
+      if (s != asked.slot && at_email(s) && node.truth[s].live) return V::kEmailBusy;
+    }
+    const auto open = [&](size_t s) {
+      return s != asked.slot && at_email(s) && state(s) == State::kUnknown && !rows[s]->record.superseded_by;
+    };
+    if (asked.supersedes != 0 && !(named && open(*named))) return V::kSupersedesInvalid;
+    for (size_t s = 0; s < Slots(); ++s) {
+      if (open(s) && (!named || *named != s)) return V::kEmailUnresolved;
+    }
+    return V::kWouldGo;
+  }
+
+  std::vector<std::optional<Row>> RowsOf(const Node& node) const {
+    std::vector<std::optional<Row>> rows(Slots());
+    for (const Row& row : node.store.AllRows()) {
+      for (size_t s = 0; s < Slots(); ++s) {
+        if (KeyOf(s) == row.record.key) rows[s] = row;
+      }
+    }
+    return rows;
+  }
+
+  static bool UnderOldKey(const std::vector<std::optional<Row>>& rows) {
+    return std::any_of(rows.begin(), rows.end(), [](const auto& row) { return row && row->key_id == kOldKey; });
+  }
+
+  // Everything that must hold in every state.
+  void Check(const Node& node, const std::vector<std::optional<Row>>& rows) {
+    std::map<Digest, Counters> sums;
+    std::array<Counters, kMaxSlots> by_email{};
+    std::array<int, kMaxSlots> heads{};
+    for (size_t s = 0; s < Slots(); ++s) {
+      const Truth& truth = node.truth[s];
+      if ((truth.content >= 0) != rows[s].has_value()) return Violate(node, "a row was lost or invented");
+      if (!rows[s]) continue;
+      const Record& record = rows[s]->record;
+      const size_t email = email_of_[static_cast<size_t>(truth.content)];
+      if (truth.posts > 1) return Violate(node, "two POSTs that may have counted for one id");
+      if (truth.created > 1) return Violate(node, "two intents for one id");
+      if (truth.live != (record.state == State::kSending))
+        return Violate(node, "SENDING without an owner, or owned and not SENDING");
+      if (record.state == State::kSucceeded && truth.created != 1) return Violate(node, "SUCCEEDED without an intent");
+      if (record.state == State::kFailed && truth.created != 0) return Violate(node, "FAILED with an intent");
+      if (record.state == State::kReleased && truth.posts != 0) return Violate(node, "RELEASED although sent");
+      if (record.state == State::kFailed && record.answer.confirmed) return Violate(node, "FAILED and confirmed");
+      Counters is;
+      if (record.answer.confirmed) {
+        is.confirmed = 1;
+      } else if (record.state != State::kReleased) {
+        is.possible = 1;
+      }
+      for (Counters* sum : {&sums[rows[s]->email], &by_email[email]}) {
+        sum->confirmed += is.confirmed;
+        sum->possible += is.possible;
+      }
+      if (record.state == State::kSending || (record.state == State::kUnknown && !record.superseded_by)) ++heads[email];
+      if (record.superseded_by) {
+        bool found = false;
+        for (size_t by = 0; by < Slots(); ++by) {
+          if (!SameCaller(by, s) || KeyOf(by).request_id != *record.superseded_by || !rows[by]) continue;
+          found = rows[by]->record.supersedes == record.key.request_id && rows[by]->record.state != State::kReleased &&
+                  email_of_[static_cast<size_t>(node.truth[by].content)] == email;
+        }
+        if (!found || record.state != State::kUnknown) return Violate(node, "a mark of superseding that is not true");
+      }
+      if (record.supersedes && record.state != State::kReleased) {
+        for (size_t of = 0; of < Slots(); ++of) {
+          if (SameCaller(of, s) && KeyOf(of).request_id == *record.supersedes &&
+              rows[of]->record.superseded_by != record.key.request_id) {
+            return Violate(node, "a superseded row without its mark");
+          }
+        }
+      }
+    }
+    for (const auto& [email, counters] : node.store.AllCounters()) {
+      if (counters != sums[email]) return Violate(node, "a counter is not the sum over its rows");
+      sums.erase(email);
+    }
+    for (const auto& [email, counters] : sums) {
+      if (counters != Counters{}) return Violate(node, "rows without a counter");
+    }
+    for (size_t e = 0; e < world_.contents.size(); ++e) {
+      const Budget budget = BudgetOf(by_email[e]);
+      if (budget.used_min > node.used[e] || node.used[e] > budget.used_max)
+        return Violate(node, "the budget does not hold the truth");
+      if (heads[e] > 1) return Violate(node, "two open requests for one address");
+    }
+  }
+
+  // A step may add to a row's history, never take back.
+  void CheckStep(const Node& before, const Node& after) {
+    const auto was = RowsOf(before);
+    const auto is = RowsOf(after);
+    for (size_t s = 0; s < Slots() && !violation_; ++s) {
+      if (!was[s] || !is[s]) continue;
+      const Record& a = was[s]->record;
+      const Record& b = is[s]->record;
+      if (b.sent < a.sent || b.attempts < a.attempts) Violate(after, "a row forgot that it was sent");
+      if (a.state != State::kSending && a.state != State::kReleased &&
+          (a.state != b.state || a.answer.user_intent_id != b.answer.user_intent_id ||
+           a.answer.confirmed != b.answer.confirmed || a.attempts != b.attempts)) {
+        Violate(after, "an ended row changed");
+      }
+    }
+  }
+
+  std::string Encode(const Node& node, const std::vector<std::optional<Row>>& rows) const {
+    std::string text;
+    text.push_back(static_cast<char>(node.rotated));
+    for (size_t s = 0; s < Slots(); ++s) {
+      const Truth& t = node.truth[s];
+      text.push_back(static_cast<char>(t.content));
+      text.push_back(static_cast<char>(t.posts * 16 + t.created * 4 + t.live * 2 + t.arrived));
+      if (!rows[s]) continue;
+      const Record& r = rows[s]->record;
+      text.push_back(
+          static_cast<char>(static_cast<int>(r.state) * 16 + static_cast<int>(r.sent) * 2 + r.answer.confirmed));
+      text.push_back(static_cast<char>(r.attempts));
+      text.push_back(r.supersedes ? static_cast<char>((*r.supersedes)[15]) : '\0');
+      text.push_back(r.superseded_by ? static_cast<char>((*r.superseded_by)[15]) : '\0');
+      text.push_back(static_cast<char>(rows[s]->key_id));
+      text.push_back(static_cast<char>(rows[s]->person[0]));
+      text.push_back(static_cast<char>(rows[s]->email[0]));
+    }
+    for (size_t e = 0; e < world_.contents.size(); ++e) text.push_back(static_cast<char>(node.used[e]));
+    return text;
+  }
+
+  void Push(Node node) {
+    if (violation_) return;
+    const auto rows = RowsOf(node);
+    Check(node, rows);
+    if (violation_ || !seen_.insert(Encode(node, rows)).second) return;
+    stack_.push_back(std::move(node));
+  }
+
+  Node Next(const Node& from, std::string what) {
+    ++steps_;
+    Node node = from;
+    node.path = std::make_shared<Step>(Step{from.path, std::move(what)});
+    return node;
+  }
+
+  void Commit(const Node& before, Node after) {
+    if (absl::Status s = after.store.Commit(); !s.ok()) return Violate(after, s.ToString());
+    CheckStep(before, after);
+    Push(std::move(after));
+  }
+
+  void Expand(const Node& node) {
+    const auto rows = RowsOf(node);
+    std::vector<int> names = {0};
+    for (const auto& [caller, id] : world_.slots) {
+      if (std::find(names.begin(), names.end(), id) == names.end()) names.push_back(id);
+    }
+    for (size_t slot = 0; slot < Slots(); ++slot) {
+      for (size_t content = 0; content < world_.contents.size(); ++content) {
+        for (const bool allow_repeat : {false, true}) {
+          for (const int supersedes : names) ExpandBegin(node, rows, {slot, content, allow_repeat, supersedes});
+        }
+      }
+      ExpandCall(node, rows, slot);
+      ExpandZombie(node, rows, slot);
+    }
+    ExpandCrash(node);
+    if (world_.rotation && !node.rotated) {
+      Node after = Next(node, "rotate");
+      after.rotated = true;
+      Push(std::move(after));
+    }
+  }
+
+  void ExpandBegin(const Node& node, const std::vector<std::optional<Row>>& rows, const Asked& asked) {
+    if (violation_) return;
+    const Truth& own = node.truth[asked.slot];
+    BeginRequest request = Cached(asked, node.rotated);
+    // Looking first: it must write nothing, and the real call must decide the same.
+    request.may_start = false;
+    Node& looked = const_cast<Node&>(node);  // a look needs no copy, and whether it wrote is asked below
+    MistakenBook look_book(looked.store, mistake_);
+    const auto look = look_book.Begin(request);  // outside a transaction: a write would fail
+    const auto name = [&] {
+      return "begin slot " + std::to_string(asked.slot) + " content " + std::to_string(asked.content) +
+             (asked.allow_repeat ? " repeat" : "") + " supersedes " + std::to_string(asked.supersedes);
+    };
+    if (!look.ok()) return Violate(node, name() + ": looking failed: " + look.status().ToString());
+    const V expected = Expected(node, rows, asked);
+    if (specification_ && look->verdict != expected) {
+      return Violate(node, name() + ": verdict " + std::to_string(static_cast<int>(look->verdict)) + " instead of " +
+                               std::to_string(static_cast<int>(expected)));
+    }
+    if (!look->existing_intent_id.empty() && look->existing_intent_id.rfind(request.key.caller, 0) != 0) {
+      return Violate(node, name() + ": told another caller's intent");
+    }
+    if (look->unresolved && !std::any_of(rows.begin(), rows.end(), [&](const std::optional<Row>& row) {
+          return row && row->record.key == Key{request.key.caller, *look->unresolved} &&
+                 row->record.state == State::kUnknown;
+        })) {
+      return Violate(node, name() + ": told another caller's request");
+    }
+    const bool goes = look->verdict == V::kWouldGo;
+    if (goes && rows[asked.slot] && rows[asked.slot]->record.attempts >= world_.most_attempts[asked.slot]) return;
+    // Without a key to move to, a refused call writes nothing; and with one, it does not matter which refusal it is.
+    if (!goes && (!node.rotated || asked.allow_repeat || asked.supersedes != 0 || !UnderOldKey(rows))) return;
+    request.may_start = true;
+    Node after = Next(node, goes ? name() : "touch: " + name());
+    MistakenBook book(after.store, mistake_);
+    if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
+    const auto answer = book.Begin(request);
+    if (!answer.ok()) return Violate(after, answer.status().ToString());
+    if (answer->verdict != (goes ? V::kGo : look->verdict)) return Violate(after, "looking and doing differ");
+    if (goes) {
+      if (own.live) return Violate(after, "two calls own one row");
+      Truth& truth = after.truth[asked.slot];
+      truth.content = static_cast<int8_t>(asked.content);
+      truth.posts = static_cast<int8_t>(truth.posts + 1);
+      truth.live = true;
+      truth.arrived = false;
+      if (answer->budget.used_max != look->budget.used_max + 1)
+        return Violate(after, "the fresh attempt is not in the budget");
+    } else if (answer->budget.used_max != look->budget.used_max) {
+      return Violate(after, "moving keys changed the budget");
+    }
+    Commit(node, std::move(after));
+  }
+
+  void ExpandCall(const Node& node, const std::vector<std::optional<Row>>& rows, size_t slot) {
+    const Truth& truth = node.truth[slot];
+    if (!truth.live || violation_) return;
+    const size_t email = email_of_[static_cast<size_t>(truth.content)];
+    const Key key = KeyOf(slot);
+    const std::string at = " slot " + std::to_string(slot);
+    if (!truth.arrived) {
+      Node after = Next(node, "create at Astra" + at);
+      const int times = mistake_ == Mistake::kPostsTwice ? 2 : 1;  // an HTTP library that re-sends by itself
+      after.truth[slot].arrived = true;
+      after.truth[slot].created = static_cast<int8_t>(truth.created + times);
+      after.used[email] = static_cast<int8_t>(node.used[email] + times);
+      Push(std::move(after));
+    }
+    // astra_counted: a rejected attempt may count at Astra or not.
+    const auto end = [&](const std::string& what, const FinishRequest& request, bool not_sent, int astra_counted) {
+      if (violation_) return;
+      Node after = Next(node, what + at);
+      after.truth[slot].live = false;
+      after.truth[slot].arrived = false;
+      if (not_sent) after.truth[slot].posts = static_cast<int8_t>(truth.posts - 1);
+      after.used[email] = static_cast<int8_t>(node.used[email] + astra_counted);
+      MistakenBook book(after.store, mistake_);
+      if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
+      const auto answer = book.Finish(request);
+      if (!answer.ok()) return Violate(after, answer.status().ToString());
+      if (answer->record.state != request.state) return Violate(after, "ended otherwise than told");
+      Commit(node, std::move(after));
+    };
+    if (truth.arrived) {
+      end("success", Succeeded(key, key.caller + "'s"), false, 0);
+      end("2xx without id", Unknown(key, true), false, 0);
+    } else {
+      end("rejected, not counted", Failed(key), false, 0);
+      end("rejected, counted", Failed(key), false, 1);
+      end("not sent", Released(key), true, 0);
+      end("refused", Released(key, Sent::kYes), true, 0);
+      if (rows[slot]->record.attempts < world_.most_attempts[slot]) {
+        Node after = Next(node, "next attempt" + at);
+        MistakenBook book(after.store, mistake_);
+        if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
+        if (absl::Status s = book.NextAttempt(key, Id(99), Sent::kYes, At(2)); !s.ok())
+          return Violate(after, s.ToString());
+        Commit(node, std::move(after));
+      }
+    }
+    if (mistake_ == Mistake::kReleasesBlindly) {
+      end("lost, released blindly", Released(key), !truth.arrived, 0);
+    } else {
+      end("answer lost", Unknown(key), false, 0);
+    }
+  }
+
+  // A call that lost its row (or never had it) tries to end it.
+  void ExpandZombie(const Node& node, const std::vector<std::optional<Row>>& rows, size_t slot) {
+    if (node.truth[slot].live || violation_) return;
+    Node after = Next(node, "zombie ends slot " + std::to_string(slot));
+    MistakenBook book(after.store, mistake_);
+    if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
+    const auto answer = book.Finish(Unknown(KeyOf(slot)));
+    if (answer.ok() || !IsProtocolError(answer.status())) return Violate(after, "a row that is not SENDING was ended");
+    if (rows[slot] && RowsOf(after)[slot]->record.updated != rows[slot]->record.updated)
+      Violate(after, "a refused end wrote");
+  }
+
+  void ExpandCrash(const Node& node) {
+    bool any = false;
+    for (size_t s = 0; s < Slots(); ++s) any = any || node.truth[s].live;
+    if (!any || violation_) return;
+    Node after = Next(node, "crash and recover");
+    MistakenBook book(after.store, mistake_);
+    if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
+    const auto recovered = book.Recover(19, At(7), 100);
+    if (!recovered.ok()) return Violate(after, recovered.status().ToString());
+    for (Truth& truth : after.truth) truth.live = truth.arrived = false;
+    Commit(node, std::move(after));
+  }
+
+  const World world_;
+  const Mistake mistake_;
+  const bool specification_;
+  std::vector<size_t> email_of_;
+  std::vector<std::optional<BeginRequest>> cache_;
+  absl::flat_hash_set<std::string> seen_;
+  std::vector<Node> stack_;
+  size_t steps_ = 0;
+  std::optional<std::string> violation_;
+};
+
+// Three requests of two callers, the same id once in each caller's name; one address with two persons, and another one.
+World Wide() {
+  return {
+      "wide",
+      {{"one", 1}, {"one", 2}, {"two", 1}},
+      {{"a@example.com", "ann", "8.8.8.8"}, {"a@example.com", "bob", "8.8.8.8"}, {"b@example.com", "ann", "8.8.8.8"}},
+      2,
+      false,
+      {2, 1, 1}};
+}
+
+// Chains of superseding: three requests of one caller for one address, a stranger beside them.
+World Chains() {
+  return {
+      "chains",    {{"one", 1}, {"one", 2}, {"one", 3}, {"two", 1}}, {{"a@example.com", "ann", "8.8.8.8"}}, 3, false,
+      {2, 2, 1, 1}};
+}
+
+World Rotating() {
+  return {"rotating",
+          {{"one", 1}, {"one", 2}, {"two", 1}},
+          {{"a@example.com", "ann", "8.8.8.8"}, {"a@example.com", "ann", "8.8.4.4"}},
+          2,
+          true,
+          {2, 1, 1}};
+}
+
+size_t Explore(const World& world) {
+  Checker checker(world, Mistake::kNone);
+  const std::optional<std::string> violation = checker.Run(5'000'000);
+  EXPECT_FALSE(violation) << *violation;
+  std::printf("%s: %zu states, %zu steps\n", world.name.c_str(), checker.states(), checker.steps());
+  return checker.states();
+}
+
+TEST(ModelTest, EveryHistoryKeepsThePromise) {
+  const size_t states = Explore(Rotating()) + Explore(Chains()) + Explore(Wide());
+  EXPECT_GE(states, 100'000u);
+}
+
+void ExpectCaught(Mistake mistake, bool specification) {
+  for (const World& world : {Wide(), Chains(), Rotating()}) {
+    Checker checker(world, mistake, specification);
+    if (const auto violation = checker.Run(5'000'000)) {
+      std::printf("%s, after %zu states: %s\n", world.name.c_str(), checker.states(), violation->c_str());
+      EXPECT_NE(*violation, "not exhausted");
+      return;
+    }
+  }
+  ADD_FAILURE() << "nobody noticed";
+}
+
+class MistakeTest : public testing::TestWithParam<int> {};
+TEST_P(MistakeTest, IsCaught) { ExpectCaught(static_cast<Mistake>(GetParam()), true); }
+INSTANTIATE_TEST_SUITE_P(Model, MistakeTest, testing::Range(1, static_cast<int>(kLastMistake) + 1));
+
+// These break the promise itself, so they must be seen without knowing what the right decision would have been.
+class GraveMistakeTest : public testing::TestWithParam<Mistake> {};
+TEST_P(GraveMistakeTest, IsCaughtByTheInvariantsAlone) { ExpectCaught(GetParam(), false); }
+INSTANTIATE_TEST_SUITE_P(Model, GraveMistakeTest,
+                         testing::Values(Mistake::kSendsAgainFromFailed, Mistake::kSendsAgainFromUnknown,
+                                         Mistake::kSendsAgainFromSending, Mistake::kIgnoresBusy,
+                                         Mistake::kIgnoresUnresolved, Mistake::kSupersedesTwice, Mistake::kEndsTwice,
+                                         Mistake::kCrashReleases, Mistake::kCrashFails, Mistake::kReleaseKeepsMark,
+                                         Mistake::kUnknownNotCounted, Mistake::kPurgesEndedRows,
+                                         Mistake::kReleasesBlindly, Mistake::kPostsTwice));
+
+}  // namespace
+}  // namespace userintent::ledger

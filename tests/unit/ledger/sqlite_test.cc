@@ -1,0 +1,622 @@
+// The SQLite ledger's own: files and modes, who is refused, restarts, a failing disk, and dying at every crash point.
+#include <sqlite3.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <iterator>
+#include <map>
+
+#include "gmock/gmock.h"
+#include "server/ledger/ledger_file.h"
+#include "server/ledger/sqlite_ledger.h"
+#include "tests/unit/ledger/fault_vfs.h"
+#include "tests/unit/ledger/support.h"
+
+namespace userintent::ledger {
+namespace {
+
+using testing::HasSubstr;
+using V = BeginVerdict;
+
+constexpr int kUnknownReason = 19;
+
+class SqliteTest : public testing::Test {
+ protected:
+  SqliteTest() {
+    options_.store.path = directory_.File("data/deep/ledger.db");
+    options_.store.key_id = kKey;
+    options_.unknown_reason = kUnknownReason;
+    options_.retry_first = absl::Milliseconds(5);
+    options_.retry_most = absl::Milliseconds(20);
+    options_.warn = [this](const std::string& line) {
+      const std::lock_guard<std::mutex> lock(lines_mutex_);
+      lines_.push_back(line);
+    };
+  }
+
+  void Open() { ledger_ = Must(SqliteLedger::Open(options_)); }
+  void Reopen() {
+    ledger_.reset();
+    Open();
+  }
+  std::string Refusal() {
+    const auto ledger = SqliteLedger::Open(options_);
+    EXPECT_FALSE(ledger.ok());
+    const std::string text(ledger.status().message());
+    EXPECT_EQ(text.find('\n'), std::string::npos);
+    EXPECT_EQ(text.rfind("ledger ", 0), 0u) << text;
+    return text;
+  }
+  static std::unique_ptr<SqliteLedger> Must(absl::StatusOr<std::unique_ptr<SqliteLedger>> ledger) {
+    EXPECT_TRUE(ledger.ok()) << ledger.status();
+    return ledger.ok() ? *std::move(ledger) : nullptr;
+  }
+
+  BeginAnswer Begin(const Call& call) {
+    std::optional<BeginAnswer> answer;
+    ledger_->Begin(call.request(), pump_, [&](BeginAnswer got) { answer = std::move(got); });
+    pump_.Until([&] { return answer.has_value(); });
+    return *std::move(answer);
+  }
+  FinishAnswer Finish(const FinishRequest& request) {
+    std::optional<FinishAnswer> answer;
+    ledger_->Finish(request, pump_, [&](FinishAnswer got) { answer = std::move(got); });
+    pump_.Until([&] { return answer.has_value(); });
+    return *std::move(answer);
+  }
+  GetAnswer Get(const Key& key) {
+    std::optional<GetAnswer> answer;
+    ledger_->Get(key, pump_, [&](GetAnswer got) { answer = std::move(got); });
+    pump_.Until([&] { return answer.has_value(); });
+    return *std::move(answer);
+  }
+  void UntilWritable(bool writable) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(120);
+    while (ledger_->Writable() != writable) {
+      ASSERT_LT(std::chrono::steady_clock::now(), end);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+
+  // Changes the closed database behind the ledger's back.
+  void Tamper(const std::string& sql) {
+    sqlite3* db = nullptr;
+    ASSERT_EQ(sqlite3_open(options_.store.path.c_str(), &db), SQLITE_OK);
+    char* error = nullptr;
+    ASSERT_EQ(sqlite3_exec(db, sql.c_str(), nullptr, nullptr, &error), SQLITE_OK) << error;
+    sqlite3_close(db);
+  }
+  static mode_t Mode(const std::string& path) {
+    struct stat status {};
+    EXPECT_EQ(::stat(path.c_str(), &status), 0) << path;
+    return status.st_mode & 07777;
+  }
+
+  TemporaryDirectory directory_;
+  SqliteLedgerOptions options_;
+  std::mutex lines_mutex_;
+  std::vector<std::string> lines_;
+  Pump pump_;
+  std::unique_ptr<SqliteLedger> ledger_;
+  const Key key_{"one", Id(1)};
+};
+
+TEST_F(SqliteTest, FilesArePrivate) {
+  const mode_t old = ::umask(0);
+  Open();
+  Begin({});
+  ::umask(old);
+  EXPECT_EQ(Mode(directory_.File("data")), 0700u);
+  EXPECT_EQ(Mode(directory_.File("data/deep")), 0700u);
+  for (const char* end : {"", "-wal", ".lock"}) EXPECT_EQ(Mode(options_.store.path + end), 0600u) << end;
+  EXPECT_FALSE(std::filesystem::exists(options_.store.path + "-shm"));
+}
+
+TEST_F(SqliteTest, AWiderFileIsMadePrivate) {
+  Open();
+  ledger_.reset();
+  ASSERT_EQ(::chmod(options_.store.path.c_str(), 0644), 0);
+  Open();
+  EXPECT_EQ(Mode(options_.store.path), 0600u);
+}
+
+TEST_F(SqliteTest, NoFieldOfARequestIsInTheFiles) {
+  Open();
+  Begin({.email = "canary-mail@example.com", .person = "canary-person", .ip = "203.0.113.77"});
+  Finish(Unknown(key_));
+  std::string all;
+  for (const char* end : {"", "-wal"}) {
+    std::ifstream in(options_.store.path + end, std::ios::binary);
+    all.append(std::istreambuf_iterator<char>(in), {});
+  }
+  EXPECT_GT(all.size(), 4096u);
+  EXPECT_EQ(all.find("canary"), std::string::npos);
+  EXPECT_EQ(all.find("203.0.113.77"), std::string::npos);
+}
+
+TEST_F(SqliteTest, RowsSurviveARestart) {
+  Open();
+  Begin({.attempt = 42});
+  Finish(Succeeded(key_));
+  Begin({.caller = "two", .id = 2, .email = "b@example.com"});
+  Begin({.id = 3, .email = "c@example.com"});
+  Finish(Released({"one", Id(3)}));
+  Reopen();
+  EXPECT_EQ(ledger_->recovered(), 1u);
+  const BeginAnswer replay = Begin({});
+  EXPECT_EQ(replay.verdict, V::kRecorded);
+  EXPECT_EQ(replay.own->answer.user_intent_id, "intent-1");
+  EXPECT_EQ(replay.own->attempt_id, Id(42));
+  const BeginAnswer lost = Begin({.caller = "two", .id = 2, .email = "b@example.com"});
+  EXPECT_EQ(lost.verdict, V::kRecorded);
+  EXPECT_EQ(lost.own->state, State::kUnknown);
+  EXPECT_EQ(lost.own->reason, kUnknownReason);
+  EXPECT_EQ(lost.own->sent, Sent::kMaybe);
+  EXPECT_EQ(lost.budget.used_max, 1);
+  EXPECT_EQ(Begin({.id = 3, .email = "c@example.com"}).verdict, V::kGo);
+  Reopen();
+  EXPECT_EQ(ledger_->recovered(), 1u);
+}
+
+TEST_F(SqliteTest, ASecondLedgerOnTheSameFileIsRefused) {
+  Open();
+  EXPECT_THAT(Refusal(), HasSubstr("another process uses it"));
+  EXPECT_EQ(Begin({}).verdict, V::kGo);  // and the first is not disturbed
+  // Also one that does not know of the lock file.
+  EXPECT_THAT(std::string(SqliteStore::Open(options_.store).status().message()), HasSubstr("another process uses it"));
+  ledger_.reset();
+  Open();
+}
+
+TEST_F(SqliteTest, ASecondProcessIsRefused) {
+  Open();
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(SqliteLedger::Open(options_).ok() ? 0 : 77);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 77);
+  EXPECT_EQ(Begin({}).verdict, V::kGo);
+}
+
+TEST_F(SqliteTest, ANewerSchemaIsRefused) {
+  Open();
+  ledger_.reset();
+  Tamper("PRAGMA user_version = 99");
+  EXPECT_THAT(Refusal(), HasSubstr("newer version (schema 99"));
+}
+
+TEST_F(SqliteTest, AnotherProgramsDatabaseIsRefused) {
+  std::filesystem::create_directories(directory_.File("data/deep"));
+  Tamper("CREATE TABLE t (a)");
+  EXPECT_THAT(Refusal(), HasSubstr("some other program's"));
+}
+
+TEST_F(SqliteTest, AFileThatIsNoDatabaseIsRefused) {
+  std::filesystem::create_directories(directory_.File("data/deep"));
+  std::ofstream(options_.store.path) << std::string(8192, 'x');
+  EXPECT_THAT(Refusal(), HasSubstr("damaged"));
+}
+
+TEST_F(SqliteTest, ADirectoryInItsPlaceIsRefused) {
+  std::filesystem::create_directories(options_.store.path);
+  Refusal();
+  options_.store.path = directory_.File("file/ledger.db");
+  std::ofstream(directory_.File("file")) << "x";
+  Refusal();
+}
+
+TEST_F(SqliteTest, ADamagedPageIsRefused) {
+  Open();
+  for (int id = 1; id <= 60; ++id) Begin({.id = id, .email = std::to_string(id) + "@example.com"});
+  ledger_.reset();
+  const auto size = std::filesystem::file_size(options_.store.path);
+  int refused = 0;
+  for (uint64_t page = 1; page * 4096 < size; ++page) {
+    const std::string copy = directory_.File("copy.db");
+    std::filesystem::copy_file(options_.store.path, copy, std::filesystem::copy_options::overwrite_existing);
+    std::fstream file(copy, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(static_cast<std::streamoff>(page * 4096));
+    file << std::string(600, '\x5a');
+    file.close();
+    SqliteLedgerOptions options = options_;
+    options.store.path = copy;
+    const auto ledger = SqliteLedger::Open(options);
+    if (!ledger.ok()) {
+      ++refused;
+      EXPECT_THAT(std::string(ledger.status().message()), HasSubstr("damaged"));
+    }
+  }
+  EXPECT_GE(refused, static_cast<int>(size / 4096) - 1);
+}
+
+TEST_F(SqliteTest, AWrongCounterIsRefused) {
+  Open();
+  Begin({});
+  Begin({.id = 2, .email = "b@example.com"});
+  Finish(Succeeded({"one", Id(2)}));
+  for (const char* sql :
+       {"UPDATE email SET possible = possible + 1 WHERE id = 1", "UPDATE email SET confirmed = 0 WHERE id = 2",
+        // The sum over all addresses stays the same.
+        "UPDATE email SET possible = 1 - possible", "DELETE FROM request WHERE email = 1"}) {
+    ledger_.reset();
+    std::filesystem::copy_file(options_.store.path, directory_.File("keep"),
+                               std::filesystem::copy_options::overwrite_existing);
+    Tamper(sql);
+    EXPECT_THAT(Refusal(), HasSubstr("an attempt counter is not the sum")) << sql;
+    std::filesystem::copy_file(directory_.File("keep"), options_.store.path,
+                               std::filesystem::copy_options::overwrite_existing);
+    Open();
+  }
+}
+
+TEST_F(SqliteTest, AnotherKeyIsRefused) {
+  Open();
+  Begin({});
+  ledger_.reset();
+  options_.store.key_id = 5;
+  EXPECT_THAT(Refusal(), HasSubstr("another key"));
+  options_.store.previous_key_id = 6;
+  EXPECT_THAT(Refusal(), HasSubstr("another key"));
+}
+
+TEST_F(SqliteTest, AKeyRotates) {
+  options_.store.key_id = kOldKey;
+  Open();
+  Begin({.key = kOldKey});
+  Finish(Succeeded(key_));
+  Begin({.id = 2, .email = "b@example.com", .key = kOldKey});
+  Finish(Unknown({"one", Id(2)}));
+
+  options_.store.key_id = kKey;
+  options_.store.previous_key_id = kOldKey;
+  Reopen();
+  Reopen();
+  EXPECT_EQ(Begin({.previous = kOldKey}).verdict, V::kRecorded);
+
+  // A row is left under the old key: without it the ledger does not start, and with another one neither.
+  ledger_.reset();
+  options_.store.previous_key_id.reset();
+  EXPECT_THAT(Refusal(), HasSubstr("older key"));
+  options_.store.key_id = 123;
+  options_.store.previous_key_id = kKey;
+  EXPECT_THAT(Refusal(), HasSubstr("older key"));
+
+  options_.store.key_id = kKey;
+  options_.store.previous_key_id = kOldKey;
+  Open();
+  EXPECT_EQ(Begin({.id = 2, .email = "b@example.com", .previous = kOldKey}).verdict, V::kRecorded);
+  // Now all have moved.
+  options_.store.previous_key_id.reset();
+  Reopen();
+  EXPECT_EQ(Begin({}).verdict, V::kRecorded);
+  EXPECT_EQ(Begin({.id = 3, .email = "b@example.com"}).unresolved, Id(2));
+}
+
+TEST(NetworkFileSystemTest, IsKnownByItsNumber) {
+  EXPECT_STREQ(NetworkFileSystem(0x6969), "NFS");
+  EXPECT_STREQ(NetworkFileSystem(0xff534d42), "CIFS");
+  EXPECT_STREQ(NetworkFileSystem(0x65735546), "FUSE");
+  for (const uint64_t local : {0xef53u, 0x58465342u, 0x9123683eu, 0x794c7630u, 0x01021994u}) {
+    EXPECT_EQ(NetworkFileSystem(local), nullptr);
+  }
+}
+
+TEST_F(SqliteTest, TooLittleSpaceStopsOnlyWhatIsNew) {
+  Open();
+  Begin({});
+  Finish(Succeeded(key_));
+  ledger_.reset();
+  options_.min_free_bytes = INT64_MAX;
+  Open();
+  EXPECT_EQ(Begin({.id = 2, .email = "b@example.com"}).verdict, V::kUnavailable);
+  EXPECT_EQ(Begin({}).verdict, V::kRecorded);
+  UntilWritable(false);
+}
+
+// --- a failing disk ---
+
+class DiskTest : public SqliteTest {
+ protected:
+  DiskTest() {
+    vfs_.Heal();
+    options_.store.vfs = vfs_.name();
+  }
+  ~DiskTest() override {
+    vfs_.Heal();
+    ledger_.reset();
+  }
+  FaultVfs& vfs_ = FaultVfs::Get();
+};
+
+TEST_F(DiskTest, ACallIsTwoSyncs) {
+  Open();
+  Begin({});
+  Finish(Succeeded(key_));
+  const int64_t before = vfs_.syncs;
+  Begin({.id = 2, .email = "b@example.com"});
+  EXPECT_EQ(vfs_.syncs, before + 1);
+  Finish(Succeeded({"one", Id(2)}));
+  EXPECT_EQ(vfs_.syncs, before + 2);
+  Begin({});
+  Get(key_);
+  EXPECT_EQ(vfs_.syncs, before + 2);  // a replay costs none
+}
+
+TEST_F(DiskTest, WhatWaitsSharesASync) {
+  Open();
+  Begin({});
+  const int64_t before = vfs_.syncs;
+  int answers = 0;
+  constexpr int kCalls = 500;
+  for (int id = 10; id < 10 + kCalls; ++id) {
+    ledger_->Begin(Call{.id = id, .email = std::to_string(id) + "@example.com"}.request(), pump_,
+                   [&](BeginAnswer answer) {
+                     EXPECT_EQ(answer.verdict, V::kGo);
+                     ++answers;
+                   });
+  }
+  pump_.Until([&] { return answers == kCalls; });
+  EXPECT_LT(vfs_.syncs - before, kCalls / 2);
+}
+
+class DiskFailureTest : public DiskTest, public testing::WithParamInterface<int> {};
+INSTANTIATE_TEST_SUITE_P(Disk, DiskFailureTest, testing::Values(SQLITE_FULL, SQLITE_IOERR_WRITE, SQLITE_IOERR_FSYNC));
+
+TEST_P(DiskFailureTest, ABeginIsRefusedAndTheLedgerComesBackByItself) {
+  Open();
+  Begin({});
+  Finish(Succeeded(key_));
+  vfs_.Fail(GetParam());
+  EXPECT_EQ(Begin({.id = 2, .email = "b@example.com"}).verdict, V::kUnavailable);
+  UntilWritable(false);
+  EXPECT_EQ(Begin({.id = 2, .email = "b@example.com"}).verdict, V::kUnavailable);
+  EXPECT_EQ(Begin({}).verdict, V::kRecorded);
+  EXPECT_EQ(Begin({.id = 3}).verdict, V::kPersonExists);
+  vfs_.Heal();
+  UntilWritable(true);
+  EXPECT_FALSE(Get({"one", Id(2)}).record);
+  EXPECT_EQ(Begin({.id = 2, .email = "b@example.com"}).verdict, V::kGo);
+  ASSERT_EQ(lines_.size(), 2u);
+  EXPECT_THAT(lines_[0], HasSubstr("nothing new starts"));
+  EXPECT_THAT(lines_[1], HasSubstr("can be written again"));
+}
+
+TEST_P(DiskFailureTest, AnOutcomeWaitsForTheDisk) {
+  Open();
+  Begin({});
+  std::optional<BeginAnswer> join;
+  ledger_->Begin(Call{}.request(), pump_, [&](BeginAnswer got) { join = std::move(got); });
+  Get(key_);
+  vfs_.Fail(GetParam());
+  const FinishAnswer end = Finish(Succeeded(key_));
+  EXPECT_FALSE(end.committed);
+  EXPECT_EQ(end.record.state, State::kUnknown);
+  EXPECT_EQ(end.record.reason, kUnknownReason);
+  UntilWritable(false);
+  pump_.Until([&] { return join.has_value(); });
+  for (const BeginAnswer& answer : {*join, Begin({})}) {
+    EXPECT_EQ(answer.verdict, V::kRecorded);
+    EXPECT_EQ(answer.own->state, State::kUnknown);
+    EXPECT_EQ(answer.own->reason, kUnknownReason);
+    EXPECT_EQ(answer.budget.used_max, 1);
+  }
+  EXPECT_EQ(Get(key_).record->state, State::kUnknown);
+  EXPECT_EQ(Begin({.id = 2}).verdict, V::kEmailBusy);
+  vfs_.Heal();
+  UntilWritable(true);
+  const BeginAnswer replay = Begin({});
+  EXPECT_EQ(replay.own->state, State::kSucceeded);
+  EXPECT_EQ(replay.own->answer.user_intent_id, "intent-1");
+  EXPECT_EQ(replay.budget.used_min, 1);
+  Reopen();
+  EXPECT_EQ(Begin({}).own->state, State::kSucceeded);
+}
+
+TEST_P(DiskFailureTest, AnOutcomeThatNeverReachedTheDiskIsUnknown) {
+  Open();
+  Begin({});
+  vfs_.Fail(GetParam());
+  EXPECT_FALSE(Finish(Succeeded(key_)).committed);
+  ledger_.reset();
+  vfs_.Heal();
+  Open();
+  // A write that failed in the sync alone may have arrived after all; then the outcome is simply known.
+  const bool arrived = GetParam() == SQLITE_IOERR_FSYNC && ledger_->recovered() == 0;
+  EXPECT_EQ(ledger_->recovered(), arrived ? 0u : 1u);
+  EXPECT_EQ(Begin({}).own->state, arrived ? State::kSucceeded : State::kUnknown);
+  EXPECT_THAT(lines_.back(), HasSubstr("1 outcomes could not be written"));
+}
+
+// The disk begins to fail at each write and sync of a short life, and heals at its end.
+TEST_P(DiskFailureTest, WhatIsAnsweredIsThereWhereverItBegins) {
+  options_.store.long_log_pages = 8;
+  bool failed = true;
+  int places = 0;
+  for (int64_t after = 0; failed; ++after) {
+    SCOPED_TRACE(after);
+    options_.store.path = directory_.File(std::to_string(after) + ".db");
+    Open();
+    const int64_t failures = vfs_.failures;
+    vfs_.Fail(GetParam(), after);
+    std::map<int, State> promised;
+    for (int id = 1; id <= 4; ++id) {
+      const Call call{.id = id, .email = std::to_string(id) + "@example.com"};
+      if (Begin(call).verdict != V::kGo) continue;
+      promised[id] = State::kUnknown;
+      if (id == 4) break;
+      const FinishRequest outcomes[] = {Succeeded(call.key_of()), Failed(call.key_of()), Released(call.key_of())};
+      if (Finish(outcomes[id - 1]).committed) promised[id] = outcomes[id - 1].state;
+    }
+    failed = vfs_.failures != failures;
+    places += failed;
+    vfs_.Heal();
+    if (after % 2 == 0) UntilWritable(true);
+    Reopen();
+    for (const auto& [id, state] : promised) {
+      const GetAnswer got = Get({"one", Id(id)});
+      ASSERT_TRUE(got.record) << id;
+      if (state == State::kUnknown) {  // the outcome may have reached the disk when it healed
+        EXPECT_NE(got.record->state, State::kSending) << id;
+        if (id == 4) {
+          EXPECT_EQ(got.record->state, State::kUnknown);
+        }
+      } else {
+        EXPECT_EQ(got.record->state, state) << id;
+      }
+    }
+    ledger_.reset();
+  }
+  EXPECT_GT(places, 20);
+}
+
+TEST_F(DiskTest, WhatCannotBeReadIsUnavailable) {
+  Open();
+  for (int id = 1; id < 2000; ++id) {
+    ledger_->Begin(Call{.id = id, .email = std::to_string(id) + "@example.com"}.request(), pump_, [](BeginAnswer) {});
+  }
+  Get(key_);
+  Reopen();  // with little in its cache
+  vfs_.Fail(SQLITE_IOERR_READ);
+  for (int id = 1; id < 2000; id += 50) {
+    const BeginAnswer answer = Begin({.id = id, .email = std::to_string(id) + "@example.com"});
+    EXPECT_TRUE(answer.verdict == V::kUnavailable || answer.verdict == V::kRecorded);
+    EXPECT_EQ(Get({"one", Id(id)}).available, answer.verdict == V::kRecorded);
+  }
+  vfs_.Heal();
+  UntilWritable(true);
+  EXPECT_EQ(Begin({.email = "1@example.com"}).verdict, V::kRecorded);
+}
+
+// --- dying at each named point ---
+
+std::string g_die_at;  // NOLINT: the hook is a plain function
+int g_die_countdown = 0;
+
+void DieAt(std::string_view point) {
+  if (point == g_die_at && g_die_countdown-- == 0) ::_exit(9);
+}
+
+// What the child did, one byte pair a step, written before it goes on.
+enum Deed : char { kBegan = 'b', kPosted = 'p', kEnded = 'e' };
+
+class CrashTest : public SqliteTest, public testing::WithParamInterface<std::tuple<const char*, int>> {
+ protected:
+  // Runs `life` in a child that dies at the point; returns its deeds.
+  std::vector<std::pair<char, int>> Child(const std::function<void(const std::function<void(char, int)>&)>& life) {
+    int ends[2] = {};
+    EXPECT_EQ(::pipe(ends), 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::close(ends[0]);
+      std::tie(g_die_at, g_die_countdown) =
+          std::make_pair(std::string(std::get<0>(GetParam())), std::get<1>(GetParam()));
+      options_.store.crash_point = DieAt;
+      life([&](char deed, int id) {
+        const char bytes[2] = {deed, static_cast<char>(id)};
+        if (::write(ends[1], bytes, 2) != 2) ::_exit(1);
+      });
+      ::_exit(0);
+    }
+    ::close(ends[1]);
+    std::vector<std::pair<char, int>> deeds;
+    char bytes[2] = {};
+    while (::read(ends[0], bytes, 2) == 2) deeds.emplace_back(bytes[0], bytes[1]);
+    ::close(ends[0]);
+    int status = 0;
+    EXPECT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), 9) << "the point was not reached";
+    return deeds;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Sqlite, CrashTest,
+                         testing::Combine(testing::Values("before-sending-commit", "after-sending-commit",
+                                                          "before-outcome-commit", "after-outcome-commit",
+                                                          "before-checkpoint", "after-checkpoint"),
+                                          testing::Values(0, 1, 5)),
+                         [](const auto& each) {
+                           std::string name = std::get<0>(each.param);
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name + "_" + std::to_string(std::get<1>(each.param));
+                         });
+
+TEST_P(CrashTest, KeepsWhatItSaid) {
+  options_.store.long_log_pages = 20;
+  const auto deeds = Child([this](const std::function<void(char, int)>& tell) {
+    Open();
+    for (int id = 1; id <= 100; ++id) {
+      const Call call{.id = id, .email = std::to_string(id) + "@example.com"};
+      tell(kBegan, id);
+      if (Begin(call).verdict != V::kGo) ::_exit(2);
+      tell(kPosted, id);
+      if (!Finish(Succeeded(call.key_of())).committed) ::_exit(3);
+      tell(kEnded, id);
+    }
+  });
+  std::map<int, char> last;
+  for (const auto& [deed, id] : deeds) last[id] = deed;
+  ASSERT_FALSE(last.empty());
+  Open();
+  for (const auto& [id, deed] : last) {
+    const Call call{.id = id, .email = std::to_string(id) + "@example.com"};
+    const BeginAnswer answer = Begin(call);
+    switch (deed) {
+      case kBegan:  // nothing was sent: a fresh start or, for ever, unknown
+        EXPECT_TRUE(answer.verdict == V::kGo ||
+                    (answer.verdict == V::kRecorded && answer.own->state == State::kUnknown));
+        break;
+      case kPosted:  // never again
+        ASSERT_EQ(answer.verdict, V::kRecorded);
+        EXPECT_TRUE(answer.own->state == State::kUnknown || answer.own->state == State::kSucceeded);
+        break;
+      default:
+        ASSERT_EQ(answer.verdict, V::kRecorded);
+        EXPECT_EQ(answer.own->state, State::kSucceeded);
+    }
+    EXPECT_EQ(answer.budget.used_max, 1);
+  }
+}
+
+TEST_F(SqliteTest, DyingInRecoveryOnlyMeansRecoveringAgain) {
+  Open();
+  for (int id = 1; id <= 3; ++id) Begin({.id = id, .email = std::to_string(id) + "@example.com"});
+  ledger_.reset();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    g_die_at = "during-recovery";
+    options_.store.crash_point = DieAt;
+    ::_exit(SqliteLedger::Open(options_).ok() ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_EQ(WEXITSTATUS(status), 9);
+  Open();
+  EXPECT_EQ(ledger_->recovered(), 3u);
+  EXPECT_EQ(Get(key_).record->state, State::kUnknown);
+}
+
+TEST_F(SqliteTest, DyingInARotationLeavesOneOfTheTwoKeys) {
+  options_.store.key_id = kOldKey;
+  Open();
+  Begin({.key = kOldKey});
+  Finish(Succeeded(key_));
+  ledger_.reset();
+  options_.store.key_id = kKey;
+  options_.store.previous_key_id = kOldKey;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    g_die_at = "during-rotation";
+    options_.store.crash_point = DieAt;
+    ::_exit(SqliteLedger::Open(options_).ok() ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_EQ(WEXITSTATUS(status), 9);
+  Open();
+  EXPECT_EQ(Begin({.previous = kOldKey}).verdict, V::kRecorded);
+}
+
+}  // namespace
+}  // namespace userintent::ledger

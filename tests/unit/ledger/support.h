@@ -1,0 +1,265 @@
+// Helpers of the ledger's tests: invented requests, an executor that is pumped by hand, a runner for Book.
+// An executor may be posted to from any thread and is pumped from the test's.
+#pragma once
+
+#include <openssl/sha.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <deque>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "server/base/loop.h"
+#include "server/ledger/book.h"
+#include "server/ledger/ledger.h"
+#include "server/ledger/store.h"
+
+namespace userintent::ledger {
+
+inline Uuid Id(int n) {
+  Uuid id{};
+  id[6] = 0x40;
+  for (size_t i = 0; i < 4; ++i) id[15 - i] = static_cast<uint8_t>(n >> (8 * i));
+  return id;
+}
+
+// Stands for a keyed hash: another key gives another digest.
+inline Digest Hash(uint64_t key_id, const std::string& what, const std::string& text) {
+  const std::string all = std::to_string(key_id) + '\0' + what + '\0' + text;
+  Digest digest{};
+  SHA256(reinterpret_cast<const unsigned char*>(all.data()), all.size(), digest.data());
+  return digest;
+}
+
+inline absl::Time At(int64_t seconds) { return absl::FromUnixSeconds(1'700'000'000 + seconds); }
+
+constexpr uint64_t kKey = 0xfeedfacecafebeef;  // above INT64_MAX, as half of all key ids are
+constexpr uint64_t kOldKey = 7;
+
+inline Fingerprints Prints(uint64_t key_id, const std::string& email, const std::string& person,
+                           const std::string& ip) {
+  return {key_id, Hash(key_id, "content", email + "|" + person + "|" + ip), Hash(key_id, "person", email + person),
+          Hash(key_id, "email", email)};
+}
+
+// One request of a caller. The content is e-mail, person and ip together.
+struct Call {
+  std::string caller = "one";
+  int id = 1;
+  std::string email = "a@example.com";
+  std::string person = "ann";
+  std::string ip = "8.8.8.8";
+  std::optional<int> supersedes = std::nullopt;
+  bool allow_repeat = false;
+  bool may_start = true;
+  bool may_join = true;
+  int limit = 3;
+  int attempt = 1000;
+  int64_t at = 0;
+  uint64_t key = kKey;
+  std::optional<uint64_t> previous = std::nullopt;
+
+  Key key_of() const { return {caller, Id(id)}; }
+  BeginRequest request() const {
+    BeginRequest r;
+    r.key = key_of();
+    r.current = Prints(key, email, person, ip);
+    if (previous) r.previous = Prints(*previous, email, person, ip);
+    r.attempt_id = Id(attempt);
+    r.allow_repeat = allow_repeat;
+    if (supersedes) r.supersedes = Id(*supersedes);
+    r.attempt_limit = limit;
+    r.may_start = may_start;
+    r.may_join = may_join;
+    r.now = At(at);
+    return r;
+  }
+};
+
+inline FinishRequest Succeeded(const Key& key, const std::string& intent = "intent-1") {
+  FinishRequest r;
+  r.key = key;
+  r.state = State::kSucceeded;
+  r.sent = Sent::kYes;
+  r.answer.http_status = 201;
+  r.answer.confirmed = true;
+  r.answer.user_intent_id = intent;
+  r.answer.astra_status = "pending";
+  r.answer.astra_request_id = "req-1";
+  r.answer.at = At(5);
+  r.now = At(5);
+  return r;
+}
+
+inline FinishRequest Failed(const Key& key) {
+  FinishRequest r;
+  r.key = key;
+  r.state = State::kFailed;
+  r.sent = Sent::kYes;
+  r.reason = 16;
+  r.answer.http_status = 400;
+  r.answer.at = At(5);
+  r.now = At(5);
+  return r;
+}
+
+inline FinishRequest Unknown(const Key& key, bool confirmed = false) {
+  FinishRequest r;
+  r.key = key;
+  r.state = State::kUnknown;
+  r.sent = Sent::kMaybe;
+  r.reason = 19;
+  r.answer.confirmed = confirmed;
+  r.answer.http_status = confirmed ? 201 : 0;
+  r.now = At(5);
+  return r;
+}
+
+inline FinishRequest Released(const Key& key, Sent sent = Sent::kNo) {
+  FinishRequest r;
+  r.key = key;
+  r.state = State::kReleased;
+  r.sent = sent;
+  r.reason = 14;
+  r.now = At(5);
+  return r;
+}
+
+// Book over a store, one transaction an operation.
+class Session {
+  // First, because its return type is deduced.
+  template <typename F>
+  auto In(F f) {
+    EXPECT_TRUE(store_.Start().ok());
+    auto result = f();
+    EXPECT_TRUE(store_.Commit().ok());
+    return result;
+  }
+
+ public:
+  explicit Session(Store& store) : store_(store), book_(store) {}
+
+  BeginAnswer Begin(const Call& call) {
+    return In([&] { return book_.Begin(call.request()).value(); });
+  }
+  FinishAnswer Finish(const FinishRequest& request) {
+    return In([&] { return book_.Finish(request).value(); });
+  }
+  absl::Status TryFinish(const FinishRequest& request) {
+    return In([&] { return book_.Finish(request).status(); });
+  }
+  absl::Status NextAttempt(const Key& key, int attempt, Sent sent, int64_t at = 3) {
+    return In([&] { return book_.NextAttempt(key, Id(attempt), sent, At(at)); });
+  }
+  GetAnswer Get(const Key& key) {
+    return In([&] { return book_.Get(key).value(); });
+  }
+  size_t Recover(int reason, size_t limit = 100) {
+    return In([&] { return book_.Recover(reason, At(9), limit).value(); });
+  }
+  // Runs a whole request: Begin must say go.
+  void Run(const Call& call, const std::function<FinishRequest(const Key&)>& finish) {
+    ASSERT_EQ(Begin(call).verdict, BeginVerdict::kGo);
+    Finish(finish(call.key_of()));
+  }
+
+ private:
+  Store& store_;
+  Book book_;
+};
+
+// Runs what is posted when the test says so.
+class Pump : public Executor {
+ public:
+  void Post(Task task) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    tasks_.push_back(std::move(task));
+    ready_.notify_all();
+  }
+  // Runs what is there; returns how many.
+  size_t Drain() {
+    size_t ran = 0;
+    for (;;) {
+      Task task;
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (tasks_.empty()) return ran;
+        task = std::move(tasks_.front());
+        tasks_.pop_front();
+      }
+      task();
+      ++ran;
+    }
+  }
+  // Runs tasks until `done`; the long timeout between two of them only ends a test that hangs.
+  void Until(const std::function<bool()>& done) {
+    while (!done()) {
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(120);
+      Task task;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        ASSERT_TRUE(ready_.wait_until(lock, end, [this] { return !tasks_.empty(); })) << "no answer came";
+        task = std::move(tasks_.front());
+        tasks_.pop_front();
+      }
+      task();
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  std::deque<Task> tasks_;
+};
+
+// A directory of its own, removed with everything in it.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() {
+    std::string name = (std::filesystem::temp_directory_path() / "ledger_test_XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) std::abort();
+    path_ = name;
+  }
+  ~TemporaryDirectory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  std::string File(const std::string& name) const { return (path_ / name).string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// A store under test, and what keeps it alive.
+struct StoreKind {
+  std::string name;
+  std::function<std::unique_ptr<Store>()> make;
+};
+std::vector<StoreKind> StoreKinds();
+
+struct LedgerKind {
+  std::string name;
+  std::function<std::unique_ptr<Ledger>()> make;
+};
+std::vector<LedgerKind> LedgerKinds();
+
+inline void PrintTo(const StoreKind& kind, std::ostream* out) { *out << kind.name; }
+inline void PrintTo(const LedgerKind& kind, std::ostream* out) { *out << kind.name; }
+
+}  // namespace userintent::ledger

@@ -1,0 +1,156 @@
+#include "server/observe/metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+
+namespace userintent::observe {
+namespace {
+
+constexpr ReasonLabels kReasons[] = {
+    {"NONE", "OK"},
+    {"MALFORMED_REQUEST", "INVALID_ARGUMENT"},
+    {"UNKNOWN_FIELDS", "INVALID_ARGUMENT"},
+};
+
+// Every series with its value, by the text before the last space.
+std::map<std::string, double> Series(const std::string& text) {
+  std::map<std::string, double> series;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.empty() || line[0] == '#') continue;
+    const size_t space = line.rfind(' ');
+    double value = -1;
+    EXPECT_TRUE(absl::SimpleAtod(line.substr(space + 1), &value)) << line;
+    series[line.substr(0, space)] = value;
+  }
+  return series;
+}
+
+class MetricsTest : public testing::Test {
+ protected:
+  double Value(const std::string& name) {
+    const std::map<std::string, double> series = Series(metrics_.Text());
+    const auto found = series.find(name);
+    if (found == series.end()) {
+      ADD_FAILURE() << "no series " << name << " in\n" << metrics_.Text();
+      return -1;
+    }
+    return found->second;
+  }
+
+  Metrics metrics_{{"1.2.3", "1.51", "7.88", "3.40"}, kReasons};
+};
+
+std::string Calls(const std::string& method, const std::string& code, const std::string& reason) {
+  return "userintent_calls_total{code=\"" + code + "\",method=\"" + method + "\",reason=\"" + reason + "\"}";
+}
+
+TEST_F(MetricsTest, EverySeriesExistsBeforeTheFirstCall) {
+  EXPECT_EQ(Value(Calls("CreateUserIntent", "OK", "NONE")), 0);
+  EXPECT_EQ(Value(Calls("CreateUserIntent", "INVALID_ARGUMENT", "MALFORMED_REQUEST")), 0);
+  EXPECT_EQ(Value(Calls("GetCreation", "INVALID_ARGUMENT", "UNKNOWN_FIELDS")), 0);
+  EXPECT_EQ(Value("userintent_upstream_posts_total{verdict=\"unknown\"}"), 0);
+  EXPECT_EQ(Value("userintent_upstream_resend_refused_total"), 0);
+  EXPECT_EQ(Value("userintent_call_seconds_count{method=\"GetCreation\"}"), 0);
+  EXPECT_EQ(Value("userintent_build_info{curl=\"7.88\",grpc=\"1.51\",sqlite=\"3.40\",version=\"1.2.3\"}"), 1);
+  EXPECT_GT(Value("userintent_start_time_seconds"), 1.7e9);
+}
+
+TEST_F(MetricsTest, CountsCallsUnderTheirReason) {
+  metrics_.RecordCall(Method::kCreateUserIntent, 0, false, absl::Milliseconds(3));
+  metrics_.RecordCall(Method::kCreateUserIntent, 2, false, absl::Milliseconds(3));
+  metrics_.RecordCall(Method::kCreateUserIntent, 2, true, absl::Seconds(3));
+  metrics_.RecordCall(Method::kGetCreation, 1, true, absl::Microseconds(3));
+  EXPECT_EQ(Value(Calls("CreateUserIntent", "OK", "NONE")), 1);
+  EXPECT_EQ(Value(Calls("CreateUserIntent", "INVALID_ARGUMENT", "UNKNOWN_FIELDS")), 2);
+  EXPECT_EQ(Value(Calls("GetCreation", "INVALID_ARGUMENT", "UNKNOWN_FIELDS")), 0);
+  EXPECT_EQ(Value(Calls("GetCreation", "INVALID_ARGUMENT", "MALFORMED_REQUEST")), 1);
+  EXPECT_EQ(Value("userintent_replayed_calls_total{method=\"CreateUserIntent\"}"), 1);
+  EXPECT_EQ(Value("userintent_call_seconds_bucket{method=\"CreateUserIntent\",le=\"0.005\"}"), 2);
+  EXPECT_EQ(Value("userintent_call_seconds_bucket{method=\"CreateUserIntent\",le=\"+Inf\"}"), 3);
+  EXPECT_NEAR(Value("userintent_call_seconds_sum{method=\"CreateUserIntent\"}"), 3.006, 1e-9);
+}
+
+TEST_F(MetricsTest, AReasonOutOfTheTableCountsAsOther) {
+  for (const int reason : {-1, 3, 4, 1 << 30}) {
+    metrics_.RecordCall(Method::kGetCreation, reason, false, absl::ZeroDuration());
+  }
+  EXPECT_EQ(Value(Calls("GetCreation", "UNKNOWN", "OTHER")), 4);
+}
+
+TEST_F(MetricsTest, CountsPostsUnderTheirVerdict) {
+  for (int i = 0; i < kPosts; ++i) {
+    for (int n = 0; n <= i; ++n) metrics_.RecordPost(static_cast<Post>(i), absl::Milliseconds(20));
+  }
+  const char* const names[] = {"created",       "limit_reached", "rejected",    "credentials_rejected",
+                               "misconfigured", "rate_limited",  "unavailable", "not_sent",
+                               "unknown"};
+  for (int i = 0; i < kPosts; ++i) {
+    EXPECT_EQ(Value("userintent_upstream_posts_total{verdict=\"" + std::string(names[i]) + "\"}"), i + 1);
+  }
+  EXPECT_EQ(Value("userintent_upstream_post_seconds_count"), 45);
+  metrics_.AddConnectionsOpened(3);
+  metrics_.AddReuseRefused(2);
+  metrics_.AddResendRefused(1);
+  EXPECT_EQ(Value("userintent_upstream_connections_opened_total"), 3);
+  EXPECT_EQ(Value("userintent_upstream_reuse_refused_total"), 2);
+  EXPECT_EQ(Value("userintent_upstream_resend_refused_total"), 1);
+}
+
+TEST_F(MetricsTest, GaugesFollow) {
+  metrics_.AddInFlight(5);
+  metrics_.AddInFlight(-2);
+  metrics_.AddPostsInFlight(4);
+  metrics_.SetLedgerWritable(true);
+  metrics_.SetLedgerUncommitted(2);
+  metrics_.SetRecoveredRows(9);
+  metrics_.SetDraining(true);
+  metrics_.RecordCommit(17, absl::Milliseconds(2));
+  metrics_.CountCommitFailure();
+  metrics_.CountCredentialReload(true);
+  metrics_.CountCredentialReload(true);
+  metrics_.CountCredentialReload(false);
+  EXPECT_EQ(Value("userintent_calls_in_flight"), 3);
+  EXPECT_EQ(Value("userintent_upstream_posts_in_flight"), 4);
+  EXPECT_EQ(Value("userintent_ledger_writable"), 1);
+  EXPECT_EQ(Value("userintent_ledger_uncommitted_outcomes"), 2);
+  EXPECT_EQ(Value("userintent_ledger_recovered_rows"), 9);
+  EXPECT_EQ(Value("userintent_draining"), 1);
+  EXPECT_EQ(Value("userintent_ledger_commit_operations_sum"), 17);
+  EXPECT_EQ(Value("userintent_ledger_commit_seconds_bucket{le=\"0.0025\"}"), 1);
+  EXPECT_EQ(Value("userintent_ledger_commit_failures_total"), 1);
+  EXPECT_EQ(Value("userintent_credential_reloads_total{result=\"ok\"}"), 2);
+  EXPECT_EQ(Value("userintent_credential_reloads_total{result=\"failed\"}"), 1);
+  metrics_.SetLedgerWritable(false);
+  EXPECT_EQ(Value("userintent_ledger_writable"), 0);
+}
+
+TEST_F(MetricsTest, CountsFromSeveralThreadsAddUp) {
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 5000; ++i) {
+        metrics_.RecordCall(Method::kCreateUserIntent, 0, false, absl::Milliseconds(1));
+        metrics_.AddInFlight(1);
+        if (i % 1000 == 0) {
+          EXPECT_FALSE(metrics_.Text().empty());
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(Value(Calls("CreateUserIntent", "OK", "NONE")), 20000);
+  EXPECT_EQ(Value("userintent_call_seconds_count{method=\"CreateUserIntent\"}"), 20000);
+  EXPECT_EQ(Value("userintent_calls_in_flight"), 20000);
+}
+
+}  // namespace
+}  // namespace userintent::observe
