@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make test: every C++ test program by ctest, then the end-to-end and crash suites by pytest; all run even if one
-# fails. The last line counts all. Reports (JUnit XML) are left in build/test-results/PRESET.
+# make test: every C++ test program by ctest, then the end-to-end, crash and history suites by pytest; all run even if
+# one fails. The last line counts all. Reports (JUnit XML) are left in build/test-results/PRESET.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
@@ -22,6 +22,7 @@ if [ "$preset" = release ]; then
   }
   suite "End-to-end tests" tests/e2e
   suite "kill -9 at every crash point" tests/crash
+  suite "Random histories" tests/histories
 fi
 /usr/bin/python3 scripts/count_tests.py "$results" || failed+=(count)
 [ ${#failed[@]} = 0 ] || die "failed: ${failed[*]}"

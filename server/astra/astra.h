@@ -23,6 +23,7 @@ enum class Verdict {
   kMisconfigured,        // 3xx except 303, 404, 405, 406, 410, 418
   kRateLimited,          // 429: refused unprocessed
   kUnavailable,          // 503 with a Retry-After that parses: refused unprocessed
+  kRefused,              // refused unprocessed by the HTTP/2 peer, before any status line
   kNotSent,              // proved not reached
   kUnknown,              // everything else
 };

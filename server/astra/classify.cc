@@ -82,6 +82,8 @@ std::string_view Detail(Verdict verdict) {
       return "rate limited";
     case Verdict::kUnavailable:
       return "unavailable with Retry-After";
+    case Verdict::kRefused:
+      return "refused unprocessed";
     case Verdict::kNotSent:
       return "not sent";
     case Verdict::kUnknown:
@@ -157,6 +159,10 @@ Outcome Classify(const http::Outcome& exchange, const std::optional<LimitRule>& 
   switch (exchange.fate) {
     case http::Fate::kNotSent:
       ClassifyNotSent(exchange, out);
+      return out;
+    case http::Fate::kRefused:
+      out.verdict = Verdict::kRefused;
+      out.detail = exchange.detail.empty() ? Detail(out.verdict) : exchange.detail;
       return out;
     case http::Fate::kAnswered:
       ClassifyAnswer(exchange, limit_rule, now, out);

@@ -6,7 +6,7 @@
 //
 // The promise: the body of a request leaves at most once for each Start(), whatever connections, HTTP versions and
 // libraries do. There is no hidden re-send and no retry in here; whoever wants another try calls Start() again and
-// must hold Fate::kNotSent (or an answer that allows it) in the hand.
+// must hold Fate::kNotSent or kRefused (or an answer that allows it) in the hand.
 #pragma once
 
 #include <chrono>
@@ -24,6 +24,8 @@ namespace userintent::http {
 // What is proved about one exchange, weakest claim last.
 enum class Fate {
   kNotSent,    // proof: not one byte of the body was handed to a connection (for libcurl: its read callback never ran)
+  kRefused,    // proof: the peer said that it did not process the stream (RFC 9113 section 8.7: REFUSED_STREAM, or a
+               // GOAWAY with a lower last stream id). libcurl cannot tell, so its client never says so
   kAnswered,   // a final status line (>= 200) came; the body may be cut, see Outcome::body_complete
   kMaybeSent,  // anything else
 };

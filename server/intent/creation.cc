@@ -41,6 +41,21 @@ std::shared_ptr<Creation> Creation::Start(Services& services, std::string caller
                                           SteadyTime deadline, Done done) {
   auto creation =
       std::make_shared<Creation>(Passkey{}, services, std::move(caller), std::move(request), deadline, std::move(done));
+  std::vector<Violation> violations = Validate(creation->request_, services.rules, TodayUtc());
+  if (!violations.empty()) {
+    Reply reply = Reply::Error(v1::ERROR_REASON_FIELD_INVALID);
+    reply.violations = std::move(violations);
+    services.loop.Post([creation, reply = std::move(reply)]() mutable {
+      creation->state_ = State::kEnded;
+      creation->Respond(std::move(reply));
+    });
+    return creation;
+  }
+  creation->key_.request_id = *ParseUuid(creation->request_.request_id());
+  // A deadline that is nearly here leaves the ledger half of what is left to say that it is too short.
+  const SteadyTime now = services.loop.Now();
+  creation->answer_timer_ = services.loop.CallAt(std::max(deadline - kAnswerMargin, now + (deadline - now) / 2),
+                                                 [creation] { creation->OnAnswerBy(); });
   creation->Begin();
   return creation;
 }
@@ -48,31 +63,12 @@ std::shared_ptr<Creation> Creation::Start(Services& services, std::string caller
 Creation::Creation(Passkey, Services& services, std::string caller, v1::CreateUserIntentRequest request,
                    SteadyTime deadline, Done done)
     : services_(services),
-      caller_(std::move(caller)),
       request_(std::move(request)),
       deadline_(deadline),
       done_(std::move(done)),
-      validate_only_(request_.validate_only()) {}
+      key_{std::move(caller), Uuid{}} {}
 
 void Creation::Begin() {
-  if (tries_ == 0 && !answer_timer_) {
-    std::vector<Violation> violations = Validate(request_, services_.rules, TodayUtc());
-    if (!violations.empty()) {
-      Reply reply = Reply::Error(v1::ERROR_REASON_FIELD_INVALID);
-      reply.violations = std::move(violations);
-      services_.loop.Post([self = shared_from_this(), reply = std::move(reply)]() mutable {
-        self->state_ = State::kEnded;
-        self->Respond(std::move(reply));
-      });
-      return;
-    }
-    key_ = {caller_, *ParseUuid(request_.request_id())};
-    // A deadline that is nearly here leaves the ledger half of what is left to say that it is too short.
-    const SteadyTime now = services_.loop.Now();
-    answer_timer_ = services_.loop.CallAt(std::max(deadline_ - kAnswerMargin, now + (deadline_ - now) / 2),
-                                          [self = shared_from_this()] { self->OnAnswerBy(); });
-  }
-
   // The place is taken before the ledger is asked, so that no row ever waits between "reserved" and "sending"; the
   // ledger's own answers come first in the order of checks, so a refusal is kept until it has spoken.
   refusal_ = services_.gate.Enter(services_.loop.Now(), deadline_);
@@ -87,8 +83,8 @@ void Creation::Begin() {
   begin.allow_repeat = request_.allow_repeat();
   if (!request_.supersedes_request_id().empty()) begin.supersedes = ParseUuid(request_.supersedes_request_id());
   begin.attempt_limit = services_.email_attempt_limit;
-  begin.may_start = in_gate_ && !validate_only_;
-  begin.may_join = !validate_only_;
+  begin.may_start = in_gate_ && !request_.validate_only();
+  begin.may_join = !request_.validate_only();
   begin.now = NowMicros();
   begin_token_ = services_.ledger.Begin(
       std::move(begin), services_.loop,
@@ -185,7 +181,7 @@ void Creation::AnswerFromRow(const ledger::BeginAnswer& answer) {
   const ledger::Record& record = *answer.own;
   Reply reply;
   if (record.state == ledger::State::kSucceeded) {
-    if (!validate_only_) {
+    if (!request_.validate_only()) {
       reply.user_intent = ToUserIntent(record.answer);
       reply.replayed = true;
     }
@@ -249,10 +245,17 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
         if (TryAgain(*outcome.retry_after, true, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE)) return;
       }
       return Finish(ledger::State::kReleased, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
+    case Verdict::kRefused:
+      // The peer closes this connection or is full for a moment; the next try goes elsewhere, so a short wait will do.
+      if (!retried_refusal_) {
+        retried_refusal_ = true;
+        if (TryAgain(JitterUpTo(kBackoffBase), true, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE)) return;
+      }
+      return Finish(ledger::State::kReleased, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
     case Verdict::kNotSent: {
       if (outcome.cancelled && caller_left_) return Finish(ledger::State::kReleased, v1::ERROR_REASON_UNSPECIFIED);
       const absl::Duration longest = std::min(kBackoffBase * (1 << std::min(tries_, 5)), kBackoffCap);
-      const absl::Duration wait = absl::Uniform(services_.random, 0.0, 1.0) * longest;
+      const absl::Duration wait = JitterUpTo(longest);
       if (!outcome.cancelled && !outcome.repeat_pointless &&
           TryAgain(wait, false, v1::ERROR_REASON_UPSTREAM_UNREACHABLE)) {
         return;
@@ -262,6 +265,10 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
     case Verdict::kUnknown:
       return Finish(ledger::State::kUnknown, v1::ERROR_REASON_OUTCOME_UNKNOWN);
   }
+}
+
+absl::Duration Creation::JitterUpTo(absl::Duration longest) {
+  return absl::Uniform(services_.random, 0.0, 1.0) * longest;
 }
 
 bool Creation::Fits(absl::Duration wait) const {

@@ -99,18 +99,17 @@ class Creation : public std::enable_shared_from_this<Creation> {
   void OnRecorded(ledger::FinishAnswer answer);
   void OnAnswerBy();
   bool Fits(absl::Duration wait) const;
+  absl::Duration JitterUpTo(absl::Duration longest);
   void Respond(Reply reply);
   void LeaveGate();
 
   Services& services_;
-  const std::string caller_;
   const v1::CreateUserIntentRequest request_;
   const SteadyTime deadline_;
   Done done_;
 
   State state_ = State::kBeginning;
   ledger::Key key_;
-  bool validate_only_ = false;
   bool caller_left_ = false;
   bool in_gate_ = false;
   std::optional<Gate::Refusal> refusal_;
@@ -123,7 +122,7 @@ class Creation : public std::enable_shared_from_this<Creation> {
   SteadyTime sent_at_{};
   Loop::TimerId wait_timer_ = 0;
   int tries_ = 0;
-  bool retried_refusal_ = false;      // the one more try after 429 or 503
+  bool retried_refusal_ = false;      // the one more try after 429, 503 or a refused stream
   bool retried_credentials_ = false;  // the one more try after 401
   bool new_attempt_id_ = false;       // the next try is a new POST, not the same one begun again
   v1::ErrorReason reason_if_given_up_ = v1::ERROR_REASON_UNSPECIFIED;

@@ -31,7 +31,7 @@ constexpr std::string_view kMethodNames[kMethods] = {"CreateUserIntent", "GetCre
 // Indexed by Post.
 constexpr std::string_view kPostNames[kPosts] = {
     "created",     "limit_reached", "rejected", "credentials_rejected", "misconfigured", "rate_limited",
-    "unavailable", "not_sent",      "unknown",
+    "unavailable", "refused",       "not_sent", "unknown",
 };
 
 // Seconds. Calls and POSTs: from a replay out of the ledger to the hard limit of an exchange.

@@ -29,10 +29,11 @@ enum class Post {
   kMisconfigured,
   kRateLimited,
   kUnavailable,
+  kRefused,
   kNotSent,
   kUnknown,
 };
-inline constexpr int kPosts = 9;
+inline constexpr int kPosts = 10;
 
 // The labels of calls that ended with one reason. `reason` is a name of ErrorReason without prefix, `code` one of
 // gRPC's code names ("INVALID_ARGUMENT"). Both must be literals or live as long as the process.

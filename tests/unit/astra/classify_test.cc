@@ -104,6 +104,7 @@ TEST(Classify, NothingElseAllowsAnotherSend) {
       case Verdict::kMisconfigured:
       case Verdict::kRateLimited:
       case Verdict::kUnavailable:
+      case Verdict::kRefused:
       case Verdict::kNotSent:
         return true;
     }
@@ -182,6 +183,21 @@ TEST(Classify, NotSent) {
   }
 }
 
+TEST(Classify, ARefusedStreamIsNeitherAnAnswerNorUnknown) {
+  http::Outcome exchange = Answered(201);
+  exchange.fate = http::Fate::kRefused;
+  exchange.cause = http::NotSentCause::kUntrusted;
+  exchange.retry_after = "1";
+  const Outcome outcome = Classify(exchange, LimitRule{201, "intent"}, kNow);
+  EXPECT_EQ(outcome.verdict, Verdict::kRefused);
+  EXPECT_EQ(outcome.detail, "refused unprocessed");
+  EXPECT_EQ(outcome.http_status, 0);
+  EXPECT_FALSE(outcome.confirmed);
+  EXPECT_FALSE(outcome.repeat_pointless);
+  EXPECT_EQ(outcome.retry_after, std::nullopt);
+  EXPECT_EQ(outcome.user_intent_id, "");
+}
+
 // The claims that do not belong to this fate must not leak into the verdict.
 TEST(Classify, MaybeSentIsUnknownWhateverElseIsSet) {
   http::Outcome exchange;
@@ -207,6 +223,7 @@ TEST(Classify, LimitRule) {
   const std::string says_so = R"({"description":"3 attempts used"})";
   Outcome outcome = Classify(Answered(400, says_so), rule, kNow);
   EXPECT_EQ(outcome.verdict, Verdict::kLimitReached);
+  EXPECT_EQ(outcome.detail, "answer matches --astra_limit_error");
   EXPECT_EQ(outcome.http_status, 400);
   EXPECT_FALSE(outcome.confirmed);
   EXPECT_EQ(outcome.astra_request_id, "req-1");

@@ -51,6 +51,11 @@ class FakeLoop final : public Loop {
     }
     now_ = end;
   }
+  // What is due runs, but nothing that it posts.
+  void AdvanceWithoutSettling(SteadyClock::duration by) {
+    now_ += by;
+    while (!timers_.empty() && timers_.begin()->first.first <= now_) timers_.extract(timers_.begin()).mapped()();
+  }
   size_t timers() const { return timers_.size(); }
 
  private:
@@ -105,12 +110,62 @@ class FakeAstra final : public astra::Client {
   int cancels = 0;
 };
 
-class NullObserver final : public Observer {
+class Watcher final : public Observer {
  public:
-  void OnPostBegun() override {}
-  void OnPost(const Uuid&, const Uuid&, const astra::Outcome&, SteadyClock::duration) override {}
-  void OnRecorded(const ledger::Record& record, bool) override { states.push_back(record.state); }
+  void OnPostBegun() override { ++begun; }
+  void OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
+              SteadyClock::duration took) override {
+    ended.push_back({request_id, attempt_id, outcome.verdict, took});
+  }
+  void OnRecorded(const ledger::Record& record, bool committed) override {
+    if (committed) states.push_back(record.state);
+  }
+
+  struct Ended {
+    Uuid request_id, attempt_id;
+    Verdict verdict;
+    SteadyClock::duration took;
+  };
+  int begun = 0;
+  std::vector<Ended> ended;
   std::vector<State> states;
+};
+
+// The ledger in memory, which can be told to fail, and which counts what it was told to forget.
+class TestLedger final : public ledger::Ledger {
+ public:
+  Token Begin(ledger::BeginRequest request, Executor& executor, BeginDone done) override {
+    if (down) {
+      executor.Post([done = std::move(done)]() mutable { done({}); });
+      return 1;
+    }
+    return real_.Begin(std::move(request), executor, std::move(done));
+  }
+  void Forget(Token token) override {
+    forgotten += token != 0;
+    real_.Forget(token);
+  }
+  void NextAttempt(ledger::Key key, Uuid attempt_id, Sent sent, absl::Time now, Executor& executor,
+                   AttemptDone done) override {
+    if (down) {
+      executor.Post([done = std::move(done)]() mutable { done(false); });
+      return;
+    }
+    real_.NextAttempt(std::move(key), attempt_id, sent, now, executor, std::move(done));
+  }
+  void Finish(ledger::FinishRequest request, Executor& executor, FinishDone done) override {
+    real_.Finish(std::move(request), executor, std::move(done));
+  }
+  void Get(ledger::Key key, Executor& executor, GetDone done) override {
+    real_.Get(std::move(key), executor, std::move(done));
+  }
+  bool Writable() const override { return !down; }
+
+  bool down = false;
+  int forgotten = 0;
+
+ private:
+  ledger::MemoryLedger real_;
 };
 
 std::string Id(int n) {
@@ -159,20 +214,22 @@ class CreationTest : public testing::Test {
     return heard;
   }
 
-  State RowState(int n) {
+  State RowState(int n) { return Row(n).state; }
+
+  ledger::Record Row(int n) {
     std::optional<ledger::GetAnswer> got;
     ledger_.Get({"local", *ParseUuid(Id(n))}, loop_, [&](ledger::GetAnswer answer) { got = std::move(answer); });
     loop_.Settle();
     EXPECT_TRUE(got && got->record) << "no row";
-    return got->record->state;
+    return got && got->record ? *got->record : ledger::Record();
   }
 
   FakeLoop loop_;
   FakeAstra astra_;
-  ledger::MemoryLedger ledger_;
+  TestLedger ledger_;
   Gate gate_{Gate::Options{2, 100ms}};
   Fingerprinter fingerprinter_{Secret(std::string(32, 'k'))};
-  NullObserver observer_;
+  Watcher observer_;
   Services services_{loop_, ledger_, astra_, gate_, fingerprinter_, observer_, RulesOptions{}, 3, absl::BitGen()};
 };
 
@@ -338,6 +395,35 @@ TEST_F(CreationTest, UnavailableWithRetryAfterGetsOneMoreTryAndHoldsNobodyBack) 
   astra_.Answer(Verdict::kCreated, 201);
   loop_.Settle();
   EXPECT_TRUE(heard->reply->ok());
+}
+
+TEST_F(CreationTest, ARefusedStreamGetsOneMoreTryAtOnceUnderAnotherAttemptId) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kRefused, 0);
+  loop_.Advance(100ms);
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  EXPECT_NE(astra_.posts[0].attempt_id, astra_.posts[1].attempt_id);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(heard->reply->ok());
+}
+
+TEST_F(CreationTest, RefusedTwiceIsReleasedAndMayBeSentByARepeat) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kRefused, 0);
+  loop_.Advance(100ms);
+  astra_.Answer(Verdict::kRefused, 0);
+  loop_.Advance(10s);
+  EXPECT_EQ(astra_.posts.size(), 2u) << "one more try, not two";
+  EXPECT_EQ(RowState(1), State::kReleased);
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
+  EXPECT_EQ(heard->reply->sent, Sent::kYes);
+  const auto again = Call(Person(1));
+  ASSERT_EQ(astra_.posts.size(), 3u);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(again->reply->ok());
 }
 
 TEST_F(CreationTest, RefusedCredentialsGetOneMoreTryOnlyWithOthers) {
@@ -542,6 +628,344 @@ TEST_F(CreationTest, StopsWaitingWhenTheProcessStops) {
   loop_.Settle();
   EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
   EXPECT_EQ(RowState(1), State::kReleased);
+}
+
+// What every outcome leaves in the row, and what its caller and a repeat hear of it.
+TEST_F(CreationTest, EveryOutcomeIsRecordedWholeAndHeardAlike) {
+  struct Case {
+    Verdict verdict;
+    int status;
+    bool confirmed;
+    State state;
+    v1::ErrorReason reason;
+    Sent sent;
+    ledger::Budget budget;
+  };
+  const Case cases[] = {
+      {Verdict::kCreated, 201, true, State::kSucceeded, v1::ERROR_REASON_UNSPECIFIED, Sent::kYes, {1, 1}},
+      {Verdict::kLimitReached,
+       400,
+       false,
+       State::kFailed,
+       v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED,
+       Sent::kYes,
+       {0, 1}},
+      {Verdict::kRejected, 422, false, State::kFailed, v1::ERROR_REASON_UPSTREAM_REJECTED, Sent::kYes, {0, 1}},
+      {Verdict::kCredentialsRejected,
+       403,
+       false,
+       State::kReleased,
+       v1::ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED,
+       Sent::kYes,
+       {0, 0}},
+      {Verdict::kMisconfigured,
+       404,
+       false,
+       State::kReleased,
+       v1::ERROR_REASON_UPSTREAM_MISCONFIGURED,
+       Sent::kYes,
+       {0, 0}},
+      {Verdict::kUnknown, 500, false, State::kUnknown, v1::ERROR_REASON_OUTCOME_UNKNOWN, Sent::kMaybe, {0, 1}},
+      {Verdict::kUnknown, 201, true, State::kUnknown, v1::ERROR_REASON_OUTCOME_UNKNOWN, Sent::kMaybe, {1, 1}},
+  };
+  int n = 0;
+  for (const Case& c : cases) {
+    ++n;
+    SCOPED_TRACE(c.status);
+    const absl::Time before = absl::Now() - absl::Microseconds(1);
+    const auto heard = Call(Person(n));
+    astra::Outcome outcome;
+    outcome.verdict = c.verdict;
+    outcome.http_status = c.status;
+    outcome.confirmed = c.confirmed;
+    outcome.astra_request_id = "req-7";
+    if (c.verdict == Verdict::kCreated) {
+      outcome.user_intent_id = "intent-7";
+      outcome.astra_status = "approved";
+    }
+    astra_.Answer(outcome);
+    loop_.Settle();
+
+    const ledger::Record row = Row(n);
+    EXPECT_EQ(row.state, c.state);
+    EXPECT_EQ(row.reason, c.reason);
+    EXPECT_EQ(row.sent, c.sent);
+    EXPECT_EQ(row.attempts, 1);
+    EXPECT_EQ(row.attempt_id, astra_.posts.back().attempt_id);
+    EXPECT_NE(row.attempt_id, Uuid{});
+    EXPECT_EQ(row.answer.http_status, c.status);
+    EXPECT_EQ(row.answer.confirmed, c.confirmed);
+    EXPECT_EQ(row.answer.astra_request_id, "req-7");
+    EXPECT_EQ(row.answer.astra_status, outcome.astra_status);
+    EXPECT_EQ(row.answer.user_intent_id, outcome.user_intent_id);
+    for (const absl::Time time : {row.created, row.updated, row.answer.at}) {
+      EXPECT_GE(time, before);
+      EXPECT_LE(time, absl::Now());
+    }
+    ASSERT_FALSE(observer_.states.empty());
+    EXPECT_EQ(observer_.states.back(), c.state);
+
+    const auto expect_alike = [&](const std::optional<Reply>& reply) {
+      ASSERT_TRUE(reply);
+      EXPECT_EQ(reply->reason, c.reason);
+      EXPECT_EQ(reply->astra_request_id, "req-7");
+      ASSERT_TRUE(reply->attempts);
+      EXPECT_EQ(reply->attempts->used_min, c.budget.used_min);
+      EXPECT_EQ(reply->attempts->used_max, c.budget.used_max);
+      EXPECT_EQ(reply->attempt_limit, 3);
+      if (c.verdict == Verdict::kCreated) {
+        EXPECT_EQ(reply->user_intent->astra_status(), "approved");
+      } else {
+        EXPECT_EQ(reply->sent, c.sent);
+        EXPECT_EQ(reply->http_status, c.status);
+      }
+    };
+    expect_alike(heard->reply);
+    EXPECT_FALSE(heard->reply->replayed);
+    if (c.state == State::kReleased) continue;
+    const auto again = Call(Person(n));
+    expect_alike(again->reply);
+    EXPECT_TRUE(again->reply->replayed);
+  }
+  EXPECT_EQ(astra_.posts.size(), std::size(cases)) << "a repeat was sent";
+}
+
+TEST_F(CreationTest, TheObserverHearsOfEveryPost) {
+  Call(Person(1));
+  EXPECT_EQ(observer_.begun, 1);
+  loop_.Advance(5s);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  ASSERT_EQ(observer_.ended.size(), 1u);
+  EXPECT_EQ(observer_.ended[0].request_id, *ParseUuid(Id(1)));
+  EXPECT_EQ(observer_.ended[0].attempt_id, astra_.posts[0].attempt_id);
+  EXPECT_EQ(observer_.ended[0].verdict, Verdict::kCreated);
+  EXPECT_EQ(observer_.ended[0].took, 5s);
+}
+
+TEST_F(CreationTest, ALedgerThatCannotBeReadSendsNothing) {
+  ledger_.down = true;
+  const auto heard = Call(Person(1));
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_LEDGER_UNAVAILABLE);
+  EXPECT_EQ(heard->reply->sent, Sent::kNo);
+  EXPECT_EQ(heard->reply->retry_after, absl::Seconds(2));
+  EXPECT_TRUE(astra_.posts.empty());
+  EXPECT_EQ(gate_.in_flight(), 0);
+}
+
+TEST_F(CreationTest, AnAttemptThatIsNotOnDiskIsNotSent) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kRateLimited, 429, absl::Seconds(1));
+  loop_.Settle();
+  ledger_.down = true;
+  loop_.Advance(1s);
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  EXPECT_EQ(RowState(1), State::kReleased);
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED);
+}
+
+TEST_F(CreationTest, EachPostAfterARefusalIsInTheRowUnderItsOwnId) {
+  for (const Verdict verdict : {Verdict::kRateLimited, Verdict::kUnavailable, Verdict::kRefused}) {
+    const int n = static_cast<int>(verdict) + 1;
+    const auto heard = Call(Person(n));
+    const size_t before = astra_.posts.size();
+    astra_.Answer(verdict, 0, absl::Seconds(1));
+    loop_.Advance(1s);
+    ASSERT_EQ(astra_.posts.size(), before + 1);
+    EXPECT_EQ(Row(n).attempts, 2);
+    EXPECT_EQ(Row(n).sent, Sent::kYes);
+    EXPECT_EQ(Row(n).attempt_id, astra_.posts.back().attempt_id);
+    EXPECT_NE(astra_.posts[before - 1].attempt_id, astra_.posts[before].attempt_id);
+    // Refused again: no third try.
+    astra_.Answer(verdict, 0, absl::Seconds(1));
+    loop_.Advance(5s);
+    EXPECT_EQ(astra_.posts.size(), before + 1);
+    EXPECT_EQ(RowState(n), State::kReleased);
+    EXPECT_TRUE(heard->reply && heard->reply->sent == Sent::kYes);
+    loop_.Advance(60s);  // nothing is held back any more
+  }
+}
+
+TEST_F(CreationTest, OtherCredentialsAreAnAttemptOfTheirOwn) {
+  Call(Person(1));
+  astra_.new_credentials = true;
+  astra_.Answer(Verdict::kCredentialsRejected, 401);
+  loop_.Advance(0s);
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  EXPECT_NE(astra_.posts[0].attempt_id, astra_.posts[1].attempt_id);
+  EXPECT_EQ(Row(1).attempts, 2);
+}
+
+TEST_F(CreationTest, BackoffBetweenConnectionAttemptsIsShort) {
+  Call(Person(1));
+  astra_.Answer(Verdict::kNotSent);
+  loop_.Advance(200ms);
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  astra_.Answer(Verdict::kNotSent);
+  loop_.Advance(400ms);
+  EXPECT_EQ(astra_.posts.size(), 3u);
+}
+
+TEST_F(CreationTest, AWaitThatJustFitsIsTaken) {
+  // 30 s less the 50 ms before the deadline and the 100 ms that a try must have left.
+  const auto heard = Call(Person(1), 30s);
+  astra_.Answer(Verdict::kUnavailable, 503, absl::Milliseconds(29'850));
+  loop_.Settle();
+  EXPECT_FALSE(heard->reply);
+  loop_.Advance(29'850ms);
+  EXPECT_EQ(astra_.posts.size(), 2u);
+}
+
+TEST_F(CreationTest, WhoJoinedACallThatWasRateLimitedHearsWhenToComeAgain) {
+  for (const Verdict verdict : {Verdict::kRateLimited, Verdict::kUnavailable}) {
+    const int n = verdict == Verdict::kRateLimited ? 2 : 1;
+    const auto first = Call(Person(n));
+    const auto joined = Call(Person(n));
+    astra_.Answer(verdict, 429, absl::Seconds(40));  // longer than the deadline
+    loop_.Settle();
+    ASSERT_TRUE(first->reply && joined->reply);
+    EXPECT_EQ(first->reply->retry_after, absl::Seconds(40));
+    EXPECT_EQ(joined->reply->reason, first->reply->reason);
+    EXPECT_EQ(joined->reply->retry_after, verdict == Verdict::kRateLimited ? absl::Seconds(40) : absl::Seconds(1));
+    EXPECT_TRUE(joined->reply->replayed);
+    loop_.Advance(60s);
+  }
+}
+
+TEST_F(CreationTest, RateLimitedWithoutRetryAfterSaysOneSecond) {
+  const auto heard = Call(Person(1), 1s);  // the wait does not fit
+  astra_.Answer(Verdict::kRateLimited, 429);
+  loop_.Settle();
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->retry_after, absl::Seconds(1));
+}
+
+TEST_F(CreationTest, CallerWhoLeavesDuringTheWaitEndsItAtOnce) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(20));
+  loop_.Settle();
+  EXPECT_EQ(services_.waiting.size(), 1u);
+  heard->creation->CallerLeft();
+  loop_.Settle();
+  EXPECT_EQ(RowState(1), State::kReleased);
+  EXPECT_EQ(loop_.timers(), 0u);
+  EXPECT_TRUE(services_.waiting.empty());
+}
+
+TEST_F(CreationTest, CallerWhoLeavesWhileTheNextAttemptIsWrittenGetsNone) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(1));
+  loop_.Settle();
+  // In the same turn: the wait ends, and the caller goes before the ledger has answered.
+  loop_.CallAt(loop_.Now() + 1s, [creation = heard->creation] { creation->CallerLeft(); });
+  loop_.AdvanceWithoutSettling(1s);
+  loop_.Settle();
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  EXPECT_EQ(RowState(1), State::kReleased);
+}
+
+TEST_F(CreationTest, CallerWhoLeavesAJoinIsForgotten) {
+  Call(Person(1));
+  const auto joined = Call(Person(1));
+  joined->creation->CallerLeft();
+  EXPECT_EQ(ledger_.forgotten, 1);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_EQ(joined->replies, 0);
+  EXPECT_EQ(loop_.timers(), 0u);
+}
+
+TEST_F(CreationTest, CallerWhoLeavesTakesItsTimerAlong) {
+  const auto heard = Call(Person(1));
+  heard->creation->CallerLeft();
+  EXPECT_EQ(loop_.timers(), 0u);
+}
+
+TEST_F(CreationTest, AStopOfTheProcessLeavesARunningExchangeAlone) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kNotSent);
+  loop_.Advance(200ms);
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  Creation::GiveUpWaiting(services_);
+  loop_.Settle();
+  EXPECT_EQ(RowState(1), State::kSending);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(heard->reply && heard->reply->ok());
+}
+
+TEST_F(CreationTest, AllowRepeatCreatesThePersonAgain) {
+  Call(Person(1));
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  v1::CreateUserIntentRequest again = Person(1);
+  again.set_request_id(Id(2));
+  auto heard = Call(again);
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_PERSON_EXISTS);
+  again.set_allow_repeat(true);
+  Call(again);
+  EXPECT_EQ(astra_.posts.size(), 2u);
+}
+
+TEST_F(CreationTest, TheLimitIsTheConfiguredOne) {
+  services_.email_attempt_limit = 1;
+  Call(Person(1));
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  v1::CreateUserIntentRequest other = Person(2);
+  other.set_email(Person(1).email());
+  other.set_first_name("Grace");
+  const auto heard = Call(other);
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED);
+  EXPECT_EQ(heard->reply->sent, Sent::kNo) << "the table's yes is for Astra's own word";
+  EXPECT_EQ(heard->reply->attempts->used_min, 1);
+  EXPECT_EQ(astra_.posts.size(), 1u);
+}
+
+TEST_F(CreationTest, SupersedingTheWrongRequestNamesTheRightOne) {
+  Call(Person(1));
+  astra_.Answer(Verdict::kUnknown, 500);
+  loop_.Settle();
+  v1::CreateUserIntentRequest other = Person(2);
+  other.set_email(Person(1).email());
+  other.set_supersedes_request_id(Id(9));
+  const auto heard = Call(other);
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_SUPERSEDES_INVALID);
+  EXPECT_EQ(heard->reply->unresolved_request_id, ParseUuid(Id(1)));
+}
+
+// What was sent under an id before is not forgotten when a repeat of it is refused for another reason.
+TEST_F(CreationTest, ARefusedRepeatStillSaysThatTheIdWasSent) {
+  Call(Person(1));
+  astra_.Answer(Verdict::kMisconfigured, 404);
+  loop_.Settle();
+  v1::CreateUserIntentRequest other = Person(2);
+  other.set_email(Person(1).email());
+  Call(other);  // runs
+  const auto heard = Call(Person(1));
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_EMAIL_BUSY);
+  EXPECT_EQ(heard->reply->sent, Sent::kYes);
+  EXPECT_EQ(heard->reply->attempts->used_max, 1);
+}
+
+TEST_F(CreationTest, RowsUnderThePreviousKeyAreFound) {
+  Call(Person(1));
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  const Fingerprinter rotated(Secret(std::string(32, 'n')), Secret(std::string(32, 'k')));
+  Services services{loop_, ledger_, astra_, gate_, rotated, observer_, RulesOptions{}, 3, absl::BitGen()};
+  std::optional<Reply> heard;
+  Creation::Start(services, "local", Person(1), loop_.Now() + 30s, [&](Reply reply) { heard = std::move(reply); });
+  loop_.Settle();
+  ASSERT_TRUE(heard);
+  EXPECT_TRUE(heard->ok() && heard->replayed);
+  EXPECT_EQ(astra_.posts.size(), 1u);
 }
 
 }  // namespace

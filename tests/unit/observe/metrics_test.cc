@@ -91,12 +91,12 @@ TEST_F(MetricsTest, CountsPostsUnderTheirVerdict) {
     for (int n = 0; n <= i; ++n) metrics_.RecordPost(static_cast<Post>(i), absl::Milliseconds(20));
   }
   const char* const names[] = {"created",       "limit_reached", "rejected",    "credentials_rejected",
-                               "misconfigured", "rate_limited",  "unavailable", "not_sent",
-                               "unknown"};
+                               "misconfigured", "rate_limited",  "unavailable", "refused",
+                               "not_sent",      "unknown"};
   for (int i = 0; i < kPosts; ++i) {
     EXPECT_EQ(Value("userintent_upstream_posts_total{verdict=\"" + std::string(names[i]) + "\"}"), i + 1);
   }
-  EXPECT_EQ(Value("userintent_upstream_post_seconds_count"), 45);
+  EXPECT_EQ(Value("userintent_upstream_post_seconds_count"), 55);
   metrics_.AddConnectionsOpened(3);
   metrics_.AddReuseRefused(2);
   metrics_.AddResendRefused(1);
