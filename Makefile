@@ -5,7 +5,7 @@ export GOTOOLCHAIN := local
 JOBS ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps lint-deps build run test test-clients soak mutants bench lint format asan tsan compose-test clean
+.PHONY: help deps lint-deps build run test test-clients soak mutants bench bench-gate lint format asan tsan compose-test clean
 
 help: ## this list
 	@echo 'The User Intent gateway. Targets:'
@@ -34,6 +34,7 @@ test: build ## every test
 test-clients: build ## the client libraries, packaged as users get them, against the real gateway
 	@CLIENT_PYTHON_MORE=$${CLIENT_PYTHON_MORE-} scripts/test-client-python.sh
 	@scripts/test-client-go.sh
+	@scripts/test-client-cpp.sh
 
 soak: build ## crashes and random histories until SOAK_MINUTES (60) have passed
 	@scripts/soak.sh
@@ -41,8 +42,11 @@ soak: build ## crashes and random histories until SOAK_MINUTES (60) have passed
 mutants: deps ## would the tests notice? mutations of the code that keeps the promise, one by one (many minutes)
 	@build/tools/venv/bin/python tests/mutants/mutants.py
 
-bench: build ## benchmark of the gateway against the sandbox
-	@build/tools/venv/bin/python tests/bench/bench.py
+bench: build ## gateway beside a Go gateway and a bare echo, about six minutes; BENCH_ARGS=--quick: 90 s
+	@build/tools/venv/bin/python tests/bench/bench.py $(BENCH_ARGS)
+
+bench-gate: build ## fails when a ratio to the Go gateway is 15 % worse than the committed one
+	@build/tools/venv/bin/python tests/bench/bench.py --gate $(BENCH_ARGS)
 
 lint: lint-deps build ## every linter; CHANGED=1 for changed C++ files only
 	@scripts/lint.sh

@@ -20,7 +20,7 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 (cd client_lib/go/tools && GOFLAGS=-mod=readonly GOWORK=off GOBIN=$out/bin go install tool)
 
-mapfile -t protos < <(cd proto && find userintent -name '*.proto' | sort)
+mapfile -t protos < <(cd proto && find userintent/v1 -name '*.proto' | sort)
 protoc --plugin="$out/bin/protoc-gen-go" --plugin="$out/bin/protoc-gen-go-grpc" -I proto -I "$googleapis" \
   --go_out="$out" --go_opt=module=example.com/userintent --go-grpc_out="$out" --go-grpc_opt=module=example.com/userintent "${protos[@]}"
 

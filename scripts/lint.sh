@@ -33,7 +33,13 @@ tidy() {
     mapfile -t list < <(changed '*.cc' '*.h' | while read -r f; do [[ $f == *.h ]] && ls "$(dirname "$f")"/*.cc 2>/dev/null || echo "$f"; done | sort -u)
     [ ${#list[@]} -gt 0 ] || return 0
   fi
-  /usr/bin/python3 scripts/clang_tidy.py "$LINT/clang-tidy" build/release "${list[@]}"
+  # The C++ client and its runner are projects of their own.
+  scripts/test-client-cpp.sh --prepare || return 1
+  local dir status=0
+  for dir in build/release build/client-cpp/library build/client-cpp/runner; do
+    /usr/bin/python3 scripts/clang_tidy.py "$LINT/clang-tidy" "$dir" "${list[@]}" || status=1
+  done
+  return "$status"
 }
 
 # The API as it is now against each of its last two committed versions: the second one is what counts in a fresh clone,

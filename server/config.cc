@@ -59,6 +59,9 @@
       "forgets everything at the end")                                                                           \
   ROW(std::string, ledger_key_file, "required; 32 or more random bytes, the key of the ledger's hashes")         \
   ROW(std::string, ledger_previous_key_file, "the key before the current one, while rows under it remain")       \
+  ROW(absl::Duration, retention,                                                                                 \
+      "requests that ended longer ago are forgotten, at least 9504h (13 months); 0: never; attempts of e-mail "  \
+      "addresses are kept for ever")                                                                             \
   ROW(int, email_attempt_limit, "attempts per e-mail address; 0 switches the local check off")                   \
   ROW(bool, kyc_delegation, "ssn_last_four is optional")                                                         \
   ROW(bool, allow_non_public_ip, "accept ip_address values that are not public")                                 \
@@ -696,6 +699,14 @@ absl::Status CheckLedger(const Config& config) {
       }
       break;
     }
+  }
+  if (config.retention != absl::ZeroDuration()) {
+    // Callers may repeat an id for as long; and not so long that the clock cannot count back.
+    constexpr absl::Duration kLeast = absl::Hours(396 * 24);
+    if (config.retention < kLeast || config.retention > absl::Hours(36525 * 24)) {
+      return Problem("retention", "must be 0, or from 9504h (13 months) to 876600h");
+    }
+    if (config.ledger.kind != LedgerLocation::Kind::kSqlite) return Problem("retention", "needs --ledger=sqlite:PATH");
   }
   if (config.ledger_key_file.empty()) return Problem("ledger_key_file", "required");
   absl::Status status = CheckLedgerKey("ledger_key_file", config.ledger_key_file);

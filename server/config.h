@@ -79,6 +79,7 @@ struct Config {
   LedgerLocation ledger{LedgerLocation::Kind::kSqlite, "data/ledger.db"};
   std::string ledger_key_file;
   std::string ledger_previous_key_file;
+  absl::Duration retention = absl::ZeroDuration();  // of requests that ended; zero: for ever
   int email_attempt_limit = 3;
   bool kyc_delegation = false;
   bool allow_non_public_ip = false;

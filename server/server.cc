@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/admin/admin_server.h"
 #include "server/astra/credentials.h"
 #include "server/astra/rest_client.h"
 #include "server/base/crash_point.h"
@@ -66,13 +67,13 @@ http::Options HttpOptions(const Config& config, int shards) {
 
 struct OpenedLedger {
   std::unique_ptr<ledger::Ledger> ledger;
-  size_t recovered = 0;
+  ledger::SqliteLedger* sqlite = nullptr;  // the same, where it is one
 };
 
 absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, const intent::Fingerprinter& fingerprinter,
                                         observe::Metrics& metrics) {
   if (config.ledger.kind == LedgerLocation::Kind::kMemory) {
-    return OpenedLedger{std::make_unique<ledger::MemoryLedger>(), 0};
+    return OpenedLedger{std::make_unique<ledger::MemoryLedger>(), nullptr};
   }
   ledger::SqliteLedgerOptions options;
   options.store.path = config.ledger.path;
@@ -80,6 +81,8 @@ absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, const intent::Fing
   options.store.previous_key_id = fingerprinter.previous_key_id();
   options.store.crash_point = CrashHook::Get();
   options.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
+  options.retention = config.retention;
+  options.on_purge = [&metrics](size_t rows) { metrics.CountPurged(static_cast<int64_t>(rows)); };
   options.warn = [](const std::string& text) { Log(Level::kError, "ledger", {{"warning", SafeText(text)}}); };
   options.on_batch = [&metrics](const ledger::BatchReport& report) {
     metrics.RecordCommit(static_cast<int>(report.operations), report.took);
@@ -90,8 +93,8 @@ absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, const intent::Fing
   if (!opened.ok()) {
     return absl::Status(opened.status().code(), absl::StrCat("--ledger: ", opened.status().message()));
   }
-  const size_t recovered = (*opened)->recovered();
-  return OpenedLedger{*std::move(opened), recovered};
+  ledger::SqliteLedger* const sqlite = opened->get();
+  return OpenedLedger{*std::move(opened), sqlite};
 }
 
 absl::StatusOr<rpc::TlsMaterial> LoadTls(const Config& config) {
@@ -130,6 +133,7 @@ struct Server::Parts {
   std::unique_ptr<rpc::Service> service;
   std::vector<ShardParts> shards;
   std::unique_ptr<ledger::Ledger> ledger;  // after the shards: its last answers need their inboxes
+  std::unique_ptr<admin::AdminServer> admin;
   std::unique_ptr<grpc::Server> grpc;
   std::unique_ptr<observe::HttpEndpoint> endpoint;
   std::optional<bool> serving;
@@ -171,7 +175,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   auto opened = OpenLedger(config, *p.fingerprinter, *p.metrics);
   if (!opened.ok()) return opened.status();
   p.ledger = std::move(opened->ledger);
-  const size_t recovered = opened->recovered;
+  const size_t recovered = opened->sqlite != nullptr ? opened->sqlite->recovered() : 0;
   p.metrics->SetRecoveredRows(static_cast<int64_t>(recovered));
 
   intent::Gate::Options gate;
@@ -219,6 +223,17 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   }
   for (ShardParts& s : p.shards) {
     s.shard->Start([calls = s.calls.get()] { rpc::PostCalls(*calls); });
+  }
+
+  if (opened->sqlite != nullptr) {
+    auto admin = admin::AdminServer::Start(*opened->sqlite, config.ledger.path);
+    if (admin.ok()) {
+      p.admin = *std::move(admin);
+    } else {
+      const std::string text =
+          absl::StrCat(std::string(admin.status().message()), "; userintent-ledger works only while no server runs");
+      Log(Level::kWarn, "warning", {{"warning", SafeText(text)}});
+    }
   }
 
   if (!config.metrics_listen.empty()) {

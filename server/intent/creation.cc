@@ -144,7 +144,6 @@ void Creation::OnBegun(ledger::BeginAnswer answer) {
       break;
     case BeginVerdict::kExhausted:
       reply = Reply::Error(v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED);
-      reply.sent = Sent::kNo;
       break;
     case BeginVerdict::kEmailBusy:
       reply = Reply::Error(v1::ERROR_REASON_EMAIL_BUSY);
@@ -341,11 +340,7 @@ void Creation::OnRecorded(ledger::FinishAnswer answer) {
     reply.astra_request_id = answer.record.answer.astra_request_id;
   } else {
     reply = ErrorFromRecord(answer.record);
-    if (outcome_.retry_after) {
-      reply.retry_after = *outcome_.retry_after;
-    } else if (reply.reason == v1::ERROR_REASON_UPSTREAM_RATE_LIMITED) {
-      reply.retry_after = kDefaultRetryAfter;
-    }
+    if (outcome_.retry_after) reply.retry_after = *outcome_.retry_after;
   }
   reply.attempts = answer.budget;
   reply.attempt_limit = services_.email_attempt_limit;

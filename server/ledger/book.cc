@@ -3,7 +3,11 @@
 #include <openssl/crypto.h>
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
 
 namespace userintent::ledger {
 namespace {
@@ -15,6 +19,37 @@ bool Same(const Digest& a, const Digest& b) { return CRYPTO_memcmp(a.data(), b.d
 const Fingerprints* Previous(const BeginRequest& request) {
   if (!request.previous || request.previous->key_id == request.current.key_id) return nullptr;
   return &*request.previous;
+}
+
+bool Final(State state) { return state == State::kSucceeded || state == State::kFailed; }
+
+absl::Status CheckText(const char* what, std::string_view text, size_t most) {
+  if (text.empty() || text.size() > most) {
+    return absl::InvalidArgumentError(absl::StrCat(what, " must have 1 to ", most, " bytes"));
+  }
+  if (!std::all_of(text.begin(), text.end(),
+                   [](char c) { return absl::ascii_isprint(static_cast<unsigned char>(c)); })) {
+    return absl::InvalidArgumentError(absl::StrCat(what, " must be printable ASCII"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckWords(const ResolveRequest& request) {
+  if (request.created) {
+    const std::string& id = *request.created;
+    if (id.empty() || id.size() > 256 ||
+        std::any_of(id.begin(), id.end(), [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); })) {
+      return absl::InvalidArgumentError("the intent id must have 1 to 256 bytes without control characters");
+    }
+  }
+  if (absl::Status s = CheckText("actor", request.actor, 128); !s.ok()) return s;
+  if (absl::Status s = CheckText("evidence", request.evidence, 1024); !s.ok()) return s;
+  // A cheap guard: the entry is kept for ever, and nothing in this ledger names a person.
+  if (request.evidence.find('@') != std::string::npos) {
+    return absl::InvalidArgumentError(
+        "evidence must not hold an e-mail address or other personal data: name a ticket, or the id of Astra's answer");
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -308,6 +343,125 @@ absl::StatusOr<size_t> Book::Recover(int reason, absl::Time now, size_t limit) {
     if (absl::Status s = Replace(&before, row); !s.ok()) return s;
   }
   return rows->size();
+}
+
+absl::Status Book::MayResolve(const Record& record, bool created) const {
+  switch (record.state) {
+    case State::kUnknown:
+      if (created || !record.answer.confirmed) return absl::OkStatus();
+      return absl::FailedPreconditionError(
+          "Astra answered with a 2xx status, so it was created: find the intent's id at Astra and resolve it as "
+          "created");
+    case State::kSending:
+      return absl::FailedPreconditionError("the request is SENDING, it still runs: wait until it ends");
+    case State::kReleased:
+      return absl::FailedPreconditionError("the request is RELEASED, nothing was created: its caller may repeat it");
+    case State::kSucceeded:
+      return absl::FailedPreconditionError(
+          "the request is SUCCEEDED with another outcome: what is recorded is never changed");
+    case State::kFailed:
+      return absl::FailedPreconditionError("the request is FAILED: what is recorded is never changed");
+  }
+  return absl::FailedPreconditionError("the request is in a state that does not exist");
+}
+
+absl::StatusOr<ResolveAnswer> Book::Resolve(const ResolveRequest& request) {
+  if (absl::Status s = CheckWords(request); !s.ok()) return s;
+  absl::StatusOr<std::optional<Row>> found = store_.Find(request.key);
+  if (!found.ok()) return found.status();
+  if (!*found) return absl::NotFoundError("this caller has no such request");
+  Row& row = **found;
+  Record& record = row.record;
+  const Record before = record;
+
+  ResolveAnswer answer;
+  answer.changed = request.created
+                       ? before.state != State::kSucceeded || before.answer.user_intent_id != *request.created
+                       : before.state != State::kFailed;
+  if (answer.changed) {
+    if (absl::Status s = MayResolve(before, request.created.has_value()); !s.ok()) return s;
+    record.sent = Sent::kYes;  // as of every answer that ends with these reasons; and the cautious word
+    if (request.created) {
+      record.state = State::kSucceeded;
+      record.reason = 0;
+      record.answer.confirmed = true;
+      record.answer.user_intent_id = *request.created;
+      record.answer.astra_status.clear();
+      record.answer.at = request.now;
+    } else {
+      // Whether Astra counts it is still not known: the attempt stays counted as possible.
+      record.state = StateIfNotCreated();
+      record.reason = request.not_created_reason;
+      record.answer.confirmed = false;
+    }
+    record.updated = request.now;
+    // What supersedes what stays: each of the two rows had a POST of its own, whichever way this one ended.
+    if (absl::Status s = Replace(&before, row); !s.ok()) return s;
+    AuditEntry entry;
+    entry.at = request.now;
+    entry.actor = request.actor;
+    entry.action = request.created ? "resolve as created" : "resolve as not created";
+    entry.key = request.key;
+    entry.from = before.state;
+    entry.to = record.state;
+    entry.evidence = request.evidence;
+    if (absl::Status s = store_.Append(entry); !s.ok()) return s;
+  }
+  const absl::StatusOr<Counters> count = store_.Count(row.email);
+  if (!count.ok()) return count.status();
+  answer.budget = BudgetOf(*count);
+  answer.record = std::move(record);
+  return answer;
+}
+
+bool Book::MayPurge(const Record& record, absl::Time before) const {
+  return Final(record.state) && record.updated < before;
+}
+
+bool Book::IsNeededBy(const Record& other) const { return !Final(other.state); }
+
+// The rows that this one superseded and that superseded it, as far as they say so too.
+absl::StatusOr<std::vector<Row>> Book::LinkedTo(const Record& record) {
+  std::vector<Row> rows;
+  for (const std::optional<Uuid>& id : {record.supersedes, record.superseded_by}) {
+    if (!id) continue;
+    absl::StatusOr<std::optional<Row>> other = store_.Find({record.key.caller, *id});
+    if (!other.ok()) return other.status();
+    if (!*other) continue;
+    const Record& of = (*other)->record;
+    if (of.supersedes == record.key.request_id || of.superseded_by == record.key.request_id) {
+      rows.push_back(**std::move(other));
+    }
+  }
+  return rows;
+}
+
+absl::StatusOr<PurgeAnswer> Book::Purge(absl::Time before, size_t limit) {
+  const absl::StatusOr<std::vector<Row>> rows = store_.Old(before, limit);
+  if (!rows.ok()) return rows.status();
+  PurgeAnswer answer;
+  answer.seen = rows->size();
+  for (const Row& old : *rows) {
+    // Again, because what was purged just now may have been linked to it.
+    absl::StatusOr<std::optional<Row>> found = store_.Find(old.record.key);
+    if (!found.ok()) return found.status();
+    if (!*found || !MayPurge((*found)->record, before)) continue;
+    const Row& row = **found;
+    absl::StatusOr<std::vector<Row>> linked = LinkedTo(row.record);
+    if (!linked.ok()) return linked.status();
+    if (std::any_of(linked->begin(), linked->end(), [this](const Row& other) { return IsNeededBy(other.record); })) {
+      continue;
+    }
+    for (Row& other : *linked) {
+      Record& of = other.record;
+      if (of.supersedes == row.record.key.request_id) of.supersedes.reset();
+      if (of.superseded_by == row.record.key.request_id) of.superseded_by.reset();
+      if (absl::Status s = store_.Put(other); !s.ok()) return s;
+    }
+    if (absl::Status s = store_.Purge(row, CountOf(row.record)); !s.ok()) return s;
+    ++answer.purged;
+  }
+  return answer;
 }
 
 }  // namespace userintent::ledger

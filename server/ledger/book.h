@@ -6,9 +6,16 @@
 // kInvalidArgument, which mean that the caller broke the protocol; those have written nothing.
 //
 //   (none) --Begin--> SENDING --Finish--> SUCCEEDED | FAILED | UNKNOWN       for ever
-//                     SENDING --Finish--> RELEASED  --Begin--> SENDING        proof of "not sent" or "refused
-//                     unprocessed" SENDING --Recover-> UNKNOWN                             the process died
+//                     SENDING --Finish--> RELEASED --Begin--> SENDING     proof of "not sent" or "refused unprocessed"
+//                     SENDING --Recover-> UNKNOWN                         the process died
+//                     UNKNOWN --Resolve-> SUCCEEDED | FAILED              an operator, with evidence
+//                               SUCCEEDED | FAILED --Purge--> (none)      only where a retention is set
 #pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,6 +24,27 @@
 #include "server/ledger/store.h"
 
 namespace userintent::ledger {
+
+// What an operator found out about a row whose outcome nobody knew.
+struct ResolveRequest {
+  Key key;
+  std::optional<std::string> created;  // the intent's id, 1-256 bytes; nothing: it was not created
+  int not_created_reason = 0;          // of a row that ends as FAILED
+  std::string actor;                   // who says so; 1-128 bytes, printable ASCII
+  std::string evidence;                // how that is known; 1-1024 bytes, printable ASCII, no "@"
+  absl::Time now;
+};
+
+struct ResolveAnswer {
+  bool changed = false;  // false: the row says so already, and nothing was written
+  Record record;
+  Budget budget;
+};
+
+struct PurgeAnswer {
+  size_t seen = 0;  // 0: every old row was looked at
+  size_t purged = 0;
+};
 
 class Book {
  public:
@@ -40,6 +68,13 @@ class Book {
   // returns 0: the calls that owned them are gone, and nobody can tell whether they sent.
   absl::StatusOr<size_t> Recover(int reason, absl::Time now, size_t limit);
 
+  // Ends an UNKNOWN row, with an entry in the audit table. A status of IsProtocolError is a refusal whose text is meant
+  // for the operator.
+  absl::StatusOr<ResolveAnswer> Resolve(const ResolveRequest& request);
+
+  // Looks at the next `limit` old rows and forgets those that ended before `before` and that no open row refers to.
+  absl::StatusOr<PurgeAnswer> Purge(absl::Time before, size_t limit);
+
  protected:
   // The rules that hold the promise, one function each. Virtual for one purpose: the model checker breaks each of them
   // in turn and must notice.
@@ -53,6 +88,10 @@ class Book {
   virtual bool MayFinish(State state) const { return state == State::kSending; }
   virtual State StateAfterCrash() const { return State::kUnknown; }
   virtual Counters CountOf(const Record& record) const;  // what one row adds to its address
+  virtual absl::Status MayResolve(const Record& record, bool created) const;
+  virtual State StateIfNotCreated() const { return State::kFailed; }
+  virtual bool MayPurge(const Record& record, absl::Time before) const;
+  virtual bool IsNeededBy(const Record& other) const;  // an old row, by one that it superseded or that superseded it
 
  private:
   static bool SameEmail(const Row& row, const BeginRequest& request);
@@ -63,6 +102,7 @@ class Book {
   // Writes `after` in place of `before` and keeps the counters of the address equal to the sum over its rows.
   absl::Status Replace(const Record* before, const Row& after);
   absl::Status MarkSuperseded(const Key& key, const std::optional<Uuid>& by, absl::Time now);
+  absl::StatusOr<std::vector<Row>> LinkedTo(const Record& record);
 
   Store& store_;
 };

@@ -81,6 +81,23 @@ absl::Status Front::Write(std::vector<Op>& batch, std::vector<Result>& results) 
   return absl::OkStatus();
 }
 
+absl::Status Front::Transact(absl::FunctionRef<absl::Status()> work) {
+  if (!healthy_) return absl::UnavailableError("the ledger cannot be written; it comes back when the disk does");
+  absl::Status s = store_.Start();
+  if (s.ok()) {
+    if (absl::Status refused = work(); !refused.ok()) {
+      store_.Rollback();
+      return refused;  // were it the disk, the next batch would tell
+    }
+    s = store_.Commit();
+  }
+  if (s.ok()) return s;
+  store_.Rollback();
+  last_error_ = s;
+  healthy_ = false;
+  return s;
+}
+
 absl::Status Front::Apply(Op& op, Result& result) {
   return std::visit(Overloaded{
                         [&](BeginOp& begin) -> absl::Status {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "server/ledger/book.h"
 #include "server/ledger/ledger.h"
 #include "server/ledger/memory_store.h"
@@ -74,6 +75,10 @@ class Front {
 
   // Runs the operations in order, in one transaction, and posts their answers.
   void Run(std::vector<Op> batch);
+
+  // Runs `work` in a transaction of its own, so that no batch suffers when it fails, and commits what it did when it
+  // returns OK. Unavailable while writes fail.
+  absl::Status Transact(absl::FunctionRef<absl::Status()> work);
 
   // False: writes failed, and Retry() has not succeeded since.
   bool healthy() const { return healthy_; }

@@ -115,7 +115,8 @@ absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Open(const std::string& 
   if (lock.get() < 0) return RefuseErrno(path, "open its lock file");
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return RefuseErrno(path, "lock it");
-    return Refuse(path, "another process uses it; two on one ledger would each send");
+    return absl::AbortedError(
+        absl::StrCat("ledger ", path, ": another process uses it; two on one ledger would each send"));
   }
 
   {

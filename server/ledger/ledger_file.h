@@ -17,7 +17,7 @@ namespace userintent::ledger {
 class LedgerFile {
  public:
   // Makes missing directories (0700) and the file (0600, also when it was wider), and locks it. Every refusal is one
-  // clear line: a network file system, a second process, a path that is no file.
+  // clear line: a network file system, a second process (kAborted), a path that is no file.
   //
   // The lock is a file of its own, `PATH.lock`. The database file itself is not opened again by this process while
   // SQLite has it: closing such a second descriptor would silently drop SQLite's own POSIX locks.

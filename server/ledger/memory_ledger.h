@@ -5,32 +5,24 @@
 // held, which is safe because an Executor never runs a task inline.
 #pragma once
 
-#include <atomic>
 #include <mutex>
 
 #include "server/ledger/book.h"
 #include "server/ledger/front.h"
-#include "server/ledger/ledger.h"
 #include "server/ledger/memory_store.h"
+#include "server/ledger/op_ledger.h"
 
 namespace userintent::ledger {
 
-class MemoryLedger : public Ledger {
+class MemoryLedger : public OpLedger {
  public:
   MemoryLedger() : book_(store_), front_(store_, book_, 0) {}
 
-  Token Begin(BeginRequest request, Executor& executor, BeginDone done) override;
-  void Forget(Token token) override;
-  void NextAttempt(Key key, Uuid attempt_id, Sent sent_so_far, absl::Time now, Executor& executor,
-                   AttemptDone done) override;
-  void Finish(FinishRequest request, Executor& executor, FinishDone done) override;
-  void Get(Key key, Executor& executor, GetDone done) override;
   bool Writable() const override { return true; }
 
  private:
-  void Run(Op op);
+  void Run(Op op) override;
 
-  std::atomic<Token> last_token_{0};
   std::mutex mutex_;  // guards what follows
   MemoryStore store_;
   Book book_;

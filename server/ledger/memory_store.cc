@@ -7,6 +7,7 @@ namespace userintent::ledger {
 absl::Status MemoryStore::Start() {
   if (open_) return absl::InternalError("a transaction is open");
   open_ = true;
+  audit_before_ = audit_.size();
   return absl::OkStatus();
 }
 
@@ -24,10 +25,11 @@ void MemoryStore::Rollback() {
     if (auto* row = std::get_if<RowUndo>(&*it)) {
       SetRow(row->key, std::move(row->row));
     } else if (auto* count = std::get_if<CountUndo>(&*it)) {
-      SetCounters(count->email, count->counters);
+      SetAddress(count->email, count->address);
     }
   }
   undo_.clear();
+  if (open_) audit_.resize(audit_before_);
   open_ = false;
 }
 
@@ -63,14 +65,19 @@ void MemoryStore::SetRow(const Key& key, std::optional<Row> row) {
   rows_.emplace(key, *std::move(row));
 }
 
-void MemoryStore::SetCounters(const Digest& email, std::optional<Counters> counters) {
-  const auto at = counters_.find(email);
-  undo_.push_back(CountUndo{email, at == counters_.end() ? std::nullopt : std::optional<Counters>(at->second)});
-  if (counters) {
-    counters_[email] = *counters;
-  } else if (at != counters_.end()) {
-    counters_.erase(at);
+void MemoryStore::SetAddress(const Digest& email, std::optional<Address> address) {
+  const auto at = addresses_.find(email);
+  undo_.push_back(CountUndo{email, at == addresses_.end() ? std::nullopt : std::optional<Address>(at->second)});
+  if (address) {
+    addresses_[email] = *address;
+  } else if (at != addresses_.end()) {
+    addresses_.erase(at);
   }
+}
+
+MemoryStore::Address MemoryStore::Of(const Digest& email) const {
+  const auto at = addresses_.find(email);
+  return at == addresses_.end() ? Address{} : at->second;
 }
 
 absl::StatusOr<std::optional<Row>> MemoryStore::Find(const Key& key) {
@@ -106,10 +113,7 @@ absl::StatusOr<std::optional<Row>> MemoryStore::Succeeded(const Digest& person, 
   return *best;
 }
 
-absl::StatusOr<Counters> MemoryStore::Count(const Digest& email) {
-  const auto at = counters_.find(email);
-  return at == counters_.end() ? Counters{} : at->second;
-}
+absl::StatusOr<Counters> MemoryStore::Count(const Digest& email) { return Of(email).counters; }
 
 absl::StatusOr<std::vector<Row>> MemoryStore::Sending(size_t limit) {
   std::vector<Row> rows;
@@ -128,9 +132,9 @@ absl::Status MemoryStore::Put(const Row& row) {
 
 absl::Status MemoryStore::AddCount(const Digest& email, Counters delta) {
   if (!open_) return absl::InternalError("no transaction is open");
-  Counters now;
-  if (const auto at = counters_.find(email); at != counters_.end()) now = at->second;
-  SetCounters(email, Counters{now.confirmed + delta.confirmed, now.possible + delta.possible});
+  Address now = Of(email);
+  now.counters += delta;
+  SetAddress(email, now);
   return absl::OkStatus();
 }
 
@@ -144,10 +148,13 @@ absl::Status MemoryStore::MoveEmail(const Digest& from, const Digest& to) {
       SetRow(key, std::move(row));
     }
   }
-  if (const auto at = counters_.find(from); at != counters_.end()) {
-    const Counters moved = at->second;
-    SetCounters(from, std::nullopt);
-    return AddCount(to, moved);
+  if (const auto at = addresses_.find(from); at != addresses_.end()) {
+    Address moved = at->second;
+    SetAddress(from, std::nullopt);
+    const Address there = Of(to);
+    moved.counters += there.counters;
+    moved.purged += there.purged;
+    SetAddress(to, moved);
   }
   return absl::OkStatus();
 }
@@ -165,6 +172,38 @@ absl::Status MemoryStore::MovePerson(const Digest& from, const Digest& to) {
   return absl::OkStatus();
 }
 
+absl::Status MemoryStore::Append(const AuditEntry& entry) {
+  if (!open_) return absl::InternalError("no transaction is open");
+  audit_.push_back(entry);
+  audit_.back().seq = static_cast<int64_t>(audit_.size());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Row>> MemoryStore::Old(absl::Time created_before, size_t limit) {
+  std::map<std::pair<absl::Time, Key>, const Row*> old;
+  for (const auto& [key, row] : rows_) {
+    std::pair<absl::Time, Key> place(row.record.created, key);
+    if (row.record.created < created_before && (!old_to_ || place > *old_to_)) old.emplace(std::move(place), &row);
+  }
+  std::vector<Row> rows;
+  old_to_.reset();
+  for (const auto& [place, row] : old) {
+    if (rows.size() == limit) break;
+    rows.push_back(*row);
+    old_to_ = place;
+  }
+  return rows;
+}
+
+absl::Status MemoryStore::Purge(const Row& row, Counters counted) {
+  if (!open_) return absl::InternalError("no transaction is open");
+  SetRow(row.record.key, std::nullopt);
+  Address now = Of(row.email);
+  now.purged += counted;
+  SetAddress(row.email, now);
+  return absl::OkStatus();
+}
+
 std::vector<Row> MemoryStore::AllRows() const {
   std::vector<Row> rows;
   for (const auto& [key, row] : rows_) rows.push_back(row);
@@ -173,7 +212,15 @@ std::vector<Row> MemoryStore::AllRows() const {
 }
 
 std::map<Digest, Counters> MemoryStore::AllCounters() const {
-  return std::map<Digest, Counters>(counters_.begin(), counters_.end());
+  std::map<Digest, Counters> all;
+  for (const auto& [email, address] : addresses_) all.emplace(email, address.counters);
+  return all;
+}
+
+std::map<Digest, Counters> MemoryStore::AllPurged() const {
+  std::map<Digest, Counters> all;
+  for (const auto& [email, address] : addresses_) all.emplace(email, address.purged);
+  return all;
 }
 
 }  // namespace userintent::ledger

@@ -34,22 +34,34 @@ class MemoryStore : public Store {
   absl::Status AddCount(const Digest& email, Counters delta) override;
   absl::Status MoveEmail(const Digest& from, const Digest& to) override;
   absl::Status MovePerson(const Digest& from, const Digest& to) override;
+  absl::Status Append(const AuditEntry& entry) override;
+  absl::StatusOr<std::vector<Row>> Old(absl::Time created_before, size_t limit) override;
+  absl::Status Purge(const Row& row, Counters counted) override;
   absl::Status Touch() override { return absl::OkStatus(); }
 
   // Everything, for tests.
   std::vector<Row> AllRows() const;
   std::map<Digest, Counters> AllCounters() const;
+  std::map<Digest, Counters> AllPurged() const;  // what purged rows counted for; part of AllCounters
+  const std::vector<AuditEntry>& audit() const { return audit_; }
 
  private:
-  // The only two that change anything outside the indexes; an undo is one of them again.
+  struct Address {
+    Counters counters;
+    Counters purged;
+  };
+  // The only two that change a row or an address; an undo is one of them again.
   void SetRow(const Key& key, std::optional<Row> row);
-  void SetCounters(const Digest& email, std::optional<Counters> counters);
+  void SetAddress(const Digest& email, std::optional<Address> address);
+  Address Of(const Digest& email) const;
   void Index(const Row& row, bool add);
 
   absl::flat_hash_map<Key, Row, KeyHash> rows_;
-  absl::flat_hash_map<Digest, Counters> counters_;
+  absl::flat_hash_map<Digest, Address> addresses_;
   absl::flat_hash_map<Digest, std::vector<Key>> by_email_;
   absl::flat_hash_map<Digest, std::vector<Key>> by_person_;  // SUCCEEDED rows
+  std::vector<AuditEntry> audit_;
+  std::optional<std::pair<absl::Time, Key>> old_to_;  // where Old goes on
 
   struct RowUndo {
     Key key;
@@ -57,10 +69,11 @@ class MemoryStore : public Store {
   };
   struct CountUndo {
     Digest email;
-    std::optional<Counters> counters;
+    std::optional<Address> address;
   };
   bool open_ = false;
   std::vector<std::variant<RowUndo, CountUndo>> undo_;
+  size_t audit_before_ = 0;  // entries before the open transaction
 };
 
 }  // namespace userintent::ledger

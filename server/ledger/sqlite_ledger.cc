@@ -17,21 +17,21 @@ using Steady = std::chrono::steady_clock;
 constexpr size_t kRecoverAtOnce = 1000;
 constexpr std::chrono::seconds kLookAtFreeSpaceEvery{1};
 
-absl::StatusOr<size_t> RecoverAll(SqliteStore& store, const SqliteLedgerOptions& options) {
+}  // namespace
+
+absl::StatusOr<size_t> RecoverAll(SqliteStore& store, const SqliteStoreOptions& options, int unknown_reason) {
   Book book(store);
   size_t all = 0;
   for (;;) {
     if (absl::Status s = store.Start(); !s.ok()) return s;
-    const absl::StatusOr<size_t> some = book.Recover(options.unknown_reason, options.store.now(), kRecoverAtOnce);
+    const absl::StatusOr<size_t> some = book.Recover(unknown_reason, options.now(), kRecoverAtOnce);
     if (!some.ok()) return some.status();
-    if (options.store.crash_point != nullptr) options.store.crash_point("during-recovery");
+    if (options.crash_point != nullptr) options.crash_point("during-recovery");
     if (absl::Status s = store.Commit(); !s.ok()) return s;
     all += *some;
     if (*some == 0) return all;
   }
 }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<SqliteLedger>> SqliteLedger::Open(SqliteLedgerOptions options) {
   absl::StatusOr<std::unique_ptr<LedgerFile>> file = LedgerFile::Open(options.store.path);
@@ -42,7 +42,7 @@ absl::StatusOr<std::unique_ptr<SqliteLedger>> SqliteLedger::Open(SqliteLedgerOpt
   }
   absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(options.store);
   if (!store.ok()) return store.status();
-  const absl::StatusOr<size_t> recovered = RecoverAll(**store, options);
+  const absl::StatusOr<size_t> recovered = RecoverAll(**store, options.store, options.unknown_reason);
   if (!recovered.ok()) return recovered.status();
   return std::unique_ptr<SqliteLedger>(
       new SqliteLedger(std::move(options), *std::move(file), *std::move(store), *recovered));
@@ -67,31 +67,41 @@ SqliteLedger::~SqliteLedger() {
   writer_.join();
 }
 
-void SqliteLedger::Enqueue(Op op) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  queue_.push_back(std::move(op));
+void SqliteLedger::Wake() {
   if (std::exchange(idle_, false)) wake_.notify_one();
 }
 
-Ledger::Token SqliteLedger::Begin(BeginRequest request, Executor& executor, BeginDone done) {
-  const Token token = ++last_token_;
-  Enqueue(BeginOp{token, std::move(request), &executor, std::move(done)});
-  return token;
+void SqliteLedger::Run(Op op) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  queue_.push_back(std::move(op));
+  Wake();
 }
 
-void SqliteLedger::Forget(Token token) { Enqueue(ForgetOp{token}); }
-
-void SqliteLedger::NextAttempt(Key key, Uuid attempt_id, Sent sent_so_far, absl::Time now, Executor& executor,
-                               AttemptDone done) {
-  Enqueue(NextAttemptOp{std::move(key), attempt_id, sent_so_far, now, &executor, std::move(done)});
+absl::Status SqliteLedger::Administer(Work work) {
+  Job job{work, {}};
+  std::future<absl::Status> done = job.done.get_future();
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    jobs_.push_back(&job);
+    Wake();
+  }
+  return done.get();
 }
 
-void SqliteLedger::Finish(FinishRequest request, Executor& executor, FinishDone done) {
-  Enqueue(FinishOp{std::move(request), &executor, std::move(done)});
-}
-
-void SqliteLedger::Get(Key key, Executor& executor, GetDone done) {
-  Enqueue(GetOp{std::move(key), &executor, std::move(done)});
+// False: all that is old was looked at.
+bool SqliteLedger::PurgeSome() {
+  PurgeAnswer purged;
+  const absl::Status s = front_.Transact([&]() -> absl::Status {
+    absl::StatusOr<PurgeAnswer> some = book_.Purge(options_.store.now() - options_.retention, options_.purge_at_once);
+    if (some.ok()) purged = *some;
+    return some.status();
+  });
+  if (!s.ok()) {
+    options_.warn(absl::StrCat(std::string(s.message()), "; old rows stay for now"));
+    return false;
+  }
+  if (purged.purged != 0) options_.on_purge(purged.purged);
+  return purged.seen != 0;
 }
 
 void SqliteLedger::LookAtFreeSpace() {
@@ -122,19 +132,24 @@ void SqliteLedger::Write() {
   auto look_at_space = Steady::now();
   auto retry_at = Steady::time_point::max();
   auto pause = absl::ToChronoMilliseconds(options_.retry_first);
+  const bool purges = options_.retention > absl::ZeroDuration();
+  auto purge_at = Steady::now();
   std::vector<Op> batch;
   for (;;) {
     bool stopping = false;
+    Job* job = nullptr;
     batch.clear();
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      const auto awake = [this] { return stop_ || !queue_.empty(); };
+      const auto awake = [this] { return stop_ || !queue_.empty() || !jobs_.empty(); };
       if (!awake()) {
         idle_ = true;
         if (!front_.healthy()) {
           wake_.wait_until(lock, retry_at, awake);
         } else if (!room_) {
           wake_.wait_until(lock, look_at_space, awake);
+        } else if (purges) {
+          wake_.wait_until(lock, purge_at, awake);
         } else {
           wake_.wait(lock, awake);
         }
@@ -143,7 +158,11 @@ void SqliteLedger::Write() {
       const size_t count = std::min(queue_.size(), options_.max_batch);
       std::move(queue_.begin(), queue_.begin() + static_cast<std::ptrdiff_t>(count), std::back_inserter(batch));
       queue_.erase(queue_.begin(), queue_.begin() + static_cast<std::ptrdiff_t>(count));
-      stopping = stop_ && batch.empty();
+      if (!jobs_.empty()) {
+        job = jobs_.front();
+        jobs_.pop_front();
+      }
+      stopping = stop_ && batch.empty() && job == nullptr;
     }
     const auto now = Steady::now();
     if (now >= look_at_space) {
@@ -157,8 +176,12 @@ void SqliteLedger::Write() {
       }
     }
     if (stopping) break;
+    const bool before = front_.healthy();
+    if (batch.empty() && job == nullptr && purges && front_.healthy() && room_ && now >= purge_at) {
+      const absl::Duration wait = PurgeSome() ? options_.purge_interval : options_.purge_pause;
+      purge_at = now + absl::ToChronoMilliseconds(wait);
+    }
     if (!batch.empty()) {
-      const bool before = front_.healthy();
       BatchReport report;
       report.operations = batch.size();
       front_.Run(std::move(batch));
@@ -166,10 +189,14 @@ void SqliteLedger::Write() {
       report.committed = front_.healthy();
       report.waiting_outcomes = front_.waiting_outcomes();
       options_.on_batch(report);
-      if (before && !front_.healthy()) {
-        pause = absl::ToChronoMilliseconds(options_.retry_first);
-        retry_at = Steady::now() + pause;
-      }
+    }
+    if (job != nullptr) {
+      std::promise<absl::Status> done = std::move(job->done);  // the job is gone as soon as this is kept
+      done.set_value(front_.Transact([&] { return job->work(*store_, book_); }));
+    }
+    if (before && !front_.healthy()) {
+      pause = absl::ToChronoMilliseconds(options_.retry_first);
+      retry_at = Steady::now() + pause;
     }
     Report();
     if (front_.healthy()) {

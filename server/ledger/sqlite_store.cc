@@ -10,6 +10,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/ledger/sqlite_use.h"
 
 namespace userintent::ledger {
 namespace {
@@ -28,6 +29,10 @@ struct Migration {
 // that the rows of one batch lie together: request ids are random, and a table in their order would touch a page of its
 // own for each row, twice. Two indexes are partial: of all rows only the few open ones are looked for by address, and
 // only the successful ones by person.
+//
+// Version 2. audit: what operators did, for ever. email.purged_*: the part of its attempts whose requests were
+// forgotten. request_unknown: for the list of unresolved requests; it costs nothing while a request takes its normal
+// way.
 constexpr Migration kMigrations[] = {
     {1, R"sql(
 CREATE TABLE migration (
@@ -87,14 +92,34 @@ CREATE TABLE request (
 CREATE INDEX request_open ON request (email) WHERE state IN (1, 4);
 CREATE INDEX request_person ON request (person) WHERE state = 2;
 )sql"},
+    {2, R"sql(
+CREATE TABLE audit (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  at INTEGER NOT NULL,
+  actor TEXT NOT NULL CHECK (length(actor) BETWEEN 1 AND 128),
+  action TEXT NOT NULL,
+  caller TEXT NOT NULL,
+  request_id BLOB NOT NULL CHECK (length(request_id) = 16),
+  from_state INTEGER NOT NULL CHECK (from_state BETWEEN 1 AND 5),
+  to_state INTEGER NOT NULL CHECK (to_state BETWEEN 1 AND 5),
+  evidence TEXT NOT NULL CHECK (length(evidence) BETWEEN 1 AND 1024)
+) STRICT;
+CREATE INDEX audit_request ON audit (request_id);
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
+BEGIN SELECT RAISE(ABORT, 'the audit table is append-only'); END;
+CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit
+BEGIN SELECT RAISE(ABORT, 'the audit table is append-only'); END;
+CREATE TRIGGER audit_is_not_replaced BEFORE INSERT ON audit
+WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq)
+BEGIN SELECT RAISE(ABORT, 'the audit table is append-only'); END;
+
+ALTER TABLE email ADD COLUMN purged_confirmed INTEGER NOT NULL DEFAULT 0 CHECK (purged_confirmed >= 0);
+ALTER TABLE email ADD COLUMN purged_possible INTEGER NOT NULL DEFAULT 0 CHECK (purged_possible >= 0);
+
+CREATE INDEX request_unknown ON request (created_at) WHERE state = 4;
+)sql"},
 };
 constexpr int kVersion = kMigrations[std::size(kMigrations) - 1].version;
-
-#define REQUEST_COLUMNS                                                                               \
-  "r.caller, r.request_id, r.state, r.sent, r.reason, r.http_status, r.confirmed, r.user_intent_id, " \
-  "r.astra_status, r.astra_request_id, r.answered_at, r.attempt_id, r.attempts, r.supersedes, "       \
-  "r.superseded_by, r.created_at, r.updated_at, r.key_id, r.content, r.person, e.digest "             \
-  "FROM request r JOIN email e ON e.id = r.email "
 
 }  // namespace
 
@@ -117,6 +142,10 @@ enum SqliteStore::StatementName : int {
   kMergeCounts,
   kDropEmail,
   kMovePerson,
+  kAppend,
+  kOld,
+  kForgetRequest,
+  kAddPurged,
   kTouch,
   kStatements,
 };
@@ -151,84 +180,26 @@ constexpr const char* kSql[] = {
     "INSERT INTO caller (name) VALUES (?1)",
     "UPDATE email SET digest = ?2 WHERE id = ?1",
     "UPDATE request SET email = ?2 WHERE email = ?1",
-    "UPDATE email SET confirmed = confirmed + (SELECT confirmed FROM email WHERE id = ?1), "
-    "possible = possible + (SELECT possible FROM email WHERE id = ?1) WHERE id = ?2",
+    "UPDATE email SET confirmed = email.confirmed + f.confirmed, possible = email.possible + f.possible, "
+    "purged_confirmed = email.purged_confirmed + f.purged_confirmed, "
+    "purged_possible = email.purged_possible + f.purged_possible "
+    "FROM (SELECT confirmed, possible, purged_confirmed, purged_possible FROM email WHERE id = ?1) f "
+    "WHERE email.id = ?2",
     "DELETE FROM email WHERE id = ?1",
     "UPDATE request SET person = ?2 WHERE person = ?1 AND state = 2",
+    "INSERT INTO audit (at, actor, action, caller, request_id, from_state, to_state, evidence) "
+    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    "SELECT " REQUEST_COLUMNS "WHERE r.id > ?1 ORDER BY r.id LIMIT ?2",
+    "DELETE FROM request WHERE caller = ?1 AND request_id = ?2",
+    "UPDATE email SET purged_confirmed = purged_confirmed + ?2, purged_possible = purged_possible + ?3 WHERE id = ?1",
     "UPDATE probe SET written = written + 1 WHERE id = 1",
 };
-
-int64_t Micros(absl::Time time) { return absl::ToUnixMicros(time); }
-
-// A column that must be a blob of exactly this size.
-template <size_t N>
-bool Bytes(sqlite3_stmt* statement, int column, std::array<uint8_t, N>& out) {
-  const void* data = sqlite3_column_blob(statement, column);
-  if (data == nullptr || sqlite3_column_bytes(statement, column) != static_cast<int>(N)) return false;
-  std::memcpy(out.data(), data, N);
-  return true;
-}
-
-bool OptionalId(sqlite3_stmt* statement, int column, std::optional<Uuid>& out) {
-  if (sqlite3_column_type(statement, column) == SQLITE_NULL) return true;
-  return Bytes(statement, column, out.emplace());
-}
-
-std::string Text(sqlite3_stmt* statement, int column) {
-  const void* data = sqlite3_column_blob(statement, column);
-  const int size = sqlite3_column_bytes(statement, column);
-  return data == nullptr ? std::string() : std::string(static_cast<const char*>(data), static_cast<size_t>(size));
-}
 
 absl::Status Damaged(const std::string& path, const std::string& what) {
   return absl::DataLossError(absl::StrCat("ledger ", path, ": is damaged (", what, "); restore it or ask for help"));
 }
 
 }  // namespace
-
-// One use of a prepared statement: bind, step, and reset at the end, whatever happened.
-class SqliteStore::Use {
- public:
-  Use(const SqliteStore& store, StatementName name)
-      : store_(store), statement_(store.statements_[static_cast<size_t>(name)]) {}
-  ~Use() {
-    sqlite3_reset(statement_);
-    sqlite3_clear_bindings(statement_);
-  }
-  Use(const Use&) = delete;
-  Use& operator=(const Use&) = delete;
-
-  // What is bound must live until the last Step.
-  Use& Bind(int at, int64_t value) { return Keep(sqlite3_bind_int64(statement_, at, value)); }
-  Use& Bind(int at, const std::string& text) {
-    return Keep(sqlite3_bind_text64(statement_, at, text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8));
-  }
-  template <size_t N>
-  Use& Bind(int at, const std::array<uint8_t, N>& bytes) {
-    return Keep(sqlite3_bind_blob64(statement_, at, bytes.data(), N, SQLITE_STATIC));
-  }
-  Use& Bind(int at, const std::optional<Uuid>& id) { return id ? Bind(at, *id) : *this; }
-
-  // True: there is a row.
-  absl::StatusOr<bool> Step() {
-    if (bound_ != SQLITE_OK) return store_.Error("bind");
-    const int code = sqlite3_step(statement_);
-    if (code == SQLITE_ROW) return true;
-    if (code == SQLITE_DONE) return false;
-    return store_.Error("run a statement");
-  }
-  absl::Status Run() { return Step().status(); }
-  sqlite3_stmt* statement() const { return statement_; }
-
- private:
-  Use& Keep(int code) {
-    if (bound_ == SQLITE_OK) bound_ = code;
-    return *this;
-  }
-  const SqliteStore& store_;
-  sqlite3_stmt* const statement_;
-  int bound_ = SQLITE_OK;
-};
 
 absl::Status SqliteStore::Error(const char* doing) const {
   // SQLite's words for its codes hold no data of a row; its longer messages may.
@@ -251,16 +222,12 @@ absl::Status SqliteStore::Execute(const char* sql) {
 }
 
 absl::StatusOr<std::pair<int64_t, int64_t>> SqliteStore::Numbers(const char* sql, std::optional<int64_t> bound) {
-  sqlite3_stmt* statement = nullptr;
-  if (sqlite3_prepare_v2(db_, sql, -1, &statement, nullptr) != SQLITE_OK) return Error("read");
-  if (bound) sqlite3_bind_int64(statement, 1, *bound);
-  const int code = sqlite3_step(statement);
+  Use use(*this, sql);
+  if (bound) use.Bind(1, *bound);
+  const absl::StatusOr<bool> found = use.Step();
+  if (!found.ok()) return found.status();
   std::pair<int64_t, int64_t> numbers{};
-  if (code == SQLITE_ROW) numbers = {sqlite3_column_int64(statement, 0), sqlite3_column_int64(statement, 1)};
-  const bool ok = code == SQLITE_ROW || code == SQLITE_DONE;
-  absl::Status failed = ok ? absl::OkStatus() : Error("read");
-  sqlite3_finalize(statement);
-  if (!ok) return failed;
+  if (*found) numbers = {use.Number(0), use.Number(1)};
   return numbers;
 }
 
@@ -290,7 +257,8 @@ SqliteStore::~SqliteStore() {
 }
 
 absl::Status SqliteStore::Connect() {
-  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  const int flags = SQLITE_OPEN_READWRITE | (options_.for_operator ? 0 : SQLITE_OPEN_CREATE) | SQLITE_OPEN_NOMUTEX |
+                    SQLITE_OPEN_EXRESCODE;
   if (sqlite3_open_v2(options_.path.c_str(), &db_, flags, options_.vfs) != SQLITE_OK) return Error("open it");
   sqlite3_db_config(db_, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
   sqlite3_db_config(db_, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
@@ -326,7 +294,7 @@ absl::Status SqliteStore::CheckOurs() {
   if (!version.ok()) return version.status();
   const absl::StatusOr<int64_t> objects = Number("SELECT count(*) FROM sqlite_schema");
   if (!objects.ok()) return objects.status();
-  if (*application != kApplicationId && (*application != 0 || *objects != 0)) {
+  if (*application != kApplicationId && (*application != 0 || *objects != 0 || options_.for_operator)) {
     return absl::FailedPreconditionError(absl::StrCat("ledger ", options_.path, ": is some other program's database"));
   }
   if (*version > kVersion) {
@@ -356,17 +324,14 @@ absl::Status SqliteStore::CheckUndamaged() {
   // A check of everything takes a second of CPU for a million requests. Of a ledger that large the attempts are
   // checked, and the requests are read once when their sum is taken.
   const char* const check = *pages <= kPagesToCheckWhole ? "PRAGMA quick_check(1)" : "PRAGMA quick_check(email)";
-  sqlite3_stmt* statement = nullptr;
-  if (sqlite3_prepare_v2(db_, check, -1, &statement, nullptr) != SQLITE_OK) return Error("check it");
-  const int code = sqlite3_step(statement);
-  const std::string said = code == SQLITE_ROW ? Text(statement, 0) : std::string();
-  absl::Status failed = code == SQLITE_ROW ? absl::OkStatus() : Error("check it");
-  sqlite3_finalize(statement);
-  if (!failed.ok()) return failed;
-  return said == "ok" ? absl::OkStatus() : Damaged(options_.path, "a page does not fit");
+  Use use(*this, check);
+  const absl::StatusOr<bool> said = use.Step();
+  if (!said.ok()) return said.status();
+  return *said && Text(use.statement(), 0) == "ok" ? absl::OkStatus() : Damaged(options_.path, "a page does not fit");
 }
 
 absl::Status SqliteStore::CheckKey() {
+  if (options_.for_operator) return absl::OkStatus();
   // One transaction: who is refused must not have changed which key is in use. Closing the connection rolls back.
   if (absl::Status s = Execute("BEGIN IMMEDIATE"); !s.ok()) return s;
   if (absl::Status s = UseKey(); !s.ok()) return s;
@@ -419,10 +384,11 @@ absl::Status SqliteStore::ForgetMovedKeys() {
 }
 
 absl::Status SqliteStore::CheckCounters() {
-  // Equal counters for each address, in one pass over each table and without sorting a million rows: each address has a
-  // weight, and the weighted sums must agree. A wrong counter changes them.
+  // Equal counters for each address (but for what was purged), in one pass over each table and without sorting a
+  // million rows: each address has a weight, and the weighted sums must agree. A wrong counter changes them.
   const absl::StatusOr<std::pair<int64_t, int64_t>> counted = Numbers(
-      "SELECT sum(id * 2654435761 % 4294967291 * confirmed), sum(id * 2654435761 % 4294967291 * possible) FROM email");
+      "SELECT sum(id * 2654435761 % 4294967291 * (confirmed - purged_confirmed)), "
+      "sum(id * 2654435761 % 4294967291 * (possible - purged_possible)) FROM email");
   if (!counted.ok()) return counted.status();
   const absl::StatusOr<std::pair<int64_t, int64_t>> recomputed = Numbers(
       "SELECT sum(email * 2654435761 % 4294967291 * confirmed), "
@@ -444,20 +410,18 @@ absl::Status SqliteStore::Prepare() {
 }
 
 absl::Status SqliteStore::LoadCallers() {
-  sqlite3_stmt* statement = nullptr;
-  if (sqlite3_prepare_v2(db_, "SELECT id, name FROM caller", -1, &statement, nullptr) != SQLITE_OK)
-    return Error("read");
-  int code = SQLITE_OK;
-  while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
-    const int64_t id = sqlite3_column_int64(statement, 0);
-    std::string name = Text(statement, 1);
-    caller_names_.emplace(id, name);
-    caller_ids_.emplace(std::move(name), id);
+  Use use(*this, "SELECT id, name FROM caller");
+  for (;;) {
+    const absl::StatusOr<bool> more = use.Step();
+    if (!more.ok()) return more.status();
+    if (!*more) return absl::OkStatus();
+    std::string name = Text(use.statement(), 1);
+    caller_names_.emplace(use.Number(0), name);
+    caller_ids_.emplace(std::move(name), use.Number(0));
   }
-  absl::Status status = code == SQLITE_DONE ? absl::OkStatus() : Error("read");
-  sqlite3_finalize(statement);
-  return status;
 }
+
+int SqliteStore::SchemaVersion() { return kVersion; }
 
 absl::Status SqliteStore::Start() { return Use(*this, kStart).Run(); }
 
@@ -535,12 +499,8 @@ absl::StatusOr<std::optional<int64_t>> SqliteStore::EmailId(const Digest& email,
   return last_email_->second;
 }
 
-absl::StatusOr<std::optional<Row>> SqliteStore::Find(const Key& key) {
-  const absl::StatusOr<std::optional<int64_t>> caller = CallerId(key.caller, false);
-  if (!caller.ok()) return caller.status();
-  if (!*caller) return std::nullopt;
-  Use use(*this, kFind);
-  const absl::StatusOr<bool> found = use.Bind(1, **caller).Bind(2, key.request_id).Step();
+absl::StatusOr<std::optional<Row>> SqliteStore::One(Use& use) const {
+  const absl::StatusOr<bool> found = use.Step();
   if (!found.ok()) return found.status();
   if (!*found) return std::nullopt;
   absl::StatusOr<Row> row = Decode(use.statement());
@@ -548,30 +508,37 @@ absl::StatusOr<std::optional<Row>> SqliteStore::Find(const Key& key) {
   return *std::move(row);
 }
 
-absl::StatusOr<std::vector<Row>> SqliteStore::Open(const Digest& email) {
+absl::StatusOr<std::vector<Row>> SqliteStore::All(Use& use) const {
   std::vector<Row> rows;
+  for (;;) {
+    absl::StatusOr<std::optional<Row>> row = One(use);
+    if (!row.ok()) return row.status();
+    if (!*row) return rows;
+    rows.push_back(**std::move(row));
+  }
+}
+
+absl::StatusOr<std::optional<Row>> SqliteStore::Find(const Key& key) {
+  const absl::StatusOr<std::optional<int64_t>> caller = CallerId(key.caller, false);
+  if (!caller.ok()) return caller.status();
+  if (!*caller) return std::nullopt;
+  Use use(*this, kFind);
+  use.Bind(1, **caller).Bind(2, key.request_id);
+  return One(use);
+}
+
+absl::StatusOr<std::vector<Row>> SqliteStore::Open(const Digest& email) {
   Use use(*this, kOpen);
   use.Bind(1, email);
-  for (;;) {
-    const absl::StatusOr<bool> more = use.Step();
-    if (!more.ok()) return more.status();
-    if (!*more) return rows;
-    absl::StatusOr<Row> row = Decode(use.statement());
-    if (!row.ok()) return row.status();
-    rows.push_back(*std::move(row));
-  }
+  return All(use);
 }
 
 absl::StatusOr<std::optional<Row>> SqliteStore::Succeeded(const Digest& person, const std::string& caller) {
   const absl::StatusOr<std::optional<int64_t>> id = CallerId(caller, false);
   if (!id.ok()) return id.status();
   Use use(*this, kSucceeded);
-  const absl::StatusOr<bool> found = use.Bind(1, person).Bind(2, id->value_or(0)).Step();
-  if (!found.ok()) return found.status();
-  if (!*found) return std::nullopt;
-  absl::StatusOr<Row> row = Decode(use.statement());
-  if (!row.ok()) return row.status();
-  return *std::move(row);
+  use.Bind(1, person).Bind(2, id->value_or(0));
+  return One(use);
 }
 
 absl::StatusOr<Counters> SqliteStore::Count(const Digest& email) {
@@ -583,17 +550,9 @@ absl::StatusOr<Counters> SqliteStore::Count(const Digest& email) {
 }
 
 absl::StatusOr<std::vector<Row>> SqliteStore::Sending(size_t limit) {
-  std::vector<Row> rows;
   Use use(*this, kSending);
   use.Bind(1, static_cast<int64_t>(limit));
-  for (;;) {
-    const absl::StatusOr<bool> more = use.Step();
-    if (!more.ok()) return more.status();
-    if (!*more) return rows;
-    absl::StatusOr<Row> row = Decode(use.statement());
-    if (!row.ok()) return row.status();
-    rows.push_back(*std::move(row));
-  }
+  return All(use);
 }
 
 absl::Status SqliteStore::Put(const Row& row) {
@@ -645,6 +604,42 @@ absl::Status SqliteStore::MoveEmail(const Digest& from, const Digest& to) {
 
 absl::Status SqliteStore::MovePerson(const Digest& from, const Digest& to) {
   return Use(*this, kMovePerson).Bind(1, from).Bind(2, to).Run();
+}
+
+absl::Status SqliteStore::Append(const AuditEntry& entry) {
+  Use use(*this, kAppend);
+  use.Bind(1, Micros(entry.at)).Bind(2, entry.actor).Bind(3, entry.action);
+  use.Bind(4, entry.key.caller).Bind(5, entry.key.request_id);
+  use.Bind(6, static_cast<int64_t>(entry.from)).Bind(7, static_cast<int64_t>(entry.to)).Bind(8, entry.evidence);
+  return use.Run();
+}
+
+absl::StatusOr<std::vector<Row>> SqliteStore::Old(absl::Time created_before, size_t limit) {
+  std::vector<Row> rows;
+  Use use(*this, kOld);
+  use.Bind(1, std::exchange(old_to_, 0)).Bind(2, static_cast<int64_t>(limit));
+  for (;;) {
+    absl::StatusOr<std::optional<Row>> row = One(use);
+    if (!row.ok()) return row.status();
+    // What arrived after a young row is young; so not the whole table is read.
+    if (!*row || (*row)->record.created >= created_before) return rows;
+    old_to_ = use.Number(21);
+    rows.push_back(**std::move(row));
+  }
+}
+
+absl::Status SqliteStore::Purge(const Row& row, Counters counted) {
+  const absl::StatusOr<std::optional<int64_t>> caller = CallerId(row.record.key.caller, false);
+  if (!caller.ok()) return caller.status();
+  const absl::StatusOr<std::optional<int64_t>> email = EmailId(row.email, false);
+  if (!email.ok()) return email.status();
+  if (!*caller || !*email) return absl::InternalError("no such row");
+  if (absl::Status s = Use(*this, kForgetRequest).Bind(1, **caller).Bind(2, row.record.key.request_id).Run(); !s.ok()) {
+    return s;
+  }
+  if (sqlite3_changes(db_) != 1) return absl::InternalError("no such row");
+  Use use(*this, kAddPurged);
+  return use.Bind(1, **email).Bind(2, int64_t{counted.confirmed}).Bind(3, int64_t{counted.possible}).Run();
 }
 
 absl::Status SqliteStore::Touch() { return Use(*this, kTouch).Run(); }

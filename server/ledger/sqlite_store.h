@@ -8,6 +8,7 @@
 // changing one digest.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -33,6 +34,9 @@ struct SqliteStoreOptions {
   // refused: it would know nobody, and the promise would be void.
   uint64_t key_id = 0;
   std::optional<uint64_t> previous_key_id;
+  // For an operator's tool: the ledger must be there already, and its key is not asked for, because nothing is looked
+  // up by a hash.
+  bool for_operator = false;
   absl::Time (*now)() = absl::Now;
   void (*crash_point)(std::string_view name) = nullptr;
   // The write-ahead log is copied into the database when it holds this many pages of 4 KiB.
@@ -40,6 +44,16 @@ struct SqliteStoreOptions {
   // For tests only: another SQLite VFS; and NORMAL, to show that a power cut then breaks the promise.
   const char* vfs = nullptr;
   bool synchronous_normal = false;
+};
+
+// What is in a ledger, taken in slices. See SqliteStore::Add.
+struct Totals {
+  std::array<int64_t, 6> requests{};  // by the number of their state
+  int64_t addresses = 0;
+  int64_t addresses_at_limit = 0;  // with as many attempts surely used
+  bool done = false;
+  int64_t last_request = 0;  // where the next slice begins
+  int64_t last_address = 0;
 };
 
 class SqliteStore : public Store {
@@ -64,7 +78,25 @@ class SqliteStore : public Store {
   absl::Status AddCount(const Digest& email, Counters delta) override;
   absl::Status MoveEmail(const Digest& from, const Digest& to) override;
   absl::Status MovePerson(const Digest& from, const Digest& to) override;
+  absl::Status Append(const AuditEntry& entry) override;
+  absl::StatusOr<std::vector<Row>> Old(absl::Time created_before, size_t limit) override;
+  absl::Status Purge(const Row& row, Counters counted) override;
   absl::Status Touch() override;
+
+  // What an operator looks at (sqlite_queries.cc), in a transaction like everything else. Each touches as many rows as
+  // it answers, or a slice.
+  //
+  // The rows with this id, of every caller.
+  absl::StatusOr<std::vector<Row>> WithId(const Uuid& request_id);
+  // The rows that are SENDING, or UNKNOWN, and were created before that time; the oldest first.
+  absl::StatusOr<std::vector<Row>> Oldest(State state, absl::Time created_before, bool not_superseded, size_t limit);
+  // The last entries, of one request or of all; the newest first.
+  absl::StatusOr<std::vector<AuditEntry>> Audit(const std::optional<Uuid>& request_id, size_t limit);
+  // Adds the next `slice` rows and addresses. Call it until `done`; what changes meanwhile may be missed.
+  absl::Status Add(int attempt_limit, int64_t slice, Totals& totals);
+  absl::StatusOr<int64_t> AuditEntries();
+  int64_t callers() const { return static_cast<int64_t>(caller_ids_.size()); }
+  static int SchemaVersion();
 
   // Copies the write-ahead log into the database once it is long. Between transactions; when it fails nothing is lost,
   // the log only grows. Kept out of Commit, so that no answer waits for it.
@@ -86,6 +118,8 @@ class SqliteStore : public Store {
   absl::Status LoadCallers();
 
   absl::Status Execute(const char* sql);
+  absl::StatusOr<std::optional<Row>> One(Use& use) const;
+  absl::StatusOr<std::vector<Row>> All(Use& use) const;
   // The first column of the first row, or the first two; 0 where there is none.
   absl::StatusOr<int64_t> Number(const char* sql, std::optional<int64_t> bound = std::nullopt);
   absl::StatusOr<std::pair<int64_t, int64_t>> Numbers(const char* sql, std::optional<int64_t> bound = std::nullopt);
@@ -108,6 +142,7 @@ class SqliteStore : public Store {
   std::vector<std::string> fresh_callers_;  // of the open transaction
   // The last address asked for: one operation asks for the same one several times.
   std::optional<std::pair<Digest, int64_t>> last_email_;
+  int64_t old_to_ = 0;  // the row where Old goes on
 
   enum StatementName : int;
   std::vector<sqlite3_stmt*> statements_;

@@ -32,6 +32,23 @@ struct Counters {
   int confirmed = 0;  // a 2xx status line came
   int possible = 0;   // unknown without one, in flight, or rejected
   friend bool operator==(const Counters&, const Counters&) = default;
+  Counters& operator+=(const Counters& other) {
+    confirmed += other.confirmed;
+    possible += other.possible;
+    return *this;
+  }
+};
+
+// One deed of an operator, kept for ever. No personal data: `evidence` names where the proof is.
+struct AuditEntry {
+  int64_t seq = 0;  // given by the store, in the order of the deeds
+  absl::Time at = absl::InfinitePast();
+  std::string actor;
+  std::string action;
+  Key key;
+  State from = State::kUnknown;
+  State to = State::kUnknown;
+  std::string evidence;
 };
 
 class Store {
@@ -60,6 +77,16 @@ class Store {
   // A key rotation: everything known under `from` is known under `to` from now on. Cheap when there is nothing.
   virtual absl::Status MoveEmail(const Digest& from, const Digest& to) = 0;
   virtual absl::Status MovePerson(const Digest& from, const Digest& to) = 0;  // SUCCEEDED rows only: what is searched
+
+  // `seq` is the store's to give. There is nothing that changes or removes an entry.
+  virtual absl::Status Append(const AuditEntry& entry) = 0;
+
+  // Up to `limit` rows of any state that were created before that time, in the order of arrival. Each call goes on
+  // where the last one ended; one that finds nothing says that all were seen, and the next one begins anew.
+  virtual absl::StatusOr<std::vector<Row>> Old(absl::Time created_before, size_t limit) = 0;
+  // Forgets the row. The counters of its address stay: what the row counted for goes to the purged ones, which the
+  // store keeps beside them, so that counters = sum over the rows + purged.
+  virtual absl::Status Purge(const Row& row, Counters counted) = 0;
 
   // Writes something harmless, so that committing it proves that the store can be written.
   virtual absl::Status Touch() = 0;

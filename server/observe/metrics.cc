@@ -30,8 +30,8 @@ constexpr std::string_view kMethodNames[kMethods] = {"CreateUserIntent", "GetCre
 
 // Indexed by Post.
 constexpr std::string_view kPostNames[kPosts] = {
-    "created",     "limit_reached", "rejected", "credentials_rejected", "misconfigured", "rate_limited",
-    "unavailable", "refused",       "not_sent", "unknown",
+    "created", "limit_reached", "rejected", "credentials_rejected", "misconfigured", "rate_limited", "unavailable",
+    "refused", "not_sent",      "unknown",
 };
 
 // Seconds. Calls and POSTs: from a replay out of the ledger to the hard limit of an exchange.
@@ -87,6 +87,7 @@ struct Metrics::Parts {
   Gauge* ledger_writable = nullptr;
   Gauge* ledger_uncommitted = nullptr;
   Gauge* recovered_rows = nullptr;
+  Counter* purged_rows = nullptr;
   Gauge* draining = nullptr;
   std::array<Counter*, 2> credential_reloads{};  // [ok]
   Gauge* log_lines_dropped = nullptr;
@@ -152,6 +153,8 @@ Metrics::Metrics(const BuildInfo& build, std::span<const ReasonLabels> reasons) 
       MakeGauge(r, "userintent_ledger_uncommitted_outcomes", "Outcomes kept in memory until the disk takes them.");
   p.recovered_rows = MakeGauge(r, "userintent_ledger_recovered_rows",
                                "Requests whose outcome became unknown because the last process ended meanwhile.");
+  p.purged_rows =
+      MakeCounter(r, "userintent_ledger_purged_rows_total", "Ended requests forgotten because of --retention.");
 
   p.draining = MakeGauge(r, "userintent_draining", "1 while the process drains.");
   Family<Counter>& reloads = BuildCounter()
@@ -208,6 +211,8 @@ void Metrics::SetLedgerUncommitted(int64_t outcomes) noexcept {
 }
 
 void Metrics::SetRecoveredRows(int64_t rows) noexcept { parts_->recovered_rows->Set(static_cast<double>(rows)); }
+
+void Metrics::CountPurged(int64_t rows) noexcept { parts_->purged_rows->Increment(static_cast<double>(rows)); }
 
 void Metrics::SetDraining(bool draining) noexcept { parts_->draining->Set(draining ? 1 : 0); }
 

@@ -80,6 +80,7 @@ class Metrics {
   void SetLedgerWritable(bool writable) noexcept;
   void SetLedgerUncommitted(int64_t outcomes) noexcept;  // outcomes that could not be made durable yet
   void SetRecoveredRows(int64_t rows) noexcept;          // rows that start-up turned from SENDING into UNKNOWN
+  void CountPurged(int64_t rows) noexcept;               // rows older than the retention, forgotten
 
   void SetDraining(bool draining) noexcept;
   void CountCredentialReload(bool ok) noexcept;

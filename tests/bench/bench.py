@@ -1,29 +1,59 @@
-"""The benchmark: CPU per call of the gateway beside a bare gRPC echo, in one run, rounds alternating.
+"""The benchmark: what a call costs in the gateway, beside a Go gateway that does the same and beside a bare gRPC echo.
 
-    python3 tests/bench/bench.py [--bin build/release/bin] [--rounds 3] [--seconds 3] [--out build/bench]
+    make bench                                    the usual cells, about six minutes
+    make bench BENCH_ARGS=--quick                 three cells, 90 s; tells that the instrument works, and little more
+    make bench-gate                               ratios to the Go peer against tests/bench/baseline.json
+    make bench-gate BENCH_ARGS=--write-baseline   keep today's ratios
 
-Measures, never judges by the clock: CPU is user + system time of the process from /proc, divided by the calls that
-ended between two reads; ratios are taken inside one round. Writes report.md and report.json.
+docs/benchmark.md says what is measured and how to read it. Rounds alternate between the servers, and servers are compared
+only within a round. Any failed or wrong answer, or a number of POSTs that is not the number of calls, fails the run.
 """
 
 import argparse
+import contextlib
+import datetime
+import itertools
 import json
 import os
 import pathlib
+import platform
 import secrets
+import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import urllib.request
 
-CELLS = [  # in flight, upstream delay
-    (1, "0s"),
-    (256, "20ms"),
-    (2000, "200ms"),
-]
+import results
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 TICK = os.sysconf("SC_CLK_TCK")
+
+CLOSED = [  # in flight, upstream delay in ms
+    (1, 0),
+    (64, 0),
+    (256, 20),
+    (2000, 200),
+    (5000, 200),
+]
+OPEN = (1000, 20)  # calls a second, ms
+QUICK = [(1, 0), (256, 20), (2000, 200)]
+GATE = [(64, 0), (256, 20), (2000, 200)]
+GATE_RETRIES = 2
+BASELINE_ROUNDS = 3  # times the rounds of a gate
+MAX_IN_FLIGHT = 8192  # above every cell
+DEADLINE = 120  # seconds that one measurement may take in all
+
+
+class Failure(Exception):
+    """The run proves nothing, or it proves something wrong."""
+
+
+# -- what the kernel knows -----------------------------------------------------------------------------------------------
 
 
 def cpu_seconds(pid):
@@ -31,188 +61,446 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
-def rss_mb(pid):
-    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+def machine():
+    """(seconds that the machine worked for processes, seconds that the host took away), over all cores. Interrupts are left
+    out: they are the network of the run itself and are charged to nobody."""
+    user, nice, system, _, _, _, _, steal = map(int, pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+    return (user + nice + system) / TICK, steal / TICK
 
 
 def switches(pid):
+    """Context switches, of its own will and forced, over all threads."""
     total = 0
     for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-        for line in (task / "status").read_text().splitlines():
-            if "ctxt_switches" in line:
-                total += int(line.split()[1])
+        with contextlib.suppress(FileNotFoundError):  # a thread that just ended
+            for line in (task / "status").read_text().splitlines():
+                if "ctxt_switches" in line:
+                    total += int(line.split()[1])
     return total
 
 
-class Process:
-    """A server that says on one JSON line where it listens."""
+def forget_peak(pid):
+    pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
 
-    def __init__(self, argv, stream, key):
-        self.process = subprocess.Popen(
+
+def peak_mb(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    raise Failure(f"/proc/{pid}/status has no VmHWM")
+
+
+def core_count():
+    return len(os.sched_getaffinity(0))
+
+
+class SystemCalls:
+    """Counts a process's system calls with perf, where perf is there and may."""
+
+    def __init__(self, pid):
+        self._out = tempfile.NamedTemporaryFile("r")  # noqa: SIM115
+        self._perf = subprocess.Popen(
+            ["perf", "stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-o", self._out.name, "-p", str(pid)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+
+    def stop(self):
+        self._perf.send_signal(signal.SIGINT)
+        self._perf.wait()
+        for line in pathlib.Path(self._out.name).read_text().splitlines():
+            if "sys_enter" in line and line.split(",")[0].isdigit():
+                return int(line.split(",")[0])
+        return None
+
+
+# -- the programs --------------------------------------------------------------------------------------------------------
+
+
+class Process:
+    """A program that says in lines of JSON on stdout or stderr where it listens. A context manager that ends it."""
+
+    def __init__(self, argv, stream, enough):
+        self.name = pathlib.Path(argv[0]).name
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("USERINTENT_")}
+        self._process = subprocess.Popen(
             argv,
             stdout=subprocess.PIPE if stream == "stdout" else subprocess.DEVNULL,
-            stderr=subprocess.PIPE if stream == "stderr" else subprocess.DEVNULL,
-            text=True,
+            stderr=subprocess.PIPE if stream == "stderr" else None,
+            text=True, env=environment,
         )
-        for line in getattr(self.process, stream):
+        self._lines = getattr(self._process, stream)
+        self.said = []
+        for line in self._lines:
             try:
-                self.hello = json.loads(line)
+                self.said.append(json.loads(line))
             except json.JSONDecodeError:
-                sys.exit(f"{argv[0]} did not start: {line.strip()}")
-            if key(self.hello):
+                raise Failure(f"{self.name} did not start: {line.strip()}") from None
+            if enough(self.said):
                 break
         else:
-            sys.exit(f"{argv[0]} did not start")
-        if stream == "stderr":  # keep the pipe from filling up
-            subprocess.Popen(["cat"], stdin=self.process.stderr, stdout=subprocess.DEVNULL)
+            raise Failure(f"{self.name} did not start")
+        # Keeps the pipe from filling up.
+        threading.Thread(target=lambda: [None for _ in self._lines], daemon=True).start()
+
+    def find(self, **wanted):
+        return next(said for said in self.said if all(said.get(k) == v for k, v in wanted.items()))
+
+    @property
+    def pid(self):
+        return self._process.pid
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
+        self._process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(timeout=40)
+            self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-
-    @property
-    def pid(self):
-        return self.process.pid
+            self._process.kill()
+            self._process.wait()
 
 
-def load(bin_dir, target, pid, in_flight, warmup, seconds):
-    generator = subprocess.Popen(
-        [bin_dir / "bench-loadgen", target, str(in_flight), str(warmup), str(seconds)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    result = None
-    before = after = None
-    for line in generator.stdout:
-        if line.startswith("begin"):
-            before = cpu_seconds(pid), switches(pid)
-        elif line.startswith("end"):
-            after = cpu_seconds(pid), switches(pid), rss_mb(pid)
-        else:
-            result = json.loads(line)
-    generator.wait()
-    if result is None or before is None or after is None:
-        sys.exit(f"no measurement against {target}")
-    calls = max(result["calls"], 1)
-    result["cpu_us"] = 1e6 * (after[0] - before[0]) / calls
-    result["switches"] = (after[1] - before[1]) / calls
-    result["rss_mb"] = after[2]
-    return result
+class Sandbox:
+    """astra-sandbox and its account."""
+
+    def __init__(self, bench, delay_ms):
+        self.process = Process(
+            [bench.bin / "astra-sandbox", "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0",
+             f"--self_signed_dir={bench.work}/sandbox", f"--delay={delay_ms}ms", "--keep_bodies=false", "--attempt_limit=0"],
+            "stdout", lambda said: True,
+        )
+        self.hello = self.process.said[0]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.__exit__()
+
+    def account(self):
+        with urllib.request.urlopen(self.hello["admin"] + "/accounting/summary", timeout=60) as answer:
+            return json.load(answer)
+
+    def reset(self):
+        request = urllib.request.Request(self.hello["admin"] + "/reset", method="POST")
+        urllib.request.urlopen(request, timeout=60).read()
 
 
-def gateway(bin_dir, work, sandbox, extra):
-    return Process(
-        [
-            bin_dir / "userintent-server",
-            "--listen=127.0.0.1:0",
-            "--metrics_listen=",
+def is_listening(said):
+    return any(s.get("event") == "metrics_listening" for s in said)
+
+
+def transports_offered(help_text):
+    """What --upstream_transport takes, best first; a server without the flag has libcurl only."""
+    _, flag, rest = help_text.partition("--upstream_transport=")
+    about = rest.partition("\n  --")[0]  # up to the next flag
+    return [t for t in ("nghttp2", "libcurl") if t in about] if flag else ["libcurl"]
+
+
+class Bench:
+    """One run's settings, files and programs."""
+
+    def __init__(self, args, work):
+        self.args = args
+        self.bin = args.bin
+        self.work = work
+        for name, content in [("client_id", "sandbox-client"), ("client_secret", "sandbox-secret"),
+                              ("ledger_key", secrets.token_hex(32))]:
+            with open(work / name, "w", opener=lambda p, f: os.open(p, f, 0o600)) as out:
+                out.write(content)
+        self._ledgers = itertools.count()
+        told = subprocess.run([self.bin / "userintent-server", "--help"], capture_output=True, text=True, check=True).stdout
+        self.transports = transports_offered(told)
+
+    def start(self, server, sandbox):
+        """A fresh process of `server`: echo, go, or LEDGER-TRANSPORT. Answers (process, address)."""
+        if server == results.FLOOR:
+            process = Process([self.bin / "bench-echo"], "stdout", lambda said: True)
+            return process, process.said[0]["address"]
+        upstream = [
             f"--astra_base_url={sandbox.hello['url']}",
             f"--astra_ca_file={sandbox.hello['ca_file']}",
-            f"--astra_client_id_file={work}/client_id",
-            f"--astra_client_secret_file={work}/client_secret",
-            f"--ledger_key_file={work}/ledger_key",
-            *extra,
-        ],
-        "stderr",
-        lambda hello: hello.get("event") == "listening",
-    )
+            f"--astra_client_id_file={self.work}/client_id",
+            f"--astra_client_secret_file={self.work}/client_secret",
+        ]
+        if server == results.PEER:
+            process = Process([self.bin / "bench-peer-go", *upstream, *self.args.peer_arg], "stdout", lambda said: True)
+            return process, process.said[0]["address"]
+        ledger, transport = server.split("-")
+        place = "memory:" if ledger == "memory" else f"sqlite:{self.work}/ledger{next(self._ledgers)}/ledger.db"
+        flags = ["--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", f"--ledger_key_file={self.work}/ledger_key",
+                 f"--ledger={place}", f"--max_in_flight={MAX_IN_FLIGHT}"]
+        if len(self.transports) > 1:
+            flags.append(f"--upstream_transport={transport}")
+        process = Process([self.bin / "userintent-server", *flags, *upstream, *self.args.server_arg], "stderr", is_listening)
+        return process, process.find(event="listening")["address"]
+
+    def measure(self, server, sandbox, cell, number):
+        """One sample."""
+        args = self.args
+        sandbox.reset()
+        process, address = self.start(server, sandbox)
+        with process:
+            load = f"--in_flight={cell['in_flight']}" if cell.get("in_flight") else f"--rate={cell['rate']}"
+            forget_peak(process.pid)
+            generator = subprocess.Popen(
+                [self.bin / "bench-loadgen", address, load, f"--warmup={args.warmup}", f"--seconds={args.seconds}"],
+                stdout=subprocess.PIPE, text=True,
+            )
+            watchdog = threading.Timer(DEADLINE, generator.kill)
+            watchdog.start()
+            pids = {"server": process.pid, "loadgen": generator.pid, "upstream": sandbox.process.pid, "bench": os.getpid()}
+            counter = None
+            sample = before = after = None
+            for line in generator.stdout:
+                if line.startswith("begin"):
+                    if args.syscalls:
+                        counter = SystemCalls(process.pid)
+                    before = self._snapshot(pids)
+                elif line.startswith("end"):
+                    after = self._snapshot(pids)
+                    counted = counter.stop() if counter else None
+                else:
+                    sample = json.loads(line)
+            generator.wait()
+            watchdog.cancel()
+            if sample is None or before is None or after is None:
+                raise Failure(f"{server}, {results.cell_name(cell)}: no measurement")
+            # The snapshots are taken a little later than the generator's own marks, so calls are counted at its rate.
+            spent = {key: after[key] - before[key] for key in before}
+            calls = max(1.0, sample["per_second"] * spent["clock"])
+            ours = sum(spent[key] for key in pids)
+            capacity = spent["clock"] * core_count()
+            sample.update(
+                round=number,
+                cpu_us=1e6 * spent["server"] / calls,
+                loadgen_us=1e6 * spent["loadgen"] / calls,
+                upstream_us=1e6 * spent["upstream"] / calls,
+                switches=spent["switches"] / calls,
+                syscalls=counted / calls if args.syscalls and counted is not None else None,
+                rss_mb=peak_mb(process.pid),
+                foreign=max(0.0, spent["work"] - ours + spent["steal"]) / capacity,
+                commits=None, connections=None, posts=None, posts_twice=0,
+            )
+            if server != results.FLOOR:
+                account = sandbox.account()
+                sample.update(connections=account["connections_opened"], posts=account["posts"],
+                              posts_twice=account["duplicate_attempt_ids"])
+            if server.startswith("sqlite"):
+                sample["commits"] = self._commits(process) / max(1, sample["total"])
+        found = results.problems(sample)
+        if found:
+            raise Failure(f"{server}, {results.cell_name(cell)}: {'; '.join(found)}")
+        return sample
+
+    def _snapshot(self, pids):
+        taken = {key: cpu_seconds(pid) for key, pid in pids.items()}
+        taken["work"], taken["steal"] = machine()
+        taken["switches"] = switches(pids["server"])
+        taken["clock"] = time.monotonic()
+        return taken
+
+    def _commits(self, process):
+        with urllib.request.urlopen(f"http://{process.find(event='metrics_listening')['address']}/metrics", timeout=30) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith("userintent_ledger_commit_operations_count "):
+                    return float(line.split()[1])
+        raise Failure("/metrics has no userintent_ledger_commit_operations_count")
+
+    def run_cell(self, cell, servers, rounds):
+        """Adds `rounds` samples of each server to cell["samples"]."""
+        samples = cell.setdefault("samples", {})
+        first = max((s["round"] for group in samples.values() for s in group), default=-1) + 1
+        with Sandbox(self, cell["delay_ms"]) as sandbox:
+            for number in range(first, first + rounds):
+                # Every other round backwards, so that nobody always follows the same neighbour.
+                for server in servers if number % 2 == 0 else servers[::-1]:
+                    samples.setdefault(server, []).append(self.measure(server, sandbox, cell, number))
+                say(f"{results.cell_name(cell)}: round {number + 1 - first} of {rounds}" +
+                    ("" if all(results.quiet(group[-1]) for group in samples.values()) else ", noisy"))
+        # As they were asked for, whichever round ended last.
+        cell["samples"] = {server: samples[server] for server in servers}
+        for shelf in self.work.glob("ledger*/"):
+            shutil.rmtree(shelf)
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def closed(in_flight, delay_ms):
+    return {"in_flight": in_flight, "delay_ms": delay_ms}
+
+
+# -- the run -------------------------------------------------------------------------------------------------------------
+
+
+def plan(args, transports):
+    """[(cell, servers)] of a run."""
+    main, others = transports[0], transports[1:]
+    usual = [results.FLOOR, results.PEER, f"memory-{main}", f"sqlite-{main}"]
+    if args.cells:
+        cells = []
+        for text in args.cells.split(","):
+            load, delay = text.split("/")
+            cells.append({"rate": float(load[:-1]), "delay_ms": int(delay)} if load.endswith("s") else closed(int(load), int(delay)))
+    elif args.quick:
+        cells = [closed(*c) for c in QUICK]
+    elif args.all:
+        cells = [closed(n, d) for n in (1, 64, 256, 2000, 5000) for d in (0, 20, 200)]
+        cells += [{"rate": OPEN[0], "delay_ms": d} for d in (0, 20, 200)]
+    else:
+        cells = [closed(*c) for c in CLOSED] + [{"rate": OPEN[0], "delay_ms": OPEN[1]}]
+    planned = []
+    for cell in cells:
+        servers = list(usual)
+        for other in others:
+            if args.all or args.cells:
+                servers += [f"memory-{other}", f"sqlite-{other}"]
+            elif not args.quick and cell.get("in_flight") in (64, 256, 2000):
+                servers.append(f"memory-{other}")
+        if args.servers:
+            servers = args.servers.split(",")
+        planned.append((cell, servers))
+    return planned
+
+
+def environment(args, bench):
+    def first_line(*argv):
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.run(argv, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip().split("\n")[0]
+        return "unknown"
+
+    processor = next((line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+                      if line.startswith("model name")), platform.machine())
+    with Process([bench.bin / "bench-peer-go", "--astra_base_url=https://localhost",
+                  f"--astra_client_id_file={bench.work}/client_id",
+                  f"--astra_client_secret_file={bench.work}/client_secret"], "stdout", lambda said: True) as peer:
+        go = f"{peer.said[0]['go']}, grpc-go {peer.said[0]['grpc']}"
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "rounds": args.rounds,
+        "seconds": args.seconds,
+        "machine": f"{core_count()} cores, {processor}, Linux {platform.release()}",
+        "load before": f"{os.getloadavg()[0]:.2f}",
+        "gateway": first_line(bench.bin / "userintent-server", "--version") + f", commit {first_line('git', 'rev-parse', '--short', 'HEAD')}"
+                   + ("" if first_line("git", "status", "--porcelain", "server") == "" else " and changes"),
+        "peer": go,
+        "fdatasync": f"{fdatasync_us(bench.work):.0f} us where the ledger is",
+    }
+
+
+def fdatasync_us(directory):
+    """Median of one small append made durable: what a commit costs at least."""
+    took = []
+    with open(directory / "sync", "wb", buffering=0) as out:
+        for _ in range(30):
+            out.write(b"x" * 4096)
+            begun = time.perf_counter()
+            os.fdatasync(out.fileno())
+            took.append(1e6 * (time.perf_counter() - begun))
+    return sorted(took)[len(took) // 2]
+
+
+def compare(args, bench):
+    """make bench."""
+    result = {"environment": environment(args, bench), "transport": bench.transports[0], "cells": []}
+    for cell, servers in plan(args, bench.transports):
+        bench.run_cell(cell, servers, args.rounds)
+        result["cells"].append(cell)
+    for cell in result["cells"]:
+        cell["summary"] = results.summary(cell)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = results.report(result)
+    (args.out / "report.md").write_text(text)
+    print(text)
+    say(f"written: {args.out}/report.md, {args.out}/result.json")
+    return 0
+
+
+def gate(args, bench):
+    """make bench-gate: 0 when no ratio to the Go peer is more than 15 % worse than in the baseline."""
+    main = bench.transports[0]
+    servers = [results.PEER, f"memory-{main}", f"sqlite-{main}"]
+    baseline = None
+    if not args.write_baseline:
+        if not args.baseline.exists():
+            raise Failure(f"{args.baseline} is missing; --write-baseline makes it")
+        baseline = json.loads(args.baseline.read_text())
+        if baseline["cores"] != core_count():
+            say(f"the baseline comes from {baseline['cores']} cores, this machine has {core_count()}: ratios may differ")
+    now, failed = {}, []
+    for in_flight, delay_ms in GATE:
+        cell = closed(in_flight, delay_ms)
+        name = results.cell_name(cell)
+        then = baseline["cells"].get(name) if baseline else {}
+        if then is None:
+            failed.append(f"{name}: not in the baseline")
+            continue
+        bench.run_cell(cell, servers, BASELINE_ROUNDS * args.rounds if args.write_baseline else args.rounds)
+        for _ in range(GATE_RETRIES):
+            if not results.losses(results.gated(cell), then):
+                break
+            say(f"{name}: looks worse; more rounds")
+            bench.run_cell(cell, servers, 2 * args.rounds)  # all rounds count together
+        now[name] = results.gated(cell)
+        for server, field, old, new, loss in results.losses(now[name], then):
+            failed.append(f"{name}: {server}: {field} x Go was {old:.2f}, is " +
+                          ("not measured" if new is None else f"{new:.2f} ({100 * loss:.0f} % worse)"))
+    for name, rows in now.items():
+        for server, fields in rows.items():
+            then = baseline["cells"][name].get(server, {}) if baseline else {}
+            print(f"{name}: {server}: " + ", ".join(
+                f"{field} x Go {value:.2f}" + (f" (was {then[field]:.2f})" if field in then else "") for field, value in fields.items()))
+    if args.write_baseline:
+        args.baseline.write_text(json.dumps({"cores": core_count(), "cells": now}, indent=1) + "\n")
+        say(f"written: {args.baseline}")
+        return 0
+    for line in failed:
+        print("LOSS", line)
+    print("bench-gate: " + (f"{len(failed)} ratios are more than {results.GATE_LOSS:.0%} worse" if failed else "no loss"))
+    return 1 if failed else 0
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", default="build/release/bin", type=pathlib.Path)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--warmup", type=float, default=1)
-    parser.add_argument("--out", default="build/bench", type=pathlib.Path)
+    parser.add_argument("--bin", default=ROOT / "build/release/bin", type=pathlib.Path, help="where the programs are")
+    parser.add_argument("--out", default=ROOT / "build/bench", type=pathlib.Path, help="where the report goes, and the ledgers meanwhile")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="three cells, two short rounds")
+    size.add_argument("--all", action="store_true", help="every load with every delay, every ledger with every transport; about 25 minutes")
+    size.add_argument("--gate", action="store_true", help="compare ratios with the baseline")
+    parser.add_argument("--cells", help="only these, for example 256/20,2000/200,1000s/20 (the last one: open loop)")
+    parser.add_argument("--servers", help="only these, for example go,memory-nghttp2")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=float, help="of each measured window")
+    parser.add_argument("--warmup", type=float, help="seconds of load before it")
+    parser.add_argument("--syscalls", action="store_true", help="count system calls, too (perf; costs a few per cent of CPU)")
+    parser.add_argument("--server_arg", action="append", default=[], metavar="FLAG", help="one more flag of the gateway")
+    parser.add_argument("--peer_arg", action="append", default=[], metavar="FLAG", help="one more flag of the Go peer")
+    parser.add_argument("--baseline", default=HERE / "baseline.json", type=pathlib.Path)
+    parser.add_argument("--write-baseline", action="store_true", help="with --gate: keep the ratios of this run")
     args = parser.parse_args()
-
-    work = pathlib.Path(tempfile.mkdtemp(prefix="bench-"))
-    os.chmod(work, 0o700)
-    for name, content in [
-        ("client_id", "sandbox-client"),
-        ("client_secret", "sandbox-secret"),
-        ("ledger_key", secrets.token_hex(32)),
-    ]:
-        with open(work / name, "w", opener=lambda p, f: os.open(p, f, 0o600)) as out:
-            out.write(content)
-
-    variants = {"memory": ["--ledger=memory:"], "sqlite": [f"--ledger=sqlite:{work}/ledger.db"]}
-    rows = []
-    for in_flight, delay in CELLS:
-        samples = {name: [] for name in ["echo", *variants]}
-        with Process(
-            [
-                args.bin / "astra-sandbox",
-                "--listen=127.0.0.1:0",
-                "--admin_listen=127.0.0.1:0",
-                f"--self_signed_dir={work}/sandbox",
-                f"--delay={delay}",
-                "--keep_bodies=false",
-                "--attempt_limit=0",
-            ],
-            "stdout",
-            lambda hello: "url" in hello,
-        ) as sandbox:
-            for round_number in range(args.rounds):
-                with Process([args.bin / "bench-echo"], "stdout", lambda hello: "address" in hello) as echo:
-                    samples["echo"].append(
-                        load(args.bin, echo.hello["address"], echo.pid, in_flight, args.warmup, args.seconds)
-                    )
-                for name, extra in variants.items():
-                    with gateway(args.bin, work, sandbox, extra) as server:
-                        result = load(
-                            args.bin, server.hello["address"], server.pid, in_flight, args.warmup, args.seconds
-                        )
-                        result["connections"] = connections_opened(sandbox)
-                        samples[name].append(result)
-                print(f"{in_flight} in flight, {delay}: round {round_number + 1} done", file=sys.stderr)
-                reset(sandbox)
-        for name, results in samples.items():
-            row = {"in_flight": in_flight, "delay": delay, "server": name, "samples": results}
-            for key in ["per_second", "cpu_us", "p50_us", "p99_us", "rss_mb", "switches"]:
-                row[key] = statistics.median(r[key] for r in results)
-            row["failed"] = sum(r["calls"] - r["ok"] for r in results)
-            row["cpu_ratio_to_echo"] = statistics.median(
-                r["cpu_us"] / e["cpu_us"] for r, e in zip(results, samples["echo"]) if e["cpu_us"]
-            )
-            rows.append(row)
+    args.rounds = args.rounds or (2 if args.quick else 4)
+    args.seconds = args.seconds or (1.5 if args.quick else 2)
+    args.warmup = args.warmup or 0.7
+    if args.write_baseline and not args.gate:
+        parser.error("--write-baseline goes with --gate")
+    if args.syscalls and not shutil.which("perf"):
+        parser.error("--syscalls needs perf")
 
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "report.json").write_text(json.dumps(rows, indent=1))
-    lines = [
-        "| in flight | upstream | server | calls/s | CPU us/call | x echo | p50 ms | p99 ms | RSS MB | switches/call | failed |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        lines.append(
-            f"| {row['in_flight']} | {row['delay']} | {row['server']} | {row['per_second']:.0f} | {row['cpu_us']:.0f} "
-            f"| {row['cpu_ratio_to_echo']:.2f} | {row['p50_us'] / 1000:.2f} | {row['p99_us'] / 1000:.2f} "
-            f"| {row['rss_mb']:.0f} | {row['switches']:.2f} | {row['failed']} |"
-        )
-    report = "\n".join(lines) + "\n"
-    (args.out / "report.md").write_text(report)
-    print(report)
-
-
-
-def connections_opened(sandbox):
-    with urllib.request.urlopen(sandbox.hello["admin"] + "/accounting/summary") as answer:
-        return json.load(answer)["connections_opened"]
-
-
-def reset(sandbox):
-    urllib.request.urlopen(urllib.request.Request(sandbox.hello["admin"] + "/reset", method="POST")).read()
+    # On the disk of the report, not in a memory file system: a ledger's commits should cost what they cost.
+    with tempfile.TemporaryDirectory(prefix="work-", dir=args.out) as work:
+        try:
+            bench = Bench(args, pathlib.Path(work))
+            return gate(args, bench) if args.gate else compare(args, bench)
+        except Failure as failure:
+            print(f"bench: {failure}", file=sys.stderr)
+            return 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

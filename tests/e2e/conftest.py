@@ -15,7 +15,7 @@ from harness.sandbox import Sandbox
 
 
 def pytest_sessionstart(session):
-    for program in ("astra-sandbox", "userintent-server"):
+    for program in ("astra-sandbox", "userintent-server", "userintent-ledger"):
         if not (BIN_DIR / program).exists():
             raise pytest.UsageError(f"{BIN_DIR / program} is missing: build it, or set GATEWAY_BIN_DIR")
 

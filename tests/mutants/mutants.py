@@ -157,7 +157,7 @@ class Instrumenter:
                 last += 1
                 text += " " + re.sub(r"\s+// .*$", "", lines[last]).strip()
             found = STATEMENT.match(text)
-            previous = next((l for l in reversed(out) if l.strip()), "")
+            previous = next((earlier for earlier in reversed(out) if earlier.strip()), "")
             if found and not NOT_STATEMENT.match(text) and previous.rstrip().endswith((";", "{", "}", ":")) \
                     and text.count("(") == text.count(")"):
                 out.append(self.statement(found["indent"], found["text"]))

@@ -162,6 +162,7 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(config->min_deadline, absl::Milliseconds(100));
   EXPECT_EQ(config->ledger, (LedgerLocation{Kind::kSqlite, "data/ledger.db"}));
   EXPECT_EQ(config->ledger_previous_key_file, "");
+  EXPECT_EQ(config->retention, absl::ZeroDuration());
   EXPECT_EQ(config->email_attempt_limit, 3);
   EXPECT_FALSE(config->kyc_delegation);
   EXPECT_FALSE(config->allow_non_public_ip);
@@ -216,6 +217,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
        }},
       {"ledger_key_file", "/a", [](const Config& c) { return c.ledger_key_file == "/a"; }},
       {"ledger_previous_key_file", "/a", [](const Config& c) { return c.ledger_previous_key_file == "/a"; }},
+      {"retention", "9504h", [](const Config& c) { return c.retention == absl::Hours(9504); }},
       {"email_attempt_limit", "0", [](const Config& c) { return c.email_attempt_limit == 0; }},
       {"kyc_delegation", "true", [](const Config& c) { return c.kyc_delegation; }},
       {"allow_non_public_ip", "true", [](const Config& c) { return c.allow_non_public_ip; }},
@@ -622,6 +624,19 @@ TEST_F(ConfigTest, LedgerLocations) {
   }
   EXPECT_EQ(Problem(LoadMore({"--ledger=sqlite:a\nb"})), "--ledger: the path holds control characters");
   EXPECT_EQ(Problem(LoadMore({"--ledger=sqlite:" + directory_.string()})), "--ledger: the path is not a regular file");
+}
+
+TEST_F(ConfigTest, Retention) {
+  for (const char* right : {"0", "0s", "9504h", "100000h"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--retention=") + right, "--ledger=sqlite:data/ledger.db"})), "") << right;
+  }
+  for (const char* wrong : {"9503h59m59s", "1s", "-1s", "-9504h", "inf", "876601h"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--retention=") + wrong, "--ledger=sqlite:data/ledger.db"})),
+              "--retention: must be 0, or from 9504h (13 months) to 876600h")
+        << wrong;
+  }
+  EXPECT_EQ(Problem(LoadMore({"--retention=9504h", "--ledger=memory:"})), "--retention: needs --ledger=sqlite:PATH");
+  EXPECT_EQ(Problem(LoadMore({"--retention=0", "--ledger=memory:"})), "");
 }
 
 TEST_F(ConfigTest, WhatThisVersionCannotDoIsRefused) {

@@ -118,6 +118,7 @@ class Watcher final : public Observer {
     ended.push_back({request_id, attempt_id, outcome.verdict, took});
   }
   void OnRecorded(const ledger::Record& record, bool committed) override {
+    ++recorded;
     if (committed) states.push_back(record.state);
   }
 
@@ -127,6 +128,7 @@ class Watcher final : public Observer {
     SteadyClock::duration took;
   };
   int begun = 0;
+  int recorded = 0;
   std::vector<Ended> ended;
   std::vector<State> states;
 };
@@ -567,6 +569,7 @@ TEST_F(CreationTest, RefusalsLeaveNoRowAndComeAfterTheLedgersAnswers) {
   const auto drained = Call(Person(6));
   EXPECT_EQ(drained->reply->reason, v1::ERROR_REASON_DRAINING);
   EXPECT_EQ(drained->reply->sent, Sent::kNo);
+  EXPECT_TRUE(drained->reply->attempts);
   EXPECT_TRUE(Call(Person(1))->reply->ok());
   auto same_person = Person(1);
   same_person.set_request_id(Id(7));
@@ -584,6 +587,7 @@ TEST_F(CreationTest, ValidateOnlySendsAndRecordsNothing) {
   ASSERT_TRUE(heard->reply && heard->reply->ok());
   EXPECT_FALSE(heard->reply->user_intent);
   EXPECT_EQ(heard->reply->attempts->used_max, 0);
+  EXPECT_EQ(heard->reply->attempt_limit, 3);
   EXPECT_TRUE(astra_.posts.empty());
   EXPECT_EQ(gate_.in_flight(), 0);
 
@@ -863,6 +867,7 @@ TEST_F(CreationTest, CallerWhoLeavesWhileTheNextAttemptIsWrittenGetsNone) {
   loop_.AdvanceWithoutSettling(1s);
   loop_.Settle();
   EXPECT_EQ(astra_.posts.size(), 1u);
+  EXPECT_EQ(observer_.recorded, 1) << "the row was ended twice";
   EXPECT_EQ(RowState(1), State::kReleased);
 }
 

@@ -7,6 +7,7 @@
 namespace userintent::ledger {
 namespace {
 
+using testing::HasSubstr;
 using V = BeginVerdict;
 
 // One decision: what was there, who asks, what must come.
@@ -604,6 +605,213 @@ TEST_P(BookTest, ABrokenTransactionsNamesAreForgotten) {
   EXPECT_EQ(s_.Get({"three", Id(1)}).budget.used_max, 1);
 }
 
+// --- an operator resolves ---
+
+TEST_P(BookTest, ResolvedAsCreatedIsRepeatedAsSuch) {
+  s_.Run({}, Maybe);
+  const ResolveAnswer answer = s_.Resolve(AsCreated(Mine(1)));
+  EXPECT_TRUE(answer.changed);
+  EXPECT_EQ(answer.budget.used_min, 1);
+  EXPECT_EQ(answer.budget.used_max, 1);
+  const BeginAnswer replay = s_.Begin({});
+  EXPECT_EQ(replay.verdict, V::kRecorded);
+  EXPECT_EQ(replay.own->state, State::kSucceeded);
+  EXPECT_EQ(replay.own->sent, Sent::kYes);
+  EXPECT_EQ(replay.own->reason, 0);
+  EXPECT_EQ(replay.own->answer.user_intent_id, "intent-9");
+  EXPECT_EQ(replay.own->answer.astra_status, "");
+  EXPECT_EQ(replay.own->answer.at, At(20));
+  EXPECT_TRUE(replay.own->answer.confirmed);
+  EXPECT_EQ(replay.own->updated, At(20));
+  EXPECT_EQ(replay.own->created, At(0));
+  EXPECT_EQ(replay.budget.used_min, 1);
+  // The person exists now, and the address is free again.
+  const BeginAnswer other = s_.Begin({.id = 2});
+  EXPECT_EQ(other.verdict, V::kPersonExists);
+  EXPECT_EQ(other.existing_intent_id, "intent-9");
+  EXPECT_EQ(s_.Begin({.id = 2, .allow_repeat = true}).verdict, V::kGo);
+}
+
+TEST_P(BookTest, ResolvedAsNotCreatedIsNeverSentAgain) {
+  FinishRequest lost = Unknown(Mine(1));
+  lost.answer.http_status = 500;
+  lost.answer.astra_request_id = "req-500";
+  s_.Begin({});
+  s_.Finish(lost);
+  const ResolveAnswer answer = s_.Resolve(AsNotCreated(Mine(1)));
+  EXPECT_TRUE(answer.changed);
+  EXPECT_EQ(answer.budget.used_min, 0);
+  EXPECT_EQ(answer.budget.used_max, 1);  // whether it counts at Astra is still not known
+  const BeginAnswer repeat = s_.Begin({});
+  EXPECT_EQ(repeat.verdict, V::kRecorded);
+  EXPECT_EQ(repeat.own->state, State::kFailed);
+  EXPECT_EQ(repeat.own->reason, 20);
+  EXPECT_EQ(repeat.own->sent, Sent::kYes);
+  EXPECT_EQ(repeat.own->answer.http_status, 500);
+  EXPECT_EQ(repeat.own->answer.astra_request_id, "req-500");
+  EXPECT_EQ(s_.Begin({.id = 2}).verdict, V::kGo);
+}
+
+TEST_P(BookTest, ResolvingTwiceChangesNothing) {
+  s_.Run({}, Maybe);
+  s_.Resolve(AsCreated(Mine(1)));
+  ResolveAnswer again = s_.Resolve(AsCreated(Mine(1), "intent-9", 99));
+  EXPECT_FALSE(again.changed);
+  EXPECT_EQ(again.record.updated, At(20));
+  EXPECT_EQ(again.budget.used_min, 1);
+  EXPECT_THAT(std::string(s_.TryResolve(AsCreated(Mine(1), "intent-8")).message()), HasSubstr("SUCCEEDED"));
+  EXPECT_THAT(std::string(s_.TryResolve(AsNotCreated(Mine(1))).message()), HasSubstr("SUCCEEDED"));
+  s_.Run({.id = 2, .email = "b@example.com", .person = "bob"}, Maybe);
+  s_.Resolve(AsNotCreated(Mine(2)));
+  EXPECT_FALSE(s_.Resolve(AsNotCreated(Mine(2), 99)).changed);
+  EXPECT_THAT(std::string(s_.TryResolve(AsCreated(Mine(2))).message()), HasSubstr("FAILED"));
+  EXPECT_EQ(s_.Get(Mine(2)).record->updated, At(20));
+}
+
+TEST_P(BookTest, OnlyAnUnknownRowIsResolved) {
+  s_.Begin({});
+  s_.Run({.id = 2, .email = "b@example.com"}, Back);
+  for (const auto& resolve : {AsCreated(Mine(1)), AsNotCreated(Mine(1))}) {
+    const absl::Status refused = s_.TryResolve(resolve);
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused));
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("SENDING, it still runs: wait"));
+  }
+  for (const auto& resolve : {AsCreated(Mine(2)), AsNotCreated(Mine(2))}) {
+    EXPECT_THAT(std::string(s_.TryResolve(resolve).message()), HasSubstr("RELEASED"));
+  }
+  EXPECT_TRUE(absl::IsNotFound(s_.TryResolve(AsCreated(Mine(3)))));
+  EXPECT_TRUE(absl::IsNotFound(s_.TryResolve(AsCreated({"two", Id(1)}))));
+  EXPECT_EQ(s_.Get(Mine(1)).record->state, State::kSending);
+  EXPECT_EQ(s_.Get(Mine(2)).record->state, State::kReleased);
+}
+
+TEST_P(BookTest, WhatAstraConfirmedIsNotResolvedAsNotCreated) {
+  s_.Run({}, Surely);
+  const absl::Status refused = s_.TryResolve(AsNotCreated(Mine(1)));
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("2xx"));
+  EXPECT_EQ(s_.Get(Mine(1)).record->state, State::kUnknown);
+  const ResolveAnswer created = s_.Resolve(AsCreated(Mine(1)));
+  EXPECT_EQ(created.budget.used_min, 1);
+  EXPECT_EQ(created.budget.used_max, 1);
+}
+
+TEST_P(BookTest, WordsOfAnOperatorAreChecked) {
+  s_.Run({}, Maybe);
+  const auto refused = [this](void (*change)(ResolveRequest&)) {
+    ResolveRequest request = AsCreated(Mine(1));
+    change(request);
+    const absl::Status status = s_.TryResolve(request);
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    return std::string(status.message());
+  };
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.actor = ""; }), HasSubstr("actor must have 1 to 128"));
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.actor = std::string(129, 'x'); }), HasSubstr("actor must have"));
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.actor = "a\nb"; }), HasSubstr("actor must be printable"));
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.evidence = ""; }), HasSubstr("evidence must have 1 to 1024"));
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.evidence = std::string(1025, 'x'); }), HasSubstr("evidence must have"));
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.evidence = "a\x1b[31m"; }), HasSubstr("evidence must be printable"));
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.evidence = "caf\xc3\xa9"; }), HasSubstr("evidence must be printable"));
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.evidence = "mail of ann@example.com"; }), HasSubstr("personal data"));
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.created = ""; }), HasSubstr("intent id must have 1 to 256"));
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.created = std::string(257, 'x'); }), HasSubstr("intent id"));
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.created = "a\tb"; }), HasSubstr("intent id"));
+  EXPECT_EQ(s_.Get(Mine(1)).record->state, State::kUnknown);
+  ResolveRequest longest = AsCreated(Mine(1), std::string(256, 'x'));
+  longest.actor = std::string(128, 'x');
+  longest.evidence = std::string(1024, ' ');
+  EXPECT_TRUE(s_.Resolve(longest).changed);
+}
+
+TEST_P(BookTest, SupersededRowsAreResolvedEachForItself) {
+  s_.Run({.id = 1}, Maybe);
+  s_.Run({.id = 2, .supersedes = 1}, Maybe);
+  EXPECT_EQ(s_.Resolve(AsCreated(Mine(1), "first")).budget.used_min, 1);
+  EXPECT_EQ(s_.Get(Mine(1)).record->superseded_by, Id(2));
+  EXPECT_EQ(s_.Get(Mine(2)).record->supersedes, Id(1));
+  // The other one still blocks.
+  EXPECT_EQ(s_.Begin({.id = 3, .allow_repeat = true}).unresolved, Id(2));
+  EXPECT_EQ(s_.Resolve(AsCreated(Mine(2), "second")).budget.used_min, 2);
+  EXPECT_EQ(s_.Begin({.id = 3, .allow_repeat = true}).verdict, V::kGo);
+}
+
+TEST_P(BookTest, AResolvedRowIsNoLongerOpenWhenItsSuccessorIsReleased) {
+  s_.Run({.id = 1}, Maybe);
+  s_.Begin({.id = 2, .supersedes = 1});
+  s_.Resolve(AsNotCreated(Mine(1)));
+  s_.Finish(Released(Mine(2)));
+  EXPECT_EQ(s_.Get(Mine(1)).record->state, State::kFailed);
+  EXPECT_EQ(s_.Get(Mine(1)).record->superseded_by, std::nullopt);
+  EXPECT_EQ(s_.Begin({.id = 3}).verdict, V::kGo);
+}
+
+// --- forgetting ---
+
+// Everything ends at At(5).
+TEST_P(BookTest, OnlyOldEndedRowsAreForgotten) {
+  s_.Run({.id = 1, .email = "1@example.com", .person = "1"}, Done);
+  s_.Run({.id = 2, .email = "1@example.com", .person = "2"}, Failed);
+  s_.Run({.id = 3, .email = "3@example.com"}, Maybe);
+  s_.Run({.id = 4, .email = "4@example.com"}, Back);
+  s_.Begin({.id = 5, .email = "5@example.com"});
+  EXPECT_EQ(s_.Purge(At(5)).purged, 0u);  // not old enough
+  s_.Purge(At(5));
+  const PurgeAnswer answer = s_.Purge(At(6));
+  EXPECT_EQ(answer.seen, 5u);
+  EXPECT_EQ(answer.purged, 2u);
+  EXPECT_EQ(s_.Purge(At(6)).seen, 0u);
+  EXPECT_FALSE(s_.Get(Mine(1)).record);
+  EXPECT_FALSE(s_.Get(Mine(2)).record);
+  for (const int id : {3, 4, 5}) EXPECT_TRUE(s_.Get(Mine(id)).record) << id;
+  // The attempts are kept, the person is forgotten, and the id begins a new life.
+  const BeginAnswer again = s_.Begin({.id = 1, .email = "1@example.com", .person = "1"});
+  EXPECT_EQ(again.verdict, V::kGo);
+  EXPECT_EQ(again.budget.used_min, 1);
+  EXPECT_EQ(again.budget.used_max, 3);
+}
+
+TEST_P(BookTest, ForgettingGoesOnWhereItWas) {
+  for (int id = 1; id <= 10; ++id) {
+    s_.Run({.id = id, .email = std::to_string(id) + "@example.com", .at = id}, id % 2 == 0 ? Done : Maybe);
+  }
+  size_t purged = 0;
+  size_t turns = 0;
+  for (;; ++turns) {
+    const PurgeAnswer answer = s_.Purge(At(100), 3);
+    if (answer.seen == 0) break;
+    EXPECT_LE(answer.seen, 3u);
+    purged += answer.purged;
+  }
+  EXPECT_EQ(turns, 4u);
+  EXPECT_EQ(purged, 5u);
+  EXPECT_EQ(s_.Purge(At(100), 100).seen, 5u);  // begins anew
+}
+
+TEST_P(BookTest, WhatAnOpenRowRefersToIsKept) {
+  s_.Run({.id = 1}, Maybe);
+  s_.Run({.id = 2, .supersedes = 1}, Failed);
+  EXPECT_EQ(s_.Purge(At(100)).purged, 0u);
+  s_.Purge(At(100));
+  s_.Resolve(AsNotCreated(Mine(1), 200));
+  // 1 is young again; it no longer needs 2, and does not refer to it afterwards.
+  EXPECT_EQ(s_.Purge(At(100)).purged, 1u);
+  EXPECT_FALSE(s_.Get(Mine(2)).record);
+  EXPECT_EQ(s_.Get(Mine(1)).record->superseded_by, std::nullopt);
+  s_.Purge(At(100));
+  EXPECT_EQ(s_.Purge(At(201)).purged, 1u);
+  EXPECT_EQ(s_.Begin({.id = 1}).budget.used_max, 3);
+}
+
+TEST_P(BookTest, AResolvedPairIsForgottenTogether) {
+  s_.Run({.id = 1}, Maybe);
+  s_.Run({.id = 2, .supersedes = 1}, Maybe);
+  s_.Resolve(AsNotCreated(Mine(1)));
+  s_.Resolve(AsCreated(Mine(2)));
+  EXPECT_EQ(s_.Purge(At(100)).purged, 2u);
+  EXPECT_EQ(s_.Begin({.id = 1}).budget.used_min, 1);
+  EXPECT_EQ(s_.Begin({.id = 2}).verdict, V::kEmailBusy);
+}
+
 // Key rotation: the same history, begun under the old key and asked about under the new one.
 class RotationTest : public BookTest {
  protected:
@@ -687,6 +895,18 @@ TEST_P(RotationTest, AddressesKnownUnderBothKeysAreMerged) {
   EXPECT_EQ(answer.budget.used_max, 3);
   EXPECT_EQ(s_.Get(Mine(2)).budget.used_max, 3);
   EXPECT_EQ(s_.Get(Mine(3)).budget.used_max, 3);
+}
+
+TEST_P(RotationTest, ForgottenAttemptsMove) {
+  s_.Run(Old({.id = 2}), Done);
+  s_.Purge(At(100));
+  s_.Run({.id = 3, .person = "bob"}, Failed);  // known under both keys, as above
+  s_.Purge(At(100));
+  s_.Purge(At(100));
+  const BeginAnswer answer = s_.Begin(New({}));
+  EXPECT_EQ(answer.verdict, V::kGo);
+  EXPECT_EQ(answer.budget.used_min, 1);
+  EXPECT_EQ(answer.budget.used_max, 3);
 }
 
 TEST_P(RotationTest, ARowUnderAKeyThatWasNotGivenIsNotJudged) {

@@ -48,6 +48,15 @@ class FailingStore : public Store {
   absl::Status MovePerson(const Digest& from, const Digest& to) override {
     return Do([&] { return store.MovePerson(from, to); });
   }
+  absl::Status Append(const AuditEntry& entry) override {
+    return Do([&] { return store.Append(entry); });
+  }
+  absl::StatusOr<std::vector<Row>> Old(absl::Time created_before, size_t limit) override {
+    return Do([&] { return store.Old(created_before, limit); });
+  }
+  absl::Status Purge(const Row& row, Counters counted) override {
+    return Do([&] { return store.Purge(row, counted); });
+  }
   absl::Status Touch() override {
     return Do([&] { return store.Touch(); });
   }
@@ -269,6 +278,34 @@ TEST_F(FrontTest, WithoutAdmissionOnlyStartingStops) {
   EXPECT_EQ((*again)->verdict, V::kGo);
 }
 
+TEST_F(FrontTest, ATransactionOfItsOwnHarmsNobody) {
+  Begin({});
+  Run();
+  const auto put = [this] {
+    Row row = *store_.Find(key_).value();
+    row.record.attempts = 7;
+    return store_.Put(row);
+  };
+  EXPECT_EQ(front_.Transact([&] { return put().ok() ? absl::NotFoundError("no") : absl::OkStatus(); }).message(), "no");
+  EXPECT_TRUE(front_.healthy());
+  EXPECT_EQ(store_.Find(key_).value()->record.attempts, 1);
+  EXPECT_TRUE(front_.Transact(put).ok());
+  EXPECT_EQ(store_.Find(key_).value()->record.attempts, 7);
+  // Find, Put, Commit: the third fails, and with it the ledger, until a retry.
+  store_.fail_at = store_.calls + 3;
+  EXPECT_TRUE(absl::IsUnavailable(front_.Transact(put)));
+  EXPECT_FALSE(front_.healthy());
+  store_.fail_at = -1;
+  bool ran = false;
+  EXPECT_TRUE(absl::IsUnavailable(front_.Transact([&] {
+    ran = true;
+    return absl::OkStatus();
+  })));
+  EXPECT_FALSE(ran);
+  EXPECT_TRUE(front_.Retry());
+  EXPECT_TRUE(front_.Transact(put).ok());
+}
+
 // One story, with the n-th call of the store failing (and the two after it), for every n.
 class EveryFailureTest : public testing::TestWithParam<int> {};
 
@@ -327,6 +364,15 @@ TEST_P(EveryFailureTest, LosesNothingAndAnswersAll) {
     call(second, Succeeded(second.key_of(), "second"));
     for (int tries = 0; tries < 10 && !front.healthy(); ++tries) front.Retry();
 
+    // The operator repeats himself until it is done.
+    absl::Status resolved = absl::UnavailableError("");
+    for (int tries = 0; tries < 10 && !resolved.ok(); ++tries) {
+      if (!front.healthy()) front.Retry();
+      resolved = front.Transact([&] { return book.Resolve(AsCreated(first.key_of())).status(); });
+    }
+    EXPECT_TRUE(resolved.ok()) << resolved;
+    ASSERT_EQ(store.store.audit().size(), 1u);
+
     EXPECT_TRUE(front.healthy());
     EXPECT_EQ(front.waiting_outcomes(), 0u);
     EXPECT_EQ(asked, answered);
@@ -340,7 +386,7 @@ TEST_P(EveryFailureTest, LosesNothingAndAnswersAll) {
         ++sum.possible;
       }
       const int id = row.record.key.request_id[15];
-      const std::map<int, State> want = {{1, State::kSucceeded}, {2, State::kUnknown}, {3, State::kSucceeded}};
+      const std::map<int, State> want = {{1, State::kSucceeded}, {2, State::kSucceeded}, {3, State::kSucceeded}};
       EXPECT_EQ(row.record.state, want.at(id)) << id;
     }
     EXPECT_EQ(store.store.AllRows().size(), 3u);

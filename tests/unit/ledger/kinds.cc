@@ -30,6 +30,11 @@ class TemporarySqliteStore : public Store {
   absl::Status AddCount(const Digest& email, Counters delta) override { return store_->AddCount(email, delta); }
   absl::Status MoveEmail(const Digest& from, const Digest& to) override { return store_->MoveEmail(from, to); }
   absl::Status MovePerson(const Digest& from, const Digest& to) override { return store_->MovePerson(from, to); }
+  absl::Status Append(const AuditEntry& entry) override { return store_->Append(entry); }
+  absl::StatusOr<std::vector<Row>> Old(absl::Time created_before, size_t limit) override {
+    return store_->Old(created_before, limit);
+  }
+  absl::Status Purge(const Row& row, Counters counted) override { return store_->Purge(row, counted); }
   absl::Status Touch() override { return store_->Touch(); }
 
  private:

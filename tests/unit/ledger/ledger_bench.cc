@@ -1,6 +1,8 @@
 // Measures the SQLite ledger. Not a test.
 //   ledger_bench calls DIRECTORY CONCURRENT CALLS    pairs of Begin and Finish, calls and syncs a second
 //   ledger_bench start DIRECTORY ROWS                makes ROWS rows where there is no ledger; opens it
+//   ledger_bench stats DIRECTORY SLICE               an operator's statistics, and how long they hold the writer at
+//   most
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -124,11 +126,37 @@ int Start(const std::string& directory, int rows) {
   return 0;
 }
 
+int Stats(const std::string& directory, int slice) {
+  const auto ledger = SqliteLedger::Open(Options(directory, false)).value();
+  Totals totals;
+  double longest = 0;
+  const auto from = Clock::now();
+  while (!totals.done) {
+    const auto one = Clock::now();
+    if (!ledger->Administer([&](SqliteStore& store, Book&) { return store.Add(3, slice, totals); }).ok()) return 1;
+    longest = std::max(longest, Seconds(one));
+  }
+  std::printf("%lld addresses: %.3f s, the longest slice %.1f ms\n", static_cast<long long>(totals.addresses),
+              Seconds(from), longest * 1e3);
+  const auto one = Clock::now();
+  if (!ledger
+           ->Administer([](SqliteStore& store, Book&) {
+             return store.Oldest(State::kUnknown, absl::InfiniteFuture(), false, 100).status();
+           })
+           .ok()) {
+    return 1;
+  }
+  std::printf("the oldest unresolved: %.2f ms\n", Seconds(one) * 1e3);
+  return 0;
+}
+
 int Main(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "";
   if (what == "calls" && argc == 5) return Calls(argv[2], std::atoi(argv[3]), std::atoi(argv[4]));
   if (what == "start" && argc == 4) return Start(argv[2], std::atoi(argv[3]));
-  std::fprintf(stderr, "usage: ledger_bench calls DIRECTORY CONCURRENT CALLS | start DIRECTORY ROWS\n");
+  if (what == "stats" && argc == 4) return Stats(argv[2], std::atoi(argv[3]));
+  std::fprintf(stderr,
+               "usage: ledger_bench calls DIRECTORY CONCURRENT CALLS | start DIRECTORY ROWS | stats DIRECTORY SLICE\n");
   return 1;
 }
 

@@ -33,6 +33,7 @@ struct Promise {
   Uuid attempt_id;
   size_t written_from = 0;  // position in the log when the step began
   size_t acknowledged = 0;  // position in the log when Commit had returned
+  bool resolved = false;    // by an operator, with an entry in the audit table
 };
 
 struct History {
@@ -55,6 +56,7 @@ History Live(int steps, bool normal) {
   };
   std::vector<Running> running;
   std::vector<Call> released;
+  std::vector<Running> unknown;
   std::map<Uuid, Call> calls;
   int last_id = 0;
   for (int step = 0; step < steps; ++step) {
@@ -68,6 +70,14 @@ History Live(int steps, bool normal) {
     std::vector<Promise> promised;
     EXPECT_TRUE(store->Start().ok());
     for (unsigned ops = 1 + static_cast<unsigned>(random() % 4); ops > 0; --ops) {
+      if (!unknown.empty() && random() % 8 == 0) {
+        const Running settled = unknown.back();
+        unknown.pop_back();
+        const bool created = random() % 2 == 0;
+        EXPECT_TRUE(book->Resolve(created ? AsCreated(settled.key) : AsNotCreated(settled.key))->changed);
+        promised.push_back({settled.key, created ? State::kSucceeded : State::kFailed, settled.attempt_id, 0, 0, true});
+        continue;
+      }
       if (!running.empty() && random() % 2 == 0) {
         const size_t at = random() % running.size();
         const Running ends = running[at];
@@ -76,6 +86,7 @@ History Live(int steps, bool normal) {
         const FinishRequest& outcome = outcomes[random() % 4];
         EXPECT_TRUE(book->Finish(outcome).ok());
         promised.push_back({ends.key, outcome.state, ends.attempt_id});
+        if (outcome.state == State::kUnknown) unknown.push_back(ends);
         if (outcome.state == State::kReleased) released.push_back(calls[ends.key.request_id]);
         continue;
       }
@@ -133,7 +144,11 @@ std::string Judge(const History& history, size_t cut, Disk disk) {
     return record.state == want && record.attempt_id == promise.attempt_id;
   };
   for (const auto& [key, promise] : last) {
+    const std::vector<AuditEntry> audit = (*store)->Audit(key.request_id, 10).value();
+    if (promise->resolved && audit.size() != 1) return "an acknowledged deed has no entry";
     const GetAnswer got = book.Get(key).value();
+    // Deed and entry are one.
+    if (!audit.empty() && got.record && got.record->state != audit[0].to) return "an entry without its deed";
     if (!got.record) return "an acknowledged row is gone";
     if (fits(*promise, *got.record)) continue;
     if (const auto other = under_way.find(key); other != under_way.end() && fits(*other->second, *got.record)) continue;

@@ -315,6 +315,348 @@ TEST_F(SqliteTest, TooLittleSpaceStopsOnlyWhatIsNew) {
   UntilWritable(false);
 }
 
+// --- schema 2, and what operators do ---
+
+// What version 1 of the schema has and version 2 does not.
+constexpr char kBackToSchema1[] =
+    "DROP TRIGGER audit_is_not_changed; DROP TRIGGER audit_is_not_deleted; DROP TRIGGER audit_is_not_replaced;"
+    "DROP TABLE audit; DROP INDEX request_unknown; ALTER TABLE email DROP COLUMN purged_confirmed;"
+    "ALTER TABLE email DROP COLUMN purged_possible; DELETE FROM migration WHERE version = 2; PRAGMA user_version = 1";
+
+class AdminTest : public SqliteTest {
+ protected:
+  absl::Status Administer(const std::function<absl::Status(SqliteStore&, Book&)>& work) {
+    return ledger_->Administer(work);
+  }
+  absl::StatusOr<ResolveAnswer> Resolve(const ResolveRequest& request) {
+    absl::StatusOr<ResolveAnswer> answer = absl::UnknownError("did not run");
+    const absl::Status status = Administer([&](SqliteStore&, Book& book) {
+      answer = book.Resolve(request);
+      return answer.status();
+    });
+    if (!status.ok()) return status;
+    return answer;
+  }
+  std::vector<AuditEntry> Audit(const std::optional<Uuid>& id = std::nullopt, size_t limit = 100) {
+    std::vector<AuditEntry> entries;
+    EXPECT_TRUE(Administer([&](SqliteStore& store, Book&) {
+                  entries = store.Audit(id, limit).value();
+                  return absl::OkStatus();
+                }).ok());
+    return entries;
+  }
+  void Lose(int id, int64_t at = 0, const std::string& caller = "one") {
+    const Call call{.caller = caller, .id = id, .email = std::to_string(id) + caller + "@example.com", .at = at};
+    ASSERT_EQ(Begin(call).verdict, V::kGo);
+    Finish(Unknown(call.key_of()));
+  }
+  // Runs SQL on the closed database and says why it was refused.
+  std::string Try(const std::string& sql) {
+    ledger_.reset();
+    sqlite3* db = nullptr;
+    EXPECT_EQ(sqlite3_open(options_.store.path.c_str(), &db), SQLITE_OK);
+    char* error = nullptr;
+    sqlite3_exec(db, sql.c_str(), nullptr, nullptr, &error);
+    std::string text = error == nullptr ? "" : error;
+    sqlite3_free(error);
+    sqlite3_close(db);
+    return text;
+  }
+};
+
+TEST_F(AdminTest, AFileOfSchema1IsBroughtUpToDate) {
+  Open();
+  Begin({});
+  Finish(Succeeded(key_));
+  Lose(2);
+  ledger_.reset();
+  Tamper(kBackToSchema1);
+  Open();
+  EXPECT_EQ(Begin({}).verdict, V::kRecorded);
+  EXPECT_TRUE(Resolve(AsCreated({"one", Id(2)}))->changed);
+  Reopen();
+  EXPECT_EQ(Audit().size(), 1u);
+  EXPECT_EQ(Begin({.id = 3}).verdict, V::kPersonExists);
+}
+
+TEST_F(AdminTest, AResolvedRowAndItsEntrySurviveARestart) {
+  Open();
+  Lose(1);
+  Lose(2);
+  ResolveRequest request = AsCreated({"one", Id(1)});
+  request.actor = "operator 7";
+  request.evidence = "ticket 12";
+  EXPECT_TRUE(Resolve(request)->changed);
+  EXPECT_FALSE(Resolve(request)->changed);
+  EXPECT_TRUE(absl::IsFailedPrecondition(Resolve(AsNotCreated({"one", Id(1)})).status()));
+  EXPECT_TRUE(Resolve(AsNotCreated({"one", Id(2)}))->changed);
+  Reopen();
+  const std::vector<AuditEntry> all = Audit();
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[0].key.request_id, Id(2));  // the newest first
+  EXPECT_EQ(all[0].seq, 2);
+  EXPECT_EQ(all[0].to, State::kFailed);
+  const std::vector<AuditEntry> one = Audit(Id(1));
+  ASSERT_EQ(one.size(), 1u);
+  EXPECT_EQ(one[0].seq, 1);
+  EXPECT_EQ(one[0].at, At(20));
+  EXPECT_EQ(one[0].actor, "operator 7");
+  EXPECT_EQ(one[0].action, "resolve as created");
+  EXPECT_EQ(one[0].key, (Key{"one", Id(1)}));
+  EXPECT_EQ(one[0].from, State::kUnknown);
+  EXPECT_EQ(one[0].to, State::kSucceeded);
+  EXPECT_EQ(one[0].evidence, "ticket 12");
+  EXPECT_EQ(Audit(std::nullopt, 1).size(), 1u);
+  EXPECT_EQ(Get({"one", Id(1)}).record->answer.user_intent_id, "intent-9");
+}
+
+TEST_F(AdminTest, TheAuditTableOnlyGrows) {
+  Open();
+  Lose(1);
+  EXPECT_TRUE(Resolve(AsCreated({"one", Id(1)})).ok());
+  for (const char* sql :
+       {"UPDATE audit SET evidence = 'none'", "UPDATE audit SET seq = 7", "DELETE FROM audit",
+        "INSERT OR REPLACE INTO audit SELECT seq, at, 'another', action, caller, request_id, from_state, to_state, "
+        "evidence FROM audit",
+        "REPLACE INTO audit SELECT * FROM audit",
+        "INSERT INTO audit SELECT * FROM audit WHERE true ON CONFLICT (seq) DO UPDATE SET actor = 'another'"}) {
+    EXPECT_THAT(Try(sql), HasSubstr("append-only")) << sql;
+  }
+  EXPECT_EQ(Try("INSERT INTO audit SELECT NULL, at, actor, action, caller, request_id, 4, 2, evidence FROM audit"), "");
+  Open();
+  ASSERT_EQ(Audit().size(), 2u);
+  EXPECT_EQ(Audit()[1].actor, "operator");
+}
+
+TEST_F(AdminTest, AFailedPieceOfWorkLeavesNothingAndHarmsNobody) {
+  Open();
+  Lose(1);
+  const absl::Status status = Administer([](SqliteStore& store, Book& book) {
+    EXPECT_TRUE(book.Resolve(AsCreated({"one", Id(1)})).ok());
+    EXPECT_EQ(store.Audit(std::nullopt, 10)->size(), 1u);
+    return absl::CancelledError("changed my mind");
+  });
+  EXPECT_EQ(status.message(), "changed my mind");
+  EXPECT_EQ(Audit().size(), 0u);
+  EXPECT_EQ(Get({"one", Id(1)}).record->state, State::kUnknown);
+  EXPECT_TRUE(ledger_->Writable());
+}
+
+TEST_F(AdminTest, TheOldestUnresolvedComeFirst) {
+  Open();
+  Lose(3, 30);
+  Lose(1, 10);
+  Lose(2, 20, "two");
+  Begin({.id = 4, .email = "3one@example.com", .supersedes = 3, .at = 40});
+  Begin({.id = 5, .email = "5@example.com", .at = 5});
+  const auto ids = [this](State state, absl::Time before, bool not_superseded, size_t limit) {
+    std::vector<int> found;
+    EXPECT_TRUE(Administer([&](SqliteStore& store, Book&) {
+                  const std::vector<Row> rows = store.Oldest(state, before, not_superseded, limit).value();
+                  for (const Row& row : rows) {
+                    found.push_back(row.record.key.request_id[15]);
+                  }
+                  return absl::OkStatus();
+                }).ok());
+    return found;
+  };
+  EXPECT_THAT(ids(State::kUnknown, absl::InfiniteFuture(), false, 10), testing::ElementsAre(1, 2, 3));
+  EXPECT_THAT(ids(State::kUnknown, absl::InfiniteFuture(), true, 10), testing::ElementsAre(1, 2));
+  EXPECT_THAT(ids(State::kUnknown, absl::InfiniteFuture(), false, 2), testing::ElementsAre(1, 2));
+  EXPECT_THAT(ids(State::kUnknown, At(20), false, 10), testing::ElementsAre(1));
+  EXPECT_THAT(ids(State::kSending, absl::InfiniteFuture(), false, 10), testing::ElementsAre(5, 4));
+}
+
+TEST_F(AdminTest, OneIdOfManyCallers) {
+  Open();
+  Lose(1, 0, "one");
+  Lose(1, 0, "two");
+  Lose(2, 0, "one");
+  EXPECT_TRUE(Administer([&](SqliteStore& store, Book&) {
+                EXPECT_EQ(store.WithId(Id(1))->size(), 2u);
+                EXPECT_EQ(store.WithId(Id(9))->size(), 0u);
+                return absl::OkStatus();
+              }).ok());
+}
+
+TEST_F(AdminTest, TotalsAreTheSameInEverySlice) {
+  Open();
+  for (int id = 1; id <= 20; ++id) {
+    const Call call{
+        .id = id, .email = std::to_string(id % 4) + "@example.com", .person = std::to_string(id), .limit = 0};
+    ASSERT_EQ(Begin(call).verdict, V::kGo);
+    Finish(id % 4 == 1 ? Failed(call.key_of()) : Succeeded(call.key_of()));
+  }
+  Lose(30);
+  for (const int64_t slice : {1, 3, 7, 100}) {
+    Totals totals;
+    while (!totals.done) {
+      ASSERT_TRUE(Administer([&](SqliteStore& store, Book&) { return store.Add(3, slice, totals); }).ok());
+    }
+    EXPECT_EQ(totals.requests[static_cast<size_t>(State::kSucceeded)], 15);
+    EXPECT_EQ(totals.requests[static_cast<size_t>(State::kFailed)], 5);
+    EXPECT_EQ(totals.requests[static_cast<size_t>(State::kUnknown)], 1);
+    EXPECT_EQ(totals.addresses, 5);
+    EXPECT_EQ(totals.addresses_at_limit, 3);
+  }
+}
+
+// No question of an operator reads a whole table, but for a slice of the totals.
+TEST_F(AdminTest, QuestionsUseAnIndex) {
+  Open();
+  Lose(1);
+  ledger_.reset();
+  // What the store really runs, by SQLite's own trace.
+  static std::vector<std::string> statements;
+  const auto trace = [](sqlite3* on, char**, const sqlite3_api_routines*) {
+    return sqlite3_trace_v2(
+        on, SQLITE_TRACE_STMT,
+        [](unsigned, void*, void* statement, void*) {
+          statements.emplace_back(sqlite3_sql(static_cast<sqlite3_stmt*>(statement)));
+          return 0;
+        },
+        nullptr);
+  };
+  const auto entry = reinterpret_cast<void (*)()>(+trace);
+  ASSERT_EQ(sqlite3_auto_extension(entry), SQLITE_OK);
+  {
+    const auto store = SqliteStore::Open(options_.store).value();
+    sqlite3_cancel_auto_extension(entry);
+    statements.clear();
+    ASSERT_TRUE(store->Start().ok());
+    EXPECT_TRUE(store->WithId(Id(1)).ok());
+    EXPECT_TRUE(store->Oldest(State::kUnknown, At(9), true, 5).ok());
+    EXPECT_TRUE(store->Oldest(State::kSending, At(9), false, 5).ok());
+    EXPECT_TRUE(store->Audit(Id(1), 5).ok());
+    EXPECT_TRUE(store->Old(At(9), 5).ok());
+    Totals totals;
+    EXPECT_TRUE(store->Add(3, 5, totals).ok());
+    store->Rollback();
+  }
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open(options_.store.path.c_str(), &db), SQLITE_OK);
+  int looked = 0;
+  for (const std::string& sql : statements) {
+    if (sql.rfind("SELECT", 0) != 0) continue;
+    sqlite3_stmt* plan = nullptr;
+    ASSERT_EQ(sqlite3_prepare_v2(db, ("EXPLAIN QUERY PLAN " + sql).c_str(), -1, &plan, nullptr), SQLITE_OK) << sql;
+    while (sqlite3_step(plan) == SQLITE_ROW) {
+      const std::string step = reinterpret_cast<const char*>(sqlite3_column_text(plan, 3));
+      // Allowed: the callers, who are few; the open rows, in their index; the rows of a slice, already taken.
+      const bool scan = step.rfind("SCAN", 0) == 0 && step.find("request_open") == std::string::npos &&
+                        step.find("caller") == std::string::npos && step.find("subquery") == std::string::npos;
+      EXPECT_FALSE(scan) << step << " in " << sql;
+    }
+    sqlite3_finalize(plan);
+    ++looked;
+  }
+  sqlite3_close(db);
+  EXPECT_EQ(looked, 7);
+}
+
+TEST_F(AdminTest, AnOperatorNeedsNoKeyAndMakesNothing) {
+  Open();
+  Lose(1);
+  Begin({.id = 2, .email = "b@example.com"});
+  ledger_.reset();
+  SqliteStoreOptions options;
+  options.path = options_.store.path;
+  options.for_operator = true;
+  {
+    auto store = SqliteStore::Open(options).value();
+    Book book(*store);
+    EXPECT_EQ(RecoverAll(*store, options, kUnknownReason).value(), 1u);
+    ASSERT_TRUE(store->Start().ok());
+    EXPECT_TRUE(book.Resolve(AsNotCreated({"one", Id(2)}))->changed);
+    ASSERT_TRUE(store->Commit().ok());
+  }
+  Open();  // still with its key
+  EXPECT_EQ(ledger_->recovered(), 0u);
+  EXPECT_EQ(Get({"one", Id(2)}).record->state, State::kFailed);
+
+  options.path = directory_.File("none.db");
+  EXPECT_FALSE(SqliteStore::Open(options).ok());
+  EXPECT_FALSE(std::filesystem::exists(options.path));
+  std::ofstream(options.path).flush();
+  EXPECT_THAT(std::string(SqliteStore::Open(options).status().message()), HasSubstr("some other program's"));
+}
+
+// --- forgetting ---
+
+absl::Time g_now;  // NOLINT: the clock of a ledger is a plain function
+
+class RetentionTest : public AdminTest {
+ protected:
+  RetentionTest() {
+    g_now = At(0);
+    options_.store.now = [] { return g_now; };
+    options_.retention = absl::Hours(9504);
+    options_.purge_at_once = 4;
+    options_.purge_interval = options_.purge_pause = absl::Milliseconds(1);
+    options_.on_purge = [this](size_t rows) { purged_ += rows; };
+  }
+  std::atomic<size_t> purged_{0};
+};
+
+TEST_F(RetentionTest, WhatEndedLongAgoIsForgottenByItself) {
+  Open();
+  for (int id = 1; id <= 10; ++id) {
+    const Call call{.id = id, .email = std::to_string(id) + "@example.com"};
+    Begin(call);
+    Finish(id == 10 ? Unknown(call.key_of()) : Succeeded(call.key_of()));
+  }
+  ledger_.reset();
+  EXPECT_EQ(purged_, 0u);
+  g_now = At(5) + options_.retention + absl::Microseconds(1);
+  Open();
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (purged_ < 9 && std::chrono::steady_clock::now() < end)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(purged_, 9u);
+  EXPECT_FALSE(Get(key_).record);
+  EXPECT_EQ(Get({"one", Id(10)}).record->state, State::kUnknown);
+  // The counters are exact over a restart, and hold what is forgotten.
+  Reopen();
+  const BeginAnswer again = Begin({.email = "1@example.com"});
+  EXPECT_EQ(again.verdict, V::kGo);
+  EXPECT_EQ(again.budget.used_min, 1);
+  Reopen();
+  ledger_.reset();
+  Tamper("UPDATE email SET purged_confirmed = 0 WHERE id = 2");
+  EXPECT_THAT(Refusal(), HasSubstr("an attempt counter is not the sum"));
+}
+
+TEST_F(RetentionTest, ForgottenAttemptsMoveToANewKey) {
+  options_.retention = absl::ZeroDuration();
+  options_.store.key_id = kOldKey;
+  Open();
+  Begin({.key = kOldKey});
+  Finish(Succeeded(key_));
+  EXPECT_TRUE(Administer([](SqliteStore&, Book& book) { return book.Purge(At(100), 10).status(); }).ok());
+  options_.store.key_id = kKey;
+  options_.store.previous_key_id = kOldKey;
+  Reopen();
+  Begin({.id = 3, .person = "bob"});  // somebody forgot to say the previous key: the address is known under both
+  Finish(Failed({"one", Id(3)}));
+  const BeginAnswer merged = Begin({.previous = kOldKey});
+  EXPECT_EQ(merged.verdict, V::kGo);
+  EXPECT_EQ(merged.budget.used_min, 1);
+  EXPECT_EQ(merged.budget.used_max, 3);
+  Reopen();  // counters are checked at the start
+}
+
+TEST_F(RetentionTest, NothingIsForgottenWithoutARetention) {
+  options_.retention = absl::ZeroDuration();
+  Open();
+  Begin({});
+  Finish(Succeeded(key_));
+  g_now = At(1'000'000'000);
+  Reopen();
+  for (int i = 0; i < 50; ++i) Get(key_);
+  EXPECT_TRUE(Get(key_).record);
+  EXPECT_EQ(purged_, 0u);
+}
+
 // --- a failing disk ---
 
 class DiskTest : public SqliteTest {
@@ -381,6 +723,25 @@ TEST_P(DiskFailureTest, ABeginIsRefusedAndTheLedgerComesBackByItself) {
   ASSERT_EQ(lines_.size(), 2u);
   EXPECT_THAT(lines_[0], HasSubstr("nothing new starts"));
   EXPECT_THAT(lines_[1], HasSubstr("can be written again"));
+}
+
+TEST_P(DiskFailureTest, AnOperatorIsToldToComeBack) {
+  Open();
+  Begin({});
+  Finish(Unknown(key_));
+  const auto resolve = [this] {
+    return ledger_->Administer([this](SqliteStore&, Book& book) { return book.Resolve(AsCreated(key_)).status(); });
+  };
+  vfs_.Fail(GetParam());
+  EXPECT_FALSE(resolve().ok());
+  EXPECT_EQ(Begin({.id = 2, .email = "b@example.com"}).verdict, V::kUnavailable);
+  UntilWritable(false);
+  EXPECT_TRUE(absl::IsUnavailable(resolve()));
+  EXPECT_EQ(Get(key_).record->state, State::kUnknown);
+  vfs_.Heal();
+  UntilWritable(true);
+  EXPECT_TRUE(resolve().ok());
+  EXPECT_EQ(Get(key_).record->state, State::kSucceeded);
 }
 
 TEST_P(DiskFailureTest, AnOutcomeWaitsForTheDisk) {

@@ -139,6 +139,23 @@ inline FinishRequest Released(const Key& key, Sent sent = Sent::kNo) {
   return r;
 }
 
+inline ResolveRequest AsCreated(const Key& key, const std::string& intent = "intent-9", int64_t at = 20) {
+  ResolveRequest r;
+  r.key = key;
+  r.created = intent;
+  r.actor = "operator";
+  r.evidence = "ticket 1";
+  r.now = At(at);
+  return r;
+}
+
+inline ResolveRequest AsNotCreated(const Key& key, int64_t at = 20) {
+  ResolveRequest r = AsCreated(key, "", at);
+  r.created.reset();
+  r.not_created_reason = 20;
+  return r;
+}
+
 // Book over a store, one transaction an operation.
 class Session {
   // First, because its return type is deduced.
@@ -170,6 +187,16 @@ class Session {
   }
   size_t Recover(int reason, size_t limit = 100) {
     return In([&] { return book_.Recover(reason, At(9), limit).value(); });
+  }
+  ResolveAnswer Resolve(const ResolveRequest& request) {
+    return In([&] { return book_.Resolve(request).value(); });
+  }
+  // The transaction is committed all the same: a refusal must have written nothing.
+  absl::Status TryResolve(const ResolveRequest& request) {
+    return In([&] { return book_.Resolve(request).status(); });
+  }
+  PurgeAnswer Purge(absl::Time before, size_t limit = 100) {
+    return In([&] { return book_.Purge(before, limit).value(); });
   }
   // Runs a whole request: Begin must say go.
   void Run(const Call& call, const std::function<FinishRequest(const Key&)>& finish) {

@@ -123,6 +123,9 @@ TEST_F(MetricsTest, GaugesFollow) {
   EXPECT_EQ(Value("userintent_ledger_writable"), 1);
   EXPECT_EQ(Value("userintent_ledger_uncommitted_outcomes"), 2);
   EXPECT_EQ(Value("userintent_ledger_recovered_rows"), 9);
+  metrics_.CountPurged(4);
+  metrics_.CountPurged(1);
+  EXPECT_EQ(Value("userintent_ledger_purged_rows_total"), 5);
   EXPECT_EQ(Value("userintent_draining"), 1);
   EXPECT_EQ(Value("userintent_ledger_commit_operations_sum"), 17);
   EXPECT_EQ(Value("userintent_ledger_commit_seconds_bucket{le=\"0.0025\"}"), 1);

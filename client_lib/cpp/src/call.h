@@ -1,0 +1,72 @@
+// call: the tries of one call: how long each may take, whether and when to send it again; and the budget of a client's
+// repeats. No I/O but looking at the clock.
+//
+// Any thread may use a Budget. A Call belongs to one thread at a time, and its budget must outlive it.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "userintent/error.h"
+
+namespace userintent {
+
+// A token bucket: repeats stay few beside the calls that succeed, so they cannot keep an outage going.
+class Budget {
+ public:
+  // Pays for one repeat; false: there is not enough left for a whole one.
+  bool Take();
+  void Succeeded();
+
+ private:
+  // In tenths of a token, so that the sums are exact.
+  static constexpr int kCapacity = 100;
+  static constexpr int kRepeat = 10;
+  static constexpr int kSuccess = 1;
+
+  absl::Mutex mu_;
+  int tokens_ ABSL_GUARDED_BY(mu_) = kCapacity;
+};
+
+// Time that only goes forward, from an arbitrary start.
+absl::Duration SteadyNow();
+
+class Call {
+ public:
+  using Clock = absl::Duration (*)();
+  using Jitter = double (*)();  // in [0, 1)
+
+  Call(std::string request_id, absl::Duration timeout, int max_tries, Budget* budget);
+  Call(std::string request_id, absl::Duration timeout, int max_tries, Budget* budget, Clock clock, Jitter jitter);
+
+  // Begins a try: the time that is left for its RPC. Absent: none is left for a repeat; the call has ended with
+  // error().
+  std::optional<absl::Duration> BeginTry();
+
+  void Succeeded() { budget_->Succeeded(); }
+
+  // How long to wait before the next try. Absent: there is to be none; the call has ended with error().
+  std::optional<absl::Duration> Failed(Error error);
+
+  // The call was cancelled while no RPC ran: it has ended with error().
+  void Cancelled();
+
+  const std::string& request_id() const { return request_id_; }
+  int tries() const { return tries_; }
+  const Error& error() const { return error_; }
+
+ private:
+  const std::string request_id_;
+  const int max_tries_;
+  Budget* const budget_;
+  const Clock clock_;
+  const Jitter jitter_;
+  const absl::Duration deadline_;
+  int tries_ = 0;
+  Error error_;  // of the last try
+};
+
+}  // namespace userintent

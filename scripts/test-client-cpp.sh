@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# Tests the C++ client as users get it: builds it as C++17 and as C++20, runs the unit tests, installs it into a private
+# prefix, builds the README's lines against the installed package and runs them against a gateway, and performs the
+# conformance scenarios. What is built stays in build/client-cpp, so a second run costs little.
+#   CLIENT_CPP_CALLS   calls of the storm with faults (1200)
+#   CLIENT_CPP_WORK    directory of what is built (build/client-cpp)
+#   CLIENT_CPP_RESULTS directory of the reports, JUnit XML (build/test-results)
+#   GATEWAY_BIN_DIR    userintent-server and astra-sandbox (build/release/bin)
+#   --prepare          only build and install; tests/conformance/run.py can then run the C++ runner
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+cd "$ROOT"
+export GATEWAY_BIN_DIR=${GATEWAY_BIN_DIR:-$ROOT/build/release/bin}
+export CONFORMANCE_STORM_CALLS=${CLIENT_CPP_CALLS:-1200}
+work=${CLIENT_CPP_WORK:-$ROOT/build/client-cpp}
+export CLIENT_CPP_WORK=$work
+results=${CLIENT_CPP_RESULTS:-$ROOT/build/test-results}
+prefix=$work/prefix
+mkdir -p "$work" "$results"
+
+# quietly COMMAND...: its output only if it fails
+quietly() {
+  local log status=0
+  log=$(mktemp "$work/log.XXXXXX")
+  "$@" >"$log" 2>&1 || status=$?
+  [ "$status" = 0 ] || tail -n 60 "$log" >&2
+  rm -f "$log"
+  return "$status"
+}
+
+# configure DIRECTORY SOURCE OPTION...
+configure() {
+  [ -f "$1/build.ninja" ] || quietly cmake -S "$2" -B "$1" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" "${@:3}"
+}
+
+# The library with its tests, the installed package, and the runner that uses the package.
+prepare() {
+  configure "$work/library" client_lib/cpp -DUSERINTENT_CLIENT_TESTS=ON || return 1
+  quietly cmake --build "$work/library" || return 1
+  quietly cmake --install "$work/library" --prefix "$prefix" || return 1
+  configure "$work/runner" tests/conformance/cpp -DCMAKE_PREFIX_PATH="$prefix" || return 1
+  quietly cmake --build "$work/runner"
+}
+
+(
+  flock 9 # the pass across languages starts runners at once
+  [ "${1:-}" = --prepare ] || say "C++ client: build, install"
+  prepare || die "the C++ client cannot be built"
+) 9>"$work/.lock"
+[ "${1:-}" != --prepare ] || exit 0
+
+failed=()
+# check NAME COMMAND...: all checks run, whichever of them fail
+check() {
+  say "C++ client: $1"
+  "${@:2}" || failed+=("$1")
+}
+
+unit() {
+  timeout --kill-after=10 300 "$work/library/tests/userintent_client_test" --gtest_brief=1 --gtest_output="xml:$results/client-cpp.xml"
+}
+
+newer() {
+  configure "$work/cxx20" client_lib/cpp -DCMAKE_CXX_STANDARD=20 && quietly cmake --build "$work/cxx20" --target userintent_client
+}
+
+# One text in two packages.
+service_config() { cmp client_lib/cpp/service_config.json client_lib/python/src/userintent/service_config.json; }
+
+# A project of nothing but the README's lines, and one that has the library inside.
+readme() {
+  local sample=$work/sample
+  mkdir -p "$sample"
+  python3 - client_lib/cpp/README.md "$sample" <<'PY' || return 1
+import pathlib, re, sys
+text = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
+files = dict(re.findall(r"^```cpp\n// (\w+\.cc)\n(.*?)^```", text, re.M | re.S))
+files["CMakeLists.txt"], = re.findall(r"^```cmake\n(.*?)^```", text, re.M | re.S)
+if len(files) != text.count("```cpp\n") + 1 or len(files) != 5:
+    sys.exit("a C++ block of the README has no file name")
+for name, block in files.items():
+    path = pathlib.Path(sys.argv[2], name)
+    if not path.exists() or path.read_text() != block:
+        path.write_text(block)
+PY
+  configure "$sample/build" "$sample" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_CXX_FLAGS="-Wall -Wextra -Werror" &&
+    quietly cmake --build "$sample/build" && "$sample/build/yourservice_test" --gtest_brief=1 && against_gateway "$sample/build/yourservice"
+}
+
+# against_gateway PROGRAM: the README's first call, for real; a second one is refused with the intent that exists.
+against_gateway() {
+  local plan gateway said status=1 pid
+  tests/conformance/run.py --serve cpp --match "own id" >"$work/plan" &
+  pid=$!
+  for _ in $(seq 300); do
+    [ ! -s "$work/plan" ] || break
+    kill -0 "$pid" 2>/dev/null || return 1
+    sleep 0.1
+  done
+  plan=$(cat "$work/plan")
+  gateway=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["clients"]["plain"]["address"])' "$plan") &&
+    said=$(USERINTENT_GATEWAY=$gateway "$1") && note "$said" && [[ $said =~ ^[0-9a-f-]{36}\ [^\ ]+\ 0$ ]] &&
+    ! said=$(USERINTENT_GATEWAY=$gateway "$1" 2>&1) && [[ $said == ALREADY_EXISTS:*PERSON_EXISTS* ]] && status=0
+  kill "$pid"
+  wait "$pid" || true
+  [ "$status" = 0 ] || note "it said: ${said:-nothing}"
+  return "$status"
+}
+
+# The library inside another project, and a program with a copy of google/rpc of its own.
+inside() {
+  local outer=$work/outer
+  mkdir -p "$outer"
+  cat >"$outer/CMakeLists.txt" <<CMAKE
+cmake_minimum_required(VERSION 3.25)
+project(outer LANGUAGES CXX)
+add_subdirectory($ROOT/client_lib/cpp client)
+get_target_property(sources userintent_google_rpc SOURCES)
+add_library(own_google_rpc STATIC \${sources})
+target_link_libraries(own_google_rpc PRIVATE userintent_google_rpc)
+set_source_files_properties(\${sources} PROPERTIES GENERATED TRUE)
+add_dependencies(own_google_rpc userintent_google_rpc)
+add_executable(outer main.cc)
+target_link_libraries(outer PRIVATE own_google_rpc userintent::client own_google_rpc)
+CMAKE
+  cat >"$outer/main.cc" <<'CC'
+#include <google/rpc/status.pb.h>
+#include <userintent/client.h>
+int main() { return google::rpc::Status().code() == 0 && userintent::NewRequestId().size() == 36 ? 0 : 1; }
+CC
+  configure "$outer/build" "$outer" && quietly cmake --build "$outer/build" --target outer && "$outer/build/outer"
+}
+
+check "unit tests (C++17)" unit
+check "builds as C++20" newer
+check "service config" service_config
+check "README's lines against the installed package" readme
+check "add_subdirectory, and another google/rpc" inside
+check "conformance scenarios" tests/conformance/run.py --only cpp --junit "$results/conformance-cpp.xml"
+[ ${#failed[@]} = 0 ] || die "C++ client: failed: $(printf '%s; ' "${failed[@]}")"
+say "C++ client: all passed"

@@ -1,0 +1,97 @@
+#include "server/admin/admin_server.h"
+
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <chrono>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/admin/desk.h"
+#include "server/admin/socket.h"
+#include "server/rpc/listener.h"
+#include "userintent/admin/v1/ledger_admin_service.grpc.pb.h"
+
+namespace userintent::admin {
+
+class AdminServer::Service final : public v1::LedgerAdminService::Service {
+ public:
+  explicit Service(Desk desk) : desk_(std::move(desk)) {}
+
+  grpc::Status ShowRequest(grpc::ServerContext*, const v1::ShowRequestRequest* request,
+                           v1::ShowRequestResponse* response) override {
+    return Answer(desk_.ShowRequest(*request, response));
+  }
+  grpc::Status ListUnresolved(grpc::ServerContext*, const v1::ListUnresolvedRequest* request,
+                              v1::ListUnresolvedResponse* response) override {
+    return Answer(desk_.ListUnresolved(*request, response));
+  }
+  grpc::Status GetStatistics(grpc::ServerContext*, const v1::GetStatisticsRequest* request,
+                             v1::GetStatisticsResponse* response) override {
+    return Answer(desk_.GetStatistics(*request, response));
+  }
+  grpc::Status ResolveRequest(grpc::ServerContext*, const v1::ResolveRequestRequest* request,
+                              v1::ResolveRequestResponse* response) override {
+    return Answer(desk_.ResolveRequest(*request, response));
+  }
+  grpc::Status ListAudit(grpc::ServerContext*, const v1::ListAuditRequest* request,
+                         v1::ListAuditResponse* response) override {
+    return Answer(desk_.ListAudit(*request, response));
+  }
+
+ private:
+  static grpc::Status Answer(const absl::Status& status) {
+    return {static_cast<grpc::StatusCode>(status.code()), std::string(status.message())};
+  }
+  Desk desk_;
+};
+
+absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::SqliteLedger& ledger, const std::string& path) {
+  const std::string socket = SocketPath(path);
+  if (!SocketFits(socket)) {
+    return absl::InvalidArgumentError(absl::StrCat(socket, ": is too long a name for a socket (107 bytes)"));
+  }
+  struct stat status {};
+  if (::lstat(socket.c_str(), &status) == 0 && !S_ISSOCK(status.st_mode)) {
+    return absl::FailedPreconditionError(absl::StrCat(socket, ": is there already, and is no socket"));
+  }
+  Desk::Options options;
+  options.transact = [&ledger](Desk::Work work) { return ledger.Administer(work); };
+  options.path = path;
+  auto service = std::make_unique<Service>(Desk(std::move(options)));
+
+  grpc::EnableDefaultHealthCheckService(false);  // for servers built from here on
+  grpc::ServerBuilder builder;
+  rpc::ConfigureBuilder(builder, false);
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
+  int bound = 0;
+  builder.AddListeningPort(SocketTarget(socket), grpc::InsecureServerCredentials(), &bound);
+  builder.RegisterService(service.get());
+  // Of the process, so for its other threads too; none makes anything wider than this here, and no directories.
+  const mode_t before = ::umask(0177);
+  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  ::umask(before);
+  if (!server || bound == 0) return absl::UnavailableError(absl::StrCat(socket, ": cannot listen there"));
+  auto admin = std::unique_ptr<AdminServer>(new AdminServer(std::move(service), std::move(server)));
+  if (::chmod(socket.c_str(), 0600) != 0) {
+    return absl::UnavailableError(
+        absl::StrCat(socket, ": cannot be made private: ", std::generic_category().message(errno)));
+  }
+  return admin;
+}
+
+AdminServer::AdminServer(std::unique_ptr<Service> service, std::unique_ptr<grpc::Server> server)
+    : service_(std::move(service)), server_(std::move(server)) {}
+
+AdminServer::~AdminServer() {
+  server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
+  server_->Wait();
+}
+
+}  // namespace userintent::admin

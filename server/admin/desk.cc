@@ -1,0 +1,244 @@
+#include "server/admin/desk.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+#include <vector>
+
+#include "server/base/uuid.h"
+#include "server/intent/reply.h"
+#include "userintent/v1/errors.pb.h"
+
+namespace userintent::admin {
+namespace {
+
+using ledger::Book;
+using ledger::SqliteStore;
+
+constexpr size_t kDefaultLimit = 100;
+constexpr size_t kMaxLimit = 1000;
+// About 5 ms of the writer's time, in which no call is answered.
+constexpr int64_t kSlice = 10'000;
+// Astra's limit for an e-mail address.
+constexpr int kAttempts = 3;
+
+void Set(absl::Time time, google::protobuf::Timestamp* out) {
+  const int64_t micros = absl::ToUnixMicros(time);
+  out->set_seconds(micros / 1'000'000);
+  out->set_nanos(static_cast<int32_t>(micros % 1'000'000 * 1000));
+}
+
+void Set(absl::Duration duration, google::protobuf::Duration* out) {
+  const int64_t millis = std::max<int64_t>(0, absl::ToInt64Milliseconds(duration));
+  out->set_seconds(millis / 1000);
+  out->set_nanos(static_cast<int32_t>(millis % 1000 * 1'000'000));
+}
+
+v1::RequestState StateOf(ledger::State state) {
+  switch (state) {
+    case ledger::State::kSending:
+      return v1::REQUEST_STATE_SENDING;
+    case ledger::State::kSucceeded:
+      return v1::REQUEST_STATE_SUCCEEDED;
+    case ledger::State::kFailed:
+      return v1::REQUEST_STATE_FAILED;
+    case ledger::State::kUnknown:
+      return v1::REQUEST_STATE_UNKNOWN;
+    case ledger::State::kReleased:
+      return v1::REQUEST_STATE_RELEASED;
+  }
+  return v1::REQUEST_STATE_UNSPECIFIED;
+}
+
+std::string ReasonName(int reason) {
+  if (reason == 0 || !userintent::v1::ErrorReason_IsValid(reason)) return {};
+  return userintent::v1::ErrorReason_Name(static_cast<userintent::v1::ErrorReason>(reason))
+      .substr(sizeof("ERROR_REASON_") - 1);
+}
+
+void Fill(const ledger::AuditEntry& entry, v1::AuditEntry* out) {
+  out->set_seq(entry.seq);
+  Set(entry.at, out->mutable_time());
+  out->set_actor(entry.actor);
+  out->set_action(entry.action);
+  out->set_caller(entry.key.caller);
+  out->set_request_id(UuidText(entry.key.request_id));
+  out->set_from_state(StateOf(entry.from));
+  out->set_to_state(StateOf(entry.to));
+  out->set_evidence(entry.evidence);
+}
+
+absl::StatusOr<Uuid> IdOf(const std::string& text) {
+  const std::optional<Uuid> id = ParseUuid(text);
+  if (!id) return absl::InvalidArgumentError("the request id must be a UUID, 8-4-4-4-12 hexadecimal digits");
+  return *id;
+}
+
+absl::StatusOr<size_t> LimitOf(int32_t limit) {
+  if (limit == 0) return kDefaultLimit;
+  if (limit < 0 || static_cast<size_t>(limit) > kMaxLimit) {
+    return absl::InvalidArgumentError("the limit must be from 1 to 1000");
+  }
+  return static_cast<size_t>(limit);
+}
+
+int64_t SizeOf(const std::string& path) {
+  std::error_code error;
+  const auto size = std::filesystem::file_size(path, error);
+  return error ? 0 : static_cast<int64_t>(size);
+}
+
+}  // namespace
+
+void Desk::Fill(const ledger::Record& record, v1::Request* out) const {
+  const ledger::Answer& answer = record.answer;
+  out->set_caller(record.key.caller);
+  out->set_request_id(UuidText(record.key.request_id));
+  out->set_state(StateOf(record.state));
+  out->set_owner_gone(record.state == ledger::State::kSending && !options_.server_runs);
+  out->set_sent(std::string(intent::SentWord(record.sent)));
+  out->set_reason(ReasonName(record.reason));
+  out->set_http_status(answer.http_status);
+  out->set_confirmed(answer.confirmed);
+  out->set_user_intent_id(answer.user_intent_id);
+  out->set_astra_status(answer.astra_status);
+  out->set_astra_request_id(answer.astra_request_id);
+  out->set_gateway_attempt_id(UuidText(record.attempt_id));
+  out->set_posts(record.attempts);
+  if (record.supersedes) out->set_supersedes_request_id(UuidText(*record.supersedes));
+  if (record.superseded_by) out->set_superseded_by_request_id(UuidText(*record.superseded_by));
+  Set(record.created, out->mutable_create_time());
+  Set(record.updated, out->mutable_update_time());
+  if (answer.at != absl::InfinitePast()) Set(answer.at, out->mutable_answer_time());
+  Set(options_.now() - record.created, out->mutable_age());
+}
+
+absl::Status Desk::ShowRequest(const v1::ShowRequestRequest& request, v1::ShowRequestResponse* response) {
+  const absl::StatusOr<Uuid> id = IdOf(request.request_id());
+  if (!id.ok()) return id.status();
+  return options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
+    const absl::StatusOr<std::vector<ledger::Row>> rows = store.WithId(*id);
+    if (!rows.ok()) return rows.status();
+    for (const ledger::Row& row : *rows) {
+      if (!request.caller().empty() && row.record.key.caller != request.caller()) continue;
+      const absl::StatusOr<ledger::Counters> count = store.Count(row.email);
+      if (!count.ok()) return count.status();
+      v1::Request* out = response->add_requests();
+      Fill(row.record, out);
+      out->set_attempts_used_min(ledger::BudgetOf(*count).used_min);
+      out->set_attempts_used_max(ledger::BudgetOf(*count).used_max);
+    }
+    if (response->requests().empty()) {
+      return absl::NotFoundError(request.caller().empty() ? "no caller has such a request"
+                                                          : "this caller has no such request");
+    }
+    const absl::StatusOr<std::vector<ledger::AuditEntry>> audit = store.Audit(*id, kDefaultLimit);
+    if (!audit.ok()) return audit.status();
+    for (const ledger::AuditEntry& entry : *audit) {
+      if (request.caller().empty() || entry.key.caller == request.caller()) admin::Fill(entry, response->add_audit());
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status Desk::ListUnresolved(const v1::ListUnresolvedRequest& request, v1::ListUnresolvedResponse* response) {
+  const absl::StatusOr<size_t> limit = LimitOf(request.limit());
+  if (!limit.ok()) return limit.status();
+  const absl::Duration older_than =
+      absl::Seconds(request.older_than().seconds()) + absl::Nanoseconds(request.older_than().nanos());
+  if (older_than < absl::ZeroDuration()) return absl::InvalidArgumentError("the age must not be negative");
+  return options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
+    const absl::StatusOr<std::vector<ledger::Row>> rows =
+        store.Oldest(request.sending() ? ledger::State::kSending : ledger::State::kUnknown, options_.now() - older_than,
+                     request.not_superseded(), *limit + 1);
+    if (!rows.ok()) return rows.status();
+    response->set_more(rows->size() > *limit);
+    for (size_t i = 0; i < std::min(rows->size(), *limit); ++i) Fill((*rows)[i].record, response->add_requests());
+    return absl::OkStatus();
+  });
+}
+
+absl::Status Desk::GetStatistics(const v1::GetStatisticsRequest&, v1::GetStatisticsResponse* response) {
+  ledger::Totals totals;
+  while (!totals.done) {
+    absl::Status s = options_.transact([&](SqliteStore& store, Book&) { return store.Add(kAttempts, kSlice, totals); });
+    if (!s.ok()) return s;
+  }
+  const auto of = [&](ledger::State state) { return totals.requests.at(static_cast<size_t>(state)); };
+  response->set_sending(of(ledger::State::kSending));
+  response->set_succeeded(of(ledger::State::kSucceeded));
+  response->set_failed(of(ledger::State::kFailed));
+  response->set_unknown(of(ledger::State::kUnknown));
+  response->set_released(of(ledger::State::kReleased));
+  response->set_email_addresses(totals.addresses);
+  response->set_email_addresses_at_limit(totals.addresses_at_limit);
+  response->set_schema_version(SqliteStore::SchemaVersion());
+  response->set_database_bytes(SizeOf(options_.path));
+  response->set_log_bytes(SizeOf(options_.path + "-wal"));
+  response->set_server_runs(options_.server_runs);
+  return options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
+    const absl::Time now = options_.now();
+    const auto oldest = [&](ledger::State state) { return store.Oldest(state, absl::InfiniteFuture(), false, 1); };
+    const auto sending = oldest(ledger::State::kSending);
+    if (!sending.ok()) return sending.status();
+    const auto unknown = oldest(ledger::State::kUnknown);
+    if (!unknown.ok()) return unknown.status();
+    if (!sending->empty()) Set(now - sending->front().record.created, response->mutable_oldest_sending_age());
+    if (!unknown->empty()) Set(now - unknown->front().record.created, response->mutable_oldest_unknown_age());
+    const absl::StatusOr<int64_t> entries = store.AuditEntries();
+    if (!entries.ok()) return entries.status();
+    response->set_audit_entries(*entries);
+    response->set_callers(store.callers());
+    return absl::OkStatus();
+  });
+}
+
+absl::Status Desk::ResolveRequest(const v1::ResolveRequestRequest& request, v1::ResolveRequestResponse* response) {
+  const absl::StatusOr<Uuid> id = IdOf(request.request_id());
+  if (!id.ok()) return id.status();
+  if (request.caller().empty()) return absl::InvalidArgumentError("the caller is missing");
+  ledger::ResolveRequest resolve;
+  if (request.outcome_case() == v1::ResolveRequestRequest::kUserIntentId) {
+    resolve.created = request.user_intent_id();
+  } else if (!request.not_created()) {
+    return absl::InvalidArgumentError("the outcome is missing: created, with the intent id, or not created");
+  }
+  resolve.key = {request.caller(), *id};
+  resolve.not_created_reason = userintent::v1::ERROR_REASON_UPSTREAM_REJECTED;
+  resolve.actor = request.actor();
+  resolve.evidence = request.evidence();
+  resolve.now = absl::FromUnixMicros(absl::ToUnixMicros(options_.now()));
+  return options_.transact([&](SqliteStore&, Book& book) -> absl::Status {
+    const absl::StatusOr<ledger::ResolveAnswer> answer = book.Resolve(resolve);
+    if (!answer.ok()) return answer.status();
+    v1::Request* out = response->mutable_request();
+    Fill(answer->record, out);
+    out->set_attempts_used_min(answer->budget.used_min);
+    out->set_attempts_used_max(answer->budget.used_max);
+    response->set_changed(answer->changed);
+    return absl::OkStatus();
+  });
+}
+
+absl::Status Desk::ListAudit(const v1::ListAuditRequest& request, v1::ListAuditResponse* response) {
+  std::optional<Uuid> id;
+  if (!request.request_id().empty()) {
+    const absl::StatusOr<Uuid> given = IdOf(request.request_id());
+    if (!given.ok()) return given.status();
+    id = *given;
+  }
+  const absl::StatusOr<size_t> limit = LimitOf(request.limit());
+  if (!limit.ok()) return limit.status();
+  return options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
+    const absl::StatusOr<std::vector<ledger::AuditEntry>> entries = store.Audit(id, *limit + 1);
+    if (!entries.ok()) return entries.status();
+    response->set_more(entries->size() > *limit);
+    for (size_t i = 0; i < std::min(entries->size(), *limit); ++i) {
+      admin::Fill((*entries)[i], response->add_entries());
+    }
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace userintent::admin

@@ -1,0 +1,47 @@
+// admin::Desk: what an operator may ask of a ledger and do to it, in the words of userintent.admin.v1.
+//
+// Stands between a SqliteLedger that a server runs, or a SqliteStore that the tool opened, and whoever asks; owns
+// neither. Each method blocks; they may be called from any thread that may call the `transact` given. The text of a
+// status is one line for the operator, without personal data.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <utility>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/ledger/book.h"
+#include "server/ledger/sqlite_store.h"
+#include "userintent/admin/v1/ledger_admin_service.pb.h"
+
+namespace userintent::admin {
+
+class Desk {
+ public:
+  using Work = absl::FunctionRef<absl::Status(ledger::SqliteStore&, ledger::Book&)>;
+
+  struct Options {
+    // Runs the work in a transaction of its own, and waits for it.
+    std::function<absl::Status(Work)> transact;
+    std::string path;         // of the ledger file, for its size
+    bool server_runs = true;  // false: what is SENDING has lost its owner
+    absl::Time (*now)() = absl::Now;
+  };
+
+  explicit Desk(Options options) : options_(std::move(options)) {}
+
+  absl::Status ShowRequest(const v1::ShowRequestRequest& request, v1::ShowRequestResponse* response);
+  absl::Status ListUnresolved(const v1::ListUnresolvedRequest& request, v1::ListUnresolvedResponse* response);
+  absl::Status GetStatistics(const v1::GetStatisticsRequest& request, v1::GetStatisticsResponse* response);
+  absl::Status ResolveRequest(const v1::ResolveRequestRequest& request, v1::ResolveRequestResponse* response);
+  absl::Status ListAudit(const v1::ListAuditRequest& request, v1::ListAuditResponse* response);
+
+ private:
+  void Fill(const ledger::Record& record, v1::Request* out) const;
+
+  const Options options_;
+};
+
+}  // namespace userintent::admin

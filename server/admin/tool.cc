@@ -1,0 +1,523 @@
+#include "server/admin/tool.h"
+
+#include <google/protobuf/util/json_util.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
+#include "server/admin/desk.h"
+#include "server/admin/socket.h"
+#include "server/intent/text.h"
+#include "server/ledger/ledger_file.h"
+#include "server/ledger/sqlite_ledger.h"
+#include "userintent/admin/v1/ledger_admin_service.grpc.pb.h"
+#include "userintent/v1/errors.pb.h"
+
+namespace userintent::admin {
+namespace {
+
+constexpr char kHelp[] =
+    R"(userintent-ledger: looks into the ledger of the User Intent gateway, and settles what it cannot know.
+
+  userintent-ledger [--ledger=sqlite:PATH] [--json] COMMAND
+
+  show REQUEST_ID [--caller=NAME]
+      everything recorded about a request, of every caller that used this id
+  unresolved [--limit=100] [--older_than=1h] [--not_superseded] [--sending]
+      requests whose outcome nobody knows, the oldest first; without those that their caller replaced; or, instead,
+      those that run
+  stats
+      how much of everything there is
+  resolve REQUEST_ID --caller=NAME (--created=INTENT_ID | --not_created) --actor=NAME --evidence=TEXT
+      records what became of an unresolved request. Created: its repeats answer OK with that intent. Not created: its
+      repeats answer UPSTREAM_REJECTED, and only a new request_id can try again. Nothing is ever sent again under this
+      id. The evidence (a ticket, the id of Astra's answer) is kept for ever: no personal data
+  audit [REQUEST_ID] [--limit=100]
+      what operators did, the newest first
+
+  --ledger=sqlite:PATH  (default: USERINTENT_LEDGER of the environment, else sqlite:data/ledger.db)
+  --json                one JSON object on stdout
+
+While a server runs on the ledger, it answers, through the socket PATH.admin. Otherwise the file is opened, with the
+checks of a server's start (also an older schema is brought up to date), but without the ledger's key.
+Exit status: 0 done, 1 refused or not found, 2 wrong usage.
+)";
+
+constexpr auto kTimeout = std::chrono::seconds(60);
+
+// ---- the command line ----
+
+struct FlagRow {
+  const char* name;
+  bool boolean;
+  std::string_view commands;  // which take it; empty: all
+};
+
+constexpr FlagRow kFlags[] = {
+    {"ledger", false, ""},
+    {"json", true, ""},
+    {"caller", false, "show resolve"},
+    {"limit", false, "unresolved audit"},
+    {"older_than", false, "unresolved"},
+    {"not_superseded", true, "unresolved"},
+    {"sending", true, "unresolved"},
+    {"created", false, "resolve"},
+    {"not_created", true, "resolve"},
+    {"actor", false, "resolve"},
+    {"evidence", false, "resolve"},
+};
+
+struct CommandLine {
+  std::vector<std::string> words;  // the command and its argument
+  std::map<std::string, std::string, std::less<>> flags;
+  bool help = false;
+
+  bool has(std::string_view flag) const { return flags.find(flag) != flags.end(); }
+  std::string get(std::string_view flag) const {
+    const auto found = flags.find(flag);
+    return found == flags.end() ? std::string() : found->second;
+  }
+};
+
+absl::Status Usage(const std::string& text) {
+  return absl::InvalidArgumentError(absl::StrCat(text, "; --help tells more"));
+}
+
+absl::StatusOr<CommandLine> Parse(int argc, const char* const* argv) {
+  CommandLine line;
+  for (int i = 1; i < argc; ++i) {
+    std::string_view word = argv[i];
+    if (!intent::IsUtf8(word)) return Usage(absl::StrCat("argument ", i, " is not UTF-8"));
+    if (word.size() < 2 || word.front() != '-') {
+      line.words.emplace_back(word);
+      continue;
+    }
+    word.remove_prefix(word.substr(0, 2) == "--" ? 2 : 1);
+    const size_t equals = word.find('=');
+    const std::string name(word.substr(0, equals));
+    if (name == "help") line.help = true;
+    if (line.help) return line;
+    const auto* row =
+        std::find_if(std::begin(kFlags), std::end(kFlags), [&](const FlagRow& r) { return name == r.name; });
+    if (row == std::end(kFlags)) return Usage(absl::StrCat("argument ", i, ": there is no such flag"));
+    std::string value;
+    if (equals != std::string_view::npos) {
+      if (row->boolean) return Usage(absl::StrCat("--", name, " takes no value"));
+      value = std::string(word.substr(equals + 1));
+    } else if (!row->boolean) {
+      if (++i == argc) return Usage(absl::StrCat("--", name, " needs a value"));
+      value = argv[i];
+      if (!intent::IsUtf8(value)) return Usage(absl::StrCat("argument ", i, " is not UTF-8"));
+    }
+    if (!line.flags.emplace(name, value).second) return Usage(absl::StrCat("--", name, " is given twice"));
+  }
+  return line;
+}
+
+// ---- who answers ----
+
+// The server through its socket, or this process on the file.
+class Ledger {
+ public:
+  // `writes`: what a dead process left SENDING is made UNKNOWN first, as a server's start would.
+  static absl::StatusOr<Ledger> Open(const std::string& path, bool writes);
+
+  template <typename Request, typename Response>
+  absl::Status Call(grpc::Status (v1::LedgerAdminService::Stub::*remote)(grpc::ClientContext*, const Request&,
+                                                                         Response*),
+                    absl::Status (Desk::*local)(const Request&, Response*), const Request& request,
+                    Response* response) {
+    if (desk_) return (desk_.get()->*local)(request, response);
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kTimeout);
+    const grpc::Status status = (stub_.get()->*remote)(&context, request, response);
+    if (status.ok()) return absl::OkStatus();
+    std::string text = status.error_message();
+    if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+      text = "the server did not answer in time; the same command may be repeated without harm";
+    }
+    return {static_cast<absl::StatusCode>(status.error_code()), text};
+  }
+
+ private:
+  std::unique_ptr<v1::LedgerAdminService::Stub> stub_;
+  // Without a server. In this order: the desk asks the book, which asks the store, which the lock protects.
+  std::unique_ptr<ledger::LedgerFile> file_;
+  std::unique_ptr<ledger::SqliteStore> store_;
+  std::unique_ptr<ledger::Book> book_;
+  std::unique_ptr<Desk> desk_;
+};
+
+// True: a server listens. False: none does.
+absl::StatusOr<bool> Listens(const std::string& socket) {
+  if (!SocketFits(socket)) return false;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, socket.data(), socket.size());
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return absl::UnavailableError("cannot make a socket");
+  const int result = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  const int error = errno;
+  ::close(fd);
+  if (result == 0) return true;
+  if (error == ENOENT || error == ECONNREFUSED || error == ENOTDIR) return false;
+  return absl::PermissionDeniedError(absl::StrCat("cannot open ", socket, ": ", std::generic_category().message(error),
+                                                  "; run this as the user of the server"));
+}
+
+absl::StatusOr<Ledger> Ledger::Open(const std::string& path, bool writes) {
+  Ledger opened;
+  const std::string socket = SocketPath(path);
+  const absl::StatusOr<bool> listens = Listens(socket);
+  if (!listens.ok()) return listens.status();
+  if (*listens) {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    opened.stub_ = v1::LedgerAdminService::NewStub(
+        grpc::CreateCustomChannel(SocketTarget(socket), grpc::InsecureChannelCredentials(), arguments));
+    return opened;
+  }
+
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) {
+    return absl::NotFoundError(absl::StrCat("there is no ledger at ", path, " (",
+                                            std::generic_category().message(errno), "); --ledger names another one"));
+  }
+  absl::StatusOr<std::unique_ptr<ledger::LedgerFile>> file = ledger::LedgerFile::Open(path);
+  if (absl::IsAborted(file.status())) {
+    return absl::UnavailableError(
+        absl::StrCat("ledger ", path, ": another process uses it but does not answer at ", socket,
+                     SocketFits(socket) ? "; a server that starts or ends does so: try again in a moment"
+                                        : ", whose name is too long for a socket; stop the server first"));
+  }
+  if (!file.ok()) return file.status();
+  ledger::SqliteStoreOptions options;
+  options.path = path;
+  options.for_operator = true;
+  absl::StatusOr<std::unique_ptr<ledger::SqliteStore>> store = ledger::SqliteStore::Open(options);
+  if (!store.ok()) return store.status();
+  if (writes) {
+    const auto recovered = ledger::RecoverAll(**store, options, userintent::v1::ERROR_REASON_OUTCOME_UNKNOWN);
+    if (!recovered.ok()) return recovered.status();
+  }
+  opened.file_ = *std::move(file);
+  opened.store_ = *std::move(store);
+  opened.book_ = std::make_unique<ledger::Book>(*opened.store_);
+  Desk::Options desk;
+  desk.transact = [db = opened.store_.get(), book = opened.book_.get()](Desk::Work work) {
+    absl::Status s = db->Start();
+    if (s.ok()) s = work(*db, *book);
+    if (s.ok()) s = db->Commit();
+    if (!s.ok()) db->Rollback();
+    return s;
+  };
+  desk.path = path;
+  desk.server_runs = false;
+  opened.desk_ = std::make_unique<Desk>(std::move(desk));
+  return opened;
+}
+
+// ---- what is printed ----
+
+std::string When(const google::protobuf::Timestamp& time) {
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixSeconds(time.seconds()), absl::UTCTimeZone());
+}
+
+std::string Age(const google::protobuf::Duration& age) {
+  const int64_t s = age.seconds();
+  if (s < 60) return absl::StrCat(s, "s");
+  if (s < 3600) return absl::StrCat(s / 60, "m ", s % 60, "s");
+  if (s < 86400) return absl::StrCat(s / 3600, "h ", s / 60 % 60, "m");
+  return absl::StrCat(s / 86400, "d ", s / 3600 % 24, "h");
+}
+
+std::string Word(v1::RequestState state) { return v1::RequestState_Name(state).substr(sizeof("REQUEST_STATE_") - 1); }
+
+const char* Meaning(const v1::Request& request) {
+  switch (request.state()) {
+    case v1::REQUEST_STATE_SENDING:
+      return request.owner_gone() ? "its process is gone: the next start makes it UNKNOWN" : "it runs";
+    case v1::REQUEST_STATE_SUCCEEDED:
+      return "the User Intent exists";
+    case v1::REQUEST_STATE_FAILED:
+      return "not created; never sent again under this id";
+    case v1::REQUEST_STATE_UNKNOWN:
+      return "nobody knows; never sent again";
+    case v1::REQUEST_STATE_RELEASED:
+      return "not created; its caller may repeat it";
+    default:
+      return "";
+  }
+}
+
+void Line(const char* name, const std::string& value) { absl::PrintF("%-14s %s\n", name, value); }
+
+void Print(const v1::Request& r) {
+  Line("request", r.request_id());
+  Line("caller", r.caller());
+  Line("state", absl::StrCat(Word(r.state()), " (", Meaning(r), ")"));
+  if (!r.user_intent_id().empty()) {
+    Line("intent",
+         r.astra_status().empty() ? r.user_intent_id() : absl::StrCat(r.user_intent_id(), " (", r.astra_status(), ")"));
+  }
+  if (!r.reason().empty()) Line("reason", r.reason());
+  Line("sent", r.sent());
+  if (r.http_status() != 0) Line("astra status", absl::StrCat("HTTP ", r.http_status()));
+  if (!r.astra_request_id().empty()) Line("astra request", r.astra_request_id());
+  Line("attempt id",
+       absl::StrCat(r.gateway_attempt_id(), " (of ", r.posts(), r.posts() == 1 ? " POST)" : " POSTs, the last)"));
+  Line("attempts used",
+       absl::StrCat(r.attempts_used_min(), " surely, ", r.attempts_used_max(), " at most, by its e-mail address"));
+  if (!r.supersedes_request_id().empty()) Line("supersedes", r.supersedes_request_id());
+  if (!r.superseded_by_request_id().empty()) Line("superseded by", r.superseded_by_request_id());
+  Line("recorded", absl::StrCat(When(r.create_time()), " (", Age(r.age()), " ago)"));
+  Line("changed", When(r.update_time()));
+}
+
+void Print(const v1::AuditEntry& e) {
+  absl::PrintF("%s  %s %s  %s: %s -> %s, by %s: %s\n", When(e.time()), e.request_id(), e.caller(), e.action(),
+               Word(e.from_state()), Word(e.to_state()), e.actor(), e.evidence());
+}
+
+void Print(const v1::ShowRequestResponse& response) {
+  for (int i = 0; i < response.requests_size(); ++i) {
+    if (i != 0) std::puts("");
+    Print(response.requests(i));
+  }
+  if (response.audit_size() != 0) std::puts("");
+  for (const v1::AuditEntry& entry : response.audit()) Print(entry);
+}
+
+void Print(const v1::ListUnresolvedResponse& response) {
+  if (response.requests().empty()) {
+    std::puts("none");
+    return;
+  }
+  size_t widest = 6;
+  for (const v1::Request& r : response.requests()) widest = std::max(widest, r.caller().size());
+  const int width = static_cast<int>(widest);
+  absl::PrintF("%-9s  %-20s  %-36s  %-*s  %-36s  %s\n", "AGE", "RECORDED", "REQUEST", width, "CALLER", "ATTEMPT ID",
+               "NOTE");
+  for (const v1::Request& r : response.requests()) {
+    std::vector<std::string> notes;
+    if (r.owner_gone()) notes.emplace_back("its process is gone");
+    if (r.confirmed()) notes.emplace_back("Astra answered 2xx");
+    if (!r.superseded_by_request_id().empty()) notes.emplace_back("superseded");
+    std::string note;
+    for (const std::string& one : notes) absl::StrAppend(&note, note.empty() ? "" : ", ", one);
+    absl::PrintF("%-9s  %-20s  %-36s  %-*s  %-36s  %s\n", Age(r.age()), When(r.create_time()), r.request_id(), width,
+                 r.caller(), r.gateway_attempt_id(), note.empty() ? "-" : note);
+  }
+  if (response.more()) absl::PrintF("there are more than these %d: --limit\n", response.requests_size());
+}
+
+void Print(const v1::GetStatisticsResponse& s) {
+  const auto with_age = [](int64_t count, bool any, const google::protobuf::Duration& age) {
+    return any ? absl::StrCat(count, " (the oldest recorded ", Age(age), " ago)") : absl::StrCat(count);
+  };
+  Line("succeeded", absl::StrCat(s.succeeded()));
+  Line("failed", absl::StrCat(s.failed()));
+  Line("unknown", with_age(s.unknown(), s.has_oldest_unknown_age(), s.oldest_unknown_age()));
+  Line("released", absl::StrCat(s.released()));
+  Line("sending", with_age(s.sending(), s.has_oldest_sending_age(), s.oldest_sending_age()));
+  Line("callers", absl::StrCat(s.callers()));
+  Line("addresses", absl::StrCat(s.email_addresses(), ", of which ", s.email_addresses_at_limit(),
+                                 " have surely used three attempts"));
+  Line("audit entries", absl::StrCat(s.audit_entries()));
+  Line("database",
+       absl::StrCat(s.database_bytes(), " bytes, and ", s.log_bytes(), " of log; schema ", s.schema_version()));
+  Line("server", s.server_runs() ? "runs" : "does not run");
+}
+
+void Print(const v1::ResolveRequestResponse& response) {
+  std::puts(response.changed() ? "resolved" : "it was so already; nothing was changed");
+  Print(response.request());
+}
+
+void Print(const v1::ListAuditResponse& response) {
+  if (response.entries().empty()) std::puts("none");
+  for (const v1::AuditEntry& entry : response.entries()) Print(entry);
+  if (response.more()) absl::PrintF("there are more than these %d: --limit\n", response.entries_size());
+}
+
+// ---- the commands ----
+
+struct Context {
+  const CommandLine& line;
+  std::string path;
+  bool json = false;
+};
+
+// These messages hold no personal data; scripts/check_text.py allows this only here.
+absl::Status PrintJson(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = true;
+  options.preserve_proto_field_names = true;
+  options.always_print_primitive_fields = true;
+  std::string text;
+  if (!google::protobuf::util::MessageToJsonString(message, &text, options).ok()) {
+    return absl::InternalError("the answer cannot be written as JSON");
+  }
+  std::fputs(text.c_str(), stdout);
+  return absl::OkStatus();
+}
+
+template <typename Request, typename Response>
+absl::Status Ask(const Context& context,
+                 grpc::Status (v1::LedgerAdminService::Stub::*remote)(grpc::ClientContext*, const Request&, Response*),
+                 absl::Status (Desk::*local)(const Request&, Response*), const Request& request, bool writes = false) {
+  absl::StatusOr<Ledger> ledger = Ledger::Open(context.path, writes);
+  if (!ledger.ok()) return ledger.status();
+  Response response;
+  if (absl::Status s = ledger->Call(remote, local, request, &response); !s.ok()) return s;
+  if (context.json) return PrintJson(response);
+  Print(response);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int32_t> Limit(const CommandLine& line) {
+  if (!line.has("limit")) return 0;
+  int32_t limit = 0;
+  if (!absl::SimpleAtoi(line.get("limit"), &limit) || limit < 1) return Usage("--limit must be from 1 to 1000");
+  return limit;
+}
+
+absl::Status Show(const Context& context) {
+  v1::ShowRequestRequest request;
+  request.set_request_id(context.line.words[1]);
+  request.set_caller(context.line.get("caller"));
+  return Ask(context, &v1::LedgerAdminService::Stub::ShowRequest, &Desk::ShowRequest, request);
+}
+
+absl::Status Unresolved(const Context& context) {
+  v1::ListUnresolvedRequest request;
+  const absl::StatusOr<int32_t> limit = Limit(context.line);
+  if (!limit.ok()) return limit.status();
+  request.set_limit(*limit);
+  if (context.line.has("older_than")) {
+    absl::Duration age;
+    if (!absl::ParseDuration(context.line.get("older_than"), &age) || age < absl::ZeroDuration() ||
+        age > absl::Hours(24 * 36525)) {
+      return Usage("--older_than must be a duration with its unit (s, m or h), for example 1h");
+    }
+    request.mutable_older_than()->set_seconds(absl::ToInt64Seconds(age));
+  }
+  request.set_not_superseded(context.line.has("not_superseded"));
+  request.set_sending(context.line.has("sending"));
+  return Ask(context, &v1::LedgerAdminService::Stub::ListUnresolved, &Desk::ListUnresolved, request);
+}
+
+absl::Status Stats(const Context& context) {
+  return Ask(context, &v1::LedgerAdminService::Stub::GetStatistics, &Desk::GetStatistics, v1::GetStatisticsRequest());
+}
+
+absl::Status Resolve(const Context& context) {
+  const CommandLine& line = context.line;
+  for (const char* flag : {"caller", "actor", "evidence"}) {
+    if (line.get(flag).empty()) return Usage(absl::StrCat("resolve needs --", flag));
+  }
+  if (line.has("created") == line.has("not_created")) {
+    return Usage("resolve needs either --created=INTENT_ID or --not_created");
+  }
+  v1::ResolveRequestRequest request;
+  request.set_request_id(line.words[1]);
+  request.set_caller(line.get("caller"));
+  if (line.has("created")) {
+    request.set_user_intent_id(line.get("created"));
+  } else {
+    request.set_not_created(true);
+  }
+  request.set_actor(line.get("actor"));
+  request.set_evidence(line.get("evidence"));
+  return Ask(context, &v1::LedgerAdminService::Stub::ResolveRequest, &Desk::ResolveRequest, request, true);
+}
+
+absl::Status Audit(const Context& context) {
+  v1::ListAuditRequest request;
+  const absl::StatusOr<int32_t> limit = Limit(context.line);
+  if (!limit.ok()) return limit.status();
+  request.set_limit(*limit);
+  if (context.line.words.size() > 1) request.set_request_id(context.line.words[1]);
+  return Ask(context, &v1::LedgerAdminService::Stub::ListAudit, &Desk::ListAudit, request);
+}
+
+struct CommandRow {
+  std::string_view name;
+  size_t least_words;  // the command and its argument
+  size_t most_words;
+  absl::Status (*run)(const Context& context);
+};
+
+constexpr CommandRow kCommands[] = {
+    {"show", 2, 2, Show},       {"unresolved", 1, 1, Unresolved}, {"stats", 1, 1, Stats},
+    {"resolve", 2, 2, Resolve}, {"audit", 1, 2, Audit},
+};
+
+absl::Status Run(const CommandLine& line) {
+  if (line.words.empty()) return Usage("a command is missing: show, unresolved, stats, resolve or audit");
+  const auto* command = std::find_if(std::begin(kCommands), std::end(kCommands),
+                                     [&](const CommandRow& row) { return row.name == line.words[0]; });
+  if (command == std::end(kCommands)) {
+    return Usage("there is no such command: show, unresolved, stats, resolve or audit");
+  }
+  if (line.words.size() < command->least_words) return Usage(absl::StrCat(line.words[0], " needs a request id"));
+  if (line.words.size() > command->most_words) return Usage(absl::StrCat(line.words[0], ": too many arguments"));
+  for (const FlagRow& row : kFlags) {
+    if (line.has(row.name) && !row.commands.empty() && row.commands.find(command->name) == std::string_view::npos) {
+      return Usage(absl::StrCat(line.words[0], " does not take --", row.name));
+    }
+  }
+  Context context{line, {}, line.has("json")};
+  std::string where = "sqlite:data/ledger.db";
+  if (const char* variable = std::getenv("USERINTENT_LEDGER"); variable != nullptr) where = variable;
+  if (line.has("ledger")) where = line.get("ledger");
+  constexpr std::string_view kSqlite = "sqlite:";
+  if (where.substr(0, kSqlite.size()) != kSqlite || where.size() == kSqlite.size()) {
+    return Usage("--ledger must be sqlite:PATH: nothing else has a file to look into");
+  }
+  context.path = where.substr(kSqlite.size());
+  return command->run(context);
+}
+
+}  // namespace
+
+int RunTool(int argc, const char* const* argv) {
+  const absl::StatusOr<CommandLine> line = Parse(argc, argv);
+  absl::Status status = line.status();
+  if (status.ok() && line->help) {
+    std::fputs(kHelp, stdout);
+    return 0;
+  }
+  if (status.ok()) status = Run(*line);
+  if (status.ok() && std::fflush(stdout) != 0) status = absl::UnavailableError("cannot write to stdout");
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "userintent-ledger: %s\n", std::string(status.message()).c_str());
+  return absl::IsInvalidArgument(status) ? 2 : 1;
+}
+
+}  // namespace userintent::admin

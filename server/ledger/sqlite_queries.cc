@@ -1,0 +1,89 @@
+// The part of SqliteStore that an operator asks. Statements are made for each use: nobody waits for microseconds here.
+#include <algorithm>
+#include <utility>
+
+#include "server/ledger/sqlite_store.h"
+#include "server/ledger/sqlite_use.h"
+
+namespace userintent::ledger {
+
+absl::StatusOr<std::vector<Row>> SqliteStore::WithId(const Uuid& request_id) {
+  // A look-up for each caller: the index begins with the caller.
+  Use use(*this, "SELECT " REQUEST_COLUMNS
+                 "WHERE r.caller IN (SELECT id FROM caller) AND r.request_id = ?1 ORDER BY r.caller");
+  use.Bind(1, request_id);
+  return All(use);
+}
+
+absl::StatusOr<std::vector<Row>> SqliteStore::Oldest(State state, absl::Time created_before, bool not_superseded,
+                                                     size_t limit) {
+  // Unresolved rows have an index in this order. Those that run are few, and lie among the open ones.
+  Use use(*this, state == State::kUnknown ? "SELECT " REQUEST_COLUMNS
+                                            "WHERE r.state = 4 AND r.created_at < ?1 "
+                                            "AND (r.superseded_by IS NULL OR NOT ?2) ORDER BY r.created_at LIMIT ?3"
+                                          : "SELECT " REQUEST_COLUMNS
+                                            "WHERE r.state IN (1, 4) AND r.state = 1 AND r.created_at < ?1 "
+                                            "AND (r.superseded_by IS NULL OR NOT ?2) ORDER BY r.created_at LIMIT ?3");
+  use.Bind(1, Micros(created_before)).Bind(2, int64_t{not_superseded}).Bind(3, static_cast<int64_t>(limit));
+  return All(use);
+}
+
+absl::StatusOr<std::vector<AuditEntry>> SqliteStore::Audit(const std::optional<Uuid>& request_id, size_t limit) {
+  std::vector<AuditEntry> entries;
+  Use use(*this, request_id ? "SELECT seq, at, actor, action, caller, request_id, from_state, to_state, evidence "
+                              "FROM audit WHERE request_id = ?2 ORDER BY seq DESC LIMIT ?1"
+                            : "SELECT seq, at, actor, action, caller, request_id, from_state, to_state, evidence "
+                              "FROM audit ORDER BY seq DESC LIMIT ?1");
+  use.Bind(1, static_cast<int64_t>(limit));
+  if (request_id) use.Bind(2, *request_id);
+  for (;;) {
+    const absl::StatusOr<bool> more = use.Step();
+    if (!more.ok()) return more.status();
+    if (!*more) return entries;
+    AuditEntry& entry = entries.emplace_back();
+    entry.seq = use.Number(0);
+    entry.at = absl::FromUnixMicros(use.Number(1));
+    entry.actor = Text(use.statement(), 2);
+    entry.action = Text(use.statement(), 3);
+    entry.key.caller = Text(use.statement(), 4);
+    Bytes(use.statement(), 5, entry.key.request_id);
+    entry.from = static_cast<State>(use.Number(6));
+    entry.to = static_cast<State>(use.Number(7));
+    entry.evidence = Text(use.statement(), 8);
+  }
+}
+
+absl::StatusOr<int64_t> SqliteStore::AuditEntries() { return Number("SELECT count(*) FROM audit"); }
+
+absl::Status SqliteStore::Add(int attempt_limit, int64_t slice, Totals& totals) {
+  {
+    Use use(*this,
+            "SELECT state, count(*), max(id) FROM (SELECT id, state FROM request WHERE id > ?1 ORDER BY id LIMIT ?2) "
+            "GROUP BY state");
+    use.Bind(1, totals.last_request).Bind(2, slice);
+    totals.done = true;
+    for (;;) {
+      const absl::StatusOr<bool> more = use.Step();
+      if (!more.ok()) return more.status();
+      if (!*more) break;
+      totals.requests.at(static_cast<size_t>(use.Number(0))) += use.Number(1);
+      totals.last_request = std::max(totals.last_request, use.Number(2));
+      totals.done = false;
+    }
+  }
+  Use use(*this,
+          "SELECT count(*), count(CASE WHEN confirmed >= ?3 THEN 1 END), max(id) "
+          "FROM (SELECT id, confirmed FROM email WHERE id > ?1 ORDER BY id LIMIT ?2)");
+  use.Bind(1, totals.last_address).Bind(2, slice).Bind(3, int64_t{attempt_limit});
+  const absl::StatusOr<bool> found = use.Step();
+  if (!found.ok()) return found.status();
+  if (*found && use.Number(0) != 0) {
+    totals.addresses += use.Number(0);
+    totals.addresses_at_limit += use.Number(1);
+    totals.last_address = use.Number(2);
+    totals.done = false;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace userintent::ledger

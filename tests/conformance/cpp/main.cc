@@ -1,0 +1,514 @@
+// The conformance runner of the C++ library: performs a plan as ../README.md says.
+//
+// Steps run on the main thread; a storm's calls run on threads of its own. Background calls use the library's callback
+// API, everything else its blocking calls.
+#include <curl/curl.h>
+#include <google/protobuf/util/json_util.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <fstream>
+#include <future>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "http.h"
+#include "userintent/client.h"
+
+namespace {
+
+using nlohmann::json;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+using userintent::CallOptions;
+using userintent::Client;
+using userintent::CreateResult;
+using userintent::v1::CreateUserIntentRequest;
+using Created = absl::StatusOr<CreateResult>;
+
+constexpr auto kPatience = std::chrono::seconds(20);
+constexpr int kStormRepeats = 400;
+
+// A step, or the end of a scenario, that does not hold.
+struct Failure : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+template <typename T>
+std::string Text(const T& value) {
+  std::ostringstream out;
+  out << value;
+  return out.str();
+}
+
+// How a call of the library ended.
+struct Outcome {
+  Client* client = nullptr;
+  CreateUserIntentRequest request;
+  absl::Status status;
+  json fields;                     // as ../README.md names them
+  std::vector<std::string> texts;  // string forms of the answer or the error
+};
+
+struct Background {
+  Client* client = nullptr;
+  CreateUserIntentRequest request;
+  steady_clock::time_point started;
+  userintent::PendingCreate pending;
+  std::future<std::pair<Created, steady_clock::time_point>> ended;
+};
+
+json None() {
+  return {{"ok", false},      {"code", ""},           {"reason", ""},      {"sent", ""},
+          {"recovery", ""},   {"maybe_sent", false},  {"replayed", false}, {"violations", json::array()},
+          {"used_min", 0},    {"used_max", 0},        {"limit", 0},        {"user_intent_id", ""},
+          {"http_status", 0}, {"request_id", ""},     {"tries", 0},        {"unresolved_request_id", ""},
+          {"state", ""},      {"retry_after_ms", -1}, {"elapsed_ms", 0}};
+}
+
+Outcome Failed(const absl::Status& status) {
+  const std::optional<userintent::Error> error = userintent::ErrorOf(status);
+  if (!error.has_value()) throw Failure("an error of the library holds no Error: " + status.ToString());
+  Outcome out;
+  out.status = status;
+  out.fields = None();
+  out.texts = {Text(*error), status.ToString(), Text(status), std::string(status.message())};
+  out.fields["code"] = absl::StatusCodeToString(error->code);
+  out.fields["reason"] = error->reason;
+  out.fields["sent"] = error->sent;
+  out.fields["recovery"] = error->recovery;
+  out.fields["maybe_sent"] = error->maybe_sent();
+  out.fields["replayed"] = error->replayed;
+  for (const userintent::Violation& violation : error->violations) out.fields["violations"].push_back(violation.field);
+  const userintent::Attempts attempts = error->attempts.value_or(userintent::Attempts());
+  out.fields["used_min"] = attempts.used_min;
+  out.fields["used_max"] = attempts.used_max;
+  out.fields["user_intent_id"] = error->user_intent_id;
+  out.fields["unresolved_request_id"] = error->unresolved_request_id;
+  out.fields["http_status"] = error->http_status.value_or(0);
+  out.fields["request_id"] = error->request_id;
+  out.fields["tries"] = error->tries;
+  if (error->retry_after.has_value()) out.fields["retry_after_ms"] = absl::ToInt64Milliseconds(*error->retry_after);
+  return out;
+}
+
+Outcome Of(const Created& created) {
+  if (!created.ok()) return Failed(created.status());
+  Outcome out;
+  out.fields = None();
+  out.texts = {Text(*created), userintent::Redacted(created->response)};
+  out.fields["ok"] = true;
+  out.fields["code"] = "OK";
+  out.fields["replayed"] = created->replayed();
+  out.fields["used_min"] = created->response.attempts().used_min();
+  out.fields["used_max"] = created->response.attempts().used_max();
+  out.fields["limit"] = created->response.attempts().limit();
+  out.fields["user_intent_id"] = created->user_intent_id();
+  out.fields["request_id"] = created->request_id;
+  out.fields["tries"] = created->tries;
+  return out;
+}
+
+Outcome Of(const absl::StatusOr<userintent::v1::Creation>& creation) {
+  if (!creation.ok()) return Failed(creation.status());
+  Outcome out;
+  out.fields = None();
+  out.texts = {userintent::Redacted(*creation)};
+  out.fields["ok"] = true;
+  out.fields["code"] = "OK";
+  out.fields["reason"] = creation->error().reason();
+  out.fields["used_min"] = creation->attempts().used_min();
+  out.fields["used_max"] = creation->attempts().used_max();
+  out.fields["limit"] = creation->attempts().limit();
+  out.fields["user_intent_id"] = creation->user_intent().id();
+  out.fields["request_id"] = creation->request_id();
+  out.fields["state"] =
+      std::string(absl::StripPrefix(userintent::v1::CreationState_Name(creation->state()), "CREATION_STATE_"));
+  return out;
+}
+
+std::vector<std::string> Forms(const CreateUserIntentRequest& request) {
+  return {Text(request), userintent::Redacted(request)};
+}
+
+CreateUserIntentRequest Parse(const json& step) {
+  CreateUserIntentRequest request;
+  const auto status = google::protobuf::util::JsonStringToMessage(step.at("request").dump(), &request);
+  if (!status.ok()) throw Failure("the request cannot be read");
+  if (step.value("unknown_field", false)) {
+    request.GetReflection()->MutableUnknownFields(&request)->AddVarint(22, 1);
+  }
+  return request;
+}
+
+CallOptions Options(const json& step) {
+  CallOptions options;
+  if (step.contains("deadline_ms")) options.timeout = absl::Milliseconds(step["deadline_ms"].get<int64_t>());
+  if (step.contains("max_tries")) options.max_tries = step["max_tries"].get<int>();
+  return options;
+}
+
+bool Empty(const json& value) {
+  return value == json("") || value == json(0) || value == json(false) || (value.is_array() && value.empty());
+}
+
+bool Holds(const std::string& name, const json& got, const json& want) {
+  if (want == json("*")) return !Empty(got);
+  if (want.is_object()) {
+    return got.is_number() && (!want.contains("min") || got >= want["min"]) &&
+           (!want.contains("max") || got <= want["max"]);
+  }
+  if (want.is_array() && name == "violations") {
+    std::vector<std::string> a = got;
+    std::vector<std::string> b = want;
+    std::sort(a.begin(), a.end());
+    std::sort(b.begin(), b.end());
+    return a == b && std::adjacent_find(a.begin(), a.end()) == a.end();
+  }
+  if (want.is_array()) {
+    return std::any_of(want.begin(), want.end(), [&](const json& one) { return Holds(name, got, one); });
+  }
+  return got == want;
+}
+
+class Run {
+ public:
+  Run(const json& plan, const json& scenario) : plan_(plan), scenario_(scenario) {}
+
+  ~Run() {
+    for (auto& [name, background] : running_) background.pending.Cancel();
+    clients_.clear();  // waits for what runs
+  }
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
+
+  // Throws.
+  void Perform() {
+    size_t number = 0;
+    for (const json& step : scenario_.at("steps")) {
+      try {
+        Step(step, number);
+      } catch (const std::exception& error) {
+        throw Failure(absl::StrCat("step ", number, ": ", step.at("do").get<std::string>(), ": ", error.what()));
+      }
+      ++number;
+    }
+    try {
+      CheckAccounts();
+    } catch (const std::exception& error) {
+      throw Failure(absl::StrCat("end: ", error.what()));
+    }
+  }
+
+ private:
+  void Step(const json& step, size_t number) {
+    const std::string what = step.at("do");
+    const std::string name = step.value("name", "");
+    const auto started = steady_clock::now();
+    if (what == "create") {
+      Client* client = ClientOf(step);
+      const CreateUserIntentRequest request = Request(step);
+      const Created created = client->CreateUserIntent(request, Options(step));
+      Ended(step, number, started, steady_clock::now(), client, request, Of(created));
+    } else if (what == "begin") {
+      Begin(step, name);
+    } else if (what == "cancel") {
+      running_.at(name).pending.Cancel();
+    } else if (what == "end") {
+      Background background = std::move(running_.at(name));
+      running_.erase(name);
+      if (background.ended.wait_for(std::chrono::seconds(60)) != std::future_status::ready)
+        throw Failure("it still runs");
+      auto [created, ended] = background.ended.get();
+      if (background.pending.request_id() !=
+          (created.ok() ? created->request_id : userintent::ErrorOf(created.status())->request_id)) {
+        throw Failure("the pending call has another request_id");
+      }
+      Ended(step, number, background.started, ended, background.client, background.request, Of(created));
+    } else if (what == "repeat") {
+      const Outcome& of = outcomes_.at(step.at("of"));
+      if (of.status.ok()) throw Failure("that call did not end with an error");
+      const Created created = of.client->Repeat(of.status, of.request, Options(step));
+      Ended(step, number, started, steady_clock::now(), of.client, of.request, Of(created));
+    } else if (what == "get") {
+      Client* client = ClientOf(step);
+      std::string id = step.at("request_id");
+      if (id.front() == '@') id = outcomes_.at(id.substr(1)).fields.at("request_id");
+      const auto creation = client->GetCreation(id, Options(step));
+      Ended(step, number, started, steady_clock::now(), client, {}, Of(creation));
+    } else if (what == "text") {
+      ShowsAndHides(step);
+    } else if (what == "http") {
+      Http(step.value("method", "POST"),
+           plan_.at(step.at("to")).get<std::string>() + step.at("path").get<std::string>(),
+           step.value("body", json::object()));
+    } else if (what == "wait_posts") {
+      while (Posts(step.at("email")).size() < step.at("count").get<size_t>()) {
+        if (steady_clock::now() - started > kPatience) throw Failure("the posts did not arrive");
+        std::this_thread::sleep_for(milliseconds(10));
+      }
+    } else if (what == "storm") {
+      Storm(step);
+    } else {
+      throw Failure("this runner does not know it");
+    }
+  }
+
+  void Begin(const json& step, const std::string& name) {
+    Background background;
+    background.client = ClientOf(step);
+    background.request = Request(step);
+    background.started = steady_clock::now();
+    std::promise<std::pair<Created, steady_clock::time_point>> promise;
+    background.ended = promise.get_future();
+    background.pending = background.client->CreateUserIntentAsync(
+        background.request, Options(step), [promise = std::move(promise)](Created created) mutable {
+          promise.set_value({std::move(created), steady_clock::now()});
+        });
+    running_.insert_or_assign(name, std::move(background));
+  }
+
+  Client* ClientOf(const json& step) {
+    const std::string name = step.at("client");
+    std::unique_ptr<Client>& client = clients_[name];
+    if (client == nullptr) {
+      const json& settings = plan_.at("clients").at(name);
+      userintent::ClientOptions options;
+      options.target = settings.at("address");
+      options.plaintext = !settings.contains("ca_file");
+      if (!options.plaintext) {
+        options.tls = userintent::TlsFiles{settings.at("ca_file"), settings.value("cert_file", ""),
+                                           settings.value("key_file", ""), settings.value("server_name", "")};
+      }
+      if (settings.contains("max_tries")) options.max_tries = settings["max_tries"];
+      auto made = Client::Create(options);
+      if (!made.ok()) throw Failure(made.status().ToString());
+      client = *std::move(made);
+    }
+    return client.get();
+  }
+
+  // The request of a step; its string forms hold no personal data.
+  CreateUserIntentRequest Request(const json& step) const {
+    CreateUserIntentRequest request = Parse(step);
+    CheckTexts(Forms(request));
+    return request;
+  }
+
+  // Compares a call's result with what the step expects, and keeps it under the step's name.
+  void Ended(const json& step, size_t number, steady_clock::time_point started, steady_clock::time_point ended,
+             Client* client, const CreateUserIntentRequest& request, Outcome out) {
+    out.client = client;
+    out.request = request;
+    out.fields["elapsed_ms"] = std::chrono::duration_cast<milliseconds>(ended - started).count();
+    if (step.contains("name")) outcomes_.insert_or_assign(step["name"], out);
+    CheckTexts(out.texts);
+    if (step.at("do") != "get" && out.fields["request_id"].get_ref<const std::string&>().empty())
+      throw Failure("request_id is empty");
+    for (const auto& [name, expected] : step.at("expect").items()) {
+      const json& got = out.fields.at(name);
+      json want = expected;
+      if (want.is_string() && want.get<std::string>().rfind('@', 0) == 0) {
+        want = outcomes_.at(want.get<std::string>().substr(1)).fields.at(name);
+        if (got == want) continue;
+      } else if (Holds(name, got, want)) {
+        continue;
+      }
+      throw Failure(absl::StrCat(name, ": expected ", want.dump(), ", got ", got.dump(), " of ", out.fields.dump()));
+    }
+    if (scenario_.value("report", false) && (step["do"] == "create" || step["do"] == "get")) {
+      std::string value = out.fields["user_intent_id"];
+      if (!out.fields["ok"]) {
+        value = absl::StrCat(out.fields["code"].get<std::string>(), "/", out.fields["reason"].get<std::string>(), "/",
+                             out.fields["sent"].get<std::string>(), "/", out.fields["recovery"].get<std::string>());
+      }
+      std::cout << "answer " << scenario_["name"].get<std::string>() << ' ' << number << ' ' << value << '\n';
+    }
+  }
+
+  void CheckTexts(const std::vector<std::string>& texts) const {
+    for (const std::string& text : texts) {
+      size_t number = 0;
+      for (const std::string word : plan_.at("never_in_text")) {
+        if (text.find(word) != std::string::npos) {
+          throw Failure(absl::StrCat("a string form holds number ", number, " of never_in_text"));
+        }
+        ++number;
+      }
+    }
+  }
+
+  void ShowsAndHides(const json& step) const {
+    for (const std::string& text : Forms(Request(step))) {
+      for (const std::string word : step.at("shows")) {
+        if (text.find(word) == std::string::npos) throw Failure("the string form does not show " + word);
+      }
+      size_t number = 0;
+      for (const std::string word : step.at("hides")) {
+        if (text.find(word) != std::string::npos) {
+          throw Failure(absl::StrCat("the string form holds number ", number, " of hides"));
+        }
+        ++number;
+      }
+    }
+  }
+
+  json Posts(const std::string& email) const {
+    const json account = Http("GET", plan_.at("sandbox").get<std::string>() + "/accounting?email=" + Escaped(email));
+    const auto posts = account.find("posts");
+    return posts == account.end() || posts->is_null() ? json::array() : *posts;
+  }
+
+  void CheckAccounts() const {
+    const json wanted_posts = scenario_.value("posts", json::object());
+    const json wanted_bodies = scenario_.value("bodies", json::object());
+    const json wanted_calls = scenario_.value("calls", json::object());
+    for (const auto& [email, count] : wanted_posts.items()) {
+      const size_t counted = Posts(email).size();
+      if (counted != count.get<size_t>())
+        throw Failure(absl::StrCat("expected ", count.dump(), " posts, got ", counted));
+    }
+    for (const auto& [email, members] : wanted_bodies.items()) {
+      const json posts = Posts(email);
+      if (posts.empty()) throw Failure("no post");
+      json body = posts.back().at("body");
+      if (body.contains("metadata")) body["metadata"].erase("gateway_attempt_id");
+      for (const auto& [name, value] : members.items()) {
+        if (!body.contains(name) || body[name] != value) throw Failure(name + " arrived changed");
+      }
+    }
+    for (const auto& [email, count] : wanted_calls.items()) {
+      const json calls = Http("GET", plan_.at("control").get<std::string>() + "/calls?email=" + Escaped(email));
+      if (calls.at("count") != count || calls.at("ids").size() > 1) {
+        throw Failure(absl::StrCat("expected ", count.dump(), " RPCs with one id, got ", calls.dump()));
+      }
+    }
+  }
+
+  struct StormEnd {
+    std::string how;      // ok, unknown, or what else
+    std::string problem;  // a text that holds what it must not
+    int repeats = 0;
+  };
+
+  StormEnd OneOfStorm(Client* client, const CreateUserIntentRequest& request) const {
+    StormEnd end;
+    Created created = client->CreateUserIntent(request);
+    for (;; ++end.repeats) {
+      const Outcome out = Of(created);
+      try {
+        CheckTexts(out.texts);
+      } catch (const Failure& failure) {
+        end.problem = failure.what();
+      }
+      const json& fields = out.fields;
+      const bool again = (fields["maybe_sent"] == true && fields["reason"].get_ref<const std::string&>().empty()) ||
+                         fields["recovery"] == "RETRY_SAME_ID" || fields["reason"] == "REQUEST_IN_PROGRESS";
+      if (created.ok() || !again || end.repeats == kStormRepeats) {
+        end.how = created.ok() ? "ok" : fields["reason"] == "OUTCOME_UNKNOWN" ? "unknown" : out.texts.front();
+        return end;
+      }
+      std::this_thread::sleep_for(milliseconds(50));
+      created = client->Repeat(created.status(), request);
+    }
+  }
+
+  void Storm(const json& step) {
+    Client* client = ClientOf(step);
+    const CreateUserIntentRequest pattern = Parse(step);
+    const size_t calls = step.at("calls");
+    std::vector<std::string> emails(calls);
+    std::vector<StormEnd> ends(calls);
+    std::atomic<size_t> next = 0;
+    std::vector<std::thread> workers;
+    for (size_t worker = step.at("concurrency"); worker > 0; --worker) {
+      workers.emplace_back([&] {
+        for (size_t i = next++; i < calls; i = next++) {
+          CreateUserIntentRequest request = pattern;
+          emails[i] = absl::StrCat(step["email_prefix"].get<std::string>(), i, step["email_suffix"].get<std::string>());
+          request.set_email(emails[i]);
+          try {
+            ends[i] = OneOfStorm(client, request);
+          } catch (const std::exception& error) {
+            ends[i].how = error.what();
+          }
+        }
+      });
+    }
+    for (std::thread& worker : workers) worker.join();
+
+    const json summary = Http("GET", plan_.at("sandbox").get<std::string>() + "/accounting/summary").at("by_email");
+    size_t ok = 0;
+    size_t unknown = 0;
+    int repeats = 0;
+    int all_posts = 0;
+    for (size_t i = 0; i < calls; ++i) {
+      const StormEnd& end = ends[i];
+      if (!end.problem.empty()) throw Failure(end.problem);
+      const json account = summary.value(absl::AsciiStrToLower(emails[i]), json::object());
+      const int posts = account.value("posts", 0);
+      const int intents = account.value("intents", 0);
+      all_posts += posts;
+      repeats += end.repeats;
+      ok += end.how == "ok";
+      unknown += end.how == "unknown";
+      if (end.how != "ok" && end.how != "unknown")
+        throw Failure(absl::StrCat("call ", i, " ended otherwise: ", end.how));
+      if (posts > 1 || intents > 1)
+        throw Failure(absl::StrCat("call ", i, ": ", posts, " posts, ", intents, " intents"));
+      if (end.how == "ok" && (posts != 1 || intents != 1)) {
+        throw Failure(absl::StrCat("call ", i, " ended ok with ", posts, " posts, ", intents, " intents"));
+      }
+    }
+    std::cout << "storm: " << calls << " calls, " << ok << " ok, " << unknown << " unknown, " << repeats
+              << " repeats by hand, " << all_posts << " POSTs\n";
+    if (ok < step.at("min_ok").get<size_t>()) throw Failure(absl::StrCat("only ", ok, " of ", calls, " ended ok"));
+  }
+
+  const json& plan_;
+  const json& scenario_;
+  std::map<std::string, std::unique_ptr<Client>> clients_;
+  std::map<std::string, Outcome> outcomes_;
+  std::map<std::string, Background> running_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::cerr << "usage: conformance PLAN\n";
+    return 2;
+  }
+  curl_global_init(CURL_GLOBAL_DEFAULT);
+  std::ifstream file(argv[1]);
+  const json plan = json::parse(file);
+  int passed = 0;
+  int failed = 0;
+  for (const json& scenario : plan.at("scenarios")) {
+    const std::string name = scenario.at("name");
+    try {
+      Run(plan, scenario).Perform();
+      ++passed;
+      std::cout << "ok " << name << std::endl;
+    } catch (const std::exception& error) {
+      ++failed;
+      std::cout << "FAILED " << name << ": " << error.what() << std::endl;
+    }
+  }
+  std::cout << passed << " passed, " << failed << " failed" << std::endl;
+  return passed > 0 && failed == 0 ? 0 : 1;
+}
