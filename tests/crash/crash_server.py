@@ -53,7 +53,7 @@ def read_files(directory):
     """Reads a copy: opening a database with a log writes to it. The ledger's own process must be dead."""
     with tempfile.TemporaryDirectory(prefix="crash-ledger-") as copy:
         for path in directory.iterdir():
-            if not path.name.endswith(".lock"):
+            if path.is_file() and not path.name.endswith(".lock"):  # the administrators' socket is none
                 shutil.copy(path, copy)
         with contextlib.closing(sqlite3.connect(pathlib.Path(copy) / "ledger.db")) as database:
             database.execute("PRAGMA synchronous = OFF")  # of the copy: closing it copies the log
@@ -73,7 +73,7 @@ def leak_in(directory, values=()):
     for value in values:
         raw = value.lower().encode()
         needles += [raw, raw.hex().encode(), raw.decode().encode("utf-16-le")]
-    for path in directory.iterdir():
+    for path in filter(pathlib.Path.is_file, directory.iterdir()):
         data = path.read_bytes().lower()
         if any(needle in data for needle in needles):
             return path.name
