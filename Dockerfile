@@ -9,7 +9,7 @@ FROM debian:trixie-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
       g++ cmake ninja-build ccache pkg-config \
       libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev python3-googleapis-common-protos libabsl-dev libre2-dev \
-      libcurl4-openssl-dev libssl-dev libsqlite3-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev \
+      libcurl4-openssl-dev libnghttp2-dev libssl-dev libsqlite3-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY CMakeLists.txt CMakePresets.json ./
@@ -65,7 +65,7 @@ ENTRYPOINT ["/suite/venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovi
 
 FROM debian:trixie-slim AS gateway
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      ca-certificates libgrpc++1.51t64 libcurl4t64 libsqlite3-0 libspdlog1.15 libprometheus-cpp-core1.0 libcivetweb1 libre2-11 \
+      ca-certificates libgrpc++1.51t64 libcurl4t64 libnghttp2-14 libsqlite3-0 libspdlog1.15 libprometheus-cpp-core1.0 libcivetweb1 libre2-11 \
     && rm -rf /var/lib/apt/lists/* \
     && install -d -o 10001 -g 10001 -m 0700 /var/lib/userintent
 COPY --from=build /src/build/release/bin/ /usr/local/bin/

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what a build, the tests and (with the argument `lint`) the linters need on Debian 12 or 13. Run again, it only
-# looks (well under a second) and says nothing. docs/dependencies.md explains every name and every version.
+# Installs what a build, the tests and (with the argument `lint`) the linters need on Debian 12 or 13; with `java` only what
+# the Java client needs. Run again, it only looks (well under a second) and says nothing. docs/dependencies.md explains
+# every name and every version.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -13,13 +14,14 @@ g++                     | C++20 compiler
 cmake                   | build description
 ninja-build             | build runner
 ccache                  | builds again without compiling again
-pkg-config              | finds re2
+pkg-config              | finds nghttp2
 libgrpc++-dev           | gRPC server
 protobuf-compiler       | protoc
 protobuf-compiler-grpc  | the gRPC plugin of protoc
 libprotobuf-dev         | protobuf messages
 libabsl-dev             | flags, status, time, strings
-libcurl4-openssl-dev    | HTTP client
+libcurl4-openssl-dev    | HTTP client, for HTTP/1.1
+libnghttp2-dev          | HTTP client, for HTTP/2
 libssl-dev              | TLS, HMAC, random numbers
 libsqlite3-dev          | the ledger
 libre2-dev              | re2, which gRPC links
@@ -29,7 +31,6 @@ prometheus-cpp-dev      | metrics
 libcivetweb-dev         | HTTP server of /metrics
 libgtest-dev            | unit tests
 libgmock-dev            | unit tests
-libnghttp2-dev          | HTTP/2 peer of the unit tests, frame by frame
 ca-certificates         | TLS to package registries and to Astra
 openssl                 | throw-away keys and certificates for make run and the tests
 git                     | compares the API with what landed before
@@ -37,6 +38,13 @@ python3                 | tests
 python3-venv            | keeps the Python packages below out of the system
 '
 
+# For the Java client and its tests only, where PATH has no javac or no mvn.
+readonly APT_JAVA='
+default-jdk-headless    | compiles and runs the Java client (17 or 21)
+maven                   | builds the Java client
+'
+
+# install_apt LIST
 install_apt() {
   local missing=() reasons=() name why installed
   installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p')
@@ -46,7 +54,7 @@ install_apt() {
     grep -qx -- "$name" <<<"$installed" && continue
     missing+=("$name")
     reasons+=("$(printf '%-24s%s' "$name" "${why# }")")
-  done <<<"$APT"
+  done <<<"$1"
   [ ${#missing[@]} -gt 0 ] || return 0
   say "apt: installing ${#missing[@]} packages"
   for why in "${reasons[@]}"; do note "$why"; done
@@ -129,7 +137,11 @@ install_grpcurl() {
 mkdir -p "$TOOLS"
 exec 9>"$TOOLS/.lock"  # two makes at once must not install over each other
 flock 9
-install_apt
+if [ "${1:-}" = java ]; then
+  if ! command -v javac >/dev/null || ! command -v mvn >/dev/null; then install_apt "$APT_JAVA"; fi
+  exit 0
+fi
+install_apt "$APT"
 case ${1:-all} in
   all)
     venv venv tests/requirements.txt "pytest, gRPC for Python"
@@ -138,5 +150,5 @@ case ${1:-all} in
     install_grpcurl
     ;;
   lint) venv lint scripts/requirements-lint.txt "clang-format, clang-tidy, buf, shellcheck, ruff, yamllint, hadolint" ;;
-  *) die "usage: deps.sh [all|lint]" ;;
+  *) die "usage: deps.sh [all|lint|java]" ;;
 esac

@@ -24,6 +24,8 @@ format() {
   local list
   mapfile -t list < <(cpp '*.cc' '*.h')
   [ ${#list[@]} = 0 ] || "$LINT/clang-format" --dry-run --Werror "${list[@]}"
+  mapfile -t list < <(files '*.java')
+  [ ${#list[@]} = 0 ] || "$LINT/clang-format" --style=file:client_lib/java/.clang-format --dry-run --Werror "${list[@]}"
 }
 
 tidy() {

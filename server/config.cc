@@ -19,6 +19,7 @@
 #include <string_view>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "absl/flags/commandlineflag.h"
 #include "absl/flags/flag.h"
@@ -51,6 +52,9 @@
   ROW(absl::Duration, upstream_timeout, "hard limit of one exchange with Astra")                                 \
   ROW(int, upstream_connections, "connections to Astra, at most")                                                \
   ROW(bool, upstream_http2, "offer HTTP/2 to Astra; false: HTTP/1.1 only")                                       \
+  ROW(http::Transport, upstream_transport,                                                                       \
+      "library that speaks to Astra; nghttp2: HTTP/2 only, auto: nghttp2, and libcurl "                          \
+      "where Astra offers no HTTP/2")                                                                            \
   ROW(int, max_in_flight, "calls admitted at once; more are refused at once")                                    \
   ROW(absl::Duration, default_deadline, "for callers that set no deadline")                                      \
   ROW(absl::Duration, min_deadline, "a call with less time left is not started")                                 \
@@ -283,6 +287,26 @@ static bool AbslParseFlag(absl::string_view text, LimitError* out, std::string*)
 }
 static std::string AbslUnparseFlag(const LimitError& value) { return LimitErrorText(value); }
 
+namespace http {
+constexpr std::pair<Transport, std::string_view> kTransportNames[] = {
+    {Transport::kAuto, "auto"}, {Transport::kNghttp2, "nghttp2"}, {Transport::kLibcurl, "libcurl"}};
+static bool AbslParseFlag(absl::string_view text, Transport* out, std::string*) {
+  for (const auto& [transport, name] : kTransportNames) {
+    if (name == std::string_view(text.data(), text.size())) {
+      *out = transport;
+      return true;
+    }
+  }
+  return false;
+}
+static std::string AbslUnparseFlag(Transport value) {
+  for (const auto& [transport, name] : kTransportNames) {
+    if (transport == value) return std::string(name);
+  }
+  return "";
+}
+}  // namespace http
+
 namespace observe {
 static bool AbslParseFlag(absl::string_view text, Level* out, std::string*) {
   const std::optional<Level> level = ParseLevel({text.data(), text.size()});
@@ -299,6 +323,7 @@ using userintent::HostPort;
 using userintent::LedgerLocation;
 using userintent::LimitError;
 using userintent::Origin;
+namespace http = userintent::http;
 namespace observe = userintent::observe;
 #define USERINTENT_DEFINE(type, name, meaning) ABSL_FLAG(type, name, userintent::Config().name, meaning);
 USERINTENT_FLAGS(USERINTENT_DEFINE)
@@ -350,6 +375,10 @@ constexpr Form FormOf<int>() {
 template <>
 constexpr Form FormOf<LedgerLocation>() {
   return {"sqlite:PATH|memory:", "must be sqlite:PATH or memory:"};
+}
+template <>
+constexpr Form FormOf<http::Transport>() {
+  return {"auto|nghttp2|libcurl", "must be auto, nghttp2 or libcurl"};
 }
 template <>
 constexpr Form FormOf<observe::Level>() {
@@ -620,6 +649,9 @@ absl::Status CheckUpstream(const Config& config) {
     status = ReadCertificates("astra_ca_file", config.astra_ca_file).status();
   }
   if (!status.ok()) return status;
+  if (!config.upstream_http2 && config.upstream_transport == http::Transport::kNghttp2) {
+    return Problem("upstream_transport", "nghttp2 speaks HTTP/2 only, which --upstream_http2=false forbids");
+  }
   const LimitError& rule = config.astra_limit_error;
   if (rule.status != 0 || !rule.substring.empty()) {
     if (rule.status < 400 || rule.status > 499) return Problem("astra_limit_error", "the status must be 400 to 499");

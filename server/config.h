@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/http/client.h"
 #include "server/observe/log.h"
 
 namespace userintent {
@@ -73,6 +74,7 @@ struct Config {
   absl::Duration upstream_timeout = absl::Seconds(30);
   int upstream_connections = 32;
   bool upstream_http2 = true;
+  http::Transport upstream_transport = http::Transport::kAuto;
   int max_in_flight = 4096;
   absl::Duration default_deadline = absl::Seconds(35);
   absl::Duration min_deadline = absl::Milliseconds(100);

@@ -23,6 +23,7 @@
 #include "server/base/crash_point.h"
 #include "server/base/secret_file.h"
 #include "server/http/curl_client.h"
+#include "server/http/new_client.h"
 #include "server/ledger/memory_ledger.h"
 #include "server/ledger/sqlite_ledger.h"
 #include "server/monitor.h"
@@ -58,6 +59,7 @@ http::Options HttpOptions(const Config& config, int shards) {
   options.allow_private_address = config.allow_private_upstream;
   options.loopback_ok = config.astra_base_url.loopback();
   options.http2 = config.upstream_http2;
+  options.transport = config.upstream_transport;
   options.reuse_http1 = false;  // docs/decisions/0003: one person's late answer must never become the next one's
   options.connect_timeout = absl::ToChronoMilliseconds(config.connect_timeout);
   options.exchange_timeout = absl::ToChronoMilliseconds(config.upstream_timeout);
@@ -203,7 +205,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   const int shards = config.shard_count();
   for (int i = 0; i < shards; ++i) {
     ShardParts s;
-    s.http = http::NewCurlClient(HttpOptions(config, shards));
+    s.http = http::NewClient(HttpOptions(config, shards));
     if (!s.http) return absl::ResourceExhaustedError("out of file descriptors or memory at the start");
     s.astra = astra::NewRestClient(*s.http, *p.credentials, limit_rule);
     s.shard = std::make_unique<rpc::Shard>(builder.AddCompletionQueue(), *s.http);

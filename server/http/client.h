@@ -60,12 +60,20 @@ struct Outcome {
   std::string_view detail;     // fixed text for logs: which step failed, never peer-supplied bytes
 };
 
+// Which library speaks HTTP; NewClient() in new_client.h heeds it.
+enum class Transport {
+  kAuto,     // nghttp2 if the origin offers HTTP/2, else libcurl
+  kNghttp2,  // nghttp2; an origin without HTTP/2 is not reached
+  kLibcurl,
+};
+
 struct Options {
   std::string origin;                  // "https://host:port"
   std::string ca_file;                 // empty: the system's
   bool allow_private_address = false;  // see Options::loopback_ok
   bool loopback_ok = false;            // the configured host is "localhost" or a loopback literal
-  bool http2 = true;                   // offer h2 by ALPN; false: HTTP/1.1 only
+  bool http2 = true;                   // offer h2 by ALPN; false: HTTP/1.1 only, which libcurl speaks
+  Transport transport = Transport::kAuto;
   // Whether an HTTP/1.1 connection may carry another request. Nothing in HTTP/1.1 tells an answer that came too late
   // from the answer to the next request, so whoever must never mix them up says no.
   bool reuse_http1 = true;

@@ -26,6 +26,7 @@
 
 #include "server/base/crash_point.h"
 #include "server/http/address.h"
+#include "server/http/exchange_text.h"
 
 namespace userintent::http {
 namespace {
@@ -70,14 +71,6 @@ char* CurlStrdup(const char* text) {
   if (copy != nullptr) std::memcpy(copy, text, size);
   return copy;
 }
-
-void Wipe(std::string& text) {
-  text.resize(text.capacity());
-  OPENSSL_cleanse(text.data(), text.size());
-  text.clear();
-}
-
-bool HasControl(std::string_view text) { return text.find_first_of(std::string_view("\r\n\0", 3)) != text.npos; }
 
 bool EqualsIgnoringCase(std::string_view a, std::string_view lower) {
   return a.size() == lower.size() && std::equal(a.begin(), a.end(), lower.begin(), [](char x, char y) {
@@ -632,30 +625,6 @@ NotSentCause CauseOf(const Exchange& exchange, CURLcode code) {
       return exchange.stale || exchange.spoke_early || exchange.resend_refused ? NotSentCause::kConnect
                                                                                : NotSentCause::kInternal;
   }
-}
-
-std::string_view DetailOf(NotSentCause cause) {
-  switch (cause) {
-    case NotSentCause::kNone:
-      break;
-    case NotSentCause::kResolve:
-      return "host name does not resolve";
-    case NotSentCause::kConnect:
-      return "connection refused, unreachable or lost before the request";
-    case NotSentCause::kTimeout:
-      return "no connection within the connect timeout";
-    case NotSentCause::kTls:
-      return "TLS handshake failed";
-    case NotSentCause::kUntrusted:
-      return "certificate or host name not accepted";
-    case NotSentCause::kForbiddenAddress:
-      return "host resolves to an address that is not allowed";
-    case NotSentCause::kCancelled:
-      return "cancelled before anything was sent";
-    case NotSentCause::kInternal:
-      return "HTTP client failed before anything was sent";
-  }
-  return "";
 }
 
 std::string_view UnansweredDetail(const Exchange& exchange, CURLcode code) {

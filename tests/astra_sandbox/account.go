@@ -29,6 +29,7 @@ type post struct {
 	committed       bool
 	intentID        string
 	fault           string
+	refused         bool // the client was told that it was not processed
 	headers         []header
 	body            []byte
 	done            bool
@@ -101,6 +102,16 @@ func (a *account) finish(p *post, status int) bool {
 	return true
 }
 
+// refuse notes that the client is told so; by HTTP/2's own means, a status speaks for itself.
+func (p *post) refuse() {
+	if p == nil {
+		return
+	}
+	p.account.mu.Lock()
+	p.refused = true
+	p.account.mu.Unlock()
+}
+
 func (a *account) connectionOpened() {
 	a.mu.Lock()
 	a.opened++
@@ -127,6 +138,7 @@ type postView struct {
 	Committed       bool              `json:"committed"`
 	IntentID        string            `json:"intent_id"`
 	Fault           string            `json:"fault"`
+	Refused         bool              `json:"refused"`
 	Done            bool              `json:"done"`
 	Headers         map[string]string `json:"headers"`
 	Body            json.RawMessage   `json:"body"`
@@ -172,7 +184,7 @@ func (a *account) view(email string) accountView {
 		p := &posts[i]
 		pv := postView{Seq: p.seq, Email: p.email, AttemptID: p.attemptID, Path: p.path, Proto: p.proto,
 			Connection: p.connection, Reused: p.reused, BodyComplete: p.bodyComplete, AuthorizationOK: p.authorizationOK,
-			Status: p.status, Committed: p.committed, IntentID: p.intentID, Fault: p.fault, Done: p.done,
+			Status: p.status, Committed: p.committed, IntentID: p.intentID, Fault: p.fault, Refused: p.refused, Done: p.done,
 			Headers: map[string]string{}, Body: bodyView(p.body)}
 		for _, h := range p.headers {
 			name := http.CanonicalHeaderKey(h.name)

@@ -40,6 +40,8 @@ type h2conn struct {
 	initWindow int64
 	closing    bool // write what is in out, then close; no frame is obeyed any more
 	dead       bool
+	// The highest two streams whose requests were acted on, guarded by mu: what a GOAWAY may say.
+	acted, actedBefore uint32
 
 	lastID       uint32 // reader only
 	bodyReceived int64  // reader only: flow-controlled bytes not given back yet
@@ -361,6 +363,7 @@ func (h *h2conn) onHeaders(f *http2.MetaHeadersFrame) error {
 	h.streams[id] = st
 	h.mu.Unlock()
 	if early := h.sb.begin(r); early != nil {
+		h.actOn(id)
 		st.ignored = true
 		st.req = nil
 		stillSending := !f.StreamEnded()
@@ -416,11 +419,29 @@ func (h *h2conn) bodyEnded(st *h2stream) error {
 	if st.length >= 0 && st.length != int64(len(st.body)) {
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
 	}
+	if !h.actOn(st.id) {
+		return nil // as good as not read; end gives the account of it
+	}
 	r, body := st.req, st.body
 	st.req, st.body = nil, nil
 	act := h.sb.decide(r, body)
 	h.after(act.delay, func() { h.perform(st, r, act) })
 	return nil
+}
+
+// actOn notes that the stream's request is acted on, or says that it must not be: a GOAWAY that does not cover it may have been written.
+func (h *h2conn) actOn(id uint32) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closing {
+		return false
+	}
+	if id > h.acted {
+		h.actedBefore, h.acted = h.acted, id
+	} else if id > h.actedBefore {
+		h.actedBefore = id
+	}
+	return true
 }
 
 // after runs do now, on the reader's goroutine, or later on one of its own.
@@ -471,17 +492,25 @@ func (h *h2conn) perform(st *h2stream, r *request, act action) {
 		h.mu.Lock()
 		h.sb.finish(post, 0)
 		if !st.gone {
+			if f.code == http2.ErrCodeRefusedStream {
+				post.refuse()
+			}
 			_ = h.fr.WriteRSTStream(st.id, f.code)
 			h.forget(st)
 		}
 		h.mu.Unlock()
 	case "goaway":
 		h.closeAfter(post, 0, func() {
-			last := st.id
+			// What it says is true: streams above the last one it names were not acted on.
+			last := h.acted
 			if f.Below {
-				if last--; last > 0 {
-					last-- // client streams are odd; 0 when this is the first
+				if last == st.id {
+					last = h.actedBefore
 				}
+				if last > st.id {
+					_ = h.fr.WriteRSTStream(st.id, http2.ErrCodeRefusedStream)
+				}
+				post.refuse()
 			}
 			_ = h.fr.WriteGoAway(last, http2.ErrCodeNo, nil)
 		})

@@ -341,6 +341,7 @@ func TestFaults(t *testing.T) {
 					intents = 2
 				}
 				if !strings.Contains(test.fault, `"`+p.Fault+`"`) || p.Status != want.posted || p.Committed != want.committed || !p.Reused ||
+					p.Refused != (proto == "h2" && (strings.Contains(fault, "REFUSED") || strings.Contains(fault, "below"))) ||
 					len(v.Posts) != 2 || len(v.Intents) != intents || !p.Done || (p.IntentID != "") != want.committed {
 					t.Errorf("%s: account %+v", fault, p)
 				}
@@ -351,6 +352,26 @@ func TestFaults(t *testing.T) {
 				c.close()
 			}
 		})
+	}
+}
+
+// A client may send again what was refused, so it must be true that nothing was done for it.
+func TestAGoawayNeverRefusesWhatWasActedOn(t *testing.T) {
+	r := startSandbox(t)
+	c := r.dial("h2")
+	r.fault(`{"kind":"goaway","below":true,"delay_ms":200,"times":1,"match":{"email":"one@example.com"}}`)
+	c.send(postOf(intentFor("one@example.com")))
+	c.send(postOf(intentFor("two@example.com")))
+	half := postOf(intentFor("three@example.com"))
+	half.cut = 10
+	c.send(half)
+	c.receive().expect(t, 0, "rst_stream REFUSED_STREAM")
+	c.receive().expect(t, 201, "complete")
+	c.receive().expect(t, 0, "goaway 3 NO_ERROR")
+	r.until("the end of all", func() bool { return r.summary().InProgress == 0 })
+	v := r.account()
+	if len(v.Posts) != 3 || len(v.Intents) != 1 || !v.Posts[0].Refused || v.Posts[0].Committed || v.Posts[1].Refused || !v.Posts[1].Committed || v.Posts[2].BodyComplete {
+		t.Errorf("account %+v", v)
 	}
 }
 

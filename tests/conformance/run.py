@@ -705,7 +705,9 @@ def main():
     parser.add_argument("--match", default="", help="scenarios whose name holds this text")
     parser.add_argument("--keep", action="store_true", help="keep plans and logs")
     parser.add_argument("--serve", metavar="NAME", help="start everything, print the path of NAME's plan, wait for a signal")
-    parser.add_argument("--no-cross", action="store_true", help="leave out the pass in which all runners share their ids")
+    cross = parser.add_mutually_exclusive_group()
+    cross.add_argument("--no-cross", action="store_true", help="leave out the pass in which all runners share their ids")
+    cross.add_argument("--cross-only", action="store_true", help="nothing but that pass")
     parser.add_argument("--jobs", type=int, default=2, help="runners at a time")
     parser.add_argument("--junit", type=pathlib.Path, help="write a report")
     arguments = parser.parse_args()
@@ -744,7 +746,7 @@ def main():
                 stage.close()
 
         pool = concurrent.futures.ThreadPoolExecutor(arguments.jobs)
-        performed = {name: pool.submit(perform, name) for name in runners}
+        performed = {} if arguments.cross_only else {name: pool.submit(perform, name) for name in runners}
         for name, future in performed.items():
             (passed, failed, _, text), seconds = future.result()
             for verdict, scenario, why in re.findall(r"^(ok|FAILED) (.*?)(?:$|: (step .*|end: .*)$)", text, re.M):
@@ -755,7 +757,7 @@ def main():
                 print("".join(line for line in text.splitlines(True) if not line.startswith(("ok ", "answer "))), end="")
             print(f"{'ok' if not failed else 'FAILED'} {name}: {passed} passed, {failed} failed, "
                   f"{seconds:.0f} s", flush=True)
-        if not arguments.no_cross and not arguments.match:
+        if arguments.cross_only or not arguments.no_cross and not arguments.match:
             cross_pass(runners, data, directory, stubs, seed, cases)
     finally:
         if arguments.keep:

@@ -2,8 +2,8 @@
 
 The invariants, by the numbers under which the tests name them:
 
-  I1  a request_id is POSTed once, and again only after a refusal (429, 503 with Retry-After) of the POST before it; every
-      POST has a row that counted it before it left
+  I1  a request_id is POSTed once, and again only after a refusal (429, 503 with Retry-After, REFUSED_STREAM) of the
+      POST before it; every POST has a row that counted it before it left
   I2  SUCCEEDED: created exactly once, under the id that the row holds; whatever was created is SUCCEEDED, or UNKNOWN
       or SENDING where nobody could hear of it
   I3  FAILED and RELEASED: not created
@@ -132,7 +132,7 @@ class History:
             row, sent, made = files.rows.get(request_id), posts[request_id], created.get(request_id, [])
             if len(sent) > (row.attempts if row else 0):
                 self._wrong("I1", f"{len(sent)} POSTs, the row knows of {row and row.attempts}", request_id)
-            if any(post["status"] not in REFUSED or post["committed"] for post in sent[:-1]):
+            if any(not (post["refused"] or post["status"] in REFUSED) or post["committed"] for post in sent[:-1]):
                 self._wrong("I1", f"POSTed again after {[post['status'] for post in sent]}", request_id)
             if len(made) > 1:
                 self._wrong("I2", f"created {len(made)} times", request_id)

@@ -5,6 +5,8 @@ nothing behind but rows under e-mail addresses of its own; a test that needs oth
 process, makes its own gateway with the fixture `new_gateway`.
 """
 
+import dataclasses
+
 import pytest
 
 from harness import canary
@@ -58,6 +60,23 @@ def sandbox_http1(sandbox_http1_process):
     return _fresh(sandbox_http1_process)
 
 
+@dataclasses.dataclass
+class Transport:
+    """A way in which the gateway speaks to Astra."""
+    name: str
+    upstream: Sandbox
+    flags: dict        # of the gateway
+    http2: bool
+
+
+@pytest.fixture(scope="module", params=["nghttp2", "libcurl", "http1"])
+def transport(request, sandbox, sandbox_http1):
+    """HTTP/2 by nghttp2, which is the default, and by libcurl; HTTP/1.1, as the default finds out by itself."""
+    return {"nghttp2": Transport("nghttp2", sandbox, {}, True),
+            "libcurl": Transport("libcurl", sandbox, {"upstream_transport": "libcurl"}, True),
+            "http1": Transport("http1", sandbox_http1, {}, False)}[request.param]
+
+
 @pytest.fixture(scope="module")
 def gateway_process(sandbox):
     gateway = Gateway(sandbox)
@@ -72,9 +91,9 @@ def gateway(gateway_process):
     gateway_process.assert_alive()
 
 
-@pytest.fixture(scope="module")
-def short_gateway_process(sandbox):
-    gateway = Gateway(sandbox, upstream_timeout="1500ms", connect_timeout="1s")
+@pytest.fixture(scope="module", params=["nghttp2", "libcurl"])
+def short_gateway_process(request, sandbox):
+    gateway = Gateway(sandbox, upstream_timeout="1500ms", connect_timeout="1s", upstream_transport=request.param)
     yield gateway
     gateway.close()
 

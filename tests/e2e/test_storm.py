@@ -10,7 +10,6 @@ import random
 import time
 
 import grpc
-import pytest
 
 from harness.gateway import CHANNEL_OPTIONS
 from harness.people import person
@@ -22,7 +21,7 @@ AT_ONCE = 200
 CHANNELS = 4
 DELAY_MS = 20
 # Cancels come this late at the most. Over HTTP/1.1 every POST waits for a connection of its own first.
-PATIENCE_MS = {"http2": 60, "http1": 300}
+PATIENCE_MS = {"nghttp2": 60, "libcurl": 60, "http1": 300}
 
 
 async def storm(address, requests, dice, patience_ms):
@@ -66,19 +65,18 @@ async def ask_again(address, requests):
     return answers
 
 
-@pytest.mark.parametrize("http", ["http2", "http1"])
-def test_cancel_storm(new_gateway, sandbox, sandbox_http1, http):
-    upstream = sandbox if http == "http2" else sandbox_http1
-    calls = CALLS if http == "http2" else max(CALLS // 4, 1)
+def test_cancel_storm(new_gateway, transport):
+    upstream = transport.upstream
+    calls = CALLS if transport.name == "nghttp2" else max(CALLS // 4, 1)
     seed = int(os.environ.get("E2E_SEED", time.time_ns() % 1_000_000_007))
-    print(f"\ncancel storm over {http}: {calls} calls, E2E_SEED={seed}")
+    print(f"\ncancel storm over {transport.name}: {calls} calls, E2E_SEED={seed}")
     dice = random.Random(seed)
-    gateway = new_gateway(upstream)
+    gateway = new_gateway(upstream, **transport.flags)
     upstream.reset()
     upstream.fault("delay", delay_ms=DELAY_MS, times=0)
     # The people's stems are searched for after the test; noting forty thousand values would only be slow.
     requests = [person() for _ in range(calls)]
-    seen, plans = asyncio.run(storm(gateway.address, requests, dice, PATIENCE_MS[http]))
+    seen, plans = asyncio.run(storm(gateway.address, requests, dice, PATIENCE_MS[transport.name]))
     gateway.assert_alive()
 
     wait_for(lambda: gateway.metric("userintent_calls_in_flight") == 0

@@ -370,7 +370,9 @@ def test_an_empty_history_is_not_sound():
     (401, "status", True), (303, "status", False), (302, "redirect", True), (400, "status", False),
     (500, "status", False), (0, "close", False), (201, "", False), (408, "status", False), (409, "status", False)])
 def test_what_may_be_sent_again(status, fault, refused):
-    assert plan.refused_unprocessed(status, fault) == refused
+    assert plan.refusing_status(status, fault) == refused
+    for told in (True, False):
+        assert plan.refused_unprocessed(dict(status=status, fault=fault, refused=told)) == (told or refused)
 
 
 @pytest.mark.parametrize("text", [

@@ -97,7 +97,8 @@ class Instrumenter:
 
     def condition(self, head: str, text: str, line: str) -> str:
         """`text` is what stands in the parentheses of an if."""
-        before, semicolon, condition = text.rpartition("; ")
+        # A semicolon inside of a lambda parts nothing.
+        before, semicolon, condition = ("", "", text) if "{" in text else text.rpartition("; ")
         if not semicolon and re.match(r"(const )?auto\b[^=]*=(?!=)|(const )?[\w:<>*& ]+ \w+ = ", text):
             return text  # the declaration is the condition
         out = f"static_cast<bool>({condition})"

@@ -22,7 +22,7 @@ creating anything is an attempt for everybody who cannot look behind the answer.
 
 import collections
 
-from histories.plan import refused_unprocessed
+from histories.plan import refused_unprocessed, refusing_status
 from histories.record import key_of
 
 LIMIT = 3
@@ -172,7 +172,7 @@ class _Checker:
             if rid.startswith("early-"):
                 key = key_of(call["caller"], call["id"])
                 read_early.add(key)
-                if not refused_unprocessed(int(status or 0), "early"):
+                if not refusing_status(int(status or 0), "early"):
                     early[key].add(rid)
         seen_ids = {}
         for post in sorted(self.h.posts, key=lambda post: post["seq"]):
@@ -184,7 +184,7 @@ class _Checker:
                 self._say("I1", f"POST {post['seq']} is nobody's")
         for key in self.calls:
             posts = self.posts[key]
-            taken = [post for post in posts if not refused_unprocessed(post["status"], post["fault"])]
+            taken = [post for post in posts if not refused_unprocessed(post)]
             unread = early[key] if not any(post["fault"] == "early" for post in taken) else set()
             if len(taken) + len(unread) > 1:
                 self._say("I1", f"{key}: POSTs {[post['seq'] for post in taken]} {sorted(unread)} may all have counted")
@@ -365,7 +365,7 @@ class _Checker:
             key = self._key(post["ref"])
             earlier = [other for other in posts[:number] if self._key(other["ref"]) != key]
             sure = {self._key(other["ref"]) for other in earlier
-                    if not refused_unprocessed(other["status"], other["fault"])}
+                    if not refused_unprocessed(other)}
             sure = {other for other in sure if self.last.get(other) and confirmed(self.last[other])}
             if len(sure) >= LIMIT:
                 self._say("I7", f"POST {post['seq']} for {key}, though {len(sure)} attempts were surely used")
@@ -384,7 +384,7 @@ class _Checker:
         row = self.last.get(other_key)
         if row is None:
             return  # I3 says it
-        if row["state"] == "UNKNOWN" and not refused_unprocessed(other["status"], other["fault"]):
+        if row["state"] == "UNKNOWN" and not refused_unprocessed(other):
             # Unresolved since then. This request replaces it, or one before did and was not released meanwhile.
             if key not in replaces[other_key] and not any(
                     self._took_its_place(one, row, other, post) for one in replaces[other_key]):
@@ -394,13 +394,13 @@ class _Checker:
             return
         if post["t0"] < other["t1"] - SLACK:
             self._say("I7", f"POST {post['seq']} for {key} came while POST {other['seq']} for {other_key} ran")
-        took = not refused_unprocessed(other["status"], other["fault"])
+        took = not refused_unprocessed(other)
         if took and row["state"] == "CREATED" and post["t0"] < row["at"] / 1e9 - SLACK:
             self._say("I7", f"POST {post['seq']} for {key} came before the end of {other_key} was recorded")
 
     def _took_its_place(self, one, row, other, post):
         """`one` asked to replace the row of `other`, and still did when `post` came."""
-        if any(other["seq"] < sent["seq"] < post["seq"] and not refused_unprocessed(sent["status"], sent["fault"])
+        if any(other["seq"] < sent["seq"] < post["seq"] and not refused_unprocessed(sent)
                for sent in self.posts[one]):
             return True
         # It ended UNKNOWN, too: its POST was lost before it arrived, or the refusal on its way back.

@@ -20,8 +20,13 @@ CALLERS = ("a", "b")
 REFUSED = frozenset({429, 401, 403, 404, 405, 406, 410, 418, *(s for s in range(300, 400) if s != 303)})
 
 
-def refused_unprocessed(status, fault):
+def refusing_status(status, fault):
     return status in REFUSED or (status == 503 and fault == "status")
+
+
+def refused_unprocessed(post):
+    """Whether a POST of the account may be followed by another one; HTTP/2 refuses by REFUSED_STREAM and GOAWAY, too."""
+    return post.get("refused", False) or refusing_status(post["status"], post["fault"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,10 +179,13 @@ def _fault(dice, kind, http2):
     if kind in ("close", "reset", "hang", "garbage"):
         return dict(kind=kind, commit=commit, delay_ms=dice.choice((0, 0, 30)))
     if kind == "rst_stream":
-        return dict(kind=kind, commit=commit, code=dice.choice(
-            ("INTERNAL_ERROR", "CANCEL", "REFUSED_STREAM", "HTTP_1_1_REQUIRED", "NO_ERROR", "ENHANCE_YOUR_CALM")))
+        code = dice.choice(
+            ("INTERNAL_ERROR", "CANCEL", "REFUSED_STREAM", "HTTP_1_1_REQUIRED", "NO_ERROR", "ENHANCE_YOUR_CALM"))
+        # Whoever refuses a stream has done nothing for it.
+        return dict(kind=kind, commit=commit and code != "REFUSED_STREAM", code=code)
     if kind == "goaway":
-        return dict(kind=kind, commit=commit, below=dice.random() < 0.5)
+        below = dice.random() < 0.5
+        return dict(kind=kind, commit=commit and not below, below=below)
     if kind == "slow_body":
         return dict(kind=kind, byte_ms=dice.choice((1, 3, 30)))
     if kind == "huge_body":
@@ -239,7 +247,8 @@ class _Weather:
 
 def _gateway_flags(dice):
     """Of every process of the episode; the ledger stays."""
-    flags = dict(upstream_http2=dice.random() < 0.6, shards=dice.choice((1, 2, 2)),
+    flags = dict(upstream_http2=dice.random() < 0.6,
+                 upstream_transport=dice.choice(("auto", "auto", "libcurl")), shards=dice.choice((1, 2, 2)),
                  upstream_connections=dice.choice((1, 4, 32)), log_level=dice.choice(("info", "debug")),
                  max_in_flight=dice.choice((4096, 4096, 4096, 4096, 20)))
     flags["astra_limit_error"] = dice.choice((None, "400:Maximum number of user intents"))

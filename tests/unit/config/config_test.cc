@@ -157,6 +157,7 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(config->upstream_timeout, absl::Seconds(30));
   EXPECT_EQ(config->upstream_connections, 32);
   EXPECT_TRUE(config->upstream_http2);
+  EXPECT_EQ(config->upstream_transport, http::Transport::kAuto);
   EXPECT_EQ(config->max_in_flight, 4096);
   EXPECT_EQ(config->default_deadline, absl::Seconds(35));
   EXPECT_EQ(config->min_deadline, absl::Milliseconds(100));
@@ -208,6 +209,8 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"upstream_timeout", "1m30s", [](const Config& c) { return c.upstream_timeout == absl::Seconds(90); }},
       {"upstream_connections", "7", [](const Config& c) { return c.upstream_connections == 7; }},
       {"upstream_http2", "false", [](const Config& c) { return !c.upstream_http2; }},
+      {"upstream_transport", "libcurl",
+       [](const Config& c) { return c.upstream_transport == http::Transport::kLibcurl; }},
       {"max_in_flight", "8", [](const Config& c) { return c.max_in_flight == 8; }},
       {"default_deadline", "9s", [](const Config& c) { return c.default_deadline == absl::Seconds(9); }},
       {"min_deadline", "10ms", [](const Config& c) { return c.min_deadline == absl::Milliseconds(10); }},

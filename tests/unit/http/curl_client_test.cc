@@ -2,20 +2,14 @@
 // arrive: "at most once" is checked there, not in the client's own words.
 #include "server/http/curl_client.h"
 
-#include <arpa/inet.h>
 #include <curl/curl.h>
-#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <chrono>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,48 +17,16 @@
 #include <utility>
 #include <vector>
 
+#include "tests/unit/http/client_harness.h"
 #include "tests/unit/http/h2_peer.h"
 #include "tests/unit/http/tls_peer.h"
-
-namespace {
-
-// Name look-ups of this program go through here: `slow.example.test` takes as long as the test wants.
-std::atomic<userintent::http::Event*> slow_lookup{nullptr};
-std::atomic<int> lookups_begun{0}, lookups_ended{0};
-// `two.example.test` has two addresses, 127.0.0.2 before 127.0.0.1.
-
-}  // namespace
-
-extern "C" int getaddrinfo(const char* node, const char* service, const addrinfo* hints, addrinfo** result) {
-  using Real = int (*)(const char*, const char*, const addrinfo*, addrinfo**);
-  static const Real real = reinterpret_cast<Real>(dlsym(RTLD_NEXT, "getaddrinfo"));
-  if (node != nullptr && std::string_view(node) == "slow.example.test") {
-    userintent::http::Event* const event = slow_lookup;
-    ++lookups_begun;
-    if (event != nullptr) event->Wait();
-    ++lookups_ended;
-    node = "127.0.0.1";
-  }
-  if (node != nullptr && std::string_view(node) == "two.example.test") {
-    addrinfo* second = nullptr;
-    int rc = real("127.0.0.2", service, hints, result);
-    if (rc == 0) rc = real("127.0.0.1", service, hints, &second);
-    if (rc == 0) (*result)->ai_next = second;
-    return rc;
-  }
-  if (node != nullptr && std::string_view(node) == "nowhere.example.test") return EAI_NONAME;
-  return real(node, service, hints, result);
-}
 
 namespace userintent::http {
 namespace {
 
-using std::chrono::milliseconds;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-constexpr char kBody[] = R"({"email":"someone@example.com"})";
 
 std::string Answer(const std::string& body, const std::string& headers = "") {
   return "HTTP/1.1 201 Created\r\n" + headers + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
@@ -80,124 +42,6 @@ const std::string kEvil = Answer("evil", "Request-Id: evil\r\n");
 // libcurl before 8 does not look for input on a connection that it takes from its pool; later ones throw such a
 // connection away themselves, before our check.
 bool LibraryChecksPool() { return curl_version_info(CURLVERSION_NOW)->version_num >= 0x080000; }
-
-// This process's sockets that are connected to `port`.
-std::vector<int> SocketsTo(int port) {
-  std::vector<int> sockets;
-  for (int fd = 0; fd < 1024; ++fd) {
-    sockaddr_in name{};
-    socklen_t size = sizeof(name);
-    if (getpeername(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) continue;
-    if (name.sin_family == AF_INET && ntohs(name.sin_port) == port) sockets.push_back(fd);
-  }
-  return sockets;
-}
-
-// Waits until all connections from this process to `port` have something to read, be it their end. What a peer has
-// written need not have arrived yet, and these tests are about what has.
-bool BytesArrived(int port) {
-  for (const int fd : SocketsTo(port)) {
-    pollfd readable{fd, POLLIN, 0};
-    if (poll(&readable, 1, 30000) != 1) return false;
-  }
-  return true;
-}
-
-struct Call {
-  Client::ExchangeId id = 0;
-  int done = 0;
-  Outcome outcome;
-};
-
-class Harness {
- public:
-  explicit Harness(Options options) : client_(NewCurlClient(std::move(options))) {}
-
-  Client& client() { return *client_; }
-  void DestroyClient() { client_.reset(); }
-
-  static Request MakeRequest(std::string body = kBody) {
-    return Request{"/v1/user_intent",
-                   {{"Content-Type", "application/json"}, {"Authorization", "Basic dGVzdDp0ZXN0"}},
-                   std::move(body)};
-  }
-  Call& Start(Request request = MakeRequest()) {
-    Call& call = calls_.emplace_back();
-    call.id = client_->Start(std::move(request), [&call](Outcome outcome) {
-      ++call.done;
-      call.outcome = std::move(outcome);
-    });
-    EXPECT_EQ(call.done, 0) << "Done must not run inside Start()";
-    return call;
-  }
-
-  // Turns the client as its owner would, until `until` holds.
-  template <class Predicate>
-  bool RunUntil(Predicate until) {
-    const auto give_up = SteadyClock::now() + std::chrono::seconds(30);
-    while (!until()) {
-      const auto now = SteadyClock::now();
-      if (now > give_up) return false;
-      milliseconds wait(50);  // the predicate may be about a peer
-      if (const auto timer = client_->NextTimer()) {
-        wait = std::min(wait, std::chrono::ceil<milliseconds>(std::max(*timer - now, SteadyClock::duration::zero())));
-      }
-      pollfd fd{client_->PollFd(), POLLIN, 0};
-      poll(&fd, 1, static_cast<int>(wait.count()));
-      client_->Turn();
-    }
-    return true;
-  }
-  void RunFor(milliseconds time) {
-    const auto end = SteadyClock::now() + time;
-    RunUntil([&] { return SteadyClock::now() >= end; });
-  }
-  Outcome& Finish(Call& call) {
-    EXPECT_TRUE(RunUntil([&] { return call.done > 0; })) << "the exchange did not end";
-    EXPECT_EQ(call.done, 1);
-    return call.outcome;
-  }
-  Outcome& Post() { return Finish(Start()); }
-
- private:
-  std::deque<Call> calls_;  // outlives the client
-  std::unique_ptr<Client> client_;
-};
-
-Options Http1(const std::string& origin) {
-  Options options;
-  options.origin = origin;
-  options.ca_file = TestCaFile();
-  options.loopback_ok = true;
-  options.http2 = false;
-  options.connect_timeout = std::chrono::seconds(20);
-  options.exchange_timeout = std::chrono::seconds(25);
-  return options;
-}
-Options Http1(const TlsServer& server) { return Http1(server.origin()); }
-Options Http2(const TlsServer& server) {
-  Options options = Http1(server);
-  options.http2 = true;
-  return options;
-}
-
-void ExpectAnswered(const Outcome& outcome, int status, const std::string& body) {
-  EXPECT_EQ(outcome.fate, Fate::kAnswered) << outcome.detail;
-  EXPECT_EQ(outcome.status, status);
-  EXPECT_TRUE(outcome.body_complete) << outcome.detail;
-  EXPECT_EQ(outcome.body, body);
-}
-void ExpectNotSent(const Outcome& outcome, NotSentCause cause) {
-  EXPECT_EQ(outcome.fate, Fate::kNotSent) << outcome.detail;
-  EXPECT_EQ(outcome.cause, cause) << outcome.detail;
-  EXPECT_EQ(outcome.status, 0);
-}
-void ExpectMaybeSent(const Outcome& outcome) {
-  EXPECT_EQ(outcome.fate, Fate::kMaybeSent) << outcome.detail;
-  EXPECT_EQ(outcome.cause, NotSentCause::kNone);
-  EXPECT_EQ(outcome.status, 0);
-  EXPECT_FALSE(outcome.body_complete);
-}
 
 // Answers every request on a connection with its number: "0.0" is the first of the first.
 void Serve(TlsPeer& peer) {
@@ -1040,36 +884,6 @@ TEST(CurlClient, CancelAndTimeoutDuringALookupDoNotBlock) {
   while (lookups_ended < lookups_begun) std::this_thread::yield();  // detached threads, still inside `release`
   slow_lookup = nullptr;
 }
-
-// An address that swallows what is sent to it: its listener's queue is full.
-class BlackHole {
- public:
-  BlackHole(const char* ip, int port) {
-    address_.sin_family = AF_INET;
-    address_.sin_port = htons(static_cast<uint16_t>(port));
-    inet_pton(AF_INET, ip, &address_.sin_addr);
-    sockets_.push_back(socket(AF_INET, SOCK_STREAM, 0));
-    const int on = 1;
-    setsockopt(sockets_[0], SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    EXPECT_EQ(bind(sockets_[0], reinterpret_cast<const sockaddr*>(&address_), sizeof(address_)), 0);
-    EXPECT_EQ(listen(sockets_[0], 0), 0);
-    for (bool full = false; !full && sockets_.size() < 20;) {
-      const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-      sockets_.push_back(fd);
-      connect(fd, reinterpret_cast<const sockaddr*>(&address_), sizeof(address_));
-      pollfd connected{fd, POLLOUT, 0};
-      full = poll(&connected, 1, 200) == 0;
-    }
-    EXPECT_LT(sockets_.size(), 20u);
-  }
-  ~BlackHole() {
-    for (const int fd : sockets_) close(fd);
-  }
-
- private:
-  sockaddr_in address_{};
-  std::vector<int> sockets_;
-};
 
 TEST(CurlClient, ADeadAddressLeavesTimeForTheNext) {
   TlsServer server([](TlsPeer& peer) {

@@ -20,6 +20,8 @@ H2Peer::H2Peer(TlsServer& server, TlsPeer& peer, OnRequest on_request)
   nghttp2_session_callbacks_new(&callbacks);
   nghttp2_session_callbacks_set_send_callback(callbacks, &Send);
   nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, &OnFrame);
+  nghttp2_session_callbacks_set_on_header_callback(callbacks, &OnHeader);
+  nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, &OnData);
   nghttp2_session_server_new(&session_, callbacks, this);
   nghttp2_session_callbacks_del(callbacks);
 }
@@ -59,15 +61,37 @@ ssize_t H2Peer::ReadAnswer(nghttp2_session*, int32_t, uint8_t* out, size_t size,
   return static_cast<ssize_t>(n);
 }
 
-void H2Peer::Answer(int32_t stream, int status, std::string body, bool end) {
+int H2Peer::OnHeader(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
+                     const uint8_t* value, size_t value_size, uint8_t, void* self) {
+  std::string& head = static_cast<H2Peer*>(self)->received_[frame->hd.stream_id].head;
+  head.append(reinterpret_cast<const char*>(name), name_size).append(": ");
+  head.append(reinterpret_cast<const char*>(value), value_size).append("\n");
+  return 0;
+}
+
+int H2Peer::OnData(nghttp2_session*, uint8_t, int32_t stream, const uint8_t* data, size_t size, void* self) {
+  static_cast<H2Peer*>(self)->received_[stream].body.append(reinterpret_cast<const char*>(data), size);
+  return 0;
+}
+
+void H2Peer::Interim(int32_t stream, int status, const Headers& headers) {
+  const std::string status_text = std::to_string(status);
+  std::vector<nghttp2_nv> fields = {Header(":status", status_text)};
+  for (const auto& [name, value] : headers) fields.push_back(Header(name, value));
+  nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, stream, nullptr, fields.data(), fields.size(), nullptr);
+}
+
+void H2Peer::Answer(int32_t stream, int status, std::string body, bool end, const Headers& headers) {
   bodies_.push_back({std::move(body), 0, end});
   const std::string status_text = std::to_string(status);
   const std::string request_id = "h2-" + std::to_string(stream);
-  const nghttp2_nv headers[] = {Header(":status", status_text), Header("request-id", request_id)};
+  std::vector<nghttp2_nv> fields = {Header(":status", status_text)};
+  for (const auto& [name, value] : headers) fields.push_back(Header(name, value));
+  fields.push_back(Header("request-id", request_id));
   nghttp2_data_provider provider{};
   provider.source.ptr = &bodies_.back();
   provider.read_callback = &ReadAnswer;
-  nghttp2_submit_response(session_, stream, headers, 2, &provider);
+  nghttp2_submit_response(session_, stream, fields.data(), fields.size(), &provider);
 }
 
 void H2Peer::ResetStream(int32_t stream, uint32_t error) {
@@ -79,7 +103,7 @@ void H2Peer::GoAway(int32_t last_stream, uint32_t error) {
 }
 
 void H2Peer::Run() {
-  nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, nullptr, 0);
+  nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings_.data(), settings_.size());
   char buffer[16 * 1024];
   for (;;) {
     if (nghttp2_session_send(session_) != 0 || stop_) return;

@@ -6,6 +6,8 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -37,15 +39,16 @@ void AddExtension(X509* certificate, X509* issuer, int nid, const char* value) {
   X509_EXTENSION_free(extension);
 }
 
-Identity MakeIdentity(const char* name, const Identity* issuer, const char* subject_alt_name, long serial) {
+Identity MakeIdentity(const char* name, const Identity* issuer, const char* subject_alt_name, long serial,
+                      long valid_until = 24 * 3600) {
   Identity made;
   made.key = EVP_EC_gen("P-256");
   made.certificate = X509_new();
   X509* x = made.certificate;
   X509_set_version(x, 2);
   ASN1_INTEGER_set(X509_get_serialNumber(x), serial);
-  X509_gmtime_adj(X509_getm_notBefore(x), -3600);
-  X509_gmtime_adj(X509_getm_notAfter(x), 24 * 3600);
+  X509_gmtime_adj(X509_getm_notBefore(x), -7200);
+  X509_gmtime_adj(X509_getm_notAfter(x), valid_until);
   X509_set_pubkey(x, made.key);
   X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(name),
                              -1, -1, 0);
@@ -92,17 +95,18 @@ class Authority {
         other_ca(MakeIdentity("Other CA", nullptr, nullptr, 2)),
         this_host(MakeIdentity("server", &ca, "IP:127.0.0.1,DNS:localhost,DNS:two.example.test", 3)),
         other_host(MakeIdentity("other", &ca, "DNS:other.example.test", 4)),
+        expired(MakeIdentity("server", &ca, "IP:127.0.0.1,DNS:localhost", 5, -3600)),
         ca_file(WritePem(ca.certificate)),
         other_ca_file(WritePem(other_ca.certificate)) {}
   ~Authority() {
     unlink(ca_file.c_str());
     unlink(other_ca_file.c_str());
-    for (const Identity& identity : {ca, other_ca, this_host, other_host}) {
+    for (const Identity& identity : {ca, other_ca, this_host, other_host, expired}) {
       X509_free(identity.certificate);
       EVP_PKEY_free(identity.key);
     }
   }
-  const Identity ca, other_ca, this_host, other_host;
+  const Identity ca, other_ca, this_host, other_host, expired;
   const std::string ca_file, other_ca_file;
 };
 
@@ -165,6 +169,12 @@ std::string TlsPeer::alpn() const {
 long TlsPeer::Read(void* buffer, size_t size) {
   ERR_clear_error();
   return SSL_read(ssl_, buffer, static_cast<int>(size));
+}
+
+bool TlsPeer::Readable(std::chrono::milliseconds wait) const {
+  if (SSL_pending(ssl_) > 0) return true;
+  pollfd fd{fd_, POLLIN, 0};
+  return poll(&fd, 1, static_cast<int>(wait.count())) == 1;
 }
 
 bool TlsPeer::ReadHead(ReceivedRequest* request) {
@@ -236,8 +246,9 @@ void TlsPeer::WaitForPeerToLeave() {
 }
 
 TlsServer::TlsServer(Settings settings, Script script) : settings_(std::move(settings)), script_(std::move(script)) {
-  const bool this_host = settings_.certificate == CertificateFor::kThisHost;
-  const Identity& identity = this_host ? TheAuthority().this_host : TheAuthority().other_host;
+  const Identity& identity = settings_.certificate == CertificateFor::kThisHost    ? TheAuthority().this_host
+                             : settings_.certificate == CertificateFor::kOtherHost ? TheAuthority().other_host
+                                                                                   : TheAuthority().expired;
   context_ = SSL_CTX_new(TLS_server_method());
   Must(SSL_CTX_use_certificate(context_, identity.certificate) == 1 &&
            SSL_CTX_use_PrivateKey(context_, identity.key) == 1,
@@ -248,6 +259,7 @@ TlsServer::TlsServer(Settings settings, Script script) : settings_(std::move(set
   const unsigned char id[] = "http_test";
   SSL_CTX_set_session_id_context(context_, id, sizeof(id) - 1);
   SSL_CTX_set_alpn_select_cb(context_, &SelectAlpn, const_cast<std::string*>(&settings_.alpn));
+  signal(SIGPIPE, SIG_IGN);  // OpenSSL writes to whoever has gone; the clients must not need this
   listener_ = Listen(&port_);
   acceptor_ = std::thread([this] { Accept(); });
 }

@@ -35,9 +35,9 @@ class Event {
 };
 
 // A certificate authority and the certificates that it signed, made when first asked for.
-enum class CertificateFor { kThisHost, kOtherHost };  // this host, two.example.test; other.example.test
-const std::string& TestCaFile();                      // the authority behind both
-const std::string& OtherCaFile();                     // an authority that signed nothing
+enum class CertificateFor { kThisHost, kOtherHost, kThisHostOnceUponATime };  // the last one has expired
+const std::string& TestCaFile();                                              // the authority behind both
+const std::string& OtherCaFile();                                             // an authority that signed nothing
 
 struct ReceivedRequest {
   std::string head;
@@ -63,7 +63,8 @@ class TlsPeer {
   bool HasMore() const { return !pending_.empty(); }  // beyond what was read
   bool Write(std::string_view bytes);                 // one TLS record, up to 16 KiB
   long Read(void* buffer, size_t size);
-  void WriteRaw(std::string_view bytes);  // past TLS
+  bool Readable(std::chrono::milliseconds wait) const;  // Read() would say something
+  void WriteRaw(std::string_view bytes);                // past TLS
   void CloseNotify();
   void Fin();
   void Reset();

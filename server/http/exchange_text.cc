@@ -1,0 +1,39 @@
+#include "server/http/exchange_text.h"
+
+#include <openssl/crypto.h>
+
+namespace userintent::http {
+
+void Wipe(std::string& text) {
+  text.resize(text.capacity());
+  OPENSSL_cleanse(text.data(), text.size());
+  text.clear();
+}
+
+bool HasControl(std::string_view text) { return text.find_first_of(std::string_view("\r\n\0", 3)) != text.npos; }
+
+std::string_view DetailOf(NotSentCause cause) {
+  switch (cause) {
+    case NotSentCause::kNone:
+      break;
+    case NotSentCause::kResolve:
+      return "host name does not resolve";
+    case NotSentCause::kConnect:
+      return "connection refused, unreachable or lost before the request";
+    case NotSentCause::kTimeout:
+      return "no connection within the connect timeout";
+    case NotSentCause::kTls:
+      return "TLS handshake failed";
+    case NotSentCause::kUntrusted:
+      return "certificate or host name not accepted";
+    case NotSentCause::kForbiddenAddress:
+      return "host resolves to an address that is not allowed";
+    case NotSentCause::kCancelled:
+      return "cancelled before anything was sent";
+    case NotSentCause::kInternal:
+      return "HTTP client failed before anything was sent";
+  }
+  return "";
+}
+
+}  // namespace userintent::http

@@ -1,0 +1,17 @@
+// Small helpers that the clients share: wiping, and the fixed texts of Outcome::detail. Pure functions; any thread.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "server/http/client.h"
+
+namespace userintent::http {
+
+void Wipe(std::string& text);  // all of its capacity; empty afterwards
+
+bool HasControl(std::string_view text);  // CR, LF or NUL
+
+std::string_view DetailOf(NotSentCause cause);
+
+}  // namespace userintent::http

@@ -1,0 +1,401 @@
+#include "server/http/h2_client.h"
+
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+#include <string_view>
+
+#include "server/base/crash_point.h"
+#include "server/http/address.h"
+#include "server/http/exchange_text.h"
+
+namespace userintent::http {
+namespace {
+
+constexpr int kEventsPerTurn = 64;
+constexpr size_t kScratchSlack = 64 * 1024;
+
+struct Origin {
+  std::string host;  // without brackets
+  int port = 443;
+  std::string authority;
+};
+
+// "https://host[:port]", as Options::origin has it.
+std::optional<Origin> ParseOrigin(std::string_view text) {
+  constexpr std::string_view kScheme = "https://";
+  if (!text.starts_with(kScheme) || HasControl(text)) return std::nullopt;
+  text.remove_prefix(kScheme.size());
+  if (text.find_first_of("/?#@ ") != text.npos) return std::nullopt;
+  size_t host_end;
+  Origin origin;
+  if (text.starts_with('[')) {
+    const size_t close = text.find(']');
+    if (close == text.npos) return std::nullopt;
+    origin.host = text.substr(1, close - 1);
+    host_end = close + 1;
+  } else {
+    host_end = std::min(text.find(':'), text.size());
+    origin.host = text.substr(0, host_end);
+  }
+  if (origin.host.empty()) return std::nullopt;
+  if (host_end < text.size()) {
+    const char* const first = text.data() + host_end + 1;
+    const char* const last = text.data() + text.size();
+    const auto [end, error] = std::from_chars(first, last, origin.port);
+    if (text[host_end] != ':' || error != std::errc() || end != last || origin.port < 1 || origin.port > 65535) {
+      return std::nullopt;
+    }
+  }
+  origin.authority = text.substr(0, origin.port == 443 ? host_end : text.size());
+  return origin;
+}
+
+void WipeRequest(Request& request) {
+  for (auto& [name, value] : request.headers) Wipe(value);
+  request.headers.clear();
+  Wipe(request.body);
+}
+
+}  // namespace
+
+std::unique_ptr<H2Client> H2Client::Make(Options options, OnNoHttp2 on_no_http2, H2Tuning tuning) {
+  std::unique_ptr<H2Client> client(new H2Client(H2Settings{std::move(options), tuning, {}}, std::move(on_no_http2)));
+  if (!client->Init()) return nullptr;
+  return client;
+}
+
+bool H2Client::Init() {
+  epoll_ = epoll_create1(EPOLL_CLOEXEC);
+  if (epoll_ < 0) return false;
+  // Never grows, so that no copy of what passes through is left behind.
+  scratch_.reserve(settings_.tuning.max_unsent + kScratchSlack);
+  const std::optional<Origin> origin = ParseOrigin(settings_.options.origin);
+  valid_origin_ = origin.has_value();
+  if (!valid_origin_) return true;  // every exchange ends as kInternal
+  const_cast<H2Settings&>(settings_).authority = origin->authority;
+  resolver_ = std::make_unique<Resolver>(origin->host, origin->port);
+  tls_ = TlsContext::Make(origin->host, resolver_->literal(), settings_.options.ca_file, on_no_http2_ != nullptr);
+  return tls_ != nullptr;
+}
+
+H2Client::~H2Client() {
+  connections_.clear();
+  for (Exchanges* list : {&queued_, &sent_}) {
+    for (H2Exchange& exchange : *list) WipeRequest(exchange.request);
+  }
+  if (epoll_ >= 0) close(epoll_);
+}
+
+bool H2Client::Watch(int fd) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.ptr = nullptr;  // nobody to be told: it only ends the wait
+  return epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+Client::ExchangeId H2Client::Start(Request request, Done done) {
+  const ExchangeId id = ++last_id_;
+  ++stats_.exchanges;
+  H2Exchange& exchange = queued_.emplace_back();
+  exchange.self = std::prev(queued_.end());
+  exchanges_.emplace(id, exchange.self);
+  exchange.id = id;
+  exchange.done = std::move(done);
+  exchange.start = SteadyClock::now();
+  exchange.request.path = std::move(request.path);
+  exchange.request.body = std::move(request.body);
+  Wipe(request.body);  // a short body was copied rather than moved
+  bool valid = valid_origin_ && !exchange.request.body.empty() && !HasControl(exchange.request.path);
+  exchange.request.headers = std::move(request.headers);
+  for (auto& [name, value] : exchange.request.headers) {
+    valid = valid && !name.empty() && !HasControl(name) && !HasControl(value);
+    for (char& c : name) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  }
+  if (!valid) {
+    End(exchange, NotSentCause::kInternal, DetailOf(NotSentCause::kInternal));
+  } else {
+    fresh_ = true;
+  }
+  CrashPoint("before-connect");
+  return id;
+}
+
+bool H2Client::CancelUnsent(ExchangeId id) {
+  const auto found = exchanges_.find(id);
+  // What is on a connection was offered to it in the turn that put it there.
+  if (found == exchanges_.end() || found->second->connection != nullptr) return false;
+  End(*found->second, NotSentCause::kCancelled, DetailOf(NotSentCause::kCancelled));
+  return true;
+}
+
+// ---- how exchanges end
+
+// Takes the exchange out of everything and puts its outcome where the end of the turn finds it. `cause` counts if
+// nothing was sent, `detail` unless it was answered properly.
+void H2Client::End(H2Exchange& exchange, NotSentCause cause, std::string_view detail, bool complete) {
+  Outcome& outcome = exchange.outcome;
+  const bool was_sent = exchange.offered;
+  if (outcome.status != 0) {
+    outcome.fate = Fate::kAnswered;
+    outcome.body_complete = complete && !exchange.headers_cut && !exchange.body_cut;
+    outcome.detail = outcome.body_complete                       ? "answered"
+                     : exchange.headers_cut || exchange.body_cut ? detail
+                                                                 : "answer cut short";
+  } else if (!was_sent) {
+    outcome.fate = Fate::kNotSent;
+    outcome.cause = cause;
+    outcome.detail = detail;
+  } else if (exchange.refused) {
+    outcome.fate = Fate::kRefused;
+    outcome.detail = "refused unprocessed by the peer";
+  } else {
+    outcome.fate = Fate::kMaybeSent;
+    outcome.detail = detail;
+  }
+  WipeRequest(exchange.request);
+  finished_.emplace_back(std::move(exchange.done), std::move(outcome));
+  exchanges_.erase(exchange.id);
+  if (exchange.connection != nullptr) {
+    sent_.erase(exchange.self);
+    if (sent_.empty()) idle_since_ = SteadyClock::now();
+  } else {
+    queued_.erase(exchange.self);
+  }
+}
+
+void H2Client::OnEnded(H2Exchange& exchange, bool complete, std::string_view detail) {
+  End(exchange, NotSentCause::kConnect, detail, complete);
+}
+
+void H2Client::FailQueued(NotSentCause cause, std::string_view detail) {
+  while (!queued_.empty()) End(queued_.front(), cause, detail);
+}
+
+void H2Client::HandOver() {
+  Exchanges leaving;
+  leaving.swap(queued_);
+  for (H2Exchange& exchange : leaving) exchanges_.erase(exchange.id);
+  for (H2Exchange& exchange : leaving) {
+    --stats_.exchanges;
+    on_no_http2_(exchange.id, std::move(exchange.request), std::move(exchange.done));
+    WipeRequest(exchange.request);
+  }
+}
+
+// ---- time
+
+// As in the libcurl client: while exchanges are under way the connections are healthy and merely busy, so whoever waits
+// may wait until the exchange timeout; with none under way, what is waited for gets nowhere.
+std::optional<SteadyTime> H2Client::WaitDeadline() const {
+  if (queued_.empty() || !sent_.empty()) return std::nullopt;
+  return std::max(queued_.front().start, idle_since_) + settings_.options.connect_timeout;
+}
+
+std::optional<SteadyTime> H2Client::NextTimer() const {
+  if (!finished_.empty() || fresh_) return SteadyClock::now();
+  std::optional<SteadyTime> next = WaitDeadline();
+  const auto consider = [&next](SteadyTime when) {
+    if (!next || when < *next) next = when;
+  };
+  for (const Exchanges* list : {&queued_, &sent_}) {
+    if (!list->empty()) consider(list->front().start + settings_.options.exchange_timeout);
+  }
+  if (resolving_) consider(*resolving_ + settings_.options.connect_timeout);
+  if (!queued_.empty() && next_attempt_ > SteadyTime{} && CountConnecting() == 0) {
+    const auto now = SteadyClock::now();
+    if (next_attempt_ > now) consider(next_attempt_);
+  }
+  for (const auto& connection : connections_) {
+    if (const auto timer = connection->NextTimer()) consider(*timer);
+  }
+  return next;
+}
+
+void H2Client::ApplyDeadlines(SteadyTime now) {
+  const Options& options = settings_.options;
+  while (!sent_.empty() && sent_.front().start + options.exchange_timeout <= now) {
+    H2Exchange& exchange = sent_.front();
+    exchange.connection->Abandon(exchange);  // its RST_STREAM leaves at the end of this turn
+    End(exchange, NotSentCause::kTimeout, "no answer in time");
+  }
+  while (!queued_.empty() && queued_.front().start + options.exchange_timeout <= now) {
+    End(queued_.front(), NotSentCause::kTimeout, DetailOf(NotSentCause::kTimeout));
+  }
+  if (resolving_ && *resolving_ + options.connect_timeout <= now) {
+    resolving_.reset();  // the look-up itself cannot be stopped; its result will do for the next attempt
+    OnAttemptFailed({NotSentCause::kTimeout, DetailOf(NotSentCause::kTimeout)}, now);
+  }
+  for (auto deadline = WaitDeadline(); deadline && *deadline <= now; deadline = WaitDeadline()) {
+    End(queued_.front(), NotSentCause::kTimeout, DetailOf(NotSentCause::kTimeout));
+  }
+}
+
+// ---- the turn
+
+void H2Client::Turn() noexcept {
+  const SteadyTime now = SteadyClock::now();
+  fresh_ = false;
+  epoll_event events[kEventsPerTurn];
+  const int n = epoll_wait(epoll_, events, kEventsPerTurn, 0);
+  for (int i = 0; i < n; ++i) {
+    void* const who = events[i].data.ptr;
+    if (who == resolver_.get()) {
+      if (who != nullptr) TakeLookup(now);
+    } else if (who != nullptr) {
+      static_cast<H2Connection*>(who)->OnEvent(now);
+    }
+  }
+  for (const auto& connection : connections_) connection->OnTimer(now);
+  Settle(now);
+  ApplyDeadlines(now);
+
+  // What these start leaves with this turn's write; what they cancel ends in a later turn.
+  std::vector<std::pair<Done, Outcome>> finished;
+  finished.swap(finished_);
+  for (auto& [done, outcome] : finished) done(std::move(outcome));
+  fresh_ = false;
+
+  Dispatch(now);
+  for (const auto& connection : connections_) connection->Flush(now);
+  Settle(now);
+}
+
+void H2Client::TakeLookup(SteadyTime now) {
+  const Resolver::Result result = resolver_->Take(now);
+  if (result == Resolver::Result::kRunning || !resolving_) return;
+  if (result == Resolver::Result::kFailed) {
+    resolving_.reset();
+    OnAttemptFailed({NotSentCause::kResolve, DetailOf(NotSentCause::kResolve)}, now);
+  }  // else Dispatch() goes on from here
+}
+
+// Buries the dead, and takes note of what became ready.
+void H2Client::Settle(SteadyTime now) {
+  for (size_t i = 0; i < connections_.size();) {
+    if (connections_[i]->state() != H2Connection::State::kDead) {
+      ++i;
+      continue;
+    }
+    const std::unique_ptr<H2Connection> dead = std::move(connections_[i]);
+    connections_.erase(connections_.begin() + static_cast<std::ptrdiff_t>(i));
+    for (auto at = sent_.begin(); at != sent_.end();) {
+      H2Exchange& exchange = *at++;
+      if (exchange.connection == dead.get()) End(exchange, dead->failure().cause, dead->failure().detail);
+    }
+    if (!dead->ever_ready()) OnAttemptFailed(dead->failure(), now);
+  }
+  size_t opened = 0;
+  for (const auto& connection : connections_) {
+    if (connection->TakeNews()) ++opened;
+    if (connection->Usable()) usual_limit_ = connection->Limit();
+  }
+  stats_.connections_opened += opened;
+}
+
+// While a connection is in use or on its way there is hope, and whoever waits goes on waiting. Without, all end alike.
+void H2Client::OnAttemptFailed(const H2Connection::Failure& failure, SteadyTime now) {
+  resolver_->Forget();
+  next_attempt_ = now + settings_.tuning.reconnect_after;
+  if (failure.no_http2 && on_no_http2_ != nullptr) return HandOver();
+  if (AnyUsable() || CountConnecting() > 0) return;
+  FailQueued(failure.cause, failure.detail);
+}
+
+bool H2Client::AnyUsable() const {
+  return std::any_of(connections_.begin(), connections_.end(), [](const auto& c) { return c->Usable(); });
+}
+
+size_t H2Client::CountConnecting() const {
+  const auto connecting = std::count_if(connections_.begin(), connections_.end(), [](const auto& connection) {
+    return connection->state() != H2Connection::State::kReady && connection->state() != H2Connection::State::kDead;
+  });
+  return static_cast<size_t>(connecting) + (resolving_ ? 1 : 0);
+}
+
+void H2Client::Dispatch(SteadyTime now) {
+  const bool any_young = std::any_of(connections_.begin(), connections_.end(),
+                                     [now](const auto& c) { return c->Usable() && !c->Aged(now); });
+  for (const auto& connection : connections_) {
+    if (any_young && connection->Usable() && connection->Aged(now)) connection->Retire();
+    // The first with room takes all that it can: the fuller the write, the cheaper, and the rest may close as idle.
+    for (size_t room = connection->Room(); room > 0 && !queued_.empty(); --room) {
+      H2Exchange& exchange = queued_.front();
+      if (!connection->Submit(exchange, now)) break;
+      sent_.splice(sent_.end(), queued_, exchange.self);
+    }
+  }
+  OpenConnections(now);
+}
+
+void H2Client::OpenConnections(SteadyTime now) {
+  size_t young = 0;
+  size_t capacity = 0;
+  size_t kept = 0;
+  for (const auto& connection : connections_) {
+    capacity += connection->Capacity();
+    if (connection->Usable() && !connection->Aged(now)) ++young;
+    if (!connection->Usable() && connection->ever_ready()) continue;  // on its way out
+    ++kept;
+  }
+  // One to replace what has grown old, or as many as it takes for those who wait. Before the first connection nobody
+  // knows how many streams the peer takes, so that one goes ahead.
+  size_t wanted = 0;
+  if (queued_.size() > capacity) {
+    const size_t waiting = queued_.size() - capacity;
+    wanted = usual_limit_ == 0 ? 1 : (waiting + usual_limit_ - 1) / usual_limit_;
+  } else if (young == 0 && !sent_.empty()) {
+    wanted = 1;
+  }
+  const auto most = static_cast<size_t>(std::max(settings_.options.max_connections, 1));
+  size_t connecting = CountConnecting();
+  if (wanted == 0 && !resolving_) return;
+  if (!resolving_ && (connecting >= wanted || kept >= most || connections_.size() >= 2 * most)) return;
+  if (now < next_attempt_ && AnyUsable()) return;
+  if (!tls_->HasTrust()) {
+    return OnAttemptFailed({NotSentCause::kUntrusted, DetailOf(NotSentCause::kUntrusted)}, now);
+  }
+
+  const std::vector<Address>* const known = resolver_->Known(now);
+  if (known == nullptr) {
+    if (resolving_) return;
+    resolving_ = now;
+    const bool begun = resolver_->Begin();
+    if (begun && !watching_resolver_) {
+      epoll_event event{};
+      event.events = EPOLLIN;
+      event.data.ptr = resolver_.get();
+      watching_resolver_ = epoll_ctl(epoll_, EPOLL_CTL_ADD, resolver_->PollFd(), &event) == 0;
+    }
+    if (!begun || !watching_resolver_) {
+      resolving_.reset();
+      OnAttemptFailed({NotSentCause::kInternal, DetailOf(NotSentCause::kInternal)}, now);
+    }
+    return;
+  }
+  const SteadyTime since = resolving_.value_or(now);
+  if (resolving_) --connecting;
+  resolving_.reset();
+  std::vector<Address> allowed;
+  for (const Address& address : *known) {
+    const Options& options = settings_.options;
+    if (AddressAllowed(ClassifyAddress(address.get(), address.size), options.allow_private_address,
+                       options.loopback_ok)) {
+      allowed.push_back(address);
+    }
+  }
+  if (allowed.empty()) {
+    return OnAttemptFailed({NotSentCause::kForbiddenAddress, DetailOf(NotSentCause::kForbiddenAddress)}, now);
+  }
+  H2Connection::Owner& owner = *this;
+  for (; connecting < wanted && kept < most && connections_.size() < 2 * most; ++connecting, ++kept) {
+    H2Connection& connection =
+        *connections_.emplace_back(std::make_unique<H2Connection>(settings_, *tls_, epoll_, owner, scratch_));
+    connection.Connect(allowed, now, since + settings_.options.connect_timeout);
+  }
+}
+
+}  // namespace userintent::http

@@ -1,0 +1,45 @@
+// TlsContext: how connections to one origin speak TLS, and the sessions that later ones may resume.
+//
+// Belongs to one thread, like the client that owns it; the SSL objects that it makes must be freed before it.
+#pragma once
+
+#include <openssl/ssl.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace userintent::http {
+
+class TlsContext {
+ public:
+  // TLS 1.2 or later, no renegotiation; the peer's chain must lead to `ca_file` (empty: the system's authorities) and
+  // name `host`, a DNS name or an address literal. Offers "h2" by ALPN, and "http/1.1" behind it if told so.
+  // Null when OpenSSL is out of memory.
+  static std::unique_ptr<TlsContext> Make(std::string host, bool host_is_literal, std::string ca_file,
+                                          bool offer_http1);
+  ~TlsContext();
+  TlsContext(const TlsContext&) = delete;
+  TlsContext& operator=(const TlsContext&) = delete;
+
+  // Whether there are authorities to trust. Tries again to read a file that could not be read.
+  bool HasTrust();
+
+  // A connection's state, with everything set but its BIO; resumes the newest session there is. Null: out of memory.
+  SSL* NewConnection();
+
+ private:
+  TlsContext(std::string host, bool host_is_literal, std::string ca_file)
+      : host_(std::move(host)), host_is_literal_(host_is_literal), ca_file_(std::move(ca_file)) {}
+
+  static int OnNewSession(SSL* ssl, SSL_SESSION* session) noexcept;
+
+  const std::string host_;
+  const bool host_is_literal_;
+  const std::string ca_file_;
+  SSL_CTX* context_ = nullptr;
+  bool has_trust_ = false;
+  std::vector<SSL_SESSION*> sessions_;  // oldest first
+};
+
+}  // namespace userintent::http

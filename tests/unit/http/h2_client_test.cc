@@ -1,0 +1,631 @@
+// What the client on nghttp2 does beyond any_client_test.cc: what it proves of streams, how it uses its connections,
+// and peers that no library would be.
+#include "server/http/h2_client.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/unit/http/client_harness.h"
+#include "tests/unit/http/frame_peer.h"
+#include "tests/unit/http/h2_peer.h"
+#include "tests/unit/http/tls_peer.h"
+
+namespace userintent::http {
+namespace {
+
+using std::chrono::seconds;
+using ::testing::HasSubstr;
+
+TlsServer::Settings H2() {
+  TlsServer::Settings settings;
+  settings.alpn = "h2";
+  return settings;
+}
+
+// A server that says frames.
+struct FrameServer {
+  using Script = std::function<void(FramePeer&, int connection)>;
+  explicit FrameServer(Script script, FramePeer::Settings settings = {})
+      : server(H2(), [this, script, settings](TlsPeer& peer) {
+          FramePeer frames(server, peer);
+          if (frames.Begin(settings)) script(frames, peer.index());
+        }) {}
+  TlsServer server;
+};
+
+// Answers everything with the connection's number.
+void Serve(FramePeer& peer, int connection) {
+  for (int32_t stream; peer.NextRequest(&stream);) peer.Answer(stream, 201, std::to_string(connection));
+}
+
+Options For(const TlsServer& server) {
+  Options options = Http1(server);
+  options.http2 = true;
+  options.transport = Transport::kNghttp2;
+  return options;
+}
+Options For(const FrameServer& server) { return For(server.server); }
+
+Harness Tuned(const Options& options, const H2Tuning& tuning) {
+  return Harness(H2Client::Make(options, nullptr, tuning));
+}
+
+constexpr uint16_t kMaxConcurrentStreams = 3;
+constexpr uint16_t kInitialWindowSize = 4;
+
+// ---- refused, answered or lost
+
+TEST(H2Client, GoAwaySortsTheStreams) {
+  Event sent_all;
+  FrameServer peer([&](FramePeer& frames, int connection) {
+    if (connection > 0) return Serve(frames, connection);
+    int32_t stream = 0;
+    for (int i = 0; i < 5; ++i) ASSERT_TRUE(frames.NextRequest(&stream));
+    ASSERT_EQ(stream, 9);
+    sent_all.Set();
+    frames.Send(Frame::kGoAway, 0, 0, Number32(5) + Number32(0));
+    frames.Send(Frame::kRstStream, 0, 3, Number32(NGHTTP2_INTERNAL_ERROR));
+    frames.Answer(1, 201, "one");
+    // 5 hangs until the connection goes.
+    frames.Send(Frame::kPing, 0, 0, "12345678");
+    Frame frame;
+    frames.NextOf(Frame::kPing, &frame);
+  });
+  Harness harness(For(peer));
+  std::vector<Call*> calls;
+  for (int i = 0; i < 5; ++i) calls.push_back(&harness.Start());
+  ExpectAnswered(harness.Finish(*calls[0]), 201, "one");
+  ExpectMaybeSent(harness.Finish(*calls[1]));
+  ExpectMaybeSent(harness.Finish(*calls[2]));
+  EXPECT_EQ(harness.Finish(*calls[3]).fate, Fate::kRefused);
+  EXPECT_EQ(harness.Finish(*calls[4]).fate, Fate::kRefused);
+  EXPECT_EQ(peer.server.posts, 5);
+  ExpectAnswered(harness.Post(), 201, "1");
+  EXPECT_EQ(peer.server.posts, 6);
+  EXPECT_EQ(peer.server.accepted, 2);
+}
+
+TEST(H2Client, AfterAGoAwayTheNextGoesElsewhereWhileTheOldOneEnds) {
+  Event release;
+  FrameServer peer([&](FramePeer& frames, int connection) {
+    if (connection > 0) return Serve(frames, connection);
+    int32_t stream = 0;
+    ASSERT_TRUE(frames.NextRequest(&stream));
+    frames.Send(Frame::kGoAway, 0, 0, Number32(INT32_MAX) + Number32(0));  // as servers announce that they will go
+    release.Wait();
+    frames.Send(Frame::kGoAway, 0, 0, Number32(1) + Number32(0));
+    frames.Answer(stream, 201, "old");
+    frames.Drain();
+  });
+  Options options = For(peer);
+  options.max_connections = 1;
+  Harness harness(options);
+  Call& first = harness.Start();
+  ASSERT_TRUE(harness.RunUntil([&] { return peer.server.bodies == 1; }));
+  harness.RunFor(milliseconds(50));
+  ExpectAnswered(harness.Post(), 201, "1");
+  EXPECT_EQ(first.done, 0);
+  release.Set();
+  ExpectAnswered(harness.Finish(first), 201, "old");
+}
+
+TEST(H2Client, ARefusalAfterAnAnswerIsNone) {
+  for (const int status : {103, 201}) {
+    for (const bool goaway : {false, true}) {
+      FrameServer peer([&](FramePeer& frames, int connection) {
+        if (connection > 0) return Serve(frames, connection);
+        int32_t stream = 0;
+        ASSERT_TRUE(frames.NextRequest(&stream));
+        frames.Send(Frame::kHeaders, Frame::kEndHeaders, stream, Head(status));
+        if (goaway) frames.Send(Frame::kGoAway, 0, 0, Number32(0) + Number32(0));
+        if (!goaway) frames.Send(Frame::kRstStream, 0, stream, Number32(NGHTTP2_REFUSED_STREAM));
+        Serve(frames, 1);
+      });
+      Harness harness(For(peer));
+      const Outcome& outcome = harness.Post();
+      if (status == 103) {
+        ExpectMaybeSent(outcome);
+      } else {
+        EXPECT_EQ(outcome.fate, Fate::kAnswered);
+        EXPECT_EQ(outcome.status, 201);
+        EXPECT_FALSE(outcome.body_complete);
+      }
+      ExpectAnswered(harness.Post(), 201, "1");
+      EXPECT_EQ(peer.server.posts, 2);
+    }
+  }
+}
+
+TEST(H2Client, AnswerBeforeTheBodyIsWhole) {
+  std::atomic<bool> reset{false};
+  FrameServer peer(
+      [&](FramePeer& frames, int connection) {
+        Frame frame;
+        if (connection > 0 || !frames.NextOf(Frame::kHeaders, &frame)) return;
+        frames.Answer(frame.stream, 413, "big");
+        frames.Send(Frame::kRstStream, 0, frame.stream, Number32(NGHTTP2_NO_ERROR));
+        const int32_t stream = frame.stream;
+        while (frames.NextOf(Frame::kRstStream, &frame)) reset = reset || frame.stream == stream;
+      },
+      {{kInitialWindowSize, 0}});
+  Harness harness(For(peer));
+  ExpectAnswered(harness.Post(), 413, "big");
+  ASSERT_TRUE(harness.RunUntil([&] { return reset.load(); }));  // the rest of the request is called off
+  EXPECT_EQ(peer.server.bodies, 0);
+}
+
+TEST(H2Client, HeadsThatAreMalformedAreNoAnswer) {
+  const std::string kHeads[] = {
+      Literal("request-id", "x"),                       // no status
+      Head(201) + Literal(":path", "/"),                // a request's field
+      Literal("request-id", "x") + Head(201),           // status too late
+      Head(201) + Literal("connection", "keep-alive"),  // not of HTTP/2
+      Head(201) + Head(201),                            // twice
+      "\x08\x03"
+      "2x1",
+  };
+  for (const std::string& head : kHeads) {
+    FrameServer peer([&](FramePeer& frames, int) {
+      int32_t stream = 0;
+      if (!frames.NextRequest(&stream)) return;
+      frames.Send(Frame::kHeaders, Frame::kEndHeaders, stream, head);
+      frames.Send(Frame::kData, Frame::kEndStream, stream, "x");
+      Serve(frames, 0);
+    });
+    Harness harness(For(peer));
+    ExpectMaybeSent(harness.Post());
+    ExpectAnswered(harness.Post(), 201, "0");  // only the stream was wrong
+    EXPECT_EQ(peer.server.accepted, 1);
+  }
+}
+
+TEST(H2Client, ContentLengthThatLiesCutsTheAnswer) {
+  for (const char* length : {"2", "4"}) {
+    FrameServer peer([&](FramePeer& frames, int) {
+      int32_t stream = 0;
+      if (!frames.NextRequest(&stream)) return;
+      frames.Send(Frame::kHeaders, Frame::kEndHeaders, stream, Head(201) + Literal("content-length", length));
+      frames.Send(Frame::kData, Frame::kEndStream, stream, "abc");
+      frames.Drain();
+    });
+    Harness harness(For(peer));
+    const Outcome& outcome = harness.Post();
+    EXPECT_EQ(outcome.fate, Fate::kAnswered);
+    EXPECT_EQ(outcome.status, 201);
+    EXPECT_FALSE(outcome.body_complete);
+  }
+}
+
+TEST(H2Client, SlowBytesAndTrailersAreRead) {
+  FrameServer peer([&](FramePeer& frames, int) {
+    int32_t stream = 0;
+    if (!frames.NextRequest(&stream)) return;
+    const std::string answer =
+        Frame{Frame::kHeaders, Frame::kEndHeaders, stream, Head(201)}.Bytes() +
+        Frame{Frame::kData, 0, stream, "slow"}.Bytes() +
+        Frame{Frame::kHeaders, Frame::kEndHeaders | Frame::kEndStream, stream, Literal("request-id", "trailer")}
+            .Bytes();
+    for (const char byte : answer) frames.Write(std::string(1, byte));
+    frames.Drain();
+  });
+  Harness harness(For(peer));
+  const Outcome& outcome = harness.Post();
+  ExpectAnswered(outcome, 201, "slow");
+  EXPECT_EQ(outcome.request_id, "");
+}
+
+TEST(H2Client, ASecondAnswerReachesNobody) {
+  FrameServer peer([&](FramePeer& frames, int connection) {
+    if (connection > 0) return Serve(frames, connection);
+    int32_t stream = 0;
+    ASSERT_TRUE(frames.NextRequest(&stream));
+    frames.Answer(stream, 201, "mine");
+    frames.Answer(stream, 201, "evil");
+    frames.Answer(stream + 2, 201, "evil");  // a stream that does not exist yet
+    Serve(frames, 9);
+  });
+  Harness harness(For(peer));
+  ExpectAnswered(harness.Post(), 201, "mine");
+  for (int i = 0; i < 3; ++i) {
+    const Outcome& outcome = harness.Post();
+    EXPECT_NE(outcome.body, "evil");
+    EXPECT_NE(outcome.fate, Fate::kRefused);
+  }
+}
+
+TEST(H2Client, ClosedWithinTheBodyKeepsTheStatus) {
+  FrameServer peer([&](FramePeer& frames, int) {
+    int32_t stream = 0;
+    if (!frames.NextRequest(&stream)) return;
+    frames.Send(Frame::kHeaders, Frame::kEndHeaders, stream, Head(429) + Literal("retry-after", "3"));
+    frames.Send(Frame::kData, 0, stream, "half");
+  });
+  Harness harness(For(peer));
+  const Outcome& outcome = harness.Post();
+  EXPECT_EQ(outcome.fate, Fate::kAnswered);
+  EXPECT_EQ(outcome.status, 429);
+  EXPECT_EQ(outcome.retry_after, "3");
+  EXPECT_EQ(outcome.body, "half");
+  EXPECT_FALSE(outcome.body_complete);
+}
+
+TEST(H2Client, BytesThatAreNotHttp2LeaveTheRequestUnsent) {
+  for (const char* bytes : {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "garbage garbage garbage", ""}) {
+    TlsServer server(H2(), [&](TlsPeer& peer) {
+      if (*bytes != 0) peer.Write(bytes);
+      peer.CloseNotify();
+      peer.WaitForPeerToLeave();
+    });
+    Harness harness(For(server));
+    ExpectNotSent(harness.Post(), NotSentCause::kConnect);
+  }
+}
+
+TEST(H2Client, NothingLeavesBeforeThePeerHasSaidItsLimits) {
+  Event connected;
+  TlsServer server(H2(), [&](TlsPeer& peer) {
+    char byte;
+    peer.Read(&byte, 1);
+    connected.Set();
+    peer.WaitForPeerToLeave();
+  });
+  Options options = For(server);
+  options.connect_timeout = milliseconds(2000);
+  Harness harness(options);
+  Call& cancelled = harness.Start();
+  Call& late = harness.Start();
+  ASSERT_TRUE(harness.RunUntil([&] { return connected.IsSet(); }));
+  EXPECT_TRUE(harness.client().CancelUnsent(cancelled.id));
+  ExpectNotSent(harness.Finish(cancelled), NotSentCause::kCancelled);
+  ExpectNotSent(harness.Finish(late), NotSentCause::kTimeout);
+}
+
+TEST(H2Client, SecretsStayOutOfTheCompressionTable) {
+  std::string block;
+  FrameServer peer([&](FramePeer& frames, int) {
+    Frame frame;
+    if (!frames.NextOf(Frame::kHeaders, &frame)) return;
+    block = frame.payload;
+    frames.Answer(frame.stream, 201, "");
+    frames.Drain();
+  });
+  Harness harness(For(peer));
+  harness.Post();
+  // RFC 7541 section 6.2.3: never indexed, with the name `authorization`, number 23 of the static table.
+  EXPECT_THAT(block, HasSubstr("\x1f\x08"));
+}
+
+// ---- connections
+
+TEST(H2Client, OneStreamAtATimeIfThePeerWantsItSo) {
+  std::atomic<int> open{0}, most{0};
+  TlsServer server(H2(), [&](TlsPeer& peer) {
+    H2Peer h2(server, peer, [&](H2Peer& h, int32_t stream, int) {
+      most = std::max(most.load(), ++open);
+      h.Answer(stream, 201, "x");
+      --open;
+    });
+    h2.Set(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 1);
+    h2.Run();
+  });
+  Options options = For(server);
+  options.max_connections = 1;
+  Harness harness(options);
+  std::vector<Call*> calls;
+  for (int i = 0; i < 20; ++i) calls.push_back(&harness.Start());
+  for (Call* call : calls) ExpectAnswered(harness.Finish(*call), 201, "x");
+  EXPECT_EQ(server.accepted, 1);
+  EXPECT_EQ(server.posts, 20);
+  EXPECT_EQ(most, 1);
+}
+
+TEST(H2Client, ThousandsShareAFewConnections) {
+  TlsServer server(H2(), [&](TlsPeer& peer) {
+    H2Peer h2(server, peer, [&](H2Peer& h, int32_t stream, int) { h.Answer(stream, 201, "x"); });
+    h2.Set(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 1000);
+    h2.Run();
+  });
+  Harness harness(For(server));
+  std::vector<Call*> calls;
+  for (int i = 0; i < 5000; ++i) calls.push_back(&harness.Start());
+  for (Call* call : calls) ASSERT_EQ(harness.Finish(*call).fate, Fate::kAnswered);
+  EXPECT_EQ(server.posts, 5000);
+  EXPECT_EQ(server.bodies, 5000);
+  EXPECT_LE(server.accepted, 20);  // of 256 streams each
+  EXPECT_EQ(harness.client().stats().connections_opened, static_cast<uint64_t>(server.accepted));
+}
+
+TEST(H2Client, UsedUpStreamIdsOpenAnotherConnection) {
+  FrameServer peer(Serve);
+  H2Tuning tuning;
+  tuning.first_stream = INT32_MAX - 2;
+  Harness harness = Tuned(For(peer), tuning);
+  ExpectAnswered(harness.Post(), 201, "0");
+  ExpectAnswered(harness.Post(), 201, "0");  // INT32_MAX, the last one
+  ExpectAnswered(harness.Post(), 201, "1");
+  EXPECT_EQ(peer.server.posts, 3);
+}
+
+TEST(H2Client, AConnectionThatStallsIsNotUsedAgain) {
+  std::atomic<int> resets{0};
+  FrameServer peer(
+      [&](FramePeer& frames, int connection) {
+        if (connection > 0) return frames.Drain();
+        Frame frame;
+        while (frames.NextOf(Frame::kRstStream, &frame)) {
+          if (frame.payload == Number32(NGHTTP2_CANCEL)) ++resets;
+        }
+      },
+      {{kInitialWindowSize, 0}});
+  Options options = For(peer);
+  options.exchange_timeout = milliseconds(1000);
+  Harness harness(options);
+  Call& call = harness.Start();
+  ASSERT_TRUE(harness.RunUntil([&] { return peer.server.posts == 1; }));
+  EXPECT_FALSE(harness.client().CancelUnsent(call.id));
+  ExpectMaybeSent(harness.Finish(call));  // its head had left, though no byte of its body
+  ASSERT_TRUE(harness.RunUntil([&] { return resets == 1; }));
+  ExpectMaybeSent(harness.Post());
+  EXPECT_EQ(peer.server.posts, 2);
+  EXPECT_EQ(peer.server.bodies, 0);
+  EXPECT_EQ(peer.server.accepted, 2);
+}
+
+TEST(H2Client, ASilentPeerIsAskedAndThenLeft) {
+  for (const bool alive : {false, true}) {
+    std::atomic<int> pings{0};
+    FrameServer peer([&](FramePeer& frames, int) {
+      int32_t stream = 0;
+      if (!frames.NextRequest(&stream)) return;
+      Frame frame;
+      while (frames.NextOf(Frame::kPing, &frame)) {
+        ++pings;
+        if (alive) frames.Send(Frame::kPing, Frame::kAck, 0, frame.payload);
+        if (alive && pings == 3) frames.Answer(stream, 201, "late");
+      }
+    });
+    H2Tuning tuning;
+    tuning.ping_after = milliseconds(150);
+    tuning.ping_timeout = alive ? milliseconds(20000) : milliseconds(150);
+    Harness harness = Tuned(For(peer), tuning);
+    const Outcome& outcome = harness.Post();
+    if (alive) {
+      ExpectAnswered(outcome, 201, "late");
+      EXPECT_EQ(pings, 3);
+    } else {
+      ExpectMaybeSent(outcome);
+      EXPECT_EQ(outcome.detail, "connection fell silent");
+      EXPECT_EQ(pings, 1);
+    }
+  }
+}
+
+TEST(H2Client, IdleConnectionsAreClosedProperly) {
+  Event gone;
+  FrameServer peer([&](FramePeer& frames, int connection) {
+    int32_t stream = 0;
+    if (!frames.NextRequest(&stream)) return;
+    frames.Answer(stream, 201, std::to_string(connection));
+    Frame frame;
+    if (frames.NextOf(Frame::kGoAway, &frame)) gone.Set();
+  });
+  H2Tuning tuning;
+  tuning.idle_limit = milliseconds(200);
+  Harness harness = Tuned(For(peer), tuning);
+  ExpectAnswered(harness.Post(), 201, "0");
+  ASSERT_TRUE(harness.RunUntil([&] { return gone.IsSet(); }));
+  ExpectAnswered(harness.Post(), 201, "1");
+}
+
+TEST(H2Client, OldConnectionsAreReplacedWithoutAPause) {
+  FrameServer peer(Serve);
+  H2Tuning tuning;
+  tuning.age_limit = milliseconds(1);
+  Harness harness = Tuned(For(peer), tuning);
+  ExpectAnswered(harness.Post(), 201, "0");
+  harness.RunFor(milliseconds(10));
+  ExpectAnswered(harness.Post(), 201, "0");  // while the next one is being opened
+  ASSERT_TRUE(harness.RunUntil([&] { return peer.server.accepted >= 2; }));
+  EXPECT_EQ(peer.server.posts, 2);
+}
+
+TEST(H2Client, IdleConnectionThatWasClosedIsReplaced) {
+  Event answered, dropped;
+  TlsServer server(H2(), [&](TlsPeer& peer) {
+    FramePeer frames(server, peer);
+    int32_t stream = 0;
+    if (!frames.Begin() || !frames.NextRequest(&stream)) return;
+    frames.Answer(stream, 201, std::to_string(peer.index()));
+    if (peer.index() > 0) return frames.Drain();
+    answered.Wait();
+    peer.CloseNotify();
+    dropped.Set();
+    frames.Drain();
+  });
+  Harness harness(For(server));
+  ExpectAnswered(harness.Post(), 201, "0");
+  answered.Set();
+  ASSERT_TRUE(dropped.Wait());
+  ASSERT_TRUE(BytesArrived(server.port()));
+  ExpectAnswered(harness.Post(), 201, "1");
+  EXPECT_EQ(server.posts, 2);
+}
+
+// The first connection is full when the handshake of the second one goes nowhere.
+TEST(H2Client, WhoeverWaitsIsServedByTheConnectionThatWorks) {
+  Event release;
+  TlsServer::Settings settings = H2();
+  settings.silent_from = 1;
+  TlsServer server(settings, [&](TlsPeer& peer) {
+    if (peer.index() > 0) return peer.WaitForPeerToLeave();
+    FramePeer frames(server, peer);
+    int32_t stream = 0;
+    if (!frames.Begin({{kMaxConcurrentStreams, 1}}) || !frames.NextRequest(&stream)) return;
+    release.Wait();
+    frames.Answer(stream, 201, "first");
+    Serve(frames, 0);
+  });
+  Options options = For(server);
+  options.connect_timeout = milliseconds(500);
+  Harness harness(options);
+  Call& first = harness.Start();
+  ASSERT_TRUE(harness.RunUntil([&] { return server.bodies == 1; }));
+  Call& second = harness.Start();
+  ASSERT_TRUE(harness.RunUntil([&] { return server.accepted >= 2; }));
+  harness.RunFor(milliseconds(800));
+  EXPECT_EQ(first.done + second.done, 0);
+  EXPECT_LE(server.accepted, 3);  // no storm
+  release.Set();
+  ExpectAnswered(harness.Finish(first), 201, "first");
+  ExpectAnswered(harness.Finish(second), 201, "0");
+}
+
+// ---- hostile peers: each costs the connection, and the exchange on it is unknown
+
+struct Attack {
+  const char* name;
+  std::function<void(FramePeer&, int32_t stream)> act;
+};
+const Attack kAttacks[] = {
+    {"PushPromise",
+     [](FramePeer& frames, int32_t stream) {
+       frames.Send(Frame::kPushPromise, Frame::kEndHeaders, stream, Number32(2) + "\x82\x87\x84");
+     }},
+    {"ContinuationFlood",
+     [](FramePeer& frames, int32_t stream) {
+       frames.Send(Frame::kHeaders, 0, stream, Head(201));
+       while (frames.Send(Frame::kContinuation, 0, stream, Literal("x", "y"))) {
+       }
+     }},
+    {"EmptyContinuationFlood",
+     [](FramePeer& frames, int32_t stream) {
+       frames.Send(Frame::kHeaders, 0, stream, "");
+       while (frames.Send(Frame::kContinuation, 0, stream, "")) {
+       }
+     }},
+    {"PingFloodReadByNobody",
+     [](FramePeer& frames, int32_t) {
+       while (frames.Send(Frame::kPing, 0, 0, "12345678")) {
+       }
+     }},
+    {"SettingsFlood",
+     [](FramePeer& frames, int32_t) {
+       while (frames.Send(Frame::kSettings, 0, 0, "")) {
+       }
+     }},
+    {"ManySettings",
+     [](FramePeer& frames, int32_t) {
+       std::string entries;
+       for (int i = 0; i < 100; ++i) entries += std::string("\0\x04", 2) + Number32(70000);
+       frames.Send(Frame::kSettings, 0, 0, entries);
+     }},
+    {"EmptyDataFlood",
+     [](FramePeer& frames, int32_t stream) {
+       frames.Send(Frame::kHeaders, Frame::kEndHeaders, stream, Head(103));
+       while (frames.Send(Frame::kData, 0, stream, "")) {
+       }
+     }},
+    {"WindowFlood",
+     [](FramePeer& frames, int32_t) {
+       while (frames.Send(Frame::kWindow, 0, 0, Number32(1))) {
+       }
+     }},
+    {"UnknownFrameFlood",
+     [](FramePeer& frames, int32_t) {
+       while (frames.Send(0xfa, 0, 0, "x")) {
+       }
+     }},
+    {"WindowOverflow", [](FramePeer& frames, int32_t) { frames.Send(Frame::kWindow, 0, 0, Number32(INT32_MAX)); }},
+    {"DataOnNoStream", [](FramePeer& frames, int32_t) { frames.Send(Frame::kData, 0, 0, "x"); }},
+    {"HeadersOnAStreamOfOurs",
+     [](FramePeer& frames, int32_t stream) {
+       frames.Send(Frame::kHeaders, Frame::kEndHeaders, stream + 100, Head(201));
+     }},
+    {"HeadersOnAStreamOfTheirs",
+     [](FramePeer& frames, int32_t) { frames.Send(Frame::kHeaders, Frame::kEndHeaders, 2, Head(201)); }},
+    {"FrameOverTheLimit",
+     [](FramePeer& frames, int32_t stream) { frames.Send(Frame::kData, 0, stream, std::string(40000, 'x')); }},
+    {"BadCompression",
+     [](FramePeer& frames, int32_t stream) {
+       frames.Send(Frame::kHeaders, Frame::kEndHeaders, stream, "\xff\xff\xff\xff\xff");
+     }},
+    {"GoAwayThatTakesBack",
+     [](FramePeer& frames, int32_t stream) {
+       frames.Send(Frame::kGoAway, 0, 0, Number32(static_cast<uint32_t>(stream)) + Number32(0));
+       frames.Send(Frame::kGoAway, 0, 0, Number32(static_cast<uint32_t>(stream) + 2) + Number32(0));
+     }},
+    {"Garbage", [](FramePeer& frames, int32_t) { frames.Write("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"); }},
+};
+
+class H2Attacks : public ::testing::TestWithParam<Attack> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, H2Attacks, ::testing::ValuesIn(kAttacks),
+                         [](const auto& param) { return std::string(param.param.name); });
+
+TEST_P(H2Attacks, CostTheConnectionAndNoMore) {
+  FrameServer peer([&](FramePeer& frames, int connection) {
+    if (connection > 0) return Serve(frames, connection);
+    int32_t stream = 0;
+    ASSERT_TRUE(frames.NextRequest(&stream));
+    GetParam().act(frames, stream);
+    frames.Drain();
+  });
+  Harness harness(For(peer));
+  const auto start = SteadyClock::now();
+  ExpectMaybeSent(harness.Post());
+  EXPECT_LT(SteadyClock::now() - start, seconds(20));  // not by a timeout
+  ExpectAnswered(harness.Post(), 201, "1");
+  EXPECT_EQ(peer.server.posts, 2);
+}
+
+// One long field in the table, and then a byte for each further copy of it.
+TEST(H2Client, CompressionBombsAreCut) {
+  FrameServer peer([&](FramePeer& frames, int) {
+    int32_t stream = 0;
+    if (!frames.NextRequest(&stream)) return;
+    std::string field = Literal("x", std::string(3900, 'y'));
+    field[0] = '\x40';  // with indexing
+    frames.Send(Frame::kHeaders, Frame::kEndHeaders, stream, Head(429) + field + std::string(12000, '\xbe'));
+    Serve(frames, 0);
+  });
+  Harness harness(For(peer));
+  const Outcome& outcome = harness.Post();
+  EXPECT_EQ(outcome.fate, Fate::kAnswered);
+  EXPECT_EQ(outcome.status, 429);
+  EXPECT_FALSE(outcome.body_complete);
+  ExpectAnswered(harness.Post(), 201, "0");
+  EXPECT_EQ(peer.server.accepted, 1);
+}
+
+// Its windows are wide open, its socket is full.
+TEST(H2Client, APeerThatDoesNotReadHoldsUpNobodyElse) {
+  Event release;
+  FrameServer peer(
+      [&](FramePeer& frames, int connection) {
+        if (connection > 0) return Serve(frames, connection);
+        frames.Send(Frame::kWindow, 0, 0, Number32(1 << 30));
+        release.Wait();
+      },
+      {{kInitialWindowSize, INT32_MAX}});
+  Options options = For(peer);
+  options.exchange_timeout = milliseconds(8000);
+  Harness harness(options);
+  Call& large = harness.Start(Harness::MakeRequest(std::string(32 << 20, 'x')));
+  ASSERT_TRUE(harness.RunUntil([&] { return peer.server.accepted == 1; }));
+  harness.RunFor(milliseconds(50));
+  Call& small = harness.Start();
+  ExpectAnswered(harness.Finish(small), 201, "1");
+  EXPECT_EQ(large.done, 0);
+  release.Set();
+  ExpectMaybeSent(harness.Finish(large));
+}
+
+}  // namespace
+}  // namespace userintent::http
