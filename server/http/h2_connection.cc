@@ -680,7 +680,8 @@ int H2Connection::OnFrame(nghttp2_session* session, const nghttp2_frame* frame, 
 
 int H2Connection::OnStreamClose(nghttp2_session*, int32_t stream, uint32_t, void* user) noexcept {
   auto& self = *static_cast<H2Connection*>(user);
-  if (self.streams_ > 0 && --self.streams_ == 0) self.idle_since_ = self.now_;
+  if (self.streams_ > 0) --self.streams_;
+  if (self.streams_ == 0) self.idle_since_ = self.now_;
   H2Exchange* const exchange = self.Find(stream);
   if (exchange == nullptr) return 0;
   // Either way in which a peer refuses counts only while it has answered nothing (RFC 9113 section 8.7).

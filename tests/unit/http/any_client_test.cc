@@ -95,7 +95,7 @@ class AnyServer {
       for (int i = 0; i < reply.interim; ++i) text += "HTTP/1.1 103 Early Hints\r\nRetry-After: 99\r\n\r\n";
       if (reply.status != 0) {
         text += "HTTP/1.1 " + std::to_string(reply.status) + " X\r\n";
-        for (const auto& [name, value] : reply.headers) text += name + ": " + value + "\r\n";
+        for (const auto& [name, value] : reply.headers) text.append(name).append(": ").append(value).append("\r\n");
         const size_t size = reply.body.size() + (reply.end == Reply::End::kWhole ? 0 : 10);
         text += "Content-Length: " + std::to_string(size) + "\r\n\r\n" + reply.body;
       }

@@ -44,7 +44,8 @@ int main(int argc, char** argv) {
                    R"("kyc_type":"verified","metadata":{"gateway_attempt_id":"0f8fad5b-d9cb-469f-a165-70867728950e"}})";
     client->Start(std::move(request), [&](Outcome outcome) {
       ++(outcome.fate == Fate::kAnswered && outcome.status == 201 && outcome.body_complete ? answered : other);
-      if (other == 1 && answered == 0) std::fprintf(stderr, "status %d: %s\n", outcome.status, outcome.detail.data());
+      if (other == 1 && answered == 0)
+        std::fprintf(stderr, "status %d: %s\n", outcome.status, std::string(outcome.detail).c_str());
       if (!stop) post();
     });
   };
