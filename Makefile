@@ -34,7 +34,9 @@ test: build ## every test
 test-clients: build ## the client libraries, packaged as users get them, against the real gateway
 	@CLIENT_PYTHON_MORE=$${CLIENT_PYTHON_MORE-} scripts/test-client-python.sh
 	@scripts/test-client-go.sh
+	@scripts/test-client-java.sh
 	@scripts/test-client-cpp.sh
+	@build/tools/venv/bin/python tests/conformance/run.py --cross-only
 
 soak: build ## crashes and random histories until SOAK_MINUTES (60) have passed
 	@scripts/soak.sh
@@ -53,6 +55,7 @@ lint: lint-deps build ## every linter; CHANGED=1 for changed C++ files only
 
 format: lint-deps ## clang-format and gofmt, in place
 	@git ls-files --cached --others --exclude-standard '*.cc' '*.h' | xargs -r build/tools/lint/bin/clang-format -i
+	@git ls-files --cached --others --exclude-standard '*.java' | xargs -r build/tools/lint/bin/clang-format --style=file:client_lib/java/.clang-format -i
 	@git ls-files --cached --others --exclude-standard '*.go' | xargs -r gofmt -w
 
 asan: build-asan ## C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer

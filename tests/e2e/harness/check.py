@@ -17,7 +17,8 @@ def assert_row(gateway, sandbox, request, row, reason=None, channel=None):
     else:
         creation = reply.ok()
         from harness.protos import pb
-        assert pb.CreationState.Name(creation.state) == f"CREATION_STATE_{_STATES[row]}"
+        state = pb.CreationState.Name(creation.state)
+        assert state == f"CREATION_STATE_{_STATES[row]}", state
         assert creation.request_id == request.request_id.lower()
         if row == SUCCEEDED:
             assert creation.user_intent.id and not creation.HasField("error")

@@ -193,8 +193,8 @@ class Gateway:
     def kill(self):
         """kill -9."""
         self._before_end()
-        self._close_channels()
         self.process.kill()
+        self._close_channels()  # not before: the calls on them would be cancelled first
         self.stopped = True
 
     def stop(self, timeout=None):

@@ -1,0 +1,77 @@
+package com.example.userintent;
+
+import java.time.Duration;
+import java.util.Objects;
+
+/**
+ * Settings of one call that differ from the client's: {@code CallSettings.defaults().withTimeout(ofSeconds(5))}.
+ * Immutable; any thread may use it.
+ */
+public final class CallSettings {
+  private static final CallSettings DEFAULTS = new CallSettings(null, 0, "");
+
+  final Duration timeout; // null: the client's
+  final int maxTries; // 0: the client's
+  final String requestId; // empty: the request's own
+
+  private CallSettings(Duration timeout, int maxTries, String requestId) {
+    this.timeout = timeout;
+    this.maxTries = maxTries;
+    this.requestId = requestId;
+  }
+
+  /**
+   * The client's own settings.
+   *
+   * @return where to start from
+   */
+  public static CallSettings defaults() {
+    return DEFAULTS;
+  }
+
+  /**
+   * How long the whole call may take, its repeats included. A nearer deadline of the current {@link io.grpc.Context}
+   * goes before it.
+   *
+   * @param timeout above zero
+   * @return a copy with this setting
+   */
+  public CallSettings withTimeout(Duration timeout) {
+    return new CallSettings(positive(timeout), maxTries, requestId);
+  }
+
+  /**
+   * How many RPCs the call may make.
+   *
+   * @param maxTries at least 1, which switches automatic repeats off
+   * @return a copy with this setting
+   */
+  public CallSettings withMaxTries(int maxTries) {
+    return new CallSettings(timeout, atLeastOne(maxTries), requestId);
+  }
+
+  /**
+   * The request_id of the call, whatever the request says.
+   *
+   * @param requestId an id that you keep, such as one of {@link UserIntentClient#newRequestId}; empty text: that of the
+   *     request, else a new one
+   * @return a copy with this setting
+   */
+  public CallSettings withRequestId(String requestId) {
+    return new CallSettings(timeout, maxTries, Objects.requireNonNull(requestId, "requestId"));
+  }
+
+  static Duration positive(Duration timeout) {
+    if (timeout.isZero() || timeout.isNegative()) {
+      throw new IllegalArgumentException("timeout must be above zero");
+    }
+    return timeout;
+  }
+
+  static int atLeastOne(int maxTries) {
+    if (maxTries < 1) {
+      throw new IllegalArgumentException("maxTries must be at least 1");
+    }
+    return maxTries;
+  }
+}

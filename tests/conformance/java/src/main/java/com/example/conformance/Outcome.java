@@ -1,0 +1,96 @@
+package com.example.conformance;
+
+import com.example.userintent.CreateResult;
+import com.example.userintent.Redacted;
+import com.example.userintent.UserIntentException;
+import com.example.userintent.Violation;
+import com.example.userintent.v1.Creation;
+import java.io.PrintWriter;
+import java.io.StringWriter;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.function.Supplier;
+
+/**
+ * How a call of the library ended: the fields that ../README.md names, and the ways in which it becomes text in a log.
+ */
+final class Outcome {
+  final Map<String, Object> fields = new HashMap<>(Map.of("ok", false, "code", "", "reason", "", "sent", "", "recovery",
+      "", "maybe_sent", false, "replayed", false, "violations", List.of(), "user_intent_id", "", "state", ""));
+  final List<String> texts = new ArrayList<>();
+  UserIntentException error;
+
+  private Outcome() {
+    fields.putAll(Map.of("used_min", 0L, "used_max", 0L, "limit", 0L, "http_status", 0L, "tries", 0L, "retry_after_ms",
+        -1L, "unresolved_request_id", "", "request_id", ""));
+  }
+
+  /**
+   * Makes the call, whose time began at `started` (System.nanoTime). Whatever it throws that is no UserIntentException
+   * goes on.
+   */
+  static Outcome of(long started, Supplier<Outcome> call) {
+    Outcome outcome;
+    try {
+      outcome = call.get();
+    } catch (RuntimeException failure) {
+      outcome = failed(UserIntentException.in(failure).orElseThrow(() -> failure));
+      outcome.texts.add(stackTrace(failure));
+    }
+    outcome.fields.put("elapsed_ms", (System.nanoTime() - started) / 1_000_000);
+    return outcome;
+  }
+
+  static Outcome created(CreateResult result) {
+    Outcome outcome = new Outcome();
+    outcome.fields.putAll(Map.of("ok", true, "code", "OK", "replayed", result.isReplayed(), "used_min",
+        (long) result.getAttempts().getUsedMin(), "used_max", (long) result.getAttempts().getUsedMax(), "limit",
+        (long) result.getAttempts().getLimit(), "user_intent_id", result.getUserIntentId(), "request_id",
+        result.getRequestId(), "tries", (long) result.getTries()));
+    outcome.texts.add(result.toString());
+    outcome.texts.add(result.getResponse().toString());
+    return outcome;
+  }
+
+  static Outcome got(String requestId, Creation creation) {
+    Outcome outcome = new Outcome();
+    outcome.fields.putAll(Map.of("ok", true, "code", "OK", "reason", creation.getError().getReason(), "used_min",
+        (long) creation.getAttempts().getUsedMin(), "used_max", (long) creation.getAttempts().getUsedMax(), "limit",
+        (long) creation.getAttempts().getLimit(), "user_intent_id", creation.getUserIntent().getId(), "request_id",
+        requestId, "state", creation.getState().name().substring("CREATION_STATE_".length())));
+    outcome.texts.add(Redacted.toString(creation));
+    outcome.texts.add(creation.toString());
+    return outcome;
+  }
+
+  private static Outcome failed(UserIntentException error) {
+    Outcome outcome = new Outcome();
+    outcome.error = error;
+    List<String> violations = new ArrayList<>();
+    for (Violation violation : error.getViolations()) {
+      violations.add(violation.getField());
+    }
+    outcome.fields.putAll(Map.of("code", error.getCode().name(), "reason", error.getReason(), "sent", error.getSent(),
+        "recovery", error.getRecovery(), "maybe_sent", error.isMaybeSent(), "replayed", error.isReplayed(),
+        "violations", violations, "user_intent_id", error.getUserIntentId().orElse(""), "unresolved_request_id",
+        error.getUnresolvedRequestId().orElse("")));
+    error.getAttempts().ifPresent(attempts
+        -> outcome.fields.putAll(
+            Map.of("used_min", (long) attempts.getUsedMin(), "used_max", (long) attempts.getUsedMax())));
+    outcome.fields.putAll(
+        Map.of("http_status", (long) error.getHttpStatus().orElse(0), "request_id", error.getRequestId(), "tries",
+            (long) error.getTries(), "retry_after_ms", error.getRetryAfter().map(Duration::toMillis).orElse(-1L)));
+    outcome.texts.add(error.toString());
+    outcome.texts.add(stackTrace(error));
+    return outcome;
+  }
+
+  private static String stackTrace(Throwable error) {
+    StringWriter text = new StringWriter();
+    error.printStackTrace(new PrintWriter(text));
+    return text.toString();
+  }
+}
