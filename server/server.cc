@@ -3,7 +3,6 @@
 #include <curl/curl.h>
 #include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <sqlite3.h>
@@ -31,6 +30,7 @@
 #include "server/observe/log.h"
 #include "server/observe/metrics.h"
 #include "server/rpc/calls.h"
+#include "server/rpc/health_service.h"
 #include "server/rpc/healthcheck.h"
 #include "server/rpc/listener.h"
 
@@ -41,7 +41,6 @@ using observe::Level;
 using observe::Log;
 using observe::SafeText;
 
-constexpr char kServiceName[] = "userintent.v1.UserIntentService";
 constexpr auto kSecretPollInterval = std::chrono::seconds(2);
 constexpr auto kStatsInterval = std::chrono::seconds(1);
 
@@ -122,6 +121,7 @@ struct ShardParts {
   std::unique_ptr<astra::Client> astra;
   std::unique_ptr<rpc::Shard> shard;
   std::unique_ptr<rpc::CallServices> calls;
+  std::unique_ptr<rpc::HealthCalls> health;
   http::Stats counted;  // what of the client's statistics is in the metrics; the shard's thread only
 };
 
@@ -133,6 +133,8 @@ struct Server::Parts {
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
   std::unique_ptr<intent::Gate> gate;
   std::unique_ptr<rpc::Service> service;
+  rpc::HealthService health_service;
+  rpc::HealthState health;
   std::vector<ShardParts> shards;
   std::unique_ptr<ledger::Ledger> ledger;  // after the shards: its last answers need their inboxes
   std::unique_ptr<admin::AdminServer> admin;
@@ -186,7 +188,6 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   p.gate = std::make_unique<intent::Gate>(gate);
 
   // The listener. Every shard brings its own completion queue.
-  grpc::EnableDefaultHealthCheckService(true);
   if (config.reflection_on()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   rpc::ConfigureBuilder(builder, config.reflection_on());
@@ -201,6 +202,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   builder.AddListeningPort(config.listen.Text(), listen_credentials, &port);
   p.service = std::make_unique<rpc::Service>();
   builder.RegisterService(p.service.get());
+  builder.RegisterService(&p.health_service);
 
   const int shards = config.shard_count();
   for (int i = 0; i < shards; ++i) {
@@ -215,6 +217,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
                                            intent::RulesOptions{config.kyc_delegation, config.allow_non_public_ip},
                                            config.email_attempt_limit, absl::BitGen()},
                           *p.monitor, mutual_tls, absl::ToChronoNanoseconds(config.default_deadline)});
+    s.health = std::make_unique<rpc::HealthCalls>(p.health_service, p.health, *s.shard);
     p.shards.push_back(std::move(s));
   }
   p.grpc = builder.BuildAndStart();
@@ -224,7 +227,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
         absl::StrCat("--listen: cannot listen on ", config.listen.Text(), ": is the port in use?"));
   }
   for (ShardParts& s : p.shards) {
-    s.shard->Start([calls = s.calls.get()] { rpc::PostCalls(*calls); });
+    s.shard->Start([calls = s.calls.get(), health = s.health.get()] {
+      rpc::PostCalls(*calls);
+      health->Start();
+    });
   }
 
   if (opened->sqlite != nullptr) {
@@ -271,6 +277,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
 Server::~Server() {
   Parts& p = *parts_;
   p.endpoint.reset();
+  p.admin.reset();
   if (p.grpc) {
     p.grpc->Shutdown(std::chrono::system_clock::now());
     p.grpc->Wait();
@@ -283,9 +290,8 @@ void Server::HouseKeep() {
   const bool serving = p.ledger->Writable() && !p.gate->draining();
   if (p.serving != serving) {
     p.serving = serving;
-    grpc::HealthCheckServiceInterface* health = p.grpc->GetHealthCheckService();
-    health->SetServingStatus(serving);
-    health->SetServingStatus(kServiceName, serving);
+    p.health.Set(serving);
+    for (ShardParts& s : p.shards) s.shard->Post([health = s.health.get()] { health->Announce(); });
     p.metrics->SetDraining(p.gate->draining());
     p.metrics->SetLedgerWritable(p.ledger->Writable());
   }

@@ -1,6 +1,5 @@
 #include "server/admin/admin_server.h"
 
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <sys/stat.h>
@@ -64,7 +63,6 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::SqliteLe
   options.path = path;
   auto service = std::make_unique<Service>(Desk(std::move(options)));
 
-  grpc::EnableDefaultHealthCheckService(false);  // for servers built from here on
   grpc::ServerBuilder builder;
   rpc::ConfigureBuilder(builder, false);
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
@@ -73,12 +71,15 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::SqliteLe
   int bound = 0;
   builder.AddListeningPort(SocketTarget(socket), grpc::InsecureServerCredentials(), &bound);
   builder.RegisterService(service.get());
+  // libgrpc has one poller for all servers of the process. With a queue that somebody says to poll, the threads of this
+  // one leave the polling to the shards, whose events they would take away; nobody needs to look at the queue itself.
+  std::unique_ptr<grpc::ServerCompletionQueue> queue = builder.AddCompletionQueue();
   // Of the process, so for its other threads too; none makes anything wider than this here, and no directories.
   const mode_t before = ::umask(0177);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   ::umask(before);
   if (!server || bound == 0) return absl::UnavailableError(absl::StrCat(socket, ": cannot listen there"));
-  auto admin = std::unique_ptr<AdminServer>(new AdminServer(std::move(service), std::move(server)));
+  auto admin = std::unique_ptr<AdminServer>(new AdminServer(std::move(service), std::move(queue), std::move(server)));
   if (::chmod(socket.c_str(), 0600) != 0) {
     return absl::UnavailableError(
         absl::StrCat(socket, ": cannot be made private: ", std::generic_category().message(errno)));
@@ -86,12 +87,18 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::SqliteLe
   return admin;
 }
 
-AdminServer::AdminServer(std::unique_ptr<Service> service, std::unique_ptr<grpc::Server> server)
-    : service_(std::move(service)), server_(std::move(server)) {}
+AdminServer::AdminServer(std::unique_ptr<Service> service, std::unique_ptr<grpc::ServerCompletionQueue> queue,
+                         std::unique_ptr<grpc::Server> server)
+    : service_(std::move(service)), queue_(std::move(queue)), server_(std::move(server)) {}
 
 AdminServer::~AdminServer() {
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
   server_->Wait();
+  queue_->Shutdown();
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue_->Next(&tag, &ok)) {
+  }
 }
 
 }  // namespace userintent::admin

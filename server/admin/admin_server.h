@@ -2,7 +2,8 @@
 //
 // A gRPC server of its own with one thread, so that nothing of it can be reached from the network, and no call of the
 // gateway meets it but in the ledger's queue. Who may open the socket may do everything: its mode is 0600. Made and
-// destroyed by server.cc; borrows the ledger, which outlives it.
+// destroyed by server.cc; borrows the ledger, which outlives it. A shard must run from before Start() until after the
+// destructor: its thread reads this server's sockets too (see Start).
 #pragma once
 
 #include <memory>
@@ -13,7 +14,8 @@
 
 namespace grpc {
 class Server;
-}
+class ServerCompletionQueue;
+}  // namespace grpc
 
 namespace userintent::admin {
 
@@ -28,9 +30,11 @@ class AdminServer {
 
  private:
   class Service;
-  AdminServer(std::unique_ptr<Service> service, std::unique_ptr<grpc::Server> server);
+  AdminServer(std::unique_ptr<Service> service, std::unique_ptr<grpc::ServerCompletionQueue> queue,
+              std::unique_ptr<grpc::Server> server);
 
   const std::unique_ptr<Service> service_;
+  const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   const std::unique_ptr<grpc::Server> server_;
 };
 

@@ -2,6 +2,8 @@
 
 #include <openssl/rand.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 
 namespace userintent {
@@ -45,9 +47,17 @@ std::string UuidText(const Uuid& uuid) {
 }
 
 Uuid RandomUuid() {
+  // OpenSSL asks the kernel several questions for each request of random bytes, so they are taken by the page.
+  thread_local std::array<uint8_t, 4096> pool;
+  thread_local size_t used = pool.size();
   Uuid uuid;
-  // A machine without randomness cannot make ids that are unique; going on would break the promise.
-  if (RAND_bytes(uuid.data(), static_cast<int>(uuid.size())) != 1) std::abort();
+  if (used == pool.size()) {
+    // A machine without randomness cannot make ids that are unique; going on would break the promise.
+    if (RAND_bytes(pool.data(), static_cast<int>(pool.size())) != 1) std::abort();
+    used = 0;
+  }
+  std::copy_n(pool.data() + used, uuid.size(), uuid.data());
+  used += uuid.size();
   uuid[6] = static_cast<uint8_t>((uuid[6] & 0x0f) | 0x40);
   uuid[8] = static_cast<uint8_t>((uuid[8] & 0x3f) | 0x80);
   return uuid;

@@ -35,32 +35,39 @@ void Absorb(EVP_MAC_CTX* context, std::string_view bytes) {
   Must(EVP_MAC_update(context, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size()) == 1);
 }
 
-// HMAC under one key with the domain already absorbed: ready to be copied for each use.
-MacContext Prepare(const Secret& key, std::string_view domain) {
-  const std::unique_ptr<EVP_MAC, MacFree> mac(EVP_MAC_fetch(nullptr, "HMAC", nullptr));
-  Must(mac != nullptr);
-  MacContext context(EVP_MAC_CTX_new(mac.get()));
-  Must(context != nullptr);
-  char digest[] = "SHA256";
-  const OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
-                               OSSL_PARAM_construct_end()};
-  const std::string_view bytes = key.Reveal();
-  Must(EVP_MAC_init(context.get(), reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), params) == 1);
-  Absorb(context.get(), domain);
-  Absorb(context.get(), std::string_view("\0", 1));
-  return context;
-}
+// HMAC-SHA256 under one key. For one thread; whoever shares one works on a copy, which costs about as much as a hash.
+class KeyedHash {
+ public:
+  explicit KeyedHash(const Secret& key) {
+    const std::unique_ptr<EVP_MAC, MacFree> mac(EVP_MAC_fetch(nullptr, "HMAC", nullptr));
+    Must(mac != nullptr);
+    context_.reset(EVP_MAC_CTX_new(mac.get()));
+    Must(context_ != nullptr);
+    char digest[] = "SHA256";
+    const OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+                                 OSSL_PARAM_construct_end()};
+    const std::string_view bytes = key.Reveal();
+    Must(EVP_MAC_init(context_.get(), reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), params) == 1);
+  }
+  KeyedHash(const KeyedHash& other) : context_(EVP_MAC_CTX_dup(other.context_.get())) { Must(context_ != nullptr); }
+  KeyedHash& operator=(const KeyedHash&) = delete;
 
-template <typename... Bytes>
-ledger::Digest Mac(const MacContext& prepared, Bytes... bytes) {
-  const MacContext context(EVP_MAC_CTX_dup(prepared.get()));
-  Must(context != nullptr);
-  (Absorb(context.get(), bytes), ...);
-  ledger::Digest digest;
-  size_t size = 0;
-  Must(EVP_MAC_final(context.get(), digest.data(), &size, digest.size()) == 1 && size == digest.size());
-  return digest;
-}
+  // Of domain NUL bytes... May be called again and again.
+  template <typename... Bytes>
+  ledger::Digest Of(std::string_view domain, Bytes... bytes) {
+    Absorb(context_.get(), domain);
+    Absorb(context_.get(), std::string_view("\0", 1));
+    (Absorb(context_.get(), bytes), ...);
+    ledger::Digest digest;
+    size_t size = 0;
+    Must(EVP_MAC_final(context_.get(), digest.data(), &size, digest.size()) == 1 && size == digest.size());
+    Must(EVP_MAC_init(context_.get(), nullptr, 0, nullptr) == 1);  // from the start, under the same key
+    return digest;
+  }
+
+ private:
+  MacContext context_;
+};
 
 uint64_t LeadingNumber(const ledger::Digest& digest) {
   uint64_t number = 0;
@@ -196,26 +203,21 @@ class Canonical {
 
 // The domains keep a hash made for one purpose from meaning anything for another.
 struct Fingerprinter::Key {
-  explicit Key(const Secret& key)
-      : id(LeadingNumber(Mac(Prepare(key, "userintent/v1/key-id")))),
-        content(Prepare(key, "userintent/v1/content")),
-        person(Prepare(key, "userintent/v1/person")),
-        email(Prepare(key, "userintent/v1/email")) {}
+  explicit Key(const Secret& key) : hash(key), id(LeadingNumber(KeyedHash(hash).Of("userintent/v1/key-id"))) {}
 
   ledger::Fingerprints Of(const Request& request) const {
     const Canonical canonical(request);
+    KeyedHash own(hash);
     ledger::Fingerprints prints;
     prints.key_id = id;
-    prints.content = Mac(content, canonical.content());
-    prints.person = Mac(person, canonical.identity(), canonical.person_type());
-    prints.email = Mac(email, canonical.email());
+    prints.content = own.Of("userintent/v1/content", canonical.content());
+    prints.person = own.Of("userintent/v1/person", canonical.identity(), canonical.person_type());
+    prints.email = own.Of("userintent/v1/email", canonical.email());
     return prints;
   }
 
+  KeyedHash hash;
   uint64_t id;
-  MacContext content;
-  MacContext person;
-  MacContext email;
 };
 
 Fingerprinter::Fingerprinter(const Secret& key, const std::optional<Secret>& previous)

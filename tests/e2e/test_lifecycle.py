@@ -28,6 +28,39 @@ def test_health(gateway):
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
+def test_health_can_be_watched(new_gateway, sandbox):
+    own = new_gateway()
+    watches = [own.watch_health(name) for name in ("", SERVICE)]
+    unknown = own.watch_health("no.such.Service")
+    assert [next(watch) for watch in watches] == ["SERVING", "SERVING"]
+    assert next(unknown) == "SERVICE_UNKNOWN"
+    # Those who leave are forgotten, at whatever moment.
+    leaving = [own.watch_health() for _ in range(50)]
+    assert next(leaving[0]) == "SERVING"
+    for watch in leaving:
+        watch.call.cancel()
+    slow = person()
+    sandbox.fault("delay", slow.email, delay_ms=1500)
+    running = own.begin(slow)
+    sandbox.wait_posts(slow.email)
+    own.signal(signal.SIGTERM)
+    assert [next(watch) for watch in watches] == ["NOT_SERVING", "NOT_SERVING"]
+    running.reply().ok()
+    # A watch does not keep the process from its end.
+    for watch in [*watches, unknown]:
+        with pytest.raises(grpc.RpcError):
+            next(watch)
+    own.stop()
+
+
+def test_many_watch_at_once(gateway):
+    watches = [gateway.watch_health() for _ in range(200)]
+    assert {next(watch) for watch in watches} == {"SERVING"}
+    assert {gateway.health() for _ in range(50)} == {"SERVING"}
+    for watch in watches:
+        watch.call.cancel()
+
+
 def test_a_dead_upstream_does_not_flip_the_health(new_gateway):
     dead = new_gateway(None, astra_base_url=f"https://127.0.0.1:{free_port()}")
     for _ in range(6):

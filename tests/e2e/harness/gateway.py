@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from harness import canary, errors
 from harness.process import BIN_DIR, PATIENCE, Process, wait_for
@@ -303,10 +304,25 @@ class Gateway:
         return wait_for(lambda: self.state(request_id, **more) == state, f"state {state}", timeout)
 
     def health(self, service="", timeout=5, channel=None):
-        from grpc_health.v1 import health_pb2, health_pb2_grpc
         stub = health_pb2_grpc.HealthStub(channel or self.channel)
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout)
         return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+    def watch_health(self, service="", timeout=None):
+        """The stream of states, by their names."""
+        return HealthWatch(health_pb2_grpc.HealthStub(self.channel).Watch(
+            health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE + 40 if timeout is None else timeout))
+
+
+class HealthWatch:
+    def __init__(self, call):
+        self.call = call
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(next(self.call).status)
 
 
 def parse_log_line(line):

@@ -1,0 +1,134 @@
+#include "server/rpc/health_service.h"
+
+#include <grpcpp/support/async_stream.h>
+#include <grpcpp/support/async_unary_call.h>
+
+#include <optional>
+
+#include "userintent/v1/user_intent_service.grpc.pb.h"
+
+namespace userintent::rpc {
+
+using grpc::health::v1::HealthCheckRequest;
+using grpc::health::v1::HealthCheckResponse;
+
+HealthCheckResponse::ServingStatus HealthState::Of(const std::string& service) const {
+  if (!service.empty() && service != v1::UserIntentService::service_full_name()) {
+    return HealthCheckResponse::SERVICE_UNKNOWN;
+  }
+  return serving_.load(std::memory_order_acquire) ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
+}
+
+// Waits for a request, answers it, and is gone.
+class HealthCalls::CheckCall final : public Tag {
+ public:
+  explicit CheckCall(HealthCalls& calls) : calls_(calls), responder_(&context_) {
+    grpc::ServerCompletionQueue& queue = calls.shard_.queue();
+    calls.service_.RequestCheck(&context_, &request_, &responder_, &queue, &queue, static_cast<Tag*>(this));
+  }
+
+  void Proceed(bool ok) override {
+    if (!ok || answered_) {
+      delete this;
+      return;
+    }
+    new CheckCall(calls_);  // owned by its tag
+    answered_ = true;
+    HealthCheckResponse response;
+    response.set_status(calls_.state_.Of(request_.service()));
+    if (response.status() == HealthCheckResponse::SERVICE_UNKNOWN) {
+      responder_.FinishWithError({grpc::StatusCode::NOT_FOUND, "no such service"}, static_cast<Tag*>(this));
+    } else {
+      responder_.Finish(response, grpc::Status::OK, static_cast<Tag*>(this));
+    }
+  }
+
+ private:
+  HealthCalls& calls_;
+  grpc::ServerContext context_;
+  HealthCheckRequest request_;
+  grpc::ServerAsyncResponseWriter<HealthCheckResponse> responder_;
+  bool answered_ = false;
+};
+
+// Lives until its caller leaves or the server shuts down. At most one write, or the Finish, is under way at a time.
+class HealthCalls::WatchCall final {
+ public:
+  explicit WatchCall(HealthCalls& calls)
+      : calls_(calls), writer_(&context_), taken_(this), done_(this), written_(this), finished_(this) {
+    context_.AsyncNotifyWhenDone(static_cast<Tag*>(&done_));
+    grpc::ServerCompletionQueue& queue = calls.shard_.queue();
+    calls.service_.RequestWatch(&context_, &request_, &writer_, &queue, &queue, static_cast<Tag*>(&taken_));
+  }
+
+  void TellNews() {
+    if (writing_ || left_) return;
+    const auto status = calls_.state_.Of(request_.service());
+    if (told_ == status) return;
+    told_ = status;
+    HealthCheckResponse response;
+    response.set_status(status);
+    writing_ = true;
+    writer_.Write(response, static_cast<Tag*>(&written_));
+  }
+
+ private:
+  template <void (WatchCall::*handler)(bool)>
+  class WatchTag final : public Tag {
+   public:
+    explicit WatchTag(WatchCall* call) : call_(call) {}
+    void Proceed(bool ok) override { (call_->*handler)(ok); }
+
+   private:
+    WatchCall* const call_;
+  };
+
+  void OnTaken(bool ok) {
+    if (!ok) {  // the server shuts down; the call never began, and done_ never comes
+      delete this;
+      return;
+    }
+    new WatchCall(calls_);  // owned by its tags
+    calls_.watching_.push_back(this);
+    TellNews();
+  }
+
+  void OnWritten(bool) {
+    writing_ = false;
+    if (left_) return Finish();
+    TellNews();  // what changed meanwhile
+  }
+
+  void OnDone(bool) {
+    left_ = true;
+    std::erase(calls_.watching_, this);
+    if (!writing_) Finish();
+  }
+
+  void Finish() { writer_.Finish(grpc::Status::CANCELLED, static_cast<Tag*>(&finished_)); }
+
+  void OnFinished(bool) { delete this; }
+
+  HealthCalls& calls_;
+  grpc::ServerContext context_;
+  HealthCheckRequest request_;
+  grpc::ServerAsyncWriter<HealthCheckResponse> writer_;
+  WatchTag<&WatchCall::OnTaken> taken_;
+  WatchTag<&WatchCall::OnDone> done_;
+  WatchTag<&WatchCall::OnWritten> written_;
+  WatchTag<&WatchCall::OnFinished> finished_;
+  std::optional<HealthCheckResponse::ServingStatus> told_;
+  bool writing_ = false;
+  bool left_ = false;
+};
+
+void HealthCalls::Start() {
+  new CheckCall(*this);  // both are owned by their tags
+  new WatchCall(*this);
+}
+
+void HealthCalls::Announce() {
+  for (WatchCall* const watch : watching_) watch->TellNews();
+}
+
+}  // namespace userintent::rpc
