@@ -341,7 +341,10 @@ bool CurlClient::SetOptions(Exchange& exchange) {
   set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
   set(CURLOPT_SSL_VERIFYPEER, 1L);
   set(CURLOPT_SSL_VERIFYHOST, 2L);
-  if (!options_.ca_file.empty()) set(CURLOPT_CAINFO, options_.ca_file.c_str());
+  if (!options_.ca_file.empty()) {
+    set(CURLOPT_CAINFO, options_.ca_file.c_str());
+    set(CURLOPT_CAPATH, static_cast<const char*>(nullptr));  // else Debian's default adds the system's authorities
+  }
 
   // The request. The body goes by callback: its calls are the proof of what was sent, and a seek that refuses keeps
   // libcurl from sending it again by itself.

@@ -275,6 +275,7 @@ void H2Client::TakeLookup(SteadyTime now) {
 
 // Buries the dead, and takes note of what became ready.
 void H2Client::Settle(SteadyTime now) {
+  size_t opened = 0;
   for (size_t i = 0; i < connections_.size();) {
     if (connections_[i]->state() != H2Connection::State::kDead) {
       ++i;
@@ -286,9 +287,10 @@ void H2Client::Settle(SteadyTime now) {
       H2Exchange& exchange = *at++;
       if (exchange.connection == dead.get()) End(exchange, dead->failure().cause, dead->failure().detail);
     }
-    if (!dead->ever_ready()) OnAttemptFailed(dead->failure(), now);
+    if (dead->TakeNews()) ++opened;
+    if (dead->Failed()) OnAttemptFailed(dead->failure(), now);
+    if (!queued_.empty()) fresh_ = true;  // it may be one more connection that they wait for now
   }
-  size_t opened = 0;
   for (const auto& connection : connections_) {
     if (connection->TakeNews()) ++opened;
     if (connection->Usable()) usual_limit_ = connection->Limit();

@@ -197,7 +197,8 @@ void H2Connection::Handshake(SteadyTime now) {
       SendWire();
       return;
     }
-    (void)!send(fd_, wire_.data(), wire_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);  // the alert that tells the peer why
+    // The alert that tells the peer why.
+    (void)!send(fd_, wire_.data() + wire_sent_, wire_.size() - wire_sent_, MSG_NOSIGNAL | MSG_DONTWAIT);
     return FailHandshake();
   }
   const unsigned char* protocol = nullptr;
@@ -293,8 +294,13 @@ int H2Connection::WireRead(BIO* bio, char* out, int size) noexcept {
     BIO_set_retry_read(bio);
     return -1;
   }
-  // A short read emptied the socket; epoll tells when there is more, the end included.
-  if (n > 0 && n < size) self.drained_ = true;
+  if (n > 0) {
+    self.read_ += static_cast<size_t>(n);
+    self.idle_bytes_ += static_cast<size_t>(n);
+    // A short read emptied the socket; epoll tells when there is more, the end included. It also tells after a long
+    // one, so this is where a turn ends: TLS could go on for ever with messages of its own.
+    if (n < size || self.read_ >= kReadPerTurn) self.drained_ = true;
+  }
   return static_cast<int>(n);
 }
 
@@ -308,6 +314,13 @@ bool H2Connection::SendWire() {
       Watch(true);
       return false;
     } else if (errno != EINTR) {
+      if (!std::exchange(lost_, true) && session_ != nullptr) {
+        // What came before the break counts: answers, or which streams were refused.
+        wire_.clear();
+        wire_sent_ = read_ = 0;
+        drained_ = false;
+        Receive(now_);
+      }
       Fail(state_ == State::kHandshaking ? NotSentCause::kTls : NotSentCause::kConnect, "connection lost");
       return false;
     }
@@ -332,6 +345,7 @@ void H2Connection::Watch(bool writable) {
 void H2Connection::OnEvent(SteadyTime now) {
   now_ = now;
   drained_ = false;
+  read_ = 0;
   switch (state_) {
     case State::kConnecting:
       return Race(now);
@@ -349,18 +363,17 @@ void H2Connection::OnEvent(SteadyTime now) {
 
 void H2Connection::Receive(SteadyTime now) {
   now_ = now;
-  more_ = false;
   uint8_t buffer[kReadBytes];
-  for (size_t total = 0; state_ != State::kDead;) {
-    if (total >= kReadPerTurn) {
-      more_ = true;
-      return;
-    }
+  while (state_ != State::kDead) {
     ERR_clear_error();
     const int n = SSL_read(ssl_, buffer, sizeof(buffer));
     if (n <= 0) {
       const int error = SSL_get_error(ssl_, n);
       if (error == SSL_ERROR_WANT_READ) {
+        // nghttp2 says nothing of frames of an unknown type, and TLS nothing of its own messages, so bytes are counted.
+        if (idle_bytes_ > settings_.tuning.max_idle_bytes) {
+          return Fail(NotSentCause::kConnect, "HTTP/2 protocol broken by the peer");
+        }
         // TLS itself may have something to say, a key update for one.
         if (!wire_.empty()) SendWire();
         return;
@@ -372,14 +385,9 @@ void H2Connection::Receive(SteadyTime now) {
     }
     heard_ = now;
     pinged_.reset();
-    total += static_cast<size_t>(n);
-    idle_bytes_ += static_cast<size_t>(n);
     const ssize_t rc = nghttp2_session_mem_recv(session_, buffer, static_cast<size_t>(n));
     OPENSSL_cleanse(buffer, static_cast<size_t>(n));
-    // nghttp2 says nothing of frames of an unknown type, so bytes are counted as well.
-    if (rc < 0 || idle_bytes_ > settings_.tuning.max_idle_bytes) {
-      return Fail(NotSentCause::kConnect, "HTTP/2 protocol broken by the peer");
-    }
+    if (rc < 0) return Fail(NotSentCause::kConnect, "HTTP/2 protocol broken by the peer");
   }
 }
 
@@ -422,15 +430,17 @@ std::optional<SteadyTime> H2Connection::NextTimer() const {
     case State::kConnecting:
       return next_address_ < addresses_.size() ? std::min(next_race_, deadline_) : deadline_;
     case State::kHandshaking:
-      return deadline_;
     case State::kSettling:
-      return more_ ? heard_ : deadline_;
-    case State::kReady:
-      if (more_ || (retired_ && streams_ == 0)) return heard_;
-      if (streams_ == 0) return idle_since_ + tuning.idle_limit;
-      return std::min(pinged_ ? *pinged_ + tuning.ping_timeout : heard_ + tuning.ping_after,
-                      !wire_.empty() && now_ <= wire_since_ + kBriefly ? wire_since_ + kBriefly + milliseconds(1)
-                                                                       : SteadyTime::max());
+      return deadline_;
+    case State::kReady: {
+      if (retired_ && streams_ == 0) return heard_;
+      SteadyTime next = streams_ == 0 ? idle_since_ + tuning.idle_limit : heard_ + tuning.ping_after;
+      if (pinged_) next = *pinged_ + tuning.ping_timeout;
+      if (!wire_.empty() && now_ <= wire_since_ + kBriefly) {
+        next = std::min(next, wire_since_ + kBriefly + milliseconds(1));
+      }
+      return next;
+    }
     case State::kDead:
       return std::nullopt;
   }
@@ -444,19 +454,17 @@ void H2Connection::OnTimer(SteadyTime now) {
   if (state_ != State::kReady) {
     if (now >= deadline_) return Fail(NotSentCause::kTimeout, DetailOf(NotSentCause::kTimeout));
     if (state_ == State::kConnecting && now >= next_race_) Race(now);
-    if (state_ == State::kSettling && more_) Receive(now);
     return;
   }
-  if (more_) Receive(now);
-  if (state_ != State::kReady) return;
+  if (pinged_ && now >= *pinged_ + tuning.ping_timeout) {  // also when those who made us ask have given up
+    return Fail(NotSentCause::kConnect, "connection fell silent");
+  }
   if (streams_ == 0) {
     if (retired_ || now >= idle_since_ + tuning.idle_limit) {
       SayGoodbye();
       Fail(NotSentCause::kConnect, "connection closed");
     }
-  } else if (pinged_) {
-    if (now >= *pinged_ + tuning.ping_timeout) Fail(NotSentCause::kConnect, "connection fell silent");
-  } else if (now >= heard_ + tuning.ping_after) {
+  } else if (!pinged_ && now >= heard_ + tuning.ping_after) {
     pinged_ = now;
     nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr);  // leaves with the turn's flush
   }
@@ -483,9 +491,15 @@ void H2Connection::Fail(NotSentCause cause, std::string_view detail) {
   failure_.cause = cause;
   failure_.detail = detail;
   CloseSockets();  // at once: it must not wake anybody any more
+  // It may be the resumption that the peer does not bear.
+  if (ssl_ != nullptr && !ever_ready_) tls_.ForgetSessions();
 }
 
 // ---- exchanges
+
+bool H2Connection::Failed() const {
+  return !ever_ready_ || (!used_ && now_ < ready_since_ + settings_.tuning.reconnect_after);
+}
 
 size_t H2Connection::Limit() const { return std::min(peer_streams_, settings_.tuning.max_streams); }
 
@@ -522,6 +536,7 @@ bool H2Connection::Submit(H2Exchange& exchange, SteadyTime now) {
   exchange.stream = stream;
   exchange.sent = now;
   if (streams_ == 0) heard_ = std::max(heard_, now);  // silence is counted from the first request on
+  used_ = true;
   ++streams_;
   ++unoffered_;
   return true;
@@ -532,7 +547,7 @@ void H2Connection::Abandon(H2Exchange& exchange) {
   if (exchange.offered && moved_ <= exchange.sent) retired_ = true;
   const int32_t stream = exchange.stream;
   LetGo(exchange);
-  // Of a request that waits in nghttp2 this takes the HEADERS back; BeforeFrameSend() makes sure of it.
+  // Of a request that waits in nghttp2 this takes the HEADERS back.
   if (session_ != nullptr) nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream, NGHTTP2_CANCEL);
 }
 
@@ -697,7 +712,8 @@ int H2Connection::BeforeFrameSend(nghttp2_session*, const nghttp2_frame* frame, 
   auto& self = *static_cast<H2Connection*>(user);
   if (self.unoffered_ > 0) --self.unoffered_;
   H2Exchange* const exchange = self.Find(frame->hd.stream_id);
-  if (exchange == nullptr) return NGHTTP2_ERR_CANCEL;  // it was given up meanwhile
+  // Cannot be, because nghttp2 drops what was given up earlier. Dropping it here would put its compression out of step.
+  if (exchange == nullptr) return NGHTTP2_ERR_CALLBACK_FAILURE;
   exchange->offered = true;
   return 0;
 }

@@ -117,6 +117,8 @@ class H2Connection {
 
   State state() const { return state_; }
   bool ever_ready() const { return ever_ready_; }
+  // It died, and as an attempt to connect it had failed: it never was ready, or went at once, before any use.
+  bool Failed() const;
   bool TakeNews() { return std::exchange(news_, false); }  // true once, after it became ready
   const Failure& failure() const { return failure_; }
 
@@ -201,18 +203,20 @@ class H2Connection {
   SSL* ssl_ = nullptr;
   nghttp2_session* session_ = nullptr;
   bool watching_writable_ = false;
-  bool drained_ = false;     // the socket had no more when it was last read
-  bool more_ = false;        // reading stopped for fairness, not for want of bytes
+  bool drained_ = false;     // the socket had no more when it was last read, or has had its turn
+  size_t read_ = 0;          // in this turn
+  bool lost_ = false;        // the socket takes no more; what the peer had said before is being read
   std::string wire_;         // TLS records that the socket did not take yet
   size_t wire_sent_ = 0;     // how much of it has left
   SteadyTime wire_since_{};  // when wire_ began to wait for the socket
 
+  bool used_ = false;                   // an exchange was put on it
   size_t streams_ = 0;                  // open in nghttp2, with or without an exchange
   size_t unoffered_ = 0;                // of them, whose HEADERS are still to be written
   uint32_t peer_streams_ = 0;           // the peer's limit
   int32_t last_processed_ = INT32_MAX;  // of its GOAWAY
   int idle_frames_ = 0;                 // since an exchange moved
-  size_t idle_bytes_ = 0;               // the same
+  size_t idle_bytes_ = 0;               // the same; of TLS, so that its own messages count
   SteadyTime now_{};
   SteadyTime ready_since_{};
   SteadyTime heard_{};       // when the last byte came

@@ -45,8 +45,13 @@ std::unique_ptr<TlsContext> TlsContext::Make(std::string host, bool host_is_lite
 }
 
 TlsContext::~TlsContext() {
-  for (SSL_SESSION* session : sessions_) SSL_SESSION_free(session);
+  ForgetSessions();
   SSL_CTX_free(context_);
+}
+
+void TlsContext::ForgetSessions() {
+  for (SSL_SESSION* session : sessions_) SSL_SESSION_free(session);
+  sessions_.clear();
 }
 
 bool TlsContext::HasTrust() {
@@ -67,11 +72,13 @@ SSL* TlsContext::NewConnection() {
   if (ssl == nullptr) return nullptr;
   SSL_set_connect_state(ssl);
   X509_VERIFY_PARAM* const rules = SSL_get0_param(ssl);
+  // As with libcurl, whoever is named as trusted need not have a trusted authority above it.
+  X509_VERIFY_PARAM_set_flags(rules, X509_V_FLAG_PARTIAL_CHAIN);
   bool ok;
   if (host_is_literal_) {
     ok = X509_VERIFY_PARAM_set1_ip_asc(rules, host_.c_str()) == 1;
   } else {
-    X509_VERIFY_PARAM_set_hostflags(rules, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    X509_VERIFY_PARAM_set_hostflags(rules, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     ok = X509_VERIFY_PARAM_set1_host(rules, host_.c_str(), host_.size()) == 1 &&
          SSL_set_tlsext_host_name(ssl, host_.c_str()) == 1;
   }

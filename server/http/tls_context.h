@@ -13,9 +13,9 @@ namespace userintent::http {
 
 class TlsContext {
  public:
-  // TLS 1.2 or later, no renegotiation; the peer's chain must lead to `ca_file` (empty: the system's authorities) and
-  // name `host`, a DNS name or an address literal. Offers "h2" by ALPN, and "http/1.1" behind it if told so.
-  // Null when OpenSSL is out of memory.
+  // TLS 1.2 or later, no renegotiation; the peer's chain must lead to a certificate in `ca_file` (empty: the system's
+  // authorities) and its alternative names must have `host`, a DNS name or an address literal. Offers "h2" by ALPN, and
+  // "http/1.1" behind it if told so. Null when OpenSSL is out of memory.
   static std::unique_ptr<TlsContext> Make(std::string host, bool host_is_literal, std::string ca_file,
                                           bool offer_http1);
   ~TlsContext();
@@ -27,6 +27,9 @@ class TlsContext {
 
   // A connection's state, with everything set but its BIO; resumes the newest session there is. Null: out of memory.
   SSL* NewConnection();
+
+  // The next connections resume nothing.
+  void ForgetSessions();
 
  private:
   TlsContext(std::string host, bool host_is_literal, std::string ca_file)

@@ -47,7 +47,8 @@ class FramePeer {
   bool Begin(const Settings& settings = {});  // reads the preface, sends SETTINGS
   bool Send(uint8_t type, uint8_t flags, int32_t stream, std::string_view payload);
   bool Write(std::string_view bytes);  // any length
-  bool Next(Frame* frame);             // false: the peer has left
+  bool SendTicket() { return peer_.SendTicket(); }
+  bool Next(Frame* frame);  // false: the peer has left
   // Reads until a whole request has come, or one of the other type; acknowledges SETTINGS and PING.
   bool NextRequest(int32_t* stream);
   bool NextOf(uint8_t type, Frame* frame);

@@ -222,6 +222,51 @@ TEST(H2Client, SlowBytesAndTrailersAreRead) {
   EXPECT_EQ(outcome.request_id, "");
 }
 
+// Limits that come late and in pieces, a window of single bytes, padding, CONTINUATION, frames of no known type.
+TEST(H2Client, OddButLegalPeersAreUnderstood) {
+  for (const int version : {TLS1_2_VERSION, TLS1_3_VERSION}) {
+    TlsServer::Settings settings = H2();
+    settings.max_version = version;
+    std::string body;
+    TlsServer server(settings, [&](TlsPeer& peer) {
+      FramePeer frames(server, peer);
+      const std::string limits = std::string("\0\x03", 2) + Number32(1) + std::string("\0\x04", 2) + Number32(0) +
+                                 std::string("\x12\x34", 2) + Number32(7);
+      for (const char byte : Frame{Frame::kSettings, 0, 0, limits}.Bytes()) frames.Write(std::string(1, byte));
+      Frame frame;
+      if (!frames.Begin({{kMaxConcurrentStreams, 1}, {1, 0}}) || !frames.NextOf(Frame::kHeaders, &frame)) return;
+      const int32_t stream = frame.stream;
+      do {
+        frames.Send(Frame::kWindow, 0, stream, Number32(1));
+        if (!frames.NextOf(Frame::kData, &frame)) return;
+        body += frame.payload;
+      } while ((frame.flags & Frame::kEndStream) == 0);
+      frames.Send(0xfa, 0xff, stream, "who knows");
+      frames.Send(Frame::kHeaders, Frame::kEndHeaders, stream, Head(103));
+      frames.Send(Frame::kPriority, 0, stream, Number32(0) + "x");
+      frames.Send(Frame::kHeaders, Frame::kPadded, stream, "\x03" + Head(201) + std::string(3, 0));
+      frames.Send(Frame::kContinuation, 0, stream, "");
+      frames.Send(Frame::kContinuation, Frame::kEndHeaders, stream, Literal("request-id", "late"));
+      peer.SendTicket();
+      frames.Send(Frame::kData, 0, stream, "");
+      frames.Send(Frame::kData, Frame::kPadded, stream, std::string(1, 5) + "od" + std::string(5, 0));
+      frames.Send(Frame::kPing, 0, 0, "12345678");
+      frames.Send(Frame::kSettings, 0, 0, std::string("\0\x03", 2) + Number32(0));  // no more of them
+      frames.Send(Frame::kData, Frame::kPadded, stream, std::string(1, 0) + "d");
+      frames.Send(Frame::kData, Frame::kEndStream | Frame::kPadded, stream, std::string(1, 9) + std::string(9, 0));
+      frames.Send(Frame::kRstStream, 0, stream, Number32(NGHTTP2_NO_ERROR));
+      frames.Drain();
+    });
+    Harness harness(For(server));
+    const Outcome& outcome = harness.Post();
+    ExpectAnswered(outcome, 201, "odd");
+    EXPECT_EQ(outcome.request_id, "late");
+    EXPECT_EQ(body, kBody);
+    EXPECT_EQ(server.posts, 1);
+    EXPECT_EQ(server.accepted, 1);
+  }
+}
+
 TEST(H2Client, ASecondAnswerReachesNobody) {
   FrameServer peer([&](FramePeer& frames, int connection) {
     if (connection > 0) return Serve(frames, connection);
@@ -488,6 +533,175 @@ TEST(H2Client, WhoeverWaitsIsServedByTheConnectionThatWorks) {
   ExpectAnswered(harness.Finish(second), 201, "0");
 }
 
+TEST(H2Client, APeerThatGoesAwayAtOnceIsNotAskedAgainAndAgain) {
+  TlsServer server(H2(), [](TlsPeer& peer) {
+    peer.Write(Frame{Frame::kSettings, 0, 0, ""}.Bytes() +
+               Frame{Frame::kGoAway, 0, 0, Number32(0) + Number32(0)}.Bytes());
+    peer.WaitForPeerToLeave();
+  });
+  Options options = For(server);
+  options.connect_timeout = milliseconds(2000);
+  Harness harness(options);
+  ExpectNotSent(harness.Post(), NotSentCause::kConnect);
+  EXPECT_EQ(server.accepted, 1);
+  EXPECT_EQ(server.posts, 0);
+}
+
+// The connection breaks while it is written to; what the peer had said before is still in the socket.
+TEST(H2Client, WhatThePeerSaidBeforeItBrokeOffIsHeard) {
+  Event go_on;
+  TlsServer server(H2(), [&](TlsPeer& peer) {
+    FramePeer frames(server, peer);
+    int32_t stream = 0;
+    if (!frames.Begin() || !frames.NextRequest(&stream) || !frames.NextRequest(&stream)) return;
+    frames.Answer(1, 201, "first");
+    go_on.Wait();
+    frames.Answer(3, 201, "second");
+    peer.Reset();
+  });
+  Harness harness(For(server));
+  Call third;
+  int first_done = 0;
+  harness.client().Start(Harness::MakeRequest(), [&](Outcome) {
+    ++first_done;
+    const std::vector<int> sockets = SocketsTo(server.port());
+    ASSERT_EQ(sockets.size(), 1u);
+    go_on.Set();
+    pollfd broken{sockets[0], 0, 0};
+    ASSERT_EQ(poll(&broken, 1, 30000), 1);
+    harness.client().Start(Harness::MakeRequest(), [&](Outcome outcome) {
+      ++third.done;
+      third.outcome = std::move(outcome);
+    });
+  });
+  ExpectAnswered(harness.Post(), 201, "second");
+  harness.Finish(third);
+  EXPECT_NE(third.outcome.fate, Fate::kAnswered);
+  EXPECT_EQ(first_done, 1);
+  EXPECT_EQ(server.posts, 2);
+}
+
+// The answer came before the body had left, and the socket stays full.
+TEST(H2Client, AFullSocketWithNothingUnderWayHoldsUpNobody) {
+  Event full, release;
+  FrameServer peer(
+      [&](FramePeer& frames, int connection) {
+        if (connection > 0) return Serve(frames, connection);
+        Frame frame;
+        frames.Send(Frame::kWindow, 0, 0, Number32(1 << 30));
+        if (!frames.NextOf(Frame::kHeaders, &frame)) return;
+        full.Wait();
+        frames.Answer(frame.stream, 413, "big");
+        release.Wait();
+      },
+      {{kInitialWindowSize, INT32_MAX}});
+  H2Tuning tuning;
+  tuning.max_unsent = 900 << 10;  // what is left of it is more than a socket takes by and by, though nobody reads
+  Harness harness = Tuned(For(peer), tuning);
+  Call& large = harness.Start(Harness::MakeRequest(std::string(32 << 20, 'x')));
+  ASSERT_TRUE(harness.RunUntil([&] { return peer.server.posts == 1; }));
+  const std::vector<int> sockets = SocketsTo(peer.server.port());
+  ASSERT_EQ(sockets.size(), 1u);
+  SteadyTime writable = SteadyClock::now();
+  ASSERT_TRUE(harness.RunUntil([&] {
+    pollfd state{sockets[0], POLLOUT, 0};
+    if (poll(&state, 1, 0) == 1) writable = SteadyClock::now();
+    // Far less than one second, which is how long a full socket counts as busy.
+    return SteadyClock::now() - writable > milliseconds(200);
+  }));
+  full.Set();
+  ExpectAnswered(harness.Finish(large), 413, "big");
+  Call& small = harness.Start();
+  const auto start = SteadyClock::now();
+  ASSERT_TRUE(harness.RunAlone([&] { return small.done > 0; }));
+  ExpectAnswered(small.outcome, 201, "1");
+  EXPECT_LT(SteadyClock::now() - start, seconds(10));  // not by a timeout
+  release.Set();
+}
+
+// A connection that takes no streams breaks at the very end of a turn, after those who wait were looked at.
+TEST(H2Client, WhoeverWaitsIsLookedAtWhenTheConnectionBreaks) {
+  Event ready, break_off;
+  TlsServer server(H2(), [&](TlsPeer& peer) {
+    FramePeer frames(server, peer);
+    Frame frame;
+    if (peer.index() > 0) return frames.Begin() ? Serve(frames, peer.index()) : void();
+    if (!frames.Begin({{kMaxConcurrentStreams, 0}}) || !frames.NextOf(Frame::kSettings, &frame)) return;
+    ready.Wait();
+    frames.Send(Frame::kPing, 0, 0, "12345678");
+    break_off.Wait();
+    peer.Reset();
+  });
+  Options options = For(server);
+  options.max_connections = 1;
+  H2Tuning tuning;
+  tuning.reconnect_after = milliseconds(0);  // else a connection that breaks so early ends those who wait
+  Harness harness = Tuned(options, tuning);
+  bool cancelled = false;
+  const Client::ExchangeId id = harness.client().Start(Harness::MakeRequest(), [&](Outcome) {
+    cancelled = true;
+    const std::vector<int> sockets = SocketsTo(server.port());
+    ASSERT_EQ(sockets.size(), 1u);
+    break_off.Set();
+    pollfd broken{sockets[0], 0, 0};
+    ASSERT_EQ(poll(&broken, 1, 30000), 1);
+  });
+  Call& waits = harness.Start();
+  ASSERT_TRUE(harness.RunUntil([&] { return harness.client().stats().connections_opened == 1; }));
+  ready.Set();
+  ASSERT_TRUE(BytesArrived(server.port()));  // the PING, to which the answer will not be taken
+  ASSERT_TRUE(harness.client().CancelUnsent(id));
+  const auto start = SteadyClock::now();
+  ASSERT_TRUE(harness.RunAlone([&] { return waits.done > 0; }));
+  ExpectAnswered(waits.outcome, 201, "1");
+  EXPECT_TRUE(cancelled);
+  EXPECT_LT(SteadyClock::now() - start, seconds(10));  // not by a timeout
+}
+
+// Its last exchange has given up by the time the sign of life is due.
+TEST(H2Client, AConnectionThatIsDeadIsNotUsedAgain) {
+  Event release;
+  FrameServer peer([&](FramePeer& frames, int connection) {
+    if (connection > 0) return Serve(frames, connection);
+    int32_t stream = 0;
+    if (!frames.NextRequest(&stream) || !frames.NextRequest(&stream)) return;
+    frames.Answer(stream, 201, "one");
+    release.Wait();
+  });
+  H2Tuning tuning;
+  tuning.ping_after = milliseconds(1400);
+  tuning.ping_timeout = milliseconds(1200);
+  Options options = For(peer);
+  options.exchange_timeout = milliseconds(2000);
+  Harness harness = Tuned(options, tuning);
+  Call& late = harness.Start();
+  ExpectAnswered(harness.Post(), 201, "one");
+  ExpectMaybeSent(harness.Finish(late));
+  harness.RunFor(milliseconds(1200));
+  ExpectAnswered(harness.Post(), 201, "1");
+  release.Set();
+}
+
+TEST(H2Client, ASessionThatThePeerDoesNotResumeIsForgotten) {
+  for (const int version : {TLS1_2_VERSION, TLS1_3_VERSION}) {
+    TlsServer::Settings settings = H2();
+    settings.max_version = version;
+    settings.drops_resumed = true;
+    TlsServer server(settings, [&](TlsPeer& peer) {
+      FramePeer frames(server, peer);
+      int32_t stream = 0;
+      if (!frames.Begin() || !frames.NextRequest(&stream)) return;
+      frames.Answer(stream, 201, std::to_string(peer.index()));
+      frames.Send(Frame::kGoAway, 0, 0, Number32(static_cast<uint32_t>(stream)) + Number32(0));
+      frames.Drain();
+    });
+    Harness harness(For(server));
+    ExpectAnswered(harness.Post(), 201, "0");
+    EXPECT_EQ(harness.Post().fate, Fate::kNotSent);
+    ExpectAnswered(harness.Post(), 201, "2");
+  }
+}
+
 // ---- hostile peers: each costs the connection, and the exchange on it is unknown
 
 struct Attack {
@@ -541,6 +755,11 @@ const Attack kAttacks[] = {
     {"UnknownFrameFlood",
      [](FramePeer& frames, int32_t) {
        while (frames.Send(0xfa, 0, 0, "x")) {
+       }
+     }},
+    {"SessionTicketFlood",
+     [](FramePeer& frames, int32_t) {
+       while (frames.SendTicket()) {
        }
      }},
     {"WindowOverflow", [](FramePeer& frames, int32_t) { frames.Send(Frame::kWindow, 0, 0, Number32(INT32_MAX)); }},

@@ -39,8 +39,10 @@ void AddExtension(X509* certificate, X509* issuer, int nid, const char* value) {
   X509_EXTENSION_free(extension);
 }
 
+constexpr long kOneDay = 24 * 3600;
+
 Identity MakeIdentity(const char* name, const Identity* issuer, const char* subject_alt_name, long serial,
-                      long valid_until = 24 * 3600) {
+                      long valid_until = kOneDay, bool is_authority = false) {
   Identity made;
   made.key = EVP_EC_gen("P-256");
   made.certificate = X509_new();
@@ -54,8 +56,9 @@ Identity MakeIdentity(const char* name, const Identity* issuer, const char* subj
                              -1, -1, 0);
   X509* const parent = issuer != nullptr ? issuer->certificate : x;
   X509_set_issuer_name(x, X509_get_subject_name(parent));
-  AddExtension(x, parent, NID_basic_constraints, issuer != nullptr ? "critical,CA:FALSE" : "critical,CA:TRUE");
-  AddExtension(x, parent, NID_key_usage, issuer != nullptr ? "digitalSignature" : "keyCertSign");
+  is_authority = is_authority || issuer == nullptr;
+  AddExtension(x, parent, NID_basic_constraints, is_authority ? "critical,CA:TRUE" : "critical,CA:FALSE");
+  AddExtension(x, parent, NID_key_usage, is_authority ? "keyCertSign" : "digitalSignature");
   if (subject_alt_name != nullptr) AddExtension(x, parent, NID_subject_alt_name, subject_alt_name);
   Must(X509_sign(x, issuer != nullptr ? issuer->key : made.key, EVP_sha256()) > 0, "signature");
   return made;
@@ -96,18 +99,39 @@ class Authority {
         this_host(MakeIdentity("server", &ca, "IP:127.0.0.1,DNS:localhost,DNS:two.example.test", 3)),
         other_host(MakeIdentity("other", &ca, "DNS:other.example.test", 4)),
         expired(MakeIdentity("server", &ca, "IP:127.0.0.1,DNS:localhost", 5, -3600)),
+        by_common_name(MakeIdentity("two.example.test", &ca, "IP:127.0.0.9", 6)),
+        intermediate(MakeIdentity("Intermediate CA", &ca, nullptr, 7, kOneDay, true)),
+        by_intermediate(MakeIdentity("server", &intermediate, "IP:127.0.0.1", 8)),
         ca_file(WritePem(ca.certificate)),
-        other_ca_file(WritePem(other_ca.certificate)) {}
+        other_ca_file(WritePem(other_ca.certificate)),
+        intermediate_file(WritePem(intermediate.certificate)) {}
   ~Authority() {
     unlink(ca_file.c_str());
     unlink(other_ca_file.c_str());
-    for (const Identity& identity : {ca, other_ca, this_host, other_host, expired}) {
+    unlink(intermediate_file.c_str());
+    for (const Identity& identity :
+         {ca, other_ca, this_host, other_host, expired, by_common_name, intermediate, by_intermediate}) {
       X509_free(identity.certificate);
       EVP_PKEY_free(identity.key);
     }
   }
-  const Identity ca, other_ca, this_host, other_host, expired;
-  const std::string ca_file, other_ca_file;
+  const Identity& Of(CertificateFor whom) const {
+    switch (whom) {
+      case CertificateFor::kThisHost:
+        break;
+      case CertificateFor::kOtherHost:
+        return other_host;
+      case CertificateFor::kThisHostOnceUponATime:
+        return expired;
+      case CertificateFor::kTwoByCommonName:
+        return by_common_name;
+      case CertificateFor::kThisHostByAnIntermediate:
+        return by_intermediate;
+    }
+    return this_host;
+  }
+  const Identity ca, other_ca, this_host, other_host, expired, by_common_name, intermediate, by_intermediate;
+  const std::string ca_file, other_ca_file, intermediate_file;
 };
 
 const Authority& TheAuthority() {
@@ -147,6 +171,7 @@ bool Event::IsSet() {
 
 const std::string& TestCaFile() { return TheAuthority().ca_file; }
 const std::string& OtherCaFile() { return TheAuthority().other_ca_file; }
+const std::string& IntermediateFile() { return TheAuthority().intermediate_file; }
 
 TlsPeer::~TlsPeer() {
   if (ssl_ != nullptr) SSL_free(ssl_);
@@ -218,6 +243,12 @@ bool TlsPeer::Write(std::string_view bytes) {
   return SSL_write(ssl_, bytes.data(), static_cast<int>(bytes.size())) == static_cast<int>(bytes.size());
 }
 
+bool TlsPeer::SendTicket() {
+  // OpenSSL overlooks it when nobody takes a ticket any more.
+  pollfd broken{fd_, 0, 0};
+  return poll(&broken, 1, 0) == 0 && SSL_new_session_ticket(ssl_) == 1 && SSL_do_handshake(ssl_) == 1;
+}
+
 void TlsPeer::WriteRaw(std::string_view bytes) { (void)send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL); }
 
 void TlsPeer::CloseNotify() {
@@ -246,9 +277,7 @@ void TlsPeer::WaitForPeerToLeave() {
 }
 
 TlsServer::TlsServer(Settings settings, Script script) : settings_(std::move(settings)), script_(std::move(script)) {
-  const Identity& identity = settings_.certificate == CertificateFor::kThisHost    ? TheAuthority().this_host
-                             : settings_.certificate == CertificateFor::kOtherHost ? TheAuthority().other_host
-                                                                                   : TheAuthority().expired;
+  const Identity& identity = TheAuthority().Of(settings_.certificate);
   context_ = SSL_CTX_new(TLS_server_method());
   Must(SSL_CTX_use_certificate(context_, identity.certificate) == 1 &&
            SSL_CTX_use_PrivateKey(context_, identity.key) == 1,
@@ -258,6 +287,11 @@ TlsServer::TlsServer(Settings settings, Script script) : settings_(std::move(set
   SSL_CTX_set_max_proto_version(context_, settings_.max_version);
   const unsigned char id[] = "http_test";
   SSL_CTX_set_session_id_context(context_, id, sizeof(id) - 1);
+  if (settings_.drops_resumed) {
+    SSL_CTX_set_info_callback(context_, [](const SSL* ssl, int, int) {
+      if (SSL_session_reused(ssl) == 1) shutdown(SSL_get_fd(ssl), SHUT_RDWR);
+    });
+  }
   SSL_CTX_set_alpn_select_cb(context_, &SelectAlpn, const_cast<std::string*>(&settings_.alpn));
   signal(SIGPIPE, SIG_IGN);  // OpenSSL writes to whoever has gone; the clients must not need this
   listener_ = Listen(&port_);

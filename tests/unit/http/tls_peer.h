@@ -35,9 +35,16 @@ class Event {
 };
 
 // A certificate authority and the certificates that it signed, made when first asked for.
-enum class CertificateFor { kThisHost, kOtherHost, kThisHostOnceUponATime };  // the last one has expired
-const std::string& TestCaFile();                                              // the authority behind both
-const std::string& OtherCaFile();                                             // an authority that signed nothing
+enum class CertificateFor {
+  kThisHost,
+  kOtherHost,
+  kThisHostOnceUponATime,     // expired
+  kTwoByCommonName,           // "two.example.test" as its common name, while the alternative names are an address
+  kThisHostByAnIntermediate,  // signed by IntermediateFile()'s, which the server does not send
+};
+const std::string& TestCaFile();        // the authority behind all
+const std::string& OtherCaFile();       // an authority that signed nothing
+const std::string& IntermediateFile();  // an authority of which TestCaFile()'s vouches
 
 struct ReceivedRequest {
   std::string head;
@@ -62,6 +69,7 @@ class TlsPeer {
   bool ReadRequest(ReceivedRequest* request = nullptr);
   bool HasMore() const { return !pending_.empty(); }  // beyond what was read
   bool Write(std::string_view bytes);                 // one TLS record, up to 16 KiB
+  bool SendTicket();                                  // one more TLS session to resume
   long Read(void* buffer, size_t size);
   bool Readable(std::chrono::milliseconds wait) const;  // Read() would say something
   void WriteRaw(std::string_view bytes);                // past TLS
@@ -88,6 +96,7 @@ class TlsServer {
     bool handshake = true;          // false: the script gets the bare TCP connection
     int silent_from = 1 << 30;      // connections from this one on are not answered by TLS either
     int max_version = TLS1_3_VERSION;
+    bool drops_resumed = false;  // a handshake that resumes a session is broken off
   };
 
   TlsServer(Settings settings, Script script);
