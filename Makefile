@@ -5,7 +5,7 @@ export GOTOOLCHAIN := local
 JOBS ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps lint-deps build run test test-clients soak mutants bench bench-gate lint format asan tsan compose-test clean
+.PHONY: help deps lint-deps build run test test-gateway test-clients soak mutants bench bench-gate lint format asan tsan compose-test clean
 
 help: ## this list
 	@echo 'The User Intent gateway. Targets:'
@@ -28,7 +28,9 @@ build-release build-asan build-tsan: build-%: deps
 run: build ## gateway in front of the sandbox, one call shown; Ctrl-C stops it
 	@scripts/run.sh
 
-test: build ## every test
+test: test-gateway test-clients ## every test
+
+test-gateway: build ## C++ tests, end-to-end, crash and history suites
 	@scripts/test.sh
 
 test-clients: build ## the client libraries, packaged as users get them, against the real gateway
@@ -64,7 +66,7 @@ asan: build-asan ## C++ tests under AddressSanitizer and UndefinedBehaviorSaniti
 tsan: build-tsan ## C++ tests under ThreadSanitizer
 	@scripts/test.sh tsan
 
-compose-test: ## the containers, and the integration suite in them (needs docker)
+compose-test: ## the containers; the integration suite and the conformance scenarios in them (needs docker)
 	@scripts/compose-test.sh
 
 clean: ## remove build output; the installed tools in build/tools stay

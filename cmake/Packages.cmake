@@ -4,6 +4,7 @@ find_package(OpenSSL REQUIRED)
 find_package(CURL REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(NGHTTP2 REQUIRED IMPORTED_TARGET libnghttp2)
+pkg_check_modules(JEMALLOC REQUIRED IMPORTED_TARGET jemalloc)
 find_package(Protobuf REQUIRED)  # the module, before gRPC's own config
 find_package(absl CONFIG REQUIRED)
 # Before gRPC, whose own search goes through pkg-config, which takes minutes over RE2 and Abseil on Debian 13.

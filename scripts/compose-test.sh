@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make compose-test: builds the images, starts the stack, and runs against it the demo, the integration suite and checks of
-# the containers themselves. A project, port and volumes of its own: a stack that is up already is left alone.
+# make compose-test: builds the images, starts the stack, and runs against it the demo, the integration suite, the
+# conformance scenarios with the four client libraries, and checks of the containers themselves. A project, port and volumes of its own: a stack that is up already is left alone.
 # Reports (JUnit XML) go to build/compose-results.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -59,6 +59,7 @@ secrets_private() { [ -z "$(in_gateway find /secrets/gateway /var/lib/userintent
 restart() { docker compose restart --timeout 40 gateway 2>/dev/null && docker compose up --detach --wait --wait-timeout 60 gateway 2>/dev/null; }
 exits_0_on_sigterm() { docker compose stop --timeout 40 gateway 2>/dev/null && [ "$(docker inspect -f '{{.State.ExitCode}}' "$(docker compose ps -aq gateway)")" = 0 ]; }
 suite() { timeout 600 docker compose run --rm -T -v "$results:/results" "$@" --junitxml /results/integration.xml 2>"$results/suite.log"; }
+conformance() { timeout 900 docker compose run --rm -T -v "$results:/results" conformance --junit /results/conformance.xml 2>"$results/conformance.log"; }
 
 check "one call is shown" demo_shows_an_intent
 check "the gateway runs without privileges" unprivileged
@@ -69,8 +70,10 @@ check "the gateway restarts" restart
 check "the same request is a replay after the restart" demo_is_a_replay
 say "Integration suite"
 suite -e DEMO_REQUEST_ID="$REQUEST_ID" integration || { cat "$results/suite.log"; failed=$((failed + 1)); }
+say "Conformance scenarios: Go, Python, Java and C++"
+conformance || { cat "$results/conformance.log"; failed=$((failed + 1)); }
 check "the gateway exits with 0 on SIGTERM" exits_0_on_sigterm
 
 echo "<testsuite name=\"compose\">$report</testsuite>" >"$results/compose.xml"
 say "compose: $(/usr/bin/python3 scripts/count_tests.py "$results" || true)"
-[ "$failed" = 0 ] && [ -s "$results/integration.xml" ] && status=0
+[ "$failed" = 0 ] && [ -s "$results/integration.xml" ] && [ -s "$results/conformance.xml" ] && status=0

@@ -14,7 +14,7 @@ g++                     | C++20 compiler
 cmake                   | build description
 ninja-build             | build runner
 ccache                  | builds again without compiling again
-pkg-config              | finds nghttp2
+pkg-config              | finds nghttp2 and jemalloc
 libgrpc++-dev           | gRPC server
 protobuf-compiler       | protoc
 protobuf-compiler-grpc  | the gRPC plugin of protoc
@@ -22,6 +22,7 @@ libprotobuf-dev         | protobuf messages
 libabsl-dev             | flags, status, time, strings
 libcurl4-openssl-dev    | HTTP client, for HTTP/1.1
 libnghttp2-dev          | HTTP client, for HTTP/2
+libjemalloc-dev         | allocator of the server
 libssl-dev              | TLS, HMAC, random numbers
 libsqlite3-dev          | the ledger
 libre2-dev              | re2, which gRPC links

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make test: every C++ test program by ctest, then the end-to-end, crash and history suites by pytest; all run even if
+# make test-gateway: every C++ test program by ctest, then the end-to-end, crash and history suites by pytest; all run even if
 # one fails. The last line counts all. Reports (JUnit XML) are left in build/test-results/PRESET.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

@@ -134,16 +134,39 @@ class Sandbox:
         told = json.loads(self.process.stdout.readline())
         self.url, self.admin, self.ca_file = told["url"], told["admin"], told["ca_file"]
 
-    def add_fault(self, fault):
-        request = urllib.request.Request(self.admin + "/faults", json.dumps(fault).encode(),
-                                         {"Content-Type": "application/json"})
-        urllib.request.urlopen(request, timeout=20).close()
-
     def stop(self):
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
         self.log.close()
+
+
+class Running:
+    """A sandbox and gateways that run already, as a file says (README.md). Nothing here starts or stops them."""
+
+    def __init__(self, path):
+        told = json.loads(path.read_text())
+        self.admin, self.gateways, self.server_name = told["sandbox"], told["gateways"], told["server_name"]
+        self.ca, self._certificates = told["ca_file"], told["certificates"]
+
+    def certificate(self, name):
+        return self._certificates[name]["cert_file"]
+
+    def key(self, name):
+        return self._certificates[name]["key_file"]
+
+    def serves(self, scenarios, scenario):
+        """Whether this scenario needs gateways, and no others than these."""
+        needed = gateways_of(scenarios, clients_of([scenario]))
+        return bool(needed) and needed <= set(self.gateways)
+
+
+class RunningGateway:
+    def __init__(self, address):
+        self.address = address
+
+    def stop(self):
+        pass
 
 
 class Certificates:
@@ -467,22 +490,38 @@ def make_stubs(directory):
     return user_intent_service_pb2
 
 
+def add_fault(sandbox, fault):
+    request = urllib.request.Request(sandbox.admin + "/faults", json.dumps(fault).encode(), {"Content-Type": "application/json"})
+    urllib.request.urlopen(request, timeout=20).close()
+
+
 # -- everything that one runner talks to -----------------------------------------------------------------------------------
+
+def clients_of(scenarios):
+    return sorted({step["client"] for scenario in scenarios for step in scenario["steps"] if "client" in step})
+
+
+def gateways_of(scenarios, clients):
+    return {scenarios["clients"][name]["gateway"] for name in clients}
+
 
 class Stage:
     """Sandbox, gateways, taps and the control address for one plan (or, in the cross-language pass, for several)."""
 
-    def __init__(self, scenarios, directory, stubs, wanted):
+    def __init__(self, scenarios, directory, stubs, wanted, running=None):
         directory.mkdir()
-        self.scenarios = scenarios
+        self.scenarios, self.running = scenarios, running
         self._end = contextlib.ExitStack()
         self._seen, self._lock = set(), threading.Lock()
         try:
-            self.sandbox = Sandbox(directory)
-            self._end.callback(self.sandbox.stop)
-            self.certificates = Certificates(directory / "tls")
+            if running:
+                self.sandbox = self.certificates = running
+            else:
+                self.sandbox = Sandbox(directory)
+                self._end.callback(self.sandbox.stop)
+                self.certificates = Certificates(directory / "tls")
             self.gateways, self.taps, self.scripted = {}, {}, None
-            needed = {scenarios["clients"][name]["gateway"] for name in wanted}
+            needed = gateways_of(scenarios, wanted)
             for name, settings in scenarios["gateways"].items():
                 if name in needed:
                     self._start(name, settings, directory, stubs)
@@ -497,7 +536,9 @@ class Stage:
             raise
 
     def _start(self, name, settings, directory, stubs):
-        if settings.get("kind") == "scripted":
+        if self.running:
+            gateway = RunningGateway(self.running.gateways[name])
+        elif settings.get("kind") == "scripted":
             gateway = self.scripted = Scripted(stubs)
         else:
             gateway = Gateway(name, settings, self.sandbox, directory, self.certificates)
@@ -515,11 +556,15 @@ class Stage:
             settings = self.scenarios["clients"][name]
             gateway = settings["gateway"]
             client = {"address": (self.taps.get(gateway) or self.gateways[gateway]).address}
-            if "cert" in settings:
-                client.update(ca_file=str(self.certificates.ca), server_name="localhost")
-                if settings["cert"] != "none":
-                    client.update(cert_file=str(self.certificates.certificate(settings["cert"])),
-                                  key_file=str(self.certificates.key(settings["cert"])))
+            cert = settings.get("cert")
+            if self.running and not cert:
+                cert = "a"  # there all gateways are behind mutual TLS
+            if cert:
+                client.update(ca_file=str(self.certificates.ca),
+                              server_name=self.running.server_name if self.running else "localhost")
+                if cert != "none":
+                    client.update(cert_file=str(self.certificates.certificate(cert)),
+                                  key_file=str(self.certificates.key(cert)))
             if "max_tries" in settings:
                 client["max_tries"] = settings["max_tries"]
             out[name] = client
@@ -549,7 +594,7 @@ class Stage:
         elif path == "/once":
             with self._lock:
                 if body["key"] not in self._seen:
-                    self.sandbox.add_fault(body["fault"])
+                    add_fault(self.sandbox, body["fault"])
                     self._seen.add(body["key"])
         else:
             raise RuntimeError(f"no such path: {path}")
@@ -584,10 +629,6 @@ class Stage:
 
 
 # -- runners ---------------------------------------------------------------------------------------------------------------
-
-def clients_of(scenarios):
-    return sorted({step["client"] for scenario in scenarios for step in scenario["steps"] if "client" in step})
-
 
 def write_plan(path, name, stage, scenarios, expander, storm_calls):
     chosen = [expander.scenario(scenario, stage.scenarios["person"], storm_calls) for scenario in scenarios]
@@ -662,12 +703,14 @@ def junit(path, cases):
     path.write_text(f"<testsuite name=\"conformance\" tests=\"{len(cases)}\" failures=\"{failures}\">{body}</testsuite>\n")
 
 
-def cross_pass(runners, data, directory, stubs, seed, cases):
+def cross_pass(runners, data, directory, stubs, seed, cases, running):
     """Every runner repeats the same ids against the same gateways, all at once, then one after the other."""
     scenarios = [scenario for scenario in data["scenarios"] if scenario.get("cross")]
     if not scenarios:
         return
-    stage = Stage(data, directory / "cross", stubs, clients_of(scenarios))
+    if running and not all(running.serves(data, scenario) for scenario in scenarios):
+        raise SystemExit("the running gateways do not serve the pass in which all runners share their ids")
+    stage = Stage(data, directory / "cross", stubs, clients_of(scenarios), running)
     try:
         heard = {}
         for turn in ("at once", "in turn"):
@@ -709,6 +752,8 @@ def main():
     cross.add_argument("--no-cross", action="store_true", help="leave out the pass in which all runners share their ids")
     cross.add_argument("--cross-only", action="store_true", help="nothing but that pass")
     parser.add_argument("--jobs", type=int, default=2, help="runners at a time")
+    parser.add_argument("--running", type=pathlib.Path, metavar="FILE",
+                        help="sandbox and gateways that run already; only for other scenarios some are started")
     parser.add_argument("--junit", type=pathlib.Path, help="write a report")
     arguments = parser.parse_args()
     for program in ("astra-sandbox", "userintent-server"):
@@ -718,6 +763,7 @@ def main():
     chosen = [scenario for scenario in data["scenarios"] if arguments.match in scenario["name"]]
     if not chosen:
         raise SystemExit("no scenario of that name")
+    running = Running(arguments.running) if arguments.running else None
     storm_calls = int(os.environ.get("CONFORMANCE_STORM_CALLS") or "0")
     seed = secrets.token_hex(8)
     directory = pathlib.Path(tempfile.mkdtemp(prefix="conformance-"))
@@ -735,18 +781,25 @@ def main():
                 stage.close()
         runners = find_runners(arguments.only)
 
-        def perform(name):
-            """Each runner has a sandbox and gateways of its own."""
-            stage = Stage(data, directory / name, stubs, clients_of(chosen))
+        def perform(name, label, scenarios, running):
+            """Each runner has a sandbox and gateways of its own, except where they run already."""
+            stage = Stage(data, directory / label, stubs, clients_of(scenarios), running)
             try:
-                plan = write_plan(directory / f"{name}.json", name, stage, chosen, Expander(f"{seed} {name}"), storm_calls)
+                plan = write_plan(directory / f"{label}.json", name, stage, scenarios, Expander(f"{seed} {name}"), storm_calls)
                 started = time.monotonic()
-                return Runner(runners[name], plan).finish(len(chosen)), time.monotonic() - started
+                return Runner(runners[name], plan).finish(len(scenarios)), time.monotonic() - started
             finally:
                 stage.close()
 
-        pool = concurrent.futures.ThreadPoolExecutor(arguments.jobs)
-        performed = {} if arguments.cross_only else {name: pool.submit(perform, name) for name in runners}
+        parts = {"": (chosen, None)}
+        if running:
+            served = [scenario for scenario in chosen if running.serves(data, scenario)]
+            parts = {"-running": (served, running), "-own": ([other for other in chosen if other not in served], None)}
+        # What runs already is shared: a connection to Astra that one runner's scenario breaks carries the others' calls, too.
+        one, several = concurrent.futures.ThreadPoolExecutor(1), concurrent.futures.ThreadPoolExecutor(arguments.jobs)
+        performed = {} if arguments.cross_only else {
+            name + part: (one if where else several).submit(perform, name, name + part, scenarios, where)
+            for name in runners for part, (scenarios, where) in parts.items() if scenarios}
         for name, future in performed.items():
             (passed, failed, _, text), seconds = future.result()
             for verdict, scenario, why in re.findall(r"^(ok|FAILED) (.*?)(?:$|: (step .*|end: .*)$)", text, re.M):
@@ -758,7 +811,7 @@ def main():
             print(f"{'ok' if not failed else 'FAILED'} {name}: {passed} passed, {failed} failed, "
                   f"{seconds:.0f} s", flush=True)
         if arguments.cross_only or not arguments.no_cross and not arguments.match:
-            cross_pass(runners, data, directory, stubs, seed, cases)
+            cross_pass(runners, data, directory, stubs, seed, cases, running)
     finally:
         if arguments.keep:
             print(f"plans and logs: {directory}")
