@@ -509,6 +509,31 @@ TEST_P(BookTest, AReleasedRowStartsAfreshAndCountsOn) {
   EXPECT_EQ(again.budget.used_max, 1);
 }
 
+TEST_P(BookTest, TheReasonIsKeptUnlessItSucceeded) {
+  for (FinishRequest end : {Failed(Mine(1)), Unknown(Mine(2)), Released(Mine(3)), Succeeded(Mine(4))}) {
+    const int id = end.key.request_id[15];
+    ASSERT_EQ(s_.Begin({.id = id, .email = std::to_string(id) + "@example.com"}).verdict, V::kGo);
+    if (end.state == State::kSucceeded) end.reason = 16;
+    const int want = end.state == State::kSucceeded ? 0 : end.reason;
+    EXPECT_EQ(s_.Finish(end).record.reason, want);
+    EXPECT_EQ(s_.Get(end.key).record->reason, want);
+  }
+}
+
+TEST_P(BookTest, EveryChangeOfARowIsDated) {
+  s_.Run({.id = 2}, Maybe);
+  s_.Begin({.id = 3, .supersedes = 2, .at = 7});
+  EXPECT_EQ(s_.Get(Mine(3)).record->updated, At(7));
+  EXPECT_EQ(s_.Get(Mine(2)).record->updated, At(7));
+  ASSERT_TRUE(s_.NextAttempt(Mine(3), 2000, Sent::kNo, 8).ok());
+  EXPECT_EQ(s_.Get(Mine(3)).record->updated, At(8));
+  FinishRequest back = Released(Mine(3));
+  back.now = At(9);
+  s_.Finish(back);
+  EXPECT_EQ(s_.Get(Mine(3)).record->updated, At(9));
+  EXPECT_EQ(s_.Get(Mine(2)).record->updated, At(9));
+}
+
 TEST_P(BookTest, RecoverTurnsSendingIntoUnknownForEver) {
   s_.Run({.id = 1, .email = "b@example.com"}, Done);
   s_.Run({.id = 2, .email = "c@example.com"}, Back);
@@ -608,7 +633,10 @@ TEST_P(BookTest, ABrokenTransactionsNamesAreForgotten) {
 // --- an operator resolves ---
 
 TEST_P(BookTest, ResolvedAsCreatedIsRepeatedAsSuch) {
-  s_.Run({}, Maybe);
+  FinishRequest lost = Unknown(Mine(1));
+  lost.answer.astra_status = "pending";
+  s_.Begin({});
+  s_.Finish(lost);
   const ResolveAnswer answer = s_.Resolve(AsCreated(Mine(1)));
   EXPECT_TRUE(answer.changed);
   EXPECT_EQ(answer.budget.used_min, 1);
@@ -802,6 +830,33 @@ TEST_P(BookTest, WhatAnOpenRowRefersToIsKept) {
   EXPECT_EQ(s_.Begin({.id = 1}).budget.used_max, 3);
 }
 
+TEST_P(BookTest, ASupersededRowIsKeptWhileItsSuccessorIsOpen) {
+  s_.Run({.id = 1}, Maybe);
+  s_.Run({.id = 2, .supersedes = 1}, Maybe);
+  s_.Run({.id = 3, .supersedes = 2}, Maybe);
+  s_.Resolve(AsNotCreated(Mine(1)));
+  EXPECT_EQ(s_.Purge(At(100)).purged, 0u);
+  s_.Purge(At(100));
+  s_.Resolve(AsNotCreated(Mine(2), 200));
+  EXPECT_EQ(s_.Purge(At(100)).purged, 1u);
+  EXPECT_FALSE(s_.Get(Mine(1)).record);
+  // Only what named the forgotten row is cut.
+  EXPECT_EQ(s_.Get(Mine(2)).record->supersedes, std::nullopt);
+  EXPECT_EQ(s_.Get(Mine(2)).record->superseded_by, Id(3));
+}
+
+TEST_P(BookTest, ForgettingTheSuccessorKeepsTheOtherLink) {
+  s_.Run({.id = 1}, Maybe);
+  s_.Run({.id = 2, .supersedes = 1}, Maybe);
+  s_.Run({.id = 3, .supersedes = 2}, Failed);
+  s_.Resolve(AsNotCreated(Mine(1), 200));
+  s_.Resolve(AsNotCreated(Mine(2), 200));
+  EXPECT_EQ(s_.Purge(At(100)).purged, 1u);
+  EXPECT_FALSE(s_.Get(Mine(3)).record);
+  EXPECT_EQ(s_.Get(Mine(2)).record->superseded_by, std::nullopt);
+  EXPECT_EQ(s_.Get(Mine(2)).record->supersedes, Id(1));
+}
+
 TEST_P(BookTest, AResolvedPairIsForgottenTogether) {
   s_.Run({.id = 1}, Maybe);
   s_.Run({.id = 2, .supersedes = 1}, Maybe);
@@ -895,6 +950,56 @@ TEST_P(RotationTest, AddressesKnownUnderBothKeysAreMerged) {
   EXPECT_EQ(answer.budget.used_max, 3);
   EXPECT_EQ(s_.Get(Mine(2)).budget.used_max, 3);
   EXPECT_EQ(s_.Get(Mine(3)).budget.used_max, 3);
+}
+
+TEST_P(RotationTest, SupersedingOneOfTwoUnresolvedLeavesTheOther) {
+  s_.Run(Old({.id = 2}), Maybe);
+  s_.Run({.id = 3}, Maybe);  // as above
+  const BeginAnswer answer = s_.Begin(New({.supersedes = 3}));
+  EXPECT_EQ(answer.verdict, V::kEmailUnresolved);
+  EXPECT_EQ(answer.unresolved, Id(2));
+  EXPECT_EQ(s_.Get(Mine(3)).record->superseded_by, std::nullopt);
+}
+
+// Under which of the two keys a row is found says nothing about whose it is.
+TEST_P(RotationTest, LookingUnderBothKeysPrefersTheCallersOwnPerson) {
+  const auto as = [](const std::string& intent) { return [=](const Key& key) { return Succeeded(key, intent); }; };
+  const auto look = [this](const std::string& caller, const std::string& email) {
+    return s_.Begin(New({.caller = caller, .id = 9, .email = email, .may_start = false}));
+  };
+  s_.Run(Old({.id = 2}), as("mine"));
+  s_.Run({.caller = "two", .id = 3}, as("theirs"));
+  EXPECT_EQ(look("one", "a@example.com").existing_intent_id, "mine");
+  EXPECT_EQ(look("two", "a@example.com").existing_intent_id, "theirs");
+  EXPECT_EQ(look("three", "a@example.com").verdict, V::kPersonExists);
+  EXPECT_EQ(look("three", "a@example.com").existing_intent_id, "");
+
+  s_.Run(Old({.id = 4, .email = "b@example.com"}), as("older"));
+  s_.Run({.id = 5, .email = "b@example.com"}, as("newer"));
+  EXPECT_EQ(look("one", "b@example.com").existing_intent_id, "newer");
+
+  s_.Run(Old({.caller = "two", .id = 6, .email = "c@example.com"}), as("theirs"));
+  EXPECT_EQ(look("one", "c@example.com").verdict, V::kPersonExists);
+  EXPECT_EQ(look("one", "c@example.com").existing_intent_id, "");
+}
+
+TEST_P(RotationTest, ARowTakesItsPersonAlong) {
+  s_.Run(Old({}), Done);
+  EXPECT_EQ(s_.Begin(New({})).verdict, V::kRecorded);
+  EXPECT_EQ(s_.Begin({.id = 2}).verdict, V::kPersonExists);
+  // Also before there is an outcome.
+  s_.Begin(Old({.id = 3, .email = "b@example.com"}));
+  EXPECT_EQ(s_.Begin(New({.id = 3, .email = "b@example.com"})).verdict, V::kInProgress);
+  s_.Finish(Succeeded(Mine(3)));
+  EXPECT_EQ(s_.Begin({.id = 4, .email = "b@example.com"}).verdict, V::kPersonExists);
+}
+
+TEST_P(RotationTest, TheCurrentKeyGivenTwiceIsCountedOnce) {
+  s_.Run({.id = 2}, Done);
+  const BeginAnswer answer = s_.Begin({.allow_repeat = true, .previous = kKey});
+  EXPECT_EQ(answer.verdict, V::kGo);
+  EXPECT_EQ(answer.budget.used_min, 1);
+  EXPECT_EQ(answer.budget.used_max, 2);
 }
 
 TEST_P(RotationTest, ForgottenAttemptsMove) {

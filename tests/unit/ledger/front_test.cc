@@ -15,7 +15,9 @@ using V = BeginVerdict;
 class FailingStore : public Store {
  public:
   absl::Status Start() override {
-    return Do([&] { return store.Start(); });
+    const absl::Status status = Do([&] { return store.Start(); });
+    if (!status.ok() && fails_begun) store.Start().IgnoreError();
+    return status;
   }
   absl::Status Commit() override {
     return Do([&] { return store.Commit(); });
@@ -65,6 +67,7 @@ class FailingStore : public Store {
   int calls = 0;
   int fail_at = -1;
   int run = 1;
+  bool fails_begun = false;  // a Start that fails has begun the transaction all the same
 
  private:
   template <typename F>
@@ -94,6 +97,8 @@ class FrontTest : public testing::Test {
     ops_.push_back(NextAttemptOp{key, Id(77), Sent::kYes, At(4), &pump_, Once<bool>()});
     return std::static_pointer_cast<std::optional<bool>>(last_);
   }
+  // The tokens of Begin are 1, 2, 3 and so on.
+  void Forget(Ledger::Token token) { ops_.push_back(ForgetOp{token}); }
   void Run() {
     std::vector<Op> batch = std::move(ops_);
     ops_.clear();
@@ -190,6 +195,7 @@ TEST_F(FrontTest, WhenACommitFailsNothingWasPromised) {
     EXPECT_FALSE((*end)->committed);
     EXPECT_EQ((*end)->record.state, State::kUnknown);
     EXPECT_EQ((*end)->record.reason, 19);
+    EXPECT_EQ((*end)->record.updated, At(5));
     EXPECT_EQ((*end)->record.sent, Sent::kYes);
     EXPECT_EQ((*end)->record.key, (Key{"one", Id(2)}));
     ASSERT_TRUE(join->has_value());
@@ -295,6 +301,7 @@ TEST_F(FrontTest, ATransactionOfItsOwnHarmsNobody) {
   store_.fail_at = store_.calls + 3;
   EXPECT_TRUE(absl::IsUnavailable(front_.Transact(put)));
   EXPECT_FALSE(front_.healthy());
+  EXPECT_TRUE(absl::IsUnavailable(front_.last_error()));
   store_.fail_at = -1;
   bool ran = false;
   EXPECT_TRUE(absl::IsUnavailable(front_.Transact([&] {
@@ -304,6 +311,136 @@ TEST_F(FrontTest, ATransactionOfItsOwnHarmsNobody) {
   EXPECT_FALSE(ran);
   EXPECT_TRUE(front_.Retry());
   EXPECT_TRUE(front_.Transact(put).ok());
+}
+
+TEST_F(FrontTest, ARetryWritesEveryOutcomeOrNone) {
+  const Key other{"one", Id(2)};
+  const auto state = [this](const Key& key) { return store_.store.Find(key).value()->record.state; };
+  Begin({});
+  Begin({.id = 2, .email = "b@example.com"});
+  Run();
+  EXPECT_TRUE(front_.last_error().ok());
+  store_.fail_at = store_.calls;
+  Finish(Succeeded(key_));
+  Finish(Failed(other));
+  Run();
+  EXPECT_TRUE(absl::IsUnavailable(front_.last_error()));
+  int failed = 0;  // the place of the call that fails
+  for (; failed < 100; ++failed) {
+    store_.fail_at = store_.calls + failed;
+    if (front_.Retry()) break;
+    EXPECT_FALSE(front_.healthy());
+    EXPECT_TRUE(absl::IsUnavailable(front_.last_error())) << front_.last_error();
+    EXPECT_EQ(front_.waiting_outcomes(), 2u);
+    EXPECT_EQ(state(key_), State::kSending);
+    EXPECT_EQ(state(other), State::kSending);
+  }
+  EXPECT_GT(failed, 5);
+  EXPECT_LT(failed, 100);
+  EXPECT_TRUE(front_.last_error().ok());
+  EXPECT_EQ(state(key_), State::kSucceeded);
+  EXPECT_EQ(state(other), State::kFailed);
+  CheckCounters();
+}
+
+TEST_F(FrontTest, ARetryWithoutOutcomesWritesAllTheSame) {
+  store_.fail_at = store_.calls;
+  Begin({});
+  Run();
+  for (const int after : {1, 2}) {  // Start works, writing or committing does not
+    store_.fail_at = store_.calls + after;
+    EXPECT_FALSE(front_.Retry()) << after;
+  }
+  EXPECT_TRUE(front_.Retry());
+}
+
+TEST_F(FrontTest, AnOutcomeThatComesTooLateChangesNothing) {
+  const Key running{"one", Id(2)};
+  Begin({});
+  Begin({.id = 2, .email = "b@example.com"});
+  Finish(Succeeded(key_));
+  Run();
+  store_.fail_at = store_.calls;
+  store_.run = 1'000'000;
+  Finish(Failed(key_));  // nobody can see that the row has ended
+  Run();
+  EXPECT_EQ(front_.waiting_outcomes(), 1u);
+
+  store_.fail_at = -1;  // reading goes on
+  auto late = Finish(Failed(key_));
+  auto got = Get(key_);
+  auto sending = Get(running);
+  auto replay = Begin({.previous = kOldKey});  // also where a row might have to move, which would be writing
+  Run();
+  EXPECT_FALSE((*late)->committed);
+  EXPECT_EQ((*late)->record.state, State::kSucceeded);
+  EXPECT_EQ((*got)->record->state, State::kSucceeded);
+  EXPECT_EQ((*sending)->record->state, State::kSending);
+  EXPECT_EQ((*replay)->verdict, V::kRecorded);
+
+  EXPECT_TRUE(front_.Retry());
+  EXPECT_EQ(front_.waiting_outcomes(), 0u);
+  EXPECT_EQ(store_.Find(key_).value()->record.state, State::kSucceeded);
+}
+
+TEST_F(FrontTest, OneJoinForgottenIsTheOtherOnesNoMatter) {
+  Begin({});
+  auto forgotten = Begin({});
+  auto waiting = Begin({});
+  Run();
+  EXPECT_EQ(front_.waiting_joins(), 2u);
+  Forget(2);
+  Forget(2);
+  Run();
+  EXPECT_EQ(front_.waiting_joins(), 1u);
+  Finish(Succeeded(key_));
+  Run();
+  EXPECT_FALSE(forgotten->has_value());
+  ASSERT_TRUE(waiting->has_value());
+  EXPECT_TRUE((*waiting)->joined);
+  EXPECT_EQ(front_.waiting_joins(), 0u);
+  Forget(3);  // too late
+  Run();
+}
+
+TEST_F(FrontTest, AStartThatFailsHalfWayIsUndone) {
+  store_.fails_begun = true;
+  store_.fail_at = store_.calls;
+  auto refused = Begin({});
+  Run();
+  EXPECT_EQ((*refused)->verdict, V::kUnavailable);
+  EXPECT_TRUE(front_.Retry());  // it could not start while the other one is open
+  store_.fail_at = store_.calls;
+  EXPECT_FALSE(front_.Transact([] { return absl::OkStatus(); }).ok());
+  EXPECT_TRUE(front_.Retry());
+  auto go = Begin({});
+  Run();
+  EXPECT_EQ((*go)->verdict, V::kGo);
+}
+
+TEST_F(FrontTest, CrashPointsAreNamedForWhatTheBatchHolds) {
+  static std::vector<std::string> reached;
+  Front front(store_, book_, 19, [](std::string_view name) { reached.emplace_back(name); });
+  const auto run = [&](Op op) {
+    reached.clear();
+    std::vector<Op> batch;
+    batch.push_back(std::move(op));
+    front.Run(std::move(batch));
+    pump_.Drain();
+    return reached;
+  };
+  using Names = std::vector<std::string>;
+  const auto begin = [&](const Call& call) {
+    return run(BeginOp{0, call.request(), &pump_, [](const BeginAnswer&) {}});
+  };
+  EXPECT_EQ(begin({}), (Names{"before-sending-commit", "after-sending-commit"}));
+  EXPECT_EQ(begin({.id = 2}), Names{});  // refused: nothing will be sent
+  EXPECT_EQ(begin({.id = 2, .previous = kOldKey}), Names{"during-rekey"});
+  EXPECT_EQ(run(GetOp{key_, &pump_, [](const GetAnswer&) {}}), Names{});
+  EXPECT_EQ(run(NextAttemptOp{key_, Id(77), Sent::kYes, At(4), &pump_, [](bool) {}}),
+            (Names{"before-next-attempt-commit", "after-next-attempt-commit"}));
+  EXPECT_EQ(run(FinishOp{Succeeded(key_), &pump_, [](const FinishAnswer&) {}}),
+            (Names{"before-outcome-commit", "after-outcome-commit"}));
 }
 
 // One story, with the n-th call of the store failing (and the two after it), for every n.
