@@ -44,7 +44,7 @@ struct CallServices {
   SteadyClock::duration default_deadline = std::chrono::seconds(35);
 };
 
-// Posts the calls that wait for requests. On the shard's thread.
+// Posts the calls that wait for requests. On the shard's thread, or before there is one.
 void PostCalls(CallServices& services);
 
 }  // namespace userintent::rpc

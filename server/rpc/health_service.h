@@ -39,7 +39,7 @@ class HealthCalls {
   HealthCalls(const HealthCalls&) = delete;
   HealthCalls& operator=(const HealthCalls&) = delete;
 
-  // Posts the calls that wait for requests.
+  // Posts the calls that wait for requests. On the shard's thread, or before there is one.
   void Start();
 
   // Tells those who watch, if there is news.

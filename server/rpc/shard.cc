@@ -42,7 +42,7 @@ Shard::~Shard() {
 }
 
 void Shard::Start(Task first) {
-  Post(std::move(first));
+  first();
   thread_ = std::thread([this] { Run(); });
   helper_ = std::thread([this] { RunHelper(); });
 }

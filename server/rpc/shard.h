@@ -42,7 +42,8 @@ class Shard final : public Loop {
   Shard(std::unique_ptr<grpc::ServerCompletionQueue> queue, http::Client& http);
   ~Shard() override;
 
-  // Starts the threads; `first` is the first thing that the shard's thread runs (it posts the calls).
+  // Runs `first`, which posts the calls, and starts the threads. In this order: a call that is posted after Stop()
+  // would end the process, and a start that fails elsewhere stops at once.
   void Start(Task first);
 
   // After the server has shut down: drains the queue and ends both threads. Tasks posted later never run.
