@@ -586,6 +586,7 @@ TEST_F(CreationTest, ValidateOnlySendsAndRecordsNothing) {
   auto heard = Call(request);
   ASSERT_TRUE(heard->reply && heard->reply->ok());
   EXPECT_FALSE(heard->reply->user_intent);
+  ASSERT_TRUE(heard->reply->attempts);
   EXPECT_EQ(heard->reply->attempts->used_max, 0);
   EXPECT_EQ(heard->reply->attempt_limit, 3);
   EXPECT_TRUE(astra_.posts.empty());
@@ -862,11 +863,22 @@ TEST_F(CreationTest, CallerWhoLeavesWhileTheNextAttemptIsWrittenGetsNone) {
   const auto heard = Call(Person(1));
   astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(1));
   loop_.Settle();
-  // In the same turn: the wait ends, and the caller goes before the ledger has answered.
-  loop_.CallAt(loop_.Now() + 1s, [creation = heard->creation] { creation->CallerLeft(); });
-  loop_.AdvanceWithoutSettling(1s);
+  // The wait is over, and the caller goes before the ledger has answered.
+  loop_.AdvanceWithoutSettling(2s);
+  heard->creation->CallerLeft();
   loop_.Settle();
   EXPECT_EQ(astra_.posts.size(), 1u);
+  EXPECT_EQ(observer_.recorded, 1) << "the row was ended twice";
+  EXPECT_EQ(RowState(1), State::kReleased);
+}
+
+TEST_F(CreationTest, CallerWhoLeavesWhileTheEndOfTheWaitIsWrittenEndsItOnce) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(1));
+  loop_.Settle();
+  Creation::GiveUpWaiting(services_);
+  heard->creation->CallerLeft();
+  loop_.Settle();
   EXPECT_EQ(observer_.recorded, 1) << "the row was ended twice";
   EXPECT_EQ(RowState(1), State::kReleased);
 }
