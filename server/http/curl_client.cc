@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
-#include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/crypto.h>
@@ -26,23 +25,15 @@
 
 #include "server/base/crash_point.h"
 #include "server/http/address.h"
+#include "server/http/connection_limits.h"
 #include "server/http/exchange_text.h"
+#include "server/http/wiping_memory.h"
 
 namespace userintent::http {
 namespace {
 
-// Below the idle timeout that servers and balancers commonly have (60 s and more), so that it is us who let go first.
-constexpr long kIdleConnectionSeconds = 50;
-// Bounds what a long-lived connection may accumulate, among it the flow-control leak of libcurl 7.88 for cancelled
-// streams, and lets the upstream's DNS changes take effect.
-constexpr long kConnectionLifetimeSeconds = 300;
 constexpr long kUploadBufferBytes = 16 * 1024;  // libcurl's minimum; our bodies are far smaller
 constexpr size_t kPooledHandles = 256;
-// A connection whose peer acknowledges nothing for this long is broken by the kernel. Without it a path that swallows
-// packets would keep drawing new exchanges, each to end as "maybe sent" by its own timeout.
-constexpr unsigned int kUnacknowledgedMs = 10000;
-constexpr long kKeepaliveIdleSeconds = 15;
-constexpr long kKeepaliveIntervalSeconds = 5;
 constexpr int kEventsPerTurn = 256;
 constexpr std::chrono::milliseconds kNudgeInterval{100};  // see CurlClient::Nudge
 
@@ -50,21 +41,6 @@ constexpr std::chrono::milliseconds kNudgeInterval{100};  // see CurlClient::Nud
 // through libcurl's own buffers.
 void* CurlMalloc(size_t size) { return std::malloc(size); }
 void* CurlCalloc(size_t count, size_t size) { return std::calloc(count, size); }
-void CurlFree(void* p) {
-  if (p == nullptr) return;
-  OPENSSL_cleanse(p, malloc_usable_size(p));
-  std::free(p);
-}
-void* CurlRealloc(void* p, size_t size) {
-  if (p == nullptr) return std::malloc(size);
-  const size_t old = malloc_usable_size(p);
-  if (size <= old && size >= old / 2) return p;
-  void* fresh = std::malloc(size);
-  if (fresh == nullptr) return nullptr;
-  std::memcpy(fresh, p, std::min(old, size));
-  CurlFree(p);
-  return fresh;
-}
 char* CurlStrdup(const char* text) {
   const size_t size = std::strlen(text) + 1;
   char* copy = static_cast<char*>(std::malloc(size));
@@ -324,11 +300,11 @@ bool CurlClient::SetOptions(Exchange& exchange) {
   // Connections.
   set(CURLOPT_HTTP_VERSION, static_cast<long>(options_.http2 ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
   set(CURLOPT_PIPEWAIT, options_.http2 ? 1L : 0L);
-  set(CURLOPT_MAXAGE_CONN, kIdleConnectionSeconds);
-  set(CURLOPT_MAXLIFETIME_CONN, kConnectionLifetimeSeconds);
+  set(CURLOPT_MAXAGE_CONN, static_cast<long>(kIdleLimit.count()));
+  set(CURLOPT_MAXLIFETIME_CONN, static_cast<long>(kAgeLimit.count()));
   set(CURLOPT_TCP_KEEPALIVE, 1L);
-  set(CURLOPT_TCP_KEEPIDLE, kKeepaliveIdleSeconds);
-  set(CURLOPT_TCP_KEEPINTVL, kKeepaliveIntervalSeconds);
+  set(CURLOPT_TCP_KEEPIDLE, static_cast<long>(kKeepaliveIdleSeconds));
+  set(CURLOPT_TCP_KEEPINTVL, static_cast<long>(kKeepaliveIntervalSeconds));
   set(CURLOPT_FRESH_CONNECT, exchange.restarted ? 1L : 0L);
   // Makes libcurl share the time out among the addresses of a name; it is ApplyDeadlines() that enforces it.
   set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
@@ -940,7 +916,7 @@ absl::Status CurlGlobalInit() {
   std::call_once(once, [] {
     // OpenSSL writes to sockets whose peer may have gone; libcurl, told not to touch signals, does not shield us.
     signal(SIGPIPE, SIG_IGN);
-    if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, &CurlMalloc, &CurlFree, &CurlRealloc, &CurlStrdup, &CurlCalloc) !=
+    if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, &CurlMalloc, &WipingFree, &WipingRealloc, &CurlStrdup, &CurlCalloc) !=
         CURLE_OK) {
       result = absl::InternalError("libcurl cannot be initialised");
       return;

@@ -1,6 +1,5 @@
 #include "server/http/h2_connection.h"
 
-#include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/bio.h>
@@ -17,17 +16,14 @@
 #include <utility>
 
 #include "server/base/crash_point.h"
+#include "server/http/connection_limits.h"
 #include "server/http/exchange_text.h"
+#include "server/http/wiping_memory.h"
 
 namespace userintent::http {
 namespace {
 
 using std::chrono::milliseconds;
-
-// As in the libcurl client: a connection whose peer acknowledges nothing for this long is broken by the kernel.
-constexpr unsigned int kUnacknowledgedMs = 10000;
-constexpr int kKeepaliveIdleSeconds = 15;
-constexpr int kKeepaliveIntervalSeconds = 5;
 
 constexpr size_t kReadBytes = 16 * 1024;        // one TLS record
 constexpr size_t kReadPerTurn = 256 * 1024;     // then the other connections have their turn
@@ -36,24 +32,11 @@ constexpr std::chrono::seconds kBriefly{1};     // how long an unwilling socket 
 constexpr int32_t kConnectionWindow = 1 << 20;  // answers are read at once, so this bounds nothing but round trips
 constexpr size_t kMostStreamWindow = 1 << 20;
 
-// nghttp2's allocator: what is freed is wiped first, because heads and bodies pass through its buffers.
+// nghttp2's allocator.
 void* Allocate(size_t size, void*) { return std::malloc(size); }
 void* AllocateCleared(size_t count, size_t size, void*) { return std::calloc(count, size); }
-void Free(void* p, void*) {
-  if (p == nullptr) return;
-  OPENSSL_cleanse(p, malloc_usable_size(p));
-  std::free(p);
-}
-void* Reallocate(void* p, size_t size, void*) {
-  if (p == nullptr) return std::malloc(size);
-  const size_t old = malloc_usable_size(p);
-  if (size <= old) return p;
-  void* fresh = std::malloc(size);
-  if (fresh == nullptr) return nullptr;
-  std::memcpy(fresh, p, old);
-  Free(p, nullptr);
-  return fresh;
-}
+void Free(void* p, void*) { WipingFree(p); }
+void* Reallocate(void* p, size_t size, void*) { return WipingRealloc(p, size); }
 nghttp2_mem wiping_memory{nullptr, &Allocate, &Free, &AllocateCleared, &Reallocate};
 
 // Wipes what was in use and keeps the allocation.

@@ -20,6 +20,7 @@
 
 #include "server/base/loop.h"
 #include "server/http/client.h"
+#include "server/http/connection_limits.h"
 #include "server/http/resolver.h"
 #include "server/http/tls_context.h"
 
@@ -55,10 +56,8 @@ struct H2Tuning {
   // A connection with streams that is silent for so long is asked for a sign of life, and broken if none comes.
   std::chrono::milliseconds ping_after{10000};
   std::chrono::milliseconds ping_timeout{10000};
-  // Below the idle timeout that servers and balancers commonly have (60 s and more), so that it is us who let go first.
-  std::chrono::milliseconds idle_limit{50000};
-  // After this long a connection is replaced, so that DNS changes and new certificates take effect.
-  std::chrono::milliseconds age_limit{300000};
+  std::chrono::milliseconds idle_limit = kIdleLimit;
+  std::chrono::milliseconds age_limit = kAgeLimit;
   // How long one address may keep the next one waiting (RFC 8305).
   std::chrono::milliseconds race_after{250};
   // How soon a failed attempt at one more connection is followed by the next while others are in use.
