@@ -10,6 +10,7 @@ visit the corners.
 
 import base64
 import dataclasses
+import itertools
 import random
 import uuid
 
@@ -142,7 +143,7 @@ def _status_fault(dice):
     if group < 0.40:
         return dict(kind="status", status=dice.choice((400, 422)))
     if group < 0.55:
-        return dict(kind="status", status=dice.choice((401, 403, 404, 405, 406, 410, 418)))
+        return dict(kind="status", status=dice.choice((401, 401, 401, 403, 404, 405, 406, 410, 418)))
     if group < 0.70:
         return dict(kind="status", status=503, headers={"Retry-After": dice.choice(("0", "0", "1"))})
     if group < 0.80:
@@ -217,10 +218,13 @@ _WEIGHTS = dict(status=8, delay=3, second_answer=3, early=3, close=1, reset=1, g
 
 
 class _Weather:
-    """The faults of a while."""
+    """The faults of a while: one whose turn it is, so that episodes with consecutive seeds meet every kind, and others
+    by chance."""
 
-    def __init__(self, dice):
+    def __init__(self, dice, seed):
         self.dice = dice
+        start = 5 * seed % len(KINDS)    # an episode has six kinds of weather, at least
+        self.due = itertools.cycle(KINDS[start:] + KINDS[:start])
         self.rate = dice.choice((0.15, 0.3, 0.3, 0.5, 0.7))
         self.kinds = [kind for kind in KINDS if dice.random() < 0.75] or ["status"]
         self.early = 0
@@ -230,8 +234,8 @@ class _Weather:
         faults = []
         if self.dice.random() > 0.1:
             count = self.dice.randint(3, 8)
-            chosen = self.dice.choices(self.kinds, [_WEIGHTS.get(kind, 2) for kind in self.kinds], k=count)
-            for kind in chosen:
+            chosen = self.dice.choices(self.kinds, [_WEIGHTS.get(kind, 2) for kind in self.kinds], k=count - 1)
+            for kind in (next(self.due), *chosen):
                 fault = _fault(self.dice, kind, http2)
                 if kind == "early":
                     # Over HTTP/2 its body is never read, so the account cannot say whose it was; the answer can.
@@ -258,7 +262,7 @@ def _gateway_flags(dice):
 def make(seed, calls):
     dice = random.Random(seed)
     population = _Population(dice, seed, dice.choice((12, 50, 100, 250)))
-    weather = _Weather(dice)
+    weather = _Weather(dice, seed)
     wild = dice.choice((0.05, 0.15, 0.3))        # of calls with odd deadlines
     leaving = dice.choice((0.02, 0.1, 0.25))     # of calls that are cancelled
     bursts = dice.choice((0.01, 0.03, 0.06))
