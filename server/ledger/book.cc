@@ -124,20 +124,30 @@ absl::StatusOr<std::vector<Row>> Book::OpenBoth(const BeginRequest& request) {
 }
 
 absl::StatusOr<std::optional<Row>> Book::SucceededBoth(const BeginRequest& request) {
-  absl::StatusOr<std::optional<Row>> found = store_.Succeeded(request.current.person, request.key.caller);
+  const Fingerprints& current = request.current;
   const Fingerprints* previous = Previous(request);
-  if (!found.ok() || previous == nullptr) return found;
-  if (*found && (*found)->record.key.caller == request.key.caller) return found;
-  absl::StatusOr<std::optional<Row>> older = store_.Succeeded(previous->person, request.key.caller);
-  if (!older.ok()) return older;
-  return *older && (!*found || (*older)->record.key.caller == request.key.caller) ? older : found;
+  std::vector<std::pair<const Digest*, const Digest*>> names = {{&current.email, &current.person}};
+  if (previous != nullptr) {
+    // An address is moved whole, a person's row only when it has succeeded: it may be under the old key alone.
+    names.emplace_back(&current.email, &previous->person);
+    names.emplace_back(&previous->email, &previous->person);
+  }
+  std::optional<Row> best;
+  for (const auto& [email, person] : names) {
+    absl::StatusOr<std::optional<Row>> found = store_.Succeeded(*email, *person, request.key.caller);
+    if (!found.ok() || (*found && (*found)->record.key.caller == request.key.caller)) return found;
+    if (!best) best = *std::move(found);
+  }
+  return best;
 }
 
 absl::Status Book::Rekey(const BeginRequest& request, std::optional<Row>& own) {
   const Fingerprints* previous = Previous(request);
   if (previous == nullptr) return absl::OkStatus();
   if (absl::Status s = store_.MoveEmail(previous->email, request.current.email); !s.ok()) return s;
-  if (absl::Status s = store_.MovePerson(previous->person, request.current.person); !s.ok()) return s;
+  if (absl::Status s = store_.MovePerson(request.current.email, previous->person, request.current.person); !s.ok()) {
+    return s;
+  }
   if (!own || own->key_id != previous->key_id || !Same(own->content, previous->content)) return absl::OkStatus();
   own->key_id = request.current.key_id;
   own->content = request.current.content;
@@ -149,9 +159,12 @@ absl::Status Book::Rekey(const BeginRequest& request, std::optional<Row>& own) {
 absl::Status Book::Replace(const Record* before, const Row& after) {
   const Counters was = before != nullptr ? CountOf(*before) : Counters{};
   const Counters is = CountOf(after.record);
-  if (absl::Status s = store_.Put(after); !s.ok()) return s;
-  if (was == is) return absl::OkStatus();
-  return store_.AddCount(after.email, {is.confirmed - was.confirmed, is.possible - was.possible});
+  // The counter first: a store makes a new address with it at once.
+  if (was != is) {
+    const Counters delta{is.confirmed - was.confirmed, is.possible - was.possible};
+    if (absl::Status s = store_.AddCount(after.email, delta); !s.ok()) return s;
+  }
+  return store_.Put(after);
 }
 
 absl::Status Book::MarkSuperseded(const Key& key, const std::optional<Uuid>& by, absl::Time now) {

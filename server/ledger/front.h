@@ -21,7 +21,6 @@
 #include "absl/functional/function_ref.h"
 #include "server/ledger/book.h"
 #include "server/ledger/ledger.h"
-#include "server/ledger/memory_store.h"
 #include "server/ledger/store.h"
 
 namespace userintent::ledger {

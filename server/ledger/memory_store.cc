@@ -99,7 +99,8 @@ absl::StatusOr<std::vector<Row>> MemoryStore::Open(const Digest& email) {
   return rows;
 }
 
-absl::StatusOr<std::optional<Row>> MemoryStore::Succeeded(const Digest& person, const std::string& caller) {
+absl::StatusOr<std::optional<Row>> MemoryStore::Succeeded(const Digest& email, const Digest& person,
+                                                          const std::string& caller) {
   const auto at = by_person_.find(person);
   if (at == by_person_.end()) return std::nullopt;
   const Row* best = nullptr;
@@ -108,9 +109,9 @@ absl::StatusOr<std::optional<Row>> MemoryStore::Succeeded(const Digest& person, 
   };
   for (const Key& key : at->second) {
     const Row& row = rows_.at(key);
-    if (best == nullptr || rank(*best) < rank(row)) best = &row;
+    if (row.email == email && (best == nullptr || rank(*best) < rank(row))) best = &row;
   }
-  return *best;
+  return best == nullptr ? std::nullopt : std::optional<Row>(*best);
 }
 
 absl::StatusOr<Counters> MemoryStore::Count(const Digest& email) { return Of(email).counters; }
@@ -159,13 +160,14 @@ absl::Status MemoryStore::MoveEmail(const Digest& from, const Digest& to) {
   return absl::OkStatus();
 }
 
-absl::Status MemoryStore::MovePerson(const Digest& from, const Digest& to) {
+absl::Status MemoryStore::MovePerson(const Digest& email, const Digest& from, const Digest& to) {
   if (!open_) return absl::InternalError("no transaction is open");
   const auto at = by_person_.find(from);
   if (at == by_person_.end()) return absl::OkStatus();
   const std::vector<Key> keys = at->second;
   for (const Key& key : keys) {
     Row row = rows_.at(key);
+    if (row.email != email) continue;
     row.person = to;
     SetRow(key, std::move(row));
   }

@@ -10,14 +10,9 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/hash/hash.h"
 #include "server/ledger/store.h"
 
 namespace userintent::ledger {
-
-struct KeyHash {
-  size_t operator()(const Key& key) const { return absl::HashOf(key.caller, key.request_id); }
-};
 
 class MemoryStore : public Store {
  public:
@@ -27,13 +22,14 @@ class MemoryStore : public Store {
 
   absl::StatusOr<std::optional<Row>> Find(const Key& key) override;
   absl::StatusOr<std::vector<Row>> Open(const Digest& email) override;
-  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& person, const std::string& caller) override;
+  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& email, const Digest& person,
+                                               const std::string& caller) override;
   absl::StatusOr<Counters> Count(const Digest& email) override;
   absl::StatusOr<std::vector<Row>> Sending(size_t limit) override;
   absl::Status Put(const Row& row) override;
   absl::Status AddCount(const Digest& email, Counters delta) override;
   absl::Status MoveEmail(const Digest& from, const Digest& to) override;
-  absl::Status MovePerson(const Digest& from, const Digest& to) override;
+  absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) override;
   absl::Status Append(const AuditEntry& entry) override;
   absl::StatusOr<std::vector<Row>> Old(absl::Time created_before, size_t limit) override;
   absl::Status Purge(const Row& row, Counters counted) override;

@@ -17,6 +17,7 @@ namespace {
 
 constexpr int kApplicationId = 0x55494c47;  // "UILG", in the file's header
 constexpr int64_t kPagesToCheckWhole = 60'000;
+constexpr size_t kKept = 16384;  // addresses, and rows; more than run at once
 
 struct Migration {
   int version;
@@ -28,11 +29,14 @@ struct Migration {
 // email: attempts of one address; kept for ever. request: one row per (caller, request_id), in the order of arrival, so
 // that the rows of one batch lie together: request ids are random, and a table in their order would touch a page of its
 // own for each row, twice. Two indexes are partial: of all rows only the few open ones are looked for by address, and
-// only the successful ones by person.
+// only the successful ones by person (version 3).
 //
 // Version 2. audit: what operators did, for ever. email.purged_*: the part of its attempts whose requests were
 // forgotten. request_unknown: for the list of unresolved requests; it costs nothing while a request takes its normal
 // way.
+//
+// Version 3. request_person: within the address, whose numbers grow with time, so that the entries of one batch lie
+// together. A person's digest alone is random, and took a page of its own for each call.
 constexpr Migration kMigrations[] = {
     {1, R"sql(
 CREATE TABLE migration (
@@ -118,6 +122,10 @@ ALTER TABLE email ADD COLUMN purged_possible INTEGER NOT NULL DEFAULT 0 CHECK (p
 
 CREATE INDEX request_unknown ON request (created_at) WHERE state = 4;
 )sql"},
+    {3, R"sql(
+DROP INDEX request_person;
+CREATE INDEX request_person ON request (email, person) WHERE state = 2;
+)sql"},
 };
 constexpr int kVersion = kMigrations[std::size(kMigrations) - 1].version;
 
@@ -130,11 +138,11 @@ enum SqliteStore::StatementName : int {
   kFind,
   kOpen,
   kSucceeded,
-  kCount,
   kSending,
   kPut,
+  kUpdate,
   kAddCount,
-  kEmailId,
+  kAddress,
   kNewEmail,
   kNewCaller,
   kMoveEmail,
@@ -152,6 +160,12 @@ enum SqliteStore::StatementName : int {
 
 namespace {
 
+// What changes while a request runs, as BindProgress binds it.
+#define SET_PROGRESS                                                                               \
+  "state = ?1, sent = ?2, reason = ?3, http_status = ?4, confirmed = ?5, user_intent_id = ?6, "    \
+  "astra_status = ?7, astra_request_id = ?8, answered_at = ?9, attempt_id = ?10, attempts = ?11, " \
+  "supersedes = ?12, superseded_by = ?13, updated_at = ?14"
+
 // In the order of StatementName. A condition repeats its partial index's WHERE word for word, or SQLite cannot use it.
 constexpr const char* kSql[] = {
     "BEGIN IMMEDIATE",
@@ -159,24 +173,22 @@ constexpr const char* kSql[] = {
     "ROLLBACK",
     "SELECT " REQUEST_COLUMNS "WHERE r.caller = ?1 AND r.request_id = ?2",
     "SELECT " REQUEST_COLUMNS
-    "WHERE r.email = (SELECT id FROM email WHERE digest = ?1) AND r.state IN (1, 4) "
+    "WHERE r.email = ?1 AND r.state IN (1, 4) "
     "ORDER BY r.created_at, r.caller, r.request_id",
     "SELECT " REQUEST_COLUMNS
-    "WHERE r.person = ?1 AND r.state = 2 "
-    "ORDER BY r.caller = ?2 DESC, r.created_at DESC, r.caller DESC, r.request_id DESC LIMIT 1",
-    "SELECT confirmed, possible FROM email WHERE digest = ?1",
+    "WHERE r.email = ?1 AND r.person = ?2 AND r.state = 2 "
+    "ORDER BY r.caller = ?3 DESC, r.created_at DESC, r.caller DESC, r.request_id DESC LIMIT 1",
     "SELECT " REQUEST_COLUMNS "WHERE r.state IN (1, 4) AND r.state = 1 LIMIT ?1",
-    "INSERT INTO request (caller, request_id, state, sent, reason, http_status, confirmed, user_intent_id, "
-    "astra_status, astra_request_id, answered_at, attempt_id, attempts, supersedes, superseded_by, created_at, "
-    "updated_at, key_id, content, person, email) "
+    "INSERT INTO request (state, sent, reason, http_status, confirmed, user_intent_id, astra_status, astra_request_id, "
+    "answered_at, attempt_id, attempts, supersedes, superseded_by, updated_at, caller, request_id, created_at, key_id, "
+    "content, person, email) "
     "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21) "
-    "ON CONFLICT (caller, request_id) DO UPDATE SET state = ?3, sent = ?4, reason = ?5, http_status = ?6, "
-    "confirmed = ?7, user_intent_id = ?8, astra_status = ?9, astra_request_id = ?10, answered_at = ?11, "
-    "attempt_id = ?12, attempts = ?13, supersedes = ?14, superseded_by = ?15, created_at = ?16, updated_at = ?17, "
-    "key_id = ?18, content = ?19, person = ?20, email = ?21",
+    "ON CONFLICT (caller, request_id) DO UPDATE SET " SET_PROGRESS
+    ", created_at = ?17, key_id = ?18, content = ?19, person = ?20, email = ?21",
+    "UPDATE request SET " SET_PROGRESS " WHERE id = ?15",
     "UPDATE email SET confirmed = confirmed + ?2, possible = possible + ?3 WHERE id = ?1",
-    "SELECT id FROM email WHERE digest = ?1",
-    "INSERT INTO email (digest, confirmed, possible) VALUES (?1, 0, 0)",
+    "SELECT id, confirmed, possible FROM email WHERE digest = ?1",
+    "INSERT INTO email (digest, confirmed, possible) VALUES (?1, ?2, ?3)",
     "INSERT INTO caller (name) VALUES (?1)",
     "UPDATE email SET digest = ?2 WHERE id = ?1",
     "UPDATE request SET email = ?2 WHERE email = ?1",
@@ -186,7 +198,7 @@ constexpr const char* kSql[] = {
     "FROM (SELECT confirmed, possible, purged_confirmed, purged_possible FROM email WHERE id = ?1) f "
     "WHERE email.id = ?2",
     "DELETE FROM email WHERE id = ?1",
-    "UPDATE request SET person = ?2 WHERE person = ?1 AND state = 2",
+    "UPDATE request SET person = ?3 WHERE email = ?1 AND person = ?2 AND state = 2",
     "INSERT INTO audit (at, actor, action, caller, request_id, from_state, to_state, evidence) "
     "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     "SELECT " REQUEST_COLUMNS "WHERE r.id > ?1 ORDER BY r.id LIMIT ?2",
@@ -194,6 +206,15 @@ constexpr const char* kSql[] = {
     "UPDATE email SET purged_confirmed = purged_confirmed + ?2, purged_possible = purged_possible + ?3 WHERE id = ?1",
     "UPDATE probe SET written = written + 1 WHERE id = 1",
 };
+
+// As it would be read: times are kept in microseconds.
+Row AsKept(Row row) {
+  const auto kept = [](absl::Time time) { return absl::FromUnixMicros(Micros(time)); };
+  row.record.created = kept(row.record.created);
+  row.record.updated = kept(row.record.updated);
+  if (row.record.answer.at != absl::InfinitePast()) row.record.answer.at = kept(row.record.answer.at);
+  return row;
+}
 
 absl::Status Damaged(const std::string& path, const std::string& what) {
   return absl::DataLossError(absl::StrCat("ledger ", path, ": is damaged (", what, "); restore it or ask for help"));
@@ -440,7 +461,12 @@ void SqliteStore::Rollback() {
     caller_ids_.erase(at);
   }
   fresh_callers_.clear();
-  last_email_.reset();
+  ForgetCopies();
+}
+
+void SqliteStore::ForgetCopies() {
+  addresses_.clear();
+  running_.clear();
 }
 
 absl::StatusOr<Row> SqliteStore::Decode(sqlite3_stmt* s) const {
@@ -482,21 +508,27 @@ absl::StatusOr<std::optional<int64_t>> SqliteStore::CallerId(const std::string& 
   return id;
 }
 
-absl::StatusOr<std::optional<int64_t>> SqliteStore::EmailId(const Digest& email, bool make) {
-  if (last_email_ && last_email_->first == email) return last_email_->second;
-  {
-    Use use(*this, kEmailId);
-    const absl::StatusOr<bool> found = use.Bind(1, email).Step();
-    if (!found.ok()) return found.status();
-    if (*found) {
-      last_email_.emplace(email, sqlite3_column_int64(use.statement(), 0));
-      return last_email_->second;
-    }
+absl::StatusOr<SqliteStore::Address> SqliteStore::AddressOf(const Digest& email) {
+  if (const auto at = addresses_.find(email); at != addresses_.end()) return at->second;
+  Use use(*this, kAddress);
+  const absl::StatusOr<bool> found = use.Bind(1, email).Step();
+  if (!found.ok()) return found.status();
+  Address address;
+  if (*found) {
+    address.id = use.Number(0);
+    address.counters = {static_cast<int>(use.Number(1)), static_cast<int>(use.Number(2))};
   }
-  if (!make) return std::nullopt;
-  if (absl::Status s = Use(*this, kNewEmail).Bind(1, email).Run(); !s.ok()) return s;
-  last_email_.emplace(email, sqlite3_last_insert_rowid(db_));
-  return last_email_->second;
+  if (addresses_.size() >= kKept) addresses_.clear();
+  addresses_.emplace(email, address);
+  return address;
+}
+
+absl::Status SqliteStore::MakeAddress(const Digest& email, Counters counters) {
+  Use use(*this, kNewEmail);
+  use.Bind(1, email).Bind(2, int64_t{counters.confirmed}).Bind(3, int64_t{counters.possible});
+  if (absl::Status s = use.Run(); !s.ok()) return s;
+  addresses_[email] = {sqlite3_last_insert_rowid(db_), counters};
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::optional<Row>> SqliteStore::One(Use& use) const {
@@ -519,6 +551,7 @@ absl::StatusOr<std::vector<Row>> SqliteStore::All(Use& use) const {
 }
 
 absl::StatusOr<std::optional<Row>> SqliteStore::Find(const Key& key) {
+  if (const auto at = running_.find(key); at != running_.end()) return at->second.row;
   const absl::StatusOr<std::optional<int64_t>> caller = CallerId(key.caller, false);
   if (!caller.ok()) return caller.status();
   if (!*caller) return std::nullopt;
@@ -528,25 +561,30 @@ absl::StatusOr<std::optional<Row>> SqliteStore::Find(const Key& key) {
 }
 
 absl::StatusOr<std::vector<Row>> SqliteStore::Open(const Digest& email) {
+  const absl::StatusOr<Address> address = AddressOf(email);
+  if (!address.ok()) return address.status();
+  if (address->id == 0) return std::vector<Row>();
   Use use(*this, kOpen);
-  use.Bind(1, email);
+  use.Bind(1, address->id);
   return All(use);
 }
 
-absl::StatusOr<std::optional<Row>> SqliteStore::Succeeded(const Digest& person, const std::string& caller) {
+absl::StatusOr<std::optional<Row>> SqliteStore::Succeeded(const Digest& email, const Digest& person,
+                                                          const std::string& caller) {
+  const absl::StatusOr<Address> address = AddressOf(email);
+  if (!address.ok()) return address.status();
+  if (address->id == 0) return std::nullopt;
   const absl::StatusOr<std::optional<int64_t>> id = CallerId(caller, false);
   if (!id.ok()) return id.status();
   Use use(*this, kSucceeded);
-  use.Bind(1, person).Bind(2, id->value_or(0));
+  use.Bind(1, address->id).Bind(2, person).Bind(3, id->value_or(0));
   return One(use);
 }
 
 absl::StatusOr<Counters> SqliteStore::Count(const Digest& email) {
-  Use use(*this, kCount);
-  const absl::StatusOr<bool> found = use.Bind(1, email).Step();
-  if (!found.ok()) return found.status();
-  if (!*found) return Counters{};
-  return Counters{sqlite3_column_int(use.statement(), 0), sqlite3_column_int(use.statement(), 1)};
+  const absl::StatusOr<Address> address = AddressOf(email);
+  if (!address.ok()) return address.status();
+  return address->counters;
 }
 
 absl::StatusOr<std::vector<Row>> SqliteStore::Sending(size_t limit) {
@@ -555,55 +593,89 @@ absl::StatusOr<std::vector<Row>> SqliteStore::Sending(size_t limit) {
   return All(use);
 }
 
+void SqliteStore::BindProgress(Use& use, const Record& record) {
+  use.Bind(1, static_cast<int64_t>(record.state)).Bind(2, static_cast<int64_t>(record.sent));
+  use.Bind(3, int64_t{record.reason}).Bind(4, int64_t{record.answer.http_status});
+  use.Bind(5, int64_t{record.answer.confirmed}).Bind(6, record.answer.user_intent_id);
+  use.Bind(7, record.answer.astra_status).Bind(8, record.answer.astra_request_id);
+  if (record.answer.at != absl::InfinitePast()) use.Bind(9, Micros(record.answer.at));
+  use.Bind(10, record.attempt_id).Bind(11, int64_t{record.attempts});
+  use.Bind(12, record.supersedes).Bind(13, record.superseded_by).Bind(14, Micros(record.updated));
+}
+
 absl::Status SqliteStore::Put(const Row& row) {
+  const auto at = running_.find(row.record.key);
+  if (at == running_.end()) return InsertOrReplace(row);
+  const Row& before = at->second.row;
+  const bool same = before.key_id == row.key_id && before.content == row.content && before.person == row.person &&
+                    before.email == row.email && before.record.created == row.record.created;
+  const int64_t id = at->second.id;
+  if (!same || row.record.state != State::kSending) running_.erase(at);
+  if (!same) return InsertOrReplace(row);
+  Use use(*this, kUpdate);
+  BindProgress(use, row.record);
+  if (absl::Status s = use.Bind(15, id).Run(); !s.ok()) return s;
+  if (sqlite3_changes(db_) != 1) return Damaged(options_.path, "a request that runs is gone");
+  if (row.record.state == State::kSending) at->second.row = AsKept(row);
+  return absl::OkStatus();
+}
+
+absl::Status SqliteStore::InsertOrReplace(const Row& row) {
   const Record& record = row.record;
   const absl::StatusOr<std::optional<int64_t>> caller = CallerId(record.key.caller, true);
   if (!caller.ok()) return caller.status();
-  const absl::StatusOr<std::optional<int64_t>> email = EmailId(row.email, true);
-  if (!email.ok()) return email.status();
+  absl::StatusOr<Address> address = AddressOf(row.email);
+  if (address.ok() && address->id == 0) {
+    if (absl::Status s = MakeAddress(row.email, {}); !s.ok()) return s;
+    address = AddressOf(row.email);
+  }
+  if (!address.ok()) return address.status();
   Use use(*this, kPut);
-  use.Bind(1, **caller).Bind(2, record.key.request_id);
-  use.Bind(3, static_cast<int64_t>(record.state)).Bind(4, static_cast<int64_t>(record.sent));
-  use.Bind(5, int64_t{record.reason}).Bind(6, int64_t{record.answer.http_status});
-  use.Bind(7, int64_t{record.answer.confirmed}).Bind(8, record.answer.user_intent_id);
-  use.Bind(9, record.answer.astra_status).Bind(10, record.answer.astra_request_id);
-  if (record.answer.at != absl::InfinitePast()) use.Bind(11, Micros(record.answer.at));
-  use.Bind(12, record.attempt_id).Bind(13, int64_t{record.attempts});
-  use.Bind(14, record.supersedes).Bind(15, record.superseded_by);
-  use.Bind(16, Micros(record.created)).Bind(17, Micros(record.updated));
+  BindProgress(use, record);
+  use.Bind(15, **caller).Bind(16, record.key.request_id).Bind(17, Micros(record.created));
   use.Bind(18, std::bit_cast<int64_t>(row.key_id));
-  use.Bind(19, row.content).Bind(20, row.person).Bind(21, **email);
-  return use.Run();
+  use.Bind(19, row.content).Bind(20, row.person).Bind(21, address->id);
+  sqlite3_set_last_insert_rowid(db_, 0);  // it stays so when a row is replaced
+  if (absl::Status s = use.Run(); !s.ok()) return s;
+  const int64_t id = sqlite3_last_insert_rowid(db_);
+  if (id == 0 || record.state != State::kSending) return absl::OkStatus();
+  if (running_.size() >= kKept) running_.clear();
+  running_.emplace(record.key, Running{id, AsKept(row)});
+  return absl::OkStatus();
 }
 
 absl::Status SqliteStore::AddCount(const Digest& email, Counters delta) {
-  const absl::StatusOr<std::optional<int64_t>> id = EmailId(email, true);
-  if (!id.ok()) return id.status();
+  const absl::StatusOr<Address> address = AddressOf(email);
+  if (!address.ok()) return address.status();
+  if (address->id == 0) return MakeAddress(email, delta);
   Use use(*this, kAddCount);
-  if (absl::Status s = use.Bind(1, **id).Bind(2, int64_t{delta.confirmed}).Bind(3, int64_t{delta.possible}).Run();
-      !s.ok()) {
-    return s;
-  }
-  return sqlite3_changes(db_) == 1 ? absl::OkStatus() : Damaged(options_.path, "an address has no counter");
+  use.Bind(1, address->id).Bind(2, int64_t{delta.confirmed}).Bind(3, int64_t{delta.possible});
+  if (absl::Status s = use.Run(); !s.ok()) return s;
+  if (sqlite3_changes(db_) != 1) return Damaged(options_.path, "an address has no counter");
+  addresses_[email].counters += delta;
+  return absl::OkStatus();
 }
 
 absl::Status SqliteStore::MoveEmail(const Digest& from, const Digest& to) {
-  const absl::StatusOr<std::optional<int64_t>> source = EmailId(from, false);
+  const absl::StatusOr<Address> source = AddressOf(from);
   if (!source.ok()) return source.status();
-  if (!*source) return absl::OkStatus();
-  const absl::StatusOr<std::optional<int64_t>> target = EmailId(to, false);
+  if (source->id == 0) return absl::OkStatus();
+  const absl::StatusOr<Address> target = AddressOf(to);
   if (!target.ok()) return target.status();
-  last_email_.reset();
-  if (!*target) return Use(*this, kMoveEmail).Bind(1, **source).Bind(2, to).Run();
+  ForgetCopies();
+  if (target->id == 0) return Use(*this, kMoveEmail).Bind(1, source->id).Bind(2, to).Run();
   // Known under both, which takes a call that did not say its previous key. Reads every row; does not happen twice.
   for (const StatementName name : {kMergeRequests, kMergeCounts}) {
-    if (absl::Status s = Use(*this, name).Bind(1, **source).Bind(2, **target).Run(); !s.ok()) return s;
+    if (absl::Status s = Use(*this, name).Bind(1, source->id).Bind(2, target->id).Run(); !s.ok()) return s;
   }
-  return Use(*this, kDropEmail).Bind(1, **source).Run();
+  return Use(*this, kDropEmail).Bind(1, source->id).Run();
 }
 
-absl::Status SqliteStore::MovePerson(const Digest& from, const Digest& to) {
-  return Use(*this, kMovePerson).Bind(1, from).Bind(2, to).Run();
+absl::Status SqliteStore::MovePerson(const Digest& email, const Digest& from, const Digest& to) {
+  const absl::StatusOr<Address> address = AddressOf(email);
+  if (!address.ok()) return address.status();
+  if (address->id == 0) return absl::OkStatus();
+  return Use(*this, kMovePerson).Bind(1, address->id).Bind(2, from).Bind(3, to).Run();
 }
 
 absl::Status SqliteStore::Append(const AuditEntry& entry) {
@@ -631,15 +703,15 @@ absl::StatusOr<std::vector<Row>> SqliteStore::Old(absl::Time created_before, siz
 absl::Status SqliteStore::Purge(const Row& row, Counters counted) {
   const absl::StatusOr<std::optional<int64_t>> caller = CallerId(row.record.key.caller, false);
   if (!caller.ok()) return caller.status();
-  const absl::StatusOr<std::optional<int64_t>> email = EmailId(row.email, false);
-  if (!email.ok()) return email.status();
-  if (!*caller || !*email) return absl::InternalError("no such row");
+  const absl::StatusOr<Address> address = AddressOf(row.email);
+  if (!address.ok()) return address.status();
+  if (!*caller || address->id == 0) return absl::InternalError("no such row");
   if (absl::Status s = Use(*this, kForgetRequest).Bind(1, **caller).Bind(2, row.record.key.request_id).Run(); !s.ok()) {
     return s;
   }
   if (sqlite3_changes(db_) != 1) return absl::InternalError("no such row");
   Use use(*this, kAddPurged);
-  return use.Bind(1, **email).Bind(2, int64_t{counted.confirmed}).Bind(3, int64_t{counted.possible}).Run();
+  return use.Bind(1, address->id).Bind(2, int64_t{counted.confirmed}).Bind(3, int64_t{counted.possible}).Run();
 }
 
 absl::Status SqliteStore::Touch() { return Use(*this, kTouch).Run(); }

@@ -39,8 +39,9 @@ struct SqliteStoreOptions {
   bool for_operator = false;
   absl::Time (*now)() = absl::Now;
   void (*crash_point)(std::string_view name) = nullptr;
-  // The write-ahead log is copied into the database when it holds this many pages of 4 KiB.
-  int long_log_pages = 4000;
+  // The write-ahead log is copied into the database when it holds this many pages of 4 KiB. Calls wait meanwhile, so
+  // rather often than long; a longer log costs no less, because random pages repeat little.
+  int long_log_pages = 1000;
   // For tests only: another SQLite VFS; and NORMAL, to show that a power cut then breaks the promise.
   const char* vfs = nullptr;
   bool synchronous_normal = false;
@@ -71,13 +72,14 @@ class SqliteStore : public Store {
 
   absl::StatusOr<std::optional<Row>> Find(const Key& key) override;
   absl::StatusOr<std::vector<Row>> Open(const Digest& email) override;
-  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& person, const std::string& caller) override;
+  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& email, const Digest& person,
+                                               const std::string& caller) override;
   absl::StatusOr<Counters> Count(const Digest& email) override;
   absl::StatusOr<std::vector<Row>> Sending(size_t limit) override;
   absl::Status Put(const Row& row) override;
   absl::Status AddCount(const Digest& email, Counters delta) override;
   absl::Status MoveEmail(const Digest& from, const Digest& to) override;
-  absl::Status MovePerson(const Digest& from, const Digest& to) override;
+  absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) override;
   absl::Status Append(const AuditEntry& entry) override;
   absl::StatusOr<std::vector<Row>> Old(absl::Time created_before, size_t limit) override;
   absl::Status Purge(const Row& row, Counters counted) override;
@@ -126,7 +128,17 @@ class SqliteStore : public Store {
   absl::Status Error(const char* doing) const;
   absl::StatusOr<Row> Decode(sqlite3_stmt* statement) const;
   absl::StatusOr<std::optional<int64_t>> CallerId(const std::string& name, bool make);
-  absl::StatusOr<std::optional<int64_t>> EmailId(const Digest& email, bool make);
+
+  // An address as the database has it; `id` is 0 where it has none.
+  struct Address {
+    int64_t id = 0;
+    Counters counters;
+  };
+  absl::StatusOr<Address> AddressOf(const Digest& email);
+  absl::Status MakeAddress(const Digest& email, Counters counters);
+  static void BindProgress(Use& use, const Record& record);
+  absl::Status InsertOrReplace(const Row& row);
+  void ForgetCopies();
   void Reach(std::string_view point) const {
     if (options_.crash_point != nullptr) options_.crash_point(point);
   }
@@ -140,8 +152,15 @@ class SqliteStore : public Store {
   absl::flat_hash_map<std::string, int64_t> caller_ids_;
   absl::flat_hash_map<int64_t, std::string> caller_names_;
   std::vector<std::string> fresh_callers_;  // of the open transaction
-  // The last address asked for: one operation asks for the same one several times.
-  std::optional<std::pair<Digest, int64_t>> last_email_;
+  // Copies of what the database holds, the open transaction's changes included, so that a call's second half need not
+  // look for what its first half wrote: the addresses that were asked for, and rows that are SENDING. Nobody else
+  // writes; a Rollback forgets them all, and so does reaching kKept.
+  struct Running {
+    int64_t id = 0;
+    Row row;
+  };
+  absl::flat_hash_map<Digest, Address> addresses_;
+  absl::flat_hash_map<Key, Running, KeyHash> running_;
   int64_t old_to_ = 0;  // the row where Old goes on
 
   enum StatementName : int;

@@ -11,11 +11,16 @@
 #include <string>
 #include <vector>
 
+#include "absl/hash/hash.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/ledger/ledger.h"
 
 namespace userintent::ledger {
+
+struct KeyHash {
+  size_t operator()(const Key& key) const { return absl::HashOf(key.caller, key.request_id); }
+};
 
 // A record and what it is found by. `key_id` names the key of `content`; the other two digests may already be under the
 // newer key, because they are moved as soon as anybody shows them under both.
@@ -63,8 +68,10 @@ class Store {
   virtual absl::StatusOr<std::optional<Row>> Find(const Key& key) = 0;
   // The rows of this address, of any caller, that are SENDING or UNKNOWN; the oldest first.
   virtual absl::StatusOr<std::vector<Row>> Open(const Digest& email) = 0;
-  // A SUCCEEDED row of this person: the newest of this caller's, else the newest of anybody's.
-  virtual absl::StatusOr<std::optional<Row>> Succeeded(const Digest& person, const std::string& caller) = 0;
+  // A SUCCEEDED row of this person, whose address is part of who it is: the newest of this caller's, else the newest of
+  // anybody's.
+  virtual absl::StatusOr<std::optional<Row>> Succeeded(const Digest& email, const Digest& person,
+                                                       const std::string& caller) = 0;
   // Zeros for an address that was never seen.
   virtual absl::StatusOr<Counters> Count(const Digest& email) = 0;
   // Up to `limit` rows that are SENDING, in any order.
@@ -76,7 +83,8 @@ class Store {
 
   // A key rotation: everything known under `from` is known under `to` from now on. Cheap when there is nothing.
   virtual absl::Status MoveEmail(const Digest& from, const Digest& to) = 0;
-  virtual absl::Status MovePerson(const Digest& from, const Digest& to) = 0;  // SUCCEEDED rows only: what is searched
+  // A person of this address; SUCCEEDED rows only, which are those that are searched.
+  virtual absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) = 0;
 
   // `seq` is the store's to give. There is nothing that changes or removes an entry.
   virtual absl::Status Append(const AuditEntry& entry) = 0;

@@ -28,7 +28,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "mutants"
 EXPLAINED = pathlib.Path(__file__).with_name("survivors.json")
 
-LEDGER = ["ledger_book_test", "ledger_front_test", "ledger_ledger_test", "ledger_sqlite_test", "ledger_model_test"]
+LEDGER = ["ledger_book_test", "ledger_front_test", "ledger_ledger_test", "ledger_stores_test", "ledger_sqlite_test",
+          "ledger_model_test"]
 # The quickest first: most mutations die there.
 FILES = {
     "server/intent/creation.cc": ["creation_test"],

@@ -983,6 +983,15 @@ TEST_P(RotationTest, LookingUnderBothKeysPrefersTheCallersOwnPerson) {
   EXPECT_EQ(look("one", "c@example.com").existing_intent_id, "");
 }
 
+// The address moved when somebody else showed it; the row had not succeeded then, so its person did not.
+TEST_P(RotationTest, APersonLeftUnderTheOldKeyIsFound) {
+  s_.Run(Old({.id = 2}), Maybe);
+  EXPECT_EQ(s_.Begin(New({.person = "bob"})).verdict, V::kEmailUnresolved);
+  s_.Resolve(AsCreated(Mine(2)));
+  EXPECT_EQ(s_.Begin(New({.id = 3, .may_start = false})).existing_intent_id, "intent-9");
+  EXPECT_EQ(s_.Begin(New({.id = 3})).verdict, V::kPersonExists);
+}
+
 TEST_P(RotationTest, ARowTakesItsPersonAlong) {
   s_.Run(Old({}), Done);
   EXPECT_EQ(s_.Begin(New({})).verdict, V::kRecorded);

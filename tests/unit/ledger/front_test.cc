@@ -29,8 +29,9 @@ class FailingStore : public Store {
   absl::StatusOr<std::vector<Row>> Open(const Digest& email) override {
     return Do([&] { return store.Open(email); });
   }
-  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& person, const std::string& caller) override {
-    return Do([&] { return store.Succeeded(person, caller); });
+  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& email, const Digest& person,
+                                               const std::string& caller) override {
+    return Do([&] { return store.Succeeded(email, person, caller); });
   }
   absl::StatusOr<Counters> Count(const Digest& email) override {
     return Do([&] { return store.Count(email); });
@@ -47,8 +48,8 @@ class FailingStore : public Store {
   absl::Status MoveEmail(const Digest& from, const Digest& to) override {
     return Do([&] { return store.MoveEmail(from, to); });
   }
-  absl::Status MovePerson(const Digest& from, const Digest& to) override {
-    return Do([&] { return store.MovePerson(from, to); });
+  absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) override {
+    return Do([&] { return store.MovePerson(email, from, to); });
   }
   absl::Status Append(const AuditEntry& entry) override {
     return Do([&] { return store.Append(entry); });

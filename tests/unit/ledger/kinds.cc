@@ -21,15 +21,18 @@ class TemporarySqliteStore : public Store {
   void Rollback() override { store_->Rollback(); }
   absl::StatusOr<std::optional<Row>> Find(const Key& key) override { return store_->Find(key); }
   absl::StatusOr<std::vector<Row>> Open(const Digest& email) override { return store_->Open(email); }
-  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& person, const std::string& caller) override {
-    return store_->Succeeded(person, caller);
+  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& email, const Digest& person,
+                                               const std::string& caller) override {
+    return store_->Succeeded(email, person, caller);
   }
   absl::StatusOr<Counters> Count(const Digest& email) override { return store_->Count(email); }
   absl::StatusOr<std::vector<Row>> Sending(size_t limit) override { return store_->Sending(limit); }
   absl::Status Put(const Row& row) override { return store_->Put(row); }
   absl::Status AddCount(const Digest& email, Counters delta) override { return store_->AddCount(email, delta); }
   absl::Status MoveEmail(const Digest& from, const Digest& to) override { return store_->MoveEmail(from, to); }
-  absl::Status MovePerson(const Digest& from, const Digest& to) override { return store_->MovePerson(from, to); }
+  absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) override {
+    return store_->MovePerson(email, from, to);
+  }
   absl::Status Append(const AuditEntry& entry) override { return store_->Append(entry); }
   absl::StatusOr<std::vector<Row>> Old(absl::Time created_before, size_t limit) override {
     return store_->Old(created_before, limit);

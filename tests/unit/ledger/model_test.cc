@@ -165,9 +165,9 @@ class MistakenStore : public MemoryStore {
     if (mistake_ == Mistake::kRotationForgetsBudget) return AddCount(to, {-moved.confirmed, -moved.possible});
     return absl::OkStatus();
   }
-  absl::Status MovePerson(const Digest& from, const Digest& to) override {
-    if (mistake_ != Mistake::kRotationForgetsPersons) return MemoryStore::MovePerson(from, to);
-    return MemoryStore::MovePerson(from, Digest{});
+  absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) override {
+    if (mistake_ != Mistake::kRotationForgetsPersons) return MemoryStore::MovePerson(email, from, to);
+    return MemoryStore::MovePerson(email, from, Digest{});
   }
   absl::Status Purge(const Row& row, Counters counted) override {
     if (mistake_ != Mistake::kPurgeForgetsAttempts) return MemoryStore::Purge(row, counted);

@@ -160,6 +160,23 @@ TEST_F(SqliteTest, RowsSurviveARestart) {
   EXPECT_EQ(ledger_->recovered(), 1u);
 }
 
+// A repeat, even after a restart, says what the first answer said: to the microsecond, and nothing below it.
+TEST_F(SqliteTest, TimesAreToldAsTheyAreKept) {
+  Open();
+  BeginRequest request = Call{}.request();
+  request.now = At(1) + absl::Nanoseconds(1);
+  bool begun = false;
+  ledger_->Begin(request, pump_, [&](const BeginAnswer&) { begun = true; });
+  pump_.Until([&] { return begun; });
+  EXPECT_EQ(Get(key_).record->created, At(1));
+  ledger_->NextAttempt(key_, Id(2), Sent::kNo, At(2) + absl::Nanoseconds(1), pump_, [&](bool) { begun = false; });
+  pump_.Until([&] { return !begun; });
+  EXPECT_EQ(Get(key_).record->updated, At(2));
+  const FinishAnswer end = Finish(Succeeded(key_));
+  EXPECT_EQ(end.record.created, At(1));
+  EXPECT_EQ(Get(key_).record->created, At(1));
+}
+
 TEST_F(SqliteTest, ASecondLedgerOnTheSameFileIsRefused) {
   Open();
   EXPECT_THAT(Refusal(), HasSubstr("another process uses it"));
@@ -317,7 +334,10 @@ TEST_F(SqliteTest, TooLittleSpaceStopsOnlyWhatIsNew) {
 
 // --- schema 2, and what operators do ---
 
-// What version 1 of the schema has and version 2 does not.
+// What the present version of the schema has and an older one does not.
+constexpr char kBackToSchema2[] =
+    "DROP INDEX request_person; CREATE INDEX request_person ON request (person) WHERE state = 2;"
+    "DELETE FROM migration WHERE version = 3; PRAGMA user_version = 2;";
 constexpr char kBackToSchema1[] =
     "DROP TRIGGER audit_is_not_changed; DROP TRIGGER audit_is_not_deleted; DROP TRIGGER audit_is_not_replaced;"
     "DROP TABLE audit; DROP INDEX request_unknown; ALTER TABLE email DROP COLUMN purged_confirmed;"
@@ -364,13 +384,18 @@ class AdminTest : public SqliteTest {
   }
 };
 
-TEST_F(AdminTest, AFileOfSchema1IsBroughtUpToDate) {
+class OldSchemaTest : public AdminTest, public testing::WithParamInterface<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Sqlite, OldSchemaTest,
+                         testing::Values(kBackToSchema2, std::string(kBackToSchema2) + kBackToSchema1),
+                         [](const auto& each) { return std::to_string(each.index + 1) + "_back"; });
+
+TEST_P(OldSchemaTest, IsBroughtUpToDate) {
   Open();
   Begin({});
   Finish(Succeeded(key_));
   Lose(2);
   ledger_.reset();
-  Tamper(kBackToSchema1);
+  Tamper(GetParam());
   Open();
   EXPECT_EQ(Begin({}).verdict, V::kRecorded);
   EXPECT_TRUE(Resolve(AsCreated({"one", Id(2)}))->changed);
@@ -529,6 +554,10 @@ TEST_F(AdminTest, QuestionsUseAnIndex) {
     EXPECT_TRUE(store->Oldest(State::kSending, At(9), false, 5).ok());
     EXPECT_TRUE(store->Audit(Id(1), 5).ok());
     EXPECT_TRUE(store->Old(At(9), 5).ok());
+    const Call known{.email = "1one@example.com"};
+    EXPECT_TRUE(store->Find(known.key_of()).ok());
+    EXPECT_EQ(store->Open(known.request().current.email).value().size(), 1u);
+    EXPECT_TRUE(store->Succeeded(known.request().current.email, known.request().current.person, "one").ok());
     Totals totals;
     EXPECT_TRUE(store->Add(3, 5, totals).ok());
     store->Rollback();
@@ -551,7 +580,7 @@ TEST_F(AdminTest, QuestionsUseAnIndex) {
     ++looked;
   }
   sqlite3_close(db);
-  EXPECT_EQ(looked, 7);
+  EXPECT_EQ(looked, 11);
 }
 
 TEST_F(AdminTest, AnOperatorNeedsNoKeyAndMakesNothing) {

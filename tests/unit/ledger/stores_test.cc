@@ -1,0 +1,184 @@
+// Both stores under the same random histories: the SQLite store, which remembers part of what it wrote, must answer as
+// the memory store does, and as it does itself once it has forgotten. Seeds are fixed; one thread.
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "server/ledger/memory_store.h"
+#include "server/ledger/sqlite_store.h"
+#include "tests/unit/ledger/support.h"
+
+namespace userintent::ledger {
+namespace {
+
+constexpr int kIds = 8;
+const std::vector<std::string> kCallers = {"one", "two"};
+const std::vector<std::string> kEmails = {"a@example.com", "b@example.com", "c@example.com", "d@example.com"};
+const std::vector<std::string> kPersons = {"ann", "bob"};
+
+std::string Show(const std::optional<Uuid>& id) { return id ? UuidText(*id) : "-"; }
+// To the microsecond: that much is kept.
+std::string Show(absl::Time time) { return absl::FormatTime("%s.%E6f", time, absl::UTCTimeZone()); }
+
+std::string Show(const Record& r) {
+  std::ostringstream out;
+  out << r.key.caller << ' ' << UuidText(r.key.request_id) << ' ' << static_cast<int>(r.state) << ' '
+      << static_cast<int>(r.sent) << ' ' << r.reason << ' ' << r.answer.http_status << ' ' << r.answer.confirmed << ' '
+      << r.answer.user_intent_id << ' ' << r.answer.astra_status << ' ' << r.answer.astra_request_id << ' '
+      << Show(r.answer.at) << ' ' << UuidText(r.attempt_id) << ' ' << r.attempts << ' ' << Show(r.supersedes) << ' '
+      << Show(r.superseded_by) << ' ' << Show(r.created) << ' ' << Show(r.updated);
+  return out.str();
+}
+std::string Show(const std::optional<Record>& r) { return r ? Show(*r) : "none"; }
+std::string Show(const Budget& b) { return std::to_string(b.used_min) + ".." + std::to_string(b.used_max); }
+
+// One operation drawn from the dice, done to a book: what it said, in words.
+class Deed {
+ public:
+  Deed(std::mt19937& dice, int64_t at, bool rotated) : kind_(Below(dice, 20)), now_(At(at) + absl::Nanoseconds(1)) {
+    call_.caller = Pick(dice, kCallers);
+    call_.id = Below(dice, kIds);
+    // Mostly what this id has always asked for, so that what was released starts again.
+    const bool same = Below(dice, 6) != 0;
+    call_.email = same ? kEmails[static_cast<size_t>(call_.id) % kEmails.size()] : Pick(dice, kEmails);
+    call_.person = same ? kPersons[static_cast<size_t>(call_.id) % kPersons.size()] : Pick(dice, kPersons);
+    if (Below(dice, 4) == 0) call_.supersedes = Below(dice, kIds);
+    call_.allow_repeat = Below(dice, 2) == 0;
+    call_.may_start = Below(dice, 8) != 0;
+    call_.limit = Below(dice, 2) == 0 ? 0 : 3;
+    call_.attempt = Below(dice, 1000);
+    call_.key = rotated ? kKey : kOldKey;
+    if (rotated) call_.previous = kOldKey;
+    const std::vector<FinishRequest> ends = {
+        Succeeded(call_.key_of()),     Succeeded(call_.key_of()), Failed(call_.key_of()),  Unknown(call_.key_of()),
+        Unknown(call_.key_of(), true), Released(call_.key_of()),  Released(call_.key_of())};
+    end_ = Pick(dice, ends);
+    resolve_ = Below(dice, 2) == 0 ? AsCreated(call_.key_of()) : AsNotCreated(call_.key_of());
+    purge_before_ = now_ + absl::Milliseconds(1) - absl::Seconds(Below(dice, 200));
+  }
+
+  std::string DoTo(Book& book) const {
+    if (kind_ < 9) {
+      BeginRequest request = call_.request();
+      request.now = now_;
+      const auto answer = book.Begin(request);
+      if (!answer.ok()) return answer.status().ToString();
+      return "begin " + std::to_string(static_cast<int>(answer->verdict)) + ' ' + Show(answer->own) + ' ' +
+             Show(answer->budget) + ' ' + answer->existing_intent_id + ' ' + Show(answer->unresolved);
+    }
+    if (kind_ < 15) {
+      FinishRequest request = end_;
+      request.now = request.answer.at = now_;
+      const auto answer = book.Finish(request);
+      return answer.ok() ? "finish " + Show(answer->record) + ' ' + Show(answer->budget) : answer.status().ToString();
+    }
+    if (kind_ < 16) {
+      return "attempt " + book.NextAttempt(call_.key_of(), Id(call_.attempt), Sent::kMaybe, now_).ToString();
+    }
+    if (kind_ < 18) {
+      ResolveRequest request = resolve_;
+      request.now = now_;
+      const auto answer = book.Resolve(request);
+      return answer.ok() ? "resolve " + Show(answer->record) + ' ' + Show(answer->budget) : answer.status().ToString();
+    }
+    if (kind_ < 19) return "recover " + std::to_string(book.Recover(19, now_, 100).value());
+    // To its end, because where a round goes on is each store's own.
+    size_t purged = 0;
+    for (;;) {
+      const PurgeAnswer answer = book.Purge(purge_before_, 3).value();
+      if (answer.seen == 0) return "purge " + std::to_string(purged);
+      purged += answer.purged;
+    }
+  }
+
+ private:
+  static int Below(std::mt19937& dice, int end) { return static_cast<int>(dice() % static_cast<unsigned>(end)); }
+  template <typename T>
+  static T Pick(std::mt19937& dice, const std::vector<T>& from) {
+    return from[static_cast<size_t>(Below(dice, static_cast<int>(from.size())))];
+  }
+
+  int kind_;
+  absl::Time now_;
+  Call call_;
+  FinishRequest end_;
+  ResolveRequest resolve_;
+  absl::Time purge_before_;
+};
+
+// All that anybody can see of a store.
+std::string Contents(Store& store) {
+  std::ostringstream out;
+  Book book(store);
+  for (const std::string& caller : kCallers) {
+    for (int id = 0; id < kIds; ++id) {
+      const GetAnswer got = book.Get({caller, Id(id)}).value();
+      if (got.record) out << Show(*got.record) << ' ' << Show(got.budget) << '\n';
+    }
+  }
+  for (const uint64_t key : {kOldKey, kKey}) {
+    for (const std::string& email : kEmails) {
+      const Digest address = Prints(key, email, "", "").email;
+      const Counters count = store.Count(address).value();
+      out << key << ' ' << email << ' ' << count.confirmed << ' ' << count.possible;
+      const std::vector<Row> open = store.Open(address).value();
+      for (const Row& row : open) out << " open " << UuidText(row.record.key.request_id);
+      for (const std::string& person : kPersons) {
+        for (const std::string& caller : kCallers) {
+          const auto found = store.Succeeded(address, Prints(key, email, person, "").person, caller).value();
+          if (found) out << ' ' << person << " is " << UuidText(found->record.key.request_id);
+        }
+      }
+      out << '\n';
+    }
+  }
+  return out.str();
+}
+
+class StoresTest : public testing::TestWithParam<int> {
+ protected:
+  StoresTest() {
+    SqliteStoreOptions options;
+    options.path = directory_.File("ledger.db");
+    options.key_id = kKey;
+    options.synchronous_normal = true;  // nothing here loses power
+    sqlite_ = SqliteStore::Open(options).value();
+  }
+  TemporaryDirectory directory_;
+  std::unique_ptr<SqliteStore> sqlite_;
+  MemoryStore memory_;
+};
+INSTANTIATE_TEST_SUITE_P(Random, StoresTest, testing::Range(1, 21));
+
+TEST_P(StoresTest, Agree) {
+  constexpr int kSteps = 600;
+  std::mt19937 dice(static_cast<unsigned>(GetParam()));
+  Book memory_book(memory_), sqlite_book(*sqlite_);
+  for (int step = 0; step < kSteps;) {
+    ASSERT_TRUE(memory_.Start().ok() && sqlite_->Start().ok());
+    bool undo = dice() % 5 == 0;
+    for (auto left = dice() % 6; left > 0; --left, ++step) {
+      const Deed deed(dice, step, step >= kSteps / 2);
+      const std::string said = deed.DoTo(memory_book);
+      ASSERT_EQ(deed.DoTo(sqlite_book), said) << "step " << step;
+      // A protocol's breach has written nothing; anything worse takes the transaction with it.
+      undo = undo || said.rfind("INTERNAL", 0) == 0;
+    }
+    if (undo) {
+      memory_.Rollback();
+      sqlite_->Rollback();
+    } else {
+      ASSERT_TRUE(memory_.Commit().ok() && sqlite_->Commit().ok());
+    }
+    const std::string seen = Contents(*sqlite_);
+    ASSERT_EQ(seen, Contents(memory_)) << "step " << step;
+    if (dice() % 4 != 0) continue;
+    ASSERT_TRUE(sqlite_->Start().ok());
+    sqlite_->Rollback();  // what is remembered goes with it
+    ASSERT_EQ(Contents(*sqlite_), seen) << "step " << step;
+  }
+}
+
+}  // namespace
+}  // namespace userintent::ledger
