@@ -33,36 +33,42 @@ void MemoryStore::Rollback() {
   open_ = false;
 }
 
-void MemoryStore::Index(const Row& row, bool add) {
-  const auto change = [&](absl::flat_hash_map<Digest, std::vector<Key>>& index, const Digest& digest) {
-    if (add) {
-      index[digest].push_back(row.record.key);
-      return;
+void MemoryStore::Index(const Row* before, const Row* after) {
+  const auto move = [](absl::flat_hash_map<Digest, std::vector<Key>>& index, const Digest* from, const Digest* to,
+                       const Key& key) {
+    if (from == to || (from != nullptr && to != nullptr && *from == *to)) return;
+    if (from != nullptr) {
+      const auto at = index.find(*from);
+      std::erase(at->second, key);
+      if (at->second.empty()) index.erase(at);
     }
-    const auto at = index.find(digest);
-    std::erase(at->second, row.record.key);
-    if (at->second.empty()) index.erase(at);
+    if (to != nullptr) index[*to].push_back(key);
   };
-  change(by_email_, row.email);
-  if (row.record.state == State::kSucceeded) change(by_person_, row.person);
+  const auto email = [](const Row* row) { return row != nullptr ? &row->email : nullptr; };
+  const auto person = [](const Row* row) {
+    return row != nullptr && row->record.state == State::kSucceeded ? &row->person : nullptr;
+  };
+  const Key& key = (before != nullptr ? before : after)->record.key;
+  move(by_email_, email(before), email(after), key);
+  move(by_person_, person(before), person(after), key);
 }
 
 void MemoryStore::SetRow(const Key& key, std::optional<Row> row) {
   const auto at = rows_.find(key);
-  undo_.push_back(RowUndo{key, at == rows_.end() ? std::nullopt : std::optional<Row>(at->second)});
-  if (at != rows_.end()) {
-    // Most writes keep the row where it is found; only those that do not touch the indexes.
-    if (row && row->email == at->second.email && row->person == at->second.person &&
-        (row->record.state == State::kSucceeded) == (at->second.record.state == State::kSucceeded)) {
-      at->second = *std::move(row);
-      return;
-    }
-    Index(at->second, false);
+  if (at == rows_.end()) {
+    undo_.push_back(RowUndo{key, std::nullopt});
+    if (!row) return;
+    Index(nullptr, &*row);
+    rows_.emplace(key, *std::move(row));
+  } else if (row) {
+    Index(&at->second, &*row);
+    std::swap(at->second, *row);
+    undo_.push_back(RowUndo{key, std::move(row)});
+  } else {
+    Index(&at->second, nullptr);
+    undo_.push_back(RowUndo{key, std::move(at->second)});
     rows_.erase(at);
   }
-  if (!row) return;
-  Index(*row, true);
-  rows_.emplace(key, *std::move(row));
 }
 
 void MemoryStore::SetAddress(const Digest& email, std::optional<Address> address) {

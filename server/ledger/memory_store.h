@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/node_hash_map.h"
 #include "server/ledger/store.h"
 
 namespace userintent::ledger {
@@ -50,9 +51,10 @@ class MemoryStore : public Store {
   void SetRow(const Key& key, std::optional<Row> row);
   void SetAddress(const Digest& email, std::optional<Address> address);
   Address Of(const Digest& email) const;
-  void Index(const Row& row, bool add);
+  // Null: the row was not there, or is no longer; not both.
+  void Index(const Row* before, const Row* after);
 
-  absl::flat_hash_map<Key, Row, KeyHash> rows_;
+  absl::node_hash_map<Key, Row, KeyHash> rows_;  // large: not moved when the map grows
   absl::flat_hash_map<Digest, Address> addresses_;
   absl::flat_hash_map<Digest, std::vector<Key>> by_email_;
   absl::flat_hash_map<Digest, std::vector<Key>> by_person_;  // SUCCEEDED rows
