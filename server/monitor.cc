@@ -12,13 +12,12 @@ using observe::Level;
 using observe::Log;
 using observe::SafeText;
 
-constexpr int kCallerLeft = v1::ErrorReason_ARRAYSIZE;  // one past the last reason
-
-std::string_view ReasonName(int reason) {
-  static constexpr size_t kPrefix = sizeof("ERROR_REASON_") - 1;
-  const std::string& name = v1::ErrorReason_Name(static_cast<v1::ErrorReason>(reason));
-  return name.size() > kPrefix ? std::string_view(name).substr(kPrefix) : std::string_view("NONE");
+std::string_view ReasonWord(int reason) {
+  const std::string_view name = intent::ReasonName(reason);
+  return name.empty() ? "NONE" : name;
 }
+
+constexpr int kCallerLeft = v1::ErrorReason_ARRAYSIZE;  // one past the last reason
 
 // absl::StatusCodeToString gives string objects; these live as long as the process.
 std::string_view CodeName(absl::StatusCode code) {
@@ -61,7 +60,7 @@ std::span<const observe::ReasonLabels> Monitor::Labels() {
     auto* all = new std::array<observe::ReasonLabels, kCallerLeft + 1>;
     for (int i = 0; i < kCallerLeft; ++i) {
       const auto reason = static_cast<v1::ErrorReason>(i);
-      (*all)[static_cast<size_t>(i)] = {ReasonName(i), CodeName(intent::RowOf(reason).code)};
+      (*all)[static_cast<size_t>(i)] = {ReasonWord(i), CodeName(intent::RowOf(reason).code)};
     }
     (*all)[0] = {"NONE", "OK"};
     (*all)[kCallerLeft] = {"CALLER_LEFT", "CANCELLED"};
@@ -100,7 +99,7 @@ void Monitor::OnRecorded(const ledger::Record& record, bool committed) {
       {{"request_id", SafeText(UuidText(record.key.request_id))},
        {"caller", SafeText(record.key.caller)},
        {"state", SafeText(StateWord(record.state))},
-       {"reason", SafeText(ReasonName(record.reason))},
+       {"reason", SafeText(ReasonWord(record.reason))},
        {"sent", SafeText(intent::SentWord(record.sent))},
        {"attempts", record.attempts},
        {"http_status", record.answer.http_status}});

@@ -51,10 +51,9 @@ v1::RequestState StateOf(ledger::State state) {
   return v1::REQUEST_STATE_UNSPECIFIED;
 }
 
-std::string ReasonName(int reason) {
-  if (reason == 0 || !userintent::v1::ErrorReason_IsValid(reason)) return {};
-  return userintent::v1::ErrorReason_Name(static_cast<userintent::v1::ErrorReason>(reason))
-      .substr(sizeof("ERROR_REASON_") - 1);
+void Set(const ledger::Budget& budget, v1::Request* out) {
+  out->set_attempts_used_min(budget.used_min);
+  out->set_attempts_used_max(budget.used_max);
 }
 
 void Fill(const ledger::AuditEntry& entry, v1::AuditEntry* out) {
@@ -98,7 +97,7 @@ void Desk::Fill(const ledger::Record& record, v1::Request* out) const {
   out->set_state(StateOf(record.state));
   out->set_owner_gone(record.state == ledger::State::kSending && !options_.server_runs);
   out->set_sent(std::string(intent::SentWord(record.sent)));
-  out->set_reason(ReasonName(record.reason));
+  if (record.reason != 0) out->set_reason(std::string(intent::ReasonName(record.reason)));
   out->set_http_status(answer.http_status);
   out->set_confirmed(answer.confirmed);
   out->set_user_intent_id(answer.user_intent_id);
@@ -126,8 +125,7 @@ absl::Status Desk::ShowRequest(const v1::ShowRequestRequest& request, v1::ShowRe
       if (!count.ok()) return count.status();
       v1::Request* out = response->add_requests();
       Fill(row.record, out);
-      out->set_attempts_used_min(ledger::BudgetOf(*count).used_min);
-      out->set_attempts_used_max(ledger::BudgetOf(*count).used_max);
+      Set(ledger::BudgetOf(*count), out);
     }
     if (response->requests().empty()) {
       return absl::NotFoundError(request.caller().empty() ? "no caller has such a request"
@@ -214,8 +212,7 @@ absl::Status Desk::ResolveRequest(const v1::ResolveRequestRequest& request, v1::
     if (!answer.ok()) return answer.status();
     v1::Request* out = response->mutable_request();
     Fill(answer->record, out);
-    out->set_attempts_used_min(answer->budget.used_min);
-    out->set_attempts_used_max(answer->budget.used_max);
+    Set(answer->budget, out);
     response->set_changed(answer->changed);
     return absl::OkStatus();
   });

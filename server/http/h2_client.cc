@@ -76,7 +76,7 @@ bool H2Client::Init() {
   const std::optional<Origin> origin = ParseOrigin(settings_.options.origin);
   valid_origin_ = origin.has_value();
   if (!valid_origin_) return true;  // every exchange ends as kInternal
-  const_cast<H2Settings&>(settings_).authority = origin->authority;
+  settings_.authority = origin->authority;
   resolver_ = std::make_unique<Resolver>(origin->host, origin->port);
   tls_ = TlsContext::Make(origin->host, resolver_->literal(), settings_.options.ca_file, on_no_http2_ != nullptr);
   return tls_ != nullptr;

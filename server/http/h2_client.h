@@ -69,7 +69,7 @@ class H2Client final : public Client, private H2Connection::Owner {
   bool AnyUsable() const;
   std::optional<SteadyTime> WaitDeadline() const;
 
-  const H2Settings settings_;
+  H2Settings settings_;  // whole after Init
   OnNoHttp2 on_no_http2_;
   int epoll_ = -1;
   bool valid_origin_ = false;

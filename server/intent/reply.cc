@@ -183,9 +183,14 @@ Reply ErrorFromRecord(const ledger::Record& record) {
   return reply;
 }
 
+std::string_view ReasonName(int reason) {
+  static constexpr std::string_view kPrefix = "ERROR_REASON_";
+  const std::string& name = v1::ErrorReason_Name(static_cast<v1::ErrorReason>(reason));
+  return name.empty() ? std::string_view() : std::string_view(name).substr(kPrefix.size());
+}
+
 void FillErrorInfo(const Reply& reply, google::rpc::ErrorInfo* info) {
-  static constexpr size_t kPrefix = sizeof("ERROR_REASON_") - 1;
-  info->set_reason(v1::ErrorReason_Name(reply.reason).substr(kPrefix));
+  info->set_reason(std::string(ReasonName(reply.reason)));
   info->set_domain("userintent.v1");
   auto& metadata = *info->mutable_metadata();
   metadata["sent"] = SentWord(reply.sent);

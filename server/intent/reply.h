@@ -80,6 +80,9 @@ v1::UserIntent ToUserIntent(const ledger::Answer& answer);
 // What GetCreation answers for a row.
 v1::Creation ToCreation(const ledger::Record& record, const ledger::Budget& budget, int attempt_limit);
 
+// The reason's name as callers see it, without the enum's prefix; empty for a number that is none. Lives for ever.
+std::string_view ReasonName(int reason);
+
 // The fields of ErrorInfo.metadata, in one place for errors and for Creation.error.
 void FillErrorInfo(const Reply& reply, google::rpc::ErrorInfo* info);
 

@@ -251,8 +251,6 @@ absl::StatusOr<BeginAnswer> Book::Begin(const BeginRequest& request) {
 
   // 6. Go.
   if (!request.may_start) return decide(BeginVerdict::kWouldGo);
-  std::optional<Record> before;
-  if (own) before = own->record;
   Row row;
   if (own) {
     row = *own;
@@ -271,7 +269,7 @@ absl::StatusOr<BeginAnswer> Book::Begin(const BeginRequest& request) {
   row.record.attempts += 1;
   row.record.supersedes = request.supersedes;
   row.record.updated = request.now;
-  if (absl::Status s = Replace(before ? &*before : nullptr, row); !s.ok()) return s;
+  if (absl::Status s = Replace(own ? &own->record : nullptr, row); !s.ok()) return s;
   if (supersedes) {
     if (absl::Status s = MarkSuperseded(named->record.key, request.key.request_id, request.now); !s.ok()) return s;
   }

@@ -103,10 +103,8 @@ absl::Status Front::Apply(Op& op, Result& result) {
                         [&](BeginOp& begin) -> absl::Status {
                           // Without admission only the writing is left out, so that replays and refusals answer as
                           // ever.
-                          const bool may_start =
-                              std::exchange(begin.request.may_start, begin.request.may_start && admit_);
+                          if (!admit_) begin.request.may_start = false;
                           absl::StatusOr<BeginAnswer> answer = book_.Begin(begin.request);
-                          begin.request.may_start = may_start;
                           if (!answer.ok()) return answer.status();
                           if (begin.request.previous) Reach("during-rekey");
                           if (!admit_ && answer->verdict == BeginVerdict::kWouldGo)
