@@ -5,20 +5,12 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
 LINT=$TOOLS/lint/bin
-failed=()
 
 # files GLOB...: tracked and new files that exist, without those that git ignores; changed GLOB...: those that differ from HEAD
 existing() { sort -u | while read -r name; do [ ! -f "$name" ] || echo "$name"; done; }
 files() { git ls-files --cached --others --exclude-standard -- "$@" | existing; }
 changed() { { git diff --name-only HEAD -- "$@"; git ls-files --others --exclude-standard -- "$@"; } | existing; }
 cpp() { if [ "${CHANGED:-}" = 1 ]; then changed "$@"; else files "$@"; fi; }
-
-check() {
-  local name=$1
-  shift
-  say "$name"
-  "$@" || failed+=("$name")
-}
 
 format() {
   local list
@@ -91,5 +83,5 @@ check gofmt-vet go_code
 check house-rules /usr/bin/python3 scripts/check_text.py
 check clang-tidy tidy
 
-[ ${#failed[@]} = 0 ] || die "lint found something: ${failed[*]}"
+end_checks
 say "lint: all clean"

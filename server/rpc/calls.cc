@@ -94,17 +94,6 @@ class Call {
   CallServices& services_;
 
  private:
-  // A tag that knows what it stands for.
-  template <void (Call::*handler)(bool)>
-  class CallTag final : public Tag {
-   public:
-    explicit CallTag(Call* call) : call_(call) {}
-    void Proceed(bool ok) override { (call_->*handler)(ok); }
-
-   private:
-    Call* const call_;
-  };
-
   // The only caller of Finish. Nothing is answered twice, and nothing after the end.
   void Finish(const grpc::ByteBuffer* message, const grpc::Status& status, std::optional<v1::ErrorReason> reason,
               bool replayed) {
@@ -161,9 +150,9 @@ class Call {
   grpc::ServerContext context_;
   grpc::ByteBuffer request_;
   grpc::ServerAsyncResponseWriter<grpc::ByteBuffer> responder_;
-  CallTag<&Call::OnTaken> taken_;
-  CallTag<&Call::OnDone> done_;
-  CallTag<&Call::OnFinished> finished_;
+  MemberTag<Call, &Call::OnTaken> taken_;
+  MemberTag<Call, &Call::OnDone> done_;
+  MemberTag<Call, &Call::OnFinished> finished_;
   SteadyTime begun_{};
   bool finish_called_ = false;
   bool done_came_ = false;

@@ -73,16 +73,6 @@ class HealthCalls::WatchCall final {
   }
 
  private:
-  template <void (WatchCall::*handler)(bool)>
-  class WatchTag final : public Tag {
-   public:
-    explicit WatchTag(WatchCall* call) : call_(call) {}
-    void Proceed(bool ok) override { (call_->*handler)(ok); }
-
-   private:
-    WatchCall* const call_;
-  };
-
   void OnTaken(bool ok) {
     if (!ok) {  // the server shuts down; the call never began, and done_ never comes
       delete this;
@@ -113,10 +103,10 @@ class HealthCalls::WatchCall final {
   grpc::ServerContext context_;
   HealthCheckRequest request_;
   grpc::ServerAsyncWriter<HealthCheckResponse> writer_;
-  WatchTag<&WatchCall::OnTaken> taken_;
-  WatchTag<&WatchCall::OnDone> done_;
-  WatchTag<&WatchCall::OnWritten> written_;
-  WatchTag<&WatchCall::OnFinished> finished_;
+  MemberTag<WatchCall, &WatchCall::OnTaken> taken_;
+  MemberTag<WatchCall, &WatchCall::OnDone> done_;
+  MemberTag<WatchCall, &WatchCall::OnWritten> written_;
+  MemberTag<WatchCall, &WatchCall::OnFinished> finished_;
   std::optional<HealthCheckResponse::ServingStatus> told_;
   bool writing_ = false;
   bool left_ = false;

@@ -37,6 +37,17 @@ class Tag {
   ~Tag() = default;
 };
 
+// A tag that is a member of its owner and calls it.
+template <typename Owner, void (Owner::*handler)(bool)>
+class MemberTag final : public Tag {
+ public:
+  explicit MemberTag(Owner* owner) : owner_(owner) {}
+  void Proceed(bool ok) override { (owner_->*handler)(ok); }
+
+ private:
+  Owner* const owner_;
+};
+
 class Shard final : public Loop {
  public:
   Shard(std::unique_ptr<grpc::ServerCompletionQueue> queue, http::Client& http);
