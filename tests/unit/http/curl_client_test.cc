@@ -1,13 +1,12 @@
-// What the client proves about an exchange, against peers that misbehave byte by byte. The peers count the POSTs that
-// arrive: "at most once" is checked there, not in the client's own words.
+// What the client on libcurl proves about an exchange, against peers that misbehave byte by byte. The peers count the
+// POSTs that arrive: "at most once" is checked there, not in the client's own words. What holds for every client alike
+// is in any_client_test.cc.
 #include "server/http/curl_client.h"
 
 #include <curl/curl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 
 #include <chrono>
 #include <memory>
@@ -87,21 +86,6 @@ TEST(CurlClient, ReusesAQuietHttp1Connection) {
   EXPECT_EQ(server.posts, 5);
   EXPECT_EQ(harness.client().stats().reuse_refused, 0u);
   EXPECT_EQ(harness.client().stats().connections_opened, 1u);
-}
-
-TEST(CurlClient, ConnectionsThatSwallowPacketsAreBrokenByTheKernel) {
-  TlsServer server(Serve);
-  Harness harness(Http1(server));
-  ExpectAnswered(harness.Post(), 201, "0.0");
-  const std::vector<int> sockets = SocketsTo(server.port());
-  ASSERT_EQ(sockets.size(), 1u);
-  unsigned int timeout = 0;
-  int keepalive = 0;
-  socklen_t size = sizeof(timeout);
-  ASSERT_EQ(getsockopt(sockets[0], IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, &size), 0);
-  ASSERT_EQ(getsockopt(sockets[0], SOL_SOCKET, SO_KEEPALIVE, &keepalive, &size), 0);
-  EXPECT_EQ(timeout, 10000u);
-  EXPECT_NE(keepalive, 0);
 }
 
 TEST(CurlClient, SendsALargeBodyWhole) {
@@ -578,16 +562,6 @@ TEST(CurlClient, BytesThatAreNotHttpProveNothing) {
 
 // ---- proofs that nothing was sent
 
-TEST(CurlClient, RefusedPort) {
-  Harness harness(Http1("https://127.0.0.1:" + std::to_string(ClosedPort())));
-  ExpectNotSent(harness.Post(), NotSentCause::kConnect);
-}
-
-TEST(CurlClient, NameThatDoesNotResolve) {
-  Harness harness(Http1("https://nowhere.example.test:443"));
-  ExpectNotSent(harness.Post(), NotSentCause::kResolve);
-}
-
 TEST(CurlClient, UntrustedCertificate) {
   TlsServer server(Serve);
   Options options = Http1(server);
@@ -615,14 +589,6 @@ TEST(CurlClient, CertificateForAnotherHost) {
   EXPECT_EQ(server.posts, 0);
 }
 
-TEST(CurlClient, OldTlsIsRefused) {
-  TlsServer::Settings settings;
-  settings.max_version = TLS1_1_VERSION;
-  TlsServer server(settings, Serve);
-  Harness harness(Http1(server));
-  ExpectNotSent(harness.Post(), NotSentCause::kTls);
-}
-
 TEST(CurlClient, Tls12IsSpoken) {
   TlsServer::Settings settings;
   settings.max_version = TLS1_2_VERSION;
@@ -630,41 +596,6 @@ TEST(CurlClient, Tls12IsSpoken) {
   Harness harness(Http1(server));
   ExpectAnswered(harness.Post(), 201, "0.0");
   ExpectAnswered(harness.Post(), 201, "0.1");
-}
-
-TEST(CurlClient, BrokenHandshakes) {
-  TlsServer::Settings settings;
-  settings.handshake = false;
-  for (const bool garbage : {true, false}) {
-    TlsServer server(settings, [&](TlsPeer& peer) {
-      if (!garbage) return peer.Reset();
-      peer.WriteRaw("HTTP/1.1 400 Bad Request\r\n\r\n");
-      peer.WaitForPeerToLeave();
-    });
-    Harness harness(Http1(server));
-    const Outcome& outcome = harness.Post();
-    EXPECT_EQ(outcome.fate, Fate::kNotSent);
-    EXPECT_EQ(server.posts, 0);
-    // A reset may overtake the handshake, then it counts as the connection's.
-    EXPECT_TRUE(outcome.cause == NotSentCause::kTls || (!garbage && outcome.cause == NotSentCause::kConnect))
-        << outcome.detail;
-  }
-}
-
-TEST(CurlClient, ForbiddenAddressIsNotConnectedTo) {
-  TlsServer server(Serve);
-  for (const bool allow_private : {false, true}) {
-    Options options = Http1(server);
-    options.loopback_ok = false;
-    options.allow_private_address = allow_private;
-    Harness harness(options);
-    ExpectNotSent(harness.Post(), NotSentCause::kForbiddenAddress);
-  }
-  Options options = Http1("https://0.0.0.0:" + std::to_string(server.port()));
-  options.allow_private_address = true;
-  Harness harness(options);
-  ExpectNotSent(harness.Post(), NotSentCause::kForbiddenAddress);
-  EXPECT_EQ(server.accepted, 0);
 }
 
 TEST(CurlClient, ProxyVariablesAndNetrcAreIgnored) {
@@ -681,22 +612,6 @@ TEST(CurlClient, ProxyVariablesAndNetrcAreIgnored) {
   EXPECT_EQ(proxy.accepted, 0);
 }
 
-TEST(CurlClient, RequestsThatCannotBeSentFailOutsideStart) {
-  TlsServer server(Serve);
-  Harness harness(Http1(server));
-  Request split = Harness::MakeRequest();
-  split.headers.emplace_back("X", "a\r\nY: b");
-  Call& first = harness.Start(std::move(split));
-  Call& second = harness.Start(Harness::MakeRequest(""));
-  EXPECT_EQ(harness.client().InFlight(), 2u);
-  ASSERT_TRUE(harness.client().NextTimer().has_value());
-  const SteadyTime due = *harness.client().NextTimer();
-  EXPECT_LE(due, SteadyClock::now());
-  ExpectNotSent(harness.Finish(first), NotSentCause::kInternal);
-  ExpectNotSent(harness.Finish(second), NotSentCause::kInternal);
-  EXPECT_EQ(server.accepted, 0);
-}
-
 // ---- time and cancelling
 
 TEST(CurlClient, SilentHandshakeTimesOutAsNotSent) {
@@ -707,24 +622,6 @@ TEST(CurlClient, SilentHandshakeTimesOutAsNotSent) {
   options.connect_timeout = milliseconds(300);
   Harness harness(options);
   ExpectNotSent(harness.Post(), NotSentCause::kTimeout);
-}
-
-// With h2 on offer libcurl lets the others wait for the first handshake, one after the other.
-TEST(CurlClient, StalledHandshakeDoesNotAddUpForThoseWhoWait) {
-  TlsServer::Settings settings;
-  settings.handshake = false;
-  TlsServer server(settings, [](TlsPeer& peer) { peer.WaitForPeerToLeave(); });
-  Options options = Http2(server);
-  options.connect_timeout = milliseconds(500);
-  options.max_connections = 1;
-  Harness harness(options);
-  const auto start = SteadyClock::now();
-  std::vector<Call*> calls;
-  for (int i = 0; i < 40; ++i) calls.push_back(&harness.Start());
-  for (Call* call : calls) ExpectNotSent(harness.Finish(*call), NotSentCause::kTimeout);
-  const auto took = SteadyClock::now() - start;
-  EXPECT_GE(took, milliseconds(490));
-  EXPECT_LT(took, milliseconds(10000));  // one after the other: 20 s
 }
 
 TEST(CurlClient, WaitingForABusyPoolIsNotAConnectTimeout) {
@@ -767,22 +664,6 @@ TEST(CurlClient, WaitingForABusyPoolEndsWithTheExchangeTimeout) {
   ExpectNotSent(harness.Finish(second), NotSentCause::kTimeout);
 }
 
-TEST(CurlClient, NoAnswerInTimeIsMaybeSent) {
-  Event arrived;
-  TlsServer server([&](TlsPeer& peer) {
-    peer.ReadRequest();
-    arrived.Set();
-    peer.WaitForPeerToLeave();
-  });
-  Options options = Http1(server);
-  options.exchange_timeout = milliseconds(1500);
-  Harness harness(options);
-  Call& call = harness.Start();
-  ExpectMaybeSent(harness.Finish(call));
-  EXPECT_EQ(call.outcome.detail, "no answer in time");
-  EXPECT_EQ(server.posts, 1);
-}
-
 TEST(CurlClient, TimeoutWithinTheBodyKeepsTheStatus) {
   TlsServer server([&](TlsPeer& peer) {
     peer.ReadRequest();
@@ -797,30 +678,6 @@ TEST(CurlClient, TimeoutWithinTheBodyKeepsTheStatus) {
   EXPECT_EQ(outcome.status, 429);
   EXPECT_EQ(outcome.retry_after, "3");
   EXPECT_FALSE(outcome.body_complete);
-}
-
-TEST(CurlClient, CancelBeforeAnythingHappened) {
-  TlsServer server(Serve);
-  Harness harness(Http1(server));
-  Call& call = harness.Start();
-  EXPECT_TRUE(harness.client().CancelUnsent(call.id));
-  EXPECT_EQ(call.done, 0);
-  EXPECT_FALSE(harness.client().CancelUnsent(call.id));
-  ExpectNotSent(harness.Finish(call), NotSentCause::kCancelled);
-  EXPECT_EQ(server.posts, 0);
-  EXPECT_FALSE(harness.client().CancelUnsent(call.id));
-  EXPECT_FALSE(harness.client().CancelUnsent(12345));
-}
-
-TEST(CurlClient, CancelDuringTheHandshake) {
-  TlsServer::Settings settings;
-  settings.handshake = false;
-  TlsServer server(settings, [](TlsPeer& peer) { peer.WaitForPeerToLeave(); });
-  Harness harness(Http1(server));
-  Call& call = harness.Start();
-  ASSERT_TRUE(harness.RunUntil([&] { return server.accepted == 1; }));
-  EXPECT_TRUE(harness.client().CancelUnsent(call.id));
-  ExpectNotSent(harness.Finish(call), NotSentCause::kCancelled);
 }
 
 TEST(CurlClient, CancelAfterSendingChangesNothing) {
@@ -997,23 +854,6 @@ void AnswerH2(H2Peer& h2, int connection, int32_t stream, int count) {
   h2.Answer(stream, 201, std::to_string(connection) + "." + std::to_string(count));
 }
 
-TEST(CurlClientHttp2, SharesOneConnection) {
-  H2Server peer(AnswerH2);
-  Harness harness(Http2(peer.server));
-  std::vector<Call*> calls;
-  for (int i = 0; i < 50; ++i) calls.push_back(&harness.Start());
-  for (Call* call : calls) {
-    const Outcome& outcome = harness.Finish(*call);
-    EXPECT_EQ(outcome.fate, Fate::kAnswered);
-    EXPECT_TRUE(outcome.body_complete);
-    EXPECT_TRUE(outcome.request_id.starts_with("h2-"));
-  }
-  EXPECT_EQ(peer.server.accepted, 1);
-  EXPECT_EQ(peer.server.posts, 50);
-  EXPECT_EQ(harness.client().stats().connections_opened, 1u);
-  EXPECT_EQ(harness.client().stats().reuse_refused, 0u);
-}
-
 // What a peer may do to the stream instead of answering.
 struct Loss {
   const char* name;
@@ -1105,23 +945,6 @@ TEST(CurlClientHttp2, BodyLimitLeavesTheConnectionToOthers) {
   EXPECT_FALSE(outcome.body_complete);
   ExpectAnswered(harness.Post(), 201, "0.1");
   EXPECT_EQ(peer.server.posts, 2);
-}
-
-TEST(CurlClientHttp2, TimeoutOfOneStreamLeavesTheOthers) {
-  H2Server peer([](H2Peer& h2, int connection, int32_t stream, int count) {
-    if (count > 0) AnswerH2(h2, connection, stream, count);
-  });
-  Options options = Http2(peer.server);
-  options.exchange_timeout = milliseconds(1500);
-  Harness harness(options);
-  Call& lost = harness.Start();
-  ASSERT_TRUE(harness.RunUntil([&] { return peer.server.bodies == 1; }));
-  ExpectAnswered(harness.Post(), 201, "0.1");
-  EXPECT_EQ(lost.done, 0);
-  ExpectMaybeSent(harness.Finish(lost));
-  ExpectAnswered(harness.Post(), 201, "0.2");
-  EXPECT_EQ(peer.server.posts, 3);
-  EXPECT_EQ(peer.server.accepted, 1);
 }
 
 TEST(CurlClientHttp2, ServerWithoutItGetsHttp1) {

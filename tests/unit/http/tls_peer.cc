@@ -192,6 +192,7 @@ std::string TlsPeer::alpn() const {
 }
 
 long TlsPeer::Read(void* buffer, size_t size) {
+  if (ssl_ == nullptr) return recv(fd_, buffer, size, 0);
   ERR_clear_error();
   return SSL_read(ssl_, buffer, static_cast<int>(size));
 }

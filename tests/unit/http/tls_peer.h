@@ -67,10 +67,10 @@ class TlsPeer {
   bool ReadHead(ReceivedRequest* request);  // counts a POST
   bool ReadBody(ReceivedRequest* request);  // counts a body, when all of it came
   bool ReadRequest(ReceivedRequest* request = nullptr);
-  bool HasMore() const { return !pending_.empty(); }  // beyond what was read
-  bool Write(std::string_view bytes);                 // one TLS record, up to 16 KiB
-  bool SendTicket();                                  // one more TLS session to resume
-  long Read(void* buffer, size_t size);
+  bool HasMore() const { return !pending_.empty(); }    // beyond what was read
+  bool Write(std::string_view bytes);                   // one TLS record, up to 16 KiB
+  bool SendTicket();                                    // one more TLS session to resume
+  long Read(void* buffer, size_t size);                 // without a handshake, of the bare connection
   bool Readable(std::chrono::milliseconds wait) const;  // Read() would say something
   void WriteRaw(std::string_view bytes);                // past TLS
   void CloseNotify();
