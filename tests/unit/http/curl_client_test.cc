@@ -6,7 +6,6 @@
 #include <curl/curl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <chrono>
 #include <memory>
@@ -560,69 +559,7 @@ TEST(CurlClient, BytesThatAreNotHttpProveNothing) {
   }
 }
 
-// ---- proofs that nothing was sent
-
-TEST(CurlClient, UntrustedCertificate) {
-  TlsServer server(Serve);
-  Options options = Http1(server);
-  options.ca_file = OtherCaFile();
-  Harness harness(options);
-  ExpectNotSent(harness.Post(), NotSentCause::kUntrusted);
-  EXPECT_EQ(server.posts, 0);
-}
-
-TEST(CurlClient, CaFileThatIsNotThere) {
-  TlsServer server(Serve);
-  Options options = Http1(server);
-  options.ca_file = "/nonexistent/ca.crt";
-  Harness harness(options);
-  ExpectNotSent(harness.Post(), NotSentCause::kUntrusted);
-  EXPECT_EQ(server.posts, 0);
-}
-
-TEST(CurlClient, CertificateForAnotherHost) {
-  TlsServer::Settings settings;
-  settings.certificate = CertificateFor::kOtherHost;
-  TlsServer server(settings, Serve);
-  Harness harness(Http1(server));
-  ExpectNotSent(harness.Post(), NotSentCause::kUntrusted);
-  EXPECT_EQ(server.posts, 0);
-}
-
-TEST(CurlClient, Tls12IsSpoken) {
-  TlsServer::Settings settings;
-  settings.max_version = TLS1_2_VERSION;
-  TlsServer server(settings, Serve);
-  Harness harness(Http1(server));
-  ExpectAnswered(harness.Post(), 201, "0.0");
-  ExpectAnswered(harness.Post(), 201, "0.1");
-}
-
-TEST(CurlClient, ProxyVariablesAndNetrcAreIgnored) {
-  TlsServer proxy([](TlsPeer&) {});
-  const std::string address = "http://127.0.0.1:" + std::to_string(proxy.port());
-  const char* kNames[] = {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"};
-  for (const char* name : kNames) setenv(name, address.c_str(), 1);
-  TlsServer server(Serve);
-  {
-    Harness harness(Http1(server));
-    ExpectAnswered(harness.Post(), 201, "0.0");
-  }
-  for (const char* name : kNames) unsetenv(name);
-  EXPECT_EQ(proxy.accepted, 0);
-}
-
 // ---- time and cancelling
-
-TEST(CurlClient, SilentHandshakeTimesOutAsNotSent) {
-  TlsServer::Settings settings;
-  settings.handshake = false;
-  TlsServer server(settings, [](TlsPeer& peer) { peer.WaitForPeerToLeave(); });
-  Options options = Http1(server);
-  options.connect_timeout = milliseconds(300);
-  Harness harness(options);
-  ExpectNotSent(harness.Post(), NotSentCause::kTimeout);
-}
 
 TEST(CurlClient, WaitingForABusyPoolIsNotAConnectTimeout) {
   Event release;
