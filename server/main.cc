@@ -24,6 +24,7 @@ void Harden() {
   const rlimit none{0, 0};
   setrlimit(RLIMIT_CORE, &none);
   prctl(PR_SET_DUMPABLE, 0);
+  unsetenv("SSLKEYLOGFILE");  // libcurl would write the keys of its connections there
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is a failing disk, which the ledger knows how to bear
 }
@@ -45,7 +46,7 @@ int Main(int argc, char** argv) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
   const Config config = LoadConfigOrExit(argc, argv);
-  rpc::RouteGrpcLog();
+  rpc::DropGrpcLog();  // why a start fails is said in one line, and not by libgrpc
   if (config.action == Config::Action::kHealthcheck) {
     if (absl::Status status = ProbeHealth(config); !status.ok()) return Fail(status);
     std::puts("serving");
@@ -56,6 +57,7 @@ int Main(int argc, char** argv) {
   auto server = Server::Start(config);
   if (!server.ok()) return Fail(server.status());
   observe::StartLog();
+  rpc::RouteGrpcLog();
 
   const timespec interval{0, 200 * 1000 * 1000};
   int signal_number = -1;

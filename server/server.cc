@@ -341,7 +341,10 @@ bool Server::Drain() {
     HouseKeep();
   }
   const int left = p.gate->in_flight();
-  // Everything is recorded; what is left are replies on their way out, and calls that join nothing any more.
+  // Everything is recorded, or its time is up. Nobody is left without an answer; then only replies are on their way out.
+  for (ShardParts& s : p.shards) {
+    s.shard->Post([calls = s.calls.get()] { intent::Creation::AnswerAll(calls->intent); });
+  }
   p.grpc->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
   Log(left == 0 ? Level::kInfo : Level::kError, "drained", {{"in_flight", left}});
   return left == 0;

@@ -7,8 +7,9 @@
 namespace userintent::astra {
 namespace {
 
-constexpr char kImfFixdate[] = "%a, %d %b %Y %H:%M:%S GMT";
-constexpr size_t kImfFixdateSize = 29;
+// RFC 9110, 5.6.7: the form that is sent, and the two obsolete ones that a recipient must know.
+constexpr const char* kDates[] = {"%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"};
+constexpr size_t kLongestDate = sizeof("Wednesday, 06-Nov-94 08:49:37 GMT") - 1;
 
 std::string_view TrimOptionalWhitespace(std::string_view text) {
   constexpr std::string_view kBlank = " \t";
@@ -30,15 +31,19 @@ std::optional<absl::Duration> ParseRetryAfter(std::string_view header, absl::Tim
     return absl::Seconds(seconds);
   }
 
+  // A date has blanks; words that stand for infinity in Abseil have none.
+  if (header.size() > kLongestDate || header.find(' ') == std::string_view::npos) return std::nullopt;
   // ParseTime alone would also take "6 nov 1994", other spacing and a weekday that is not that day's; writing the
-  // moment down again and comparing takes exactly the one form.
-  if (header.size() != kImfFixdateSize) return std::nullopt;
+  // moment down again and comparing takes exactly these forms.
   const std::string date(header);
-  absl::Time when;
-  std::string error;
-  if (!absl::ParseTime(kImfFixdate, date, &when, &error)) return std::nullopt;
-  if (absl::FormatTime(kImfFixdate, when, absl::UTCTimeZone()) != date) return std::nullopt;
-  return std::clamp(when - now, absl::ZeroDuration(), kMaxRetryAfter);
+  for (const char* format : kDates) {
+    absl::Time when;
+    std::string error;
+    if (!absl::ParseTime(format, date, &when, &error)) continue;
+    if (absl::FormatTime(format, when, absl::UTCTimeZone()) != date) continue;
+    return std::clamp(when - now, absl::ZeroDuration(), kMaxRetryAfter);
+  }
+  return std::nullopt;
 }
 
 }  // namespace userintent::astra

@@ -11,8 +11,8 @@ namespace userintent::astra {
 // The longest wait that is believed; longer ones are cut to it.
 inline constexpr absl::Duration kMaxRetryAfter = absl::Hours(24);
 
-// How long to wait from `now`: a number of seconds (digits only), or a date in the one form that HTTP still allows to
-// be sent ("Sun, 06 Nov 1994 08:49:37 GMT"). A past date is zero. Nothing for anything else.
+// How long to wait from `now`: a number of seconds (digits only), or a date in one of HTTP's three forms (RFC 9110,
+// 5.6.7). A past date is zero. Nothing for anything else.
 std::optional<absl::Duration> ParseRetryAfter(std::string_view header, absl::Time now);
 
 }  // namespace userintent::astra

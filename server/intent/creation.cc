@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "server/base/crash_point.h"
 
@@ -56,6 +57,7 @@ std::shared_ptr<Creation> Creation::Start(Services& services, std::string caller
   const SteadyTime now = services.loop.Now();
   creation->answer_timer_ = services.loop.CallAt(std::max(deadline - kAnswerMargin, now + (deadline - now) / 2),
                                                  [creation] { creation->OnAnswerBy(); });
+  services.unanswered.insert(creation.get());
   creation->Begin();
   return creation;
 }
@@ -375,6 +377,7 @@ void Creation::CallerLeft() {
   if (caller_left_) return;
   caller_left_ = true;
   done_ = nullptr;
+  services_.unanswered.erase(this);
   services_.loop.CancelTimer(std::exchange(answer_timer_, 0));
   switch (state_) {
     case State::kBeginning:
@@ -399,9 +402,19 @@ void Creation::GiveUpWaiting(Services& services) {
   }
 }
 
+void Creation::AnswerAll(Services& services) {
+  std::vector<std::shared_ptr<Creation>> all;
+  for (Creation* creation : services.unanswered) all.push_back(creation->shared_from_this());
+  for (const std::shared_ptr<Creation>& creation : all) {
+    services.loop.CancelTimer(std::exchange(creation->answer_timer_, 0));
+    creation->OnAnswerBy();
+  }
+}
+
 void Creation::Respond(Reply reply) {
   services_.loop.CancelTimer(std::exchange(answer_timer_, 0));
   if (!done_) return;
+  services_.unanswered.erase(this);
   // May end the caller's side of this object; nothing here is touched after it.
   std::exchange(done_, nullptr)(std::move(reply));
 }

@@ -17,6 +17,7 @@
 #include <string>
 #include <unordered_set>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/random/random.h"
 #include "absl/time/time.h"
@@ -56,6 +57,8 @@ struct Services {
   absl::BitGen random;  // jitter
   // Creations that wait before another try; each is kept alive by its timer.
   std::unordered_set<class Creation*> waiting = {};
+  // Creations whose caller still wants an answer.
+  absl::flat_hash_set<class Creation*> unanswered = {};
 };
 
 class Creation : public std::enable_shared_from_this<Creation> {
@@ -76,6 +79,10 @@ class Creation : public std::enable_shared_from_this<Creation> {
 
   // The process stops soon: ends every wait for another try, so that the rows are released rather than left SENDING.
   static void GiveUpWaiting(Services& services);
+
+  // The process stops now: every caller is answered as if its deadline had come. What has left stays SENDING, and is
+  // UNKNOWN after the restart unless its end still comes in time.
+  static void AnswerAll(Services& services);
 
  private:
   enum class State { kBeginning, kExchanging, kWaiting, kRecording, kEnded };

@@ -25,7 +25,14 @@ constexpr int kPostedGets = 16;
 SteadyTime SteadyDeadline(const grpc::ServerContext& context, SteadyTime now, SteadyClock::duration if_none) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return now + if_none;
-  const auto left = deadline - std::chrono::system_clock::now();
+  auto left = deadline - std::chrono::system_clock::now();
+  // gRPC's C core sends a long timeout rounded up, by 0.1 s from 10 s on and by 1 s from 100 s on: its caller gives up
+  // that much earlier, and must have its answer by then.
+  if (left > std::chrono::seconds(100)) {
+    left -= std::chrono::seconds(1);
+  } else if (left > std::chrono::seconds(10)) {
+    left -= std::chrono::milliseconds(100);
+  }
   // Far deadlines mean "no deadline" as well: nothing waits for more than a day, and sums must not overflow.
   return now + std::min<SteadyClock::duration>(left, std::chrono::hours(24));
 }

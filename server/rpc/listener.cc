@@ -63,6 +63,10 @@ void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
   if (!reflection) builder.SetOption(std::make_unique<WithoutReflection>());
 }
 
+void DropGrpcLog() {
+  gpr_set_log_function([](gpr_log_func_args*) {});
+}
+
 void RouteGrpcLog() {
   gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
   gpr_set_log_function(LogOfGrpc);

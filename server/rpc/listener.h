@@ -25,6 +25,9 @@ std::shared_ptr<grpc::ServerCredentials> MutualTls(const TlsMaterial& tls);
 // reflection on for every server of the process; without `reflection` the plugin is taken out again.
 void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection);
 
+// What libgrpc says goes nowhere: while a server starts, and its failure is told in one line.
+void DropGrpcLog();
+
 // libgrpc prints header values at error level ("Error parsing metadata: ..."), which may be personal data. From here on
 // its lines become JSON with file and line only; its texts go nowhere.
 void RouteGrpcLog();

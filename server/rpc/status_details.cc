@@ -1,10 +1,14 @@
 #include "server/rpc/status_details.h"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/rpc/error_details.pb.h>
 #include <google/rpc/status.pb.h>
 
 #include <algorithm>
 #include <string>
+
+#include "absl/strings/str_cat.h"
 
 namespace userintent::rpc {
 namespace {
@@ -14,6 +18,15 @@ void SetDuration(absl::Duration d, google::protobuf::Duration* out) {
   const int64_t ms = std::max<int64_t>(absl::ToInt64Milliseconds(absl::Ceil(d, absl::Milliseconds(1))), 1);
   out->set_seconds(ms / 1000);
   out->set_nanos(static_cast<int32_t>(ms % 1000 * 1000000));
+}
+
+// As PackFrom, but a map's entries come in order: the same error is the same bytes.
+void Pack(const google::protobuf::Message& detail, google::protobuf::Any* any) {
+  any->set_type_url(absl::StrCat("type.googleapis.com/", detail.GetTypeName()));
+  google::protobuf::io::StringOutputStream bytes(any->mutable_value());
+  google::protobuf::io::CodedOutputStream out(&bytes);
+  out.SetSerializationDeterministic(true);
+  detail.SerializeToCodedStream(&out);
 }
 
 }  // namespace
@@ -26,7 +39,7 @@ RpcError ToRpcError(const intent::Reply& reply) {
 
   google::rpc::ErrorInfo info;
   intent::FillErrorInfo(reply, &info);
-  status.add_details()->PackFrom(info);
+  Pack(info, status.add_details());
 
   switch (reply.reason) {
     case v1::ERROR_REASON_FIELD_INVALID: {

@@ -29,6 +29,14 @@ def arguments(files, changes):
     return as_arguments({**files.flags, **changes})
 
 
+def test_an_address_in_use_is_one_line(files):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        refused(files, address, dict(listen=address))
+
+
 def refused(files, flag, changes=None, extra=(), environment=None):
     ended = run([*arguments(files, changes or {}), *extra], environment, cwd=files.directory)
     assert ended.returncode == 1, f"exit {ended.returncode}: {ended.stderr[-500:]}"

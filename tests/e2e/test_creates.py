@@ -4,6 +4,7 @@ import re
 import time
 import uuid
 
+import grpc
 import pytest
 
 from harness.check import assert_posts
@@ -416,3 +417,13 @@ def test_get_creation_of_nothing(gateway):
     for wrong in ("", "x", "0" * 32, "0" * 36, str(uuid.uuid4()) + " "):
         error = gateway.get(wrong).failed("FIELD_INVALID")
         assert set(error.violations) == {"request_id"}
+
+
+def test_the_same_error_is_the_same_bytes(gateway):
+    request = person(email="no address")
+    details = set()
+    for _ in range(8):
+        with pytest.raises(grpc.RpcError) as caught:
+            gateway.stub.CreateUserIntent(request, timeout=20)
+        details.add(dict(caught.value.trailing_metadata())["grpc-status-details-bin"])
+    assert len(details) == 1

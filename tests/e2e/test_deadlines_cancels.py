@@ -43,6 +43,15 @@ def test_joins_share_the_failure(gateway, sandbox, status, reason):
     assert sum("replayed" not in error.metadata for error in errors) == 1
 
 
+def test_a_long_deadline_is_the_callers_own(new_gateway, sandbox):
+    """gRPC's C core sends 10.5 s as 10.6 s; the answer must come before its caller gives up all the same."""
+    request = person()
+    sandbox.fault("hang", request.email)
+    own = new_gateway(upstream_timeout="12s")
+    own.create(request, timeout=10.5).failed("REQUEST_IN_PROGRESS", sent="maybe")
+    assert_posts(sandbox, request.email, 1)
+
+
 def test_joins_with_other_content_do_not_join(gateway, sandbox):
     request = person()
     sandbox.fault("delay", request.email, delay_ms=500)

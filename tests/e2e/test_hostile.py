@@ -481,6 +481,15 @@ def test_proxy_variables_and_netrc_are_ignored(new_gateway, sandbox, tmp_path):
     proxy.close()
 
 
+@pytest.mark.parametrize("upstream_transport", ["nghttp2", "libcurl"])
+def test_no_key_of_a_connection_is_written_down(new_gateway, sandbox, tmp_path, upstream_transport):
+    keys = tmp_path / "keys"
+    own = new_gateway(environment={"SSLKEYLOGFILE": str(keys)}, upstream_transport=upstream_transport)
+    own.create(person()).ok()
+    assert not keys.exists()
+
+
+
 def test_upstream_floods_after_tls(new_gateway, sandbox, authority):
     """An upstream that sends without end instead of an answer."""
     key, certificate = authority.issue("flood", ["IP:127.0.0.1"])

@@ -37,6 +37,15 @@ TEST(RetryAfter, Date) {
             absl::Hours(1));
 }
 
+// Obsolete, but a recipient must know them (RFC 9110, 5.6.7).
+TEST(RetryAfter, ObsoleteDates) {
+  EXPECT_EQ(ParseRetryAfter("Sunday, 06-Nov-94 08:49:37 GMT", kNow), absl::Seconds(37));
+  EXPECT_EQ(ParseRetryAfter("Sun Nov  6 08:49:37 1994", kNow), absl::Seconds(37));
+  const absl::Time later = absl::FromCivil(absl::CivilSecond(2026, 11, 25, 8, 49, 0), absl::UTCTimeZone());
+  EXPECT_EQ(ParseRetryAfter("Wednesday, 25-Nov-26 08:49:37 GMT", later), absl::Seconds(37));
+  EXPECT_EQ(ParseRetryAfter("Wed Nov 25 08:49:37 2026", later), absl::Seconds(37));
+}
+
 TEST(RetryAfter, PastDateIsZero) {
   EXPECT_EQ(ParseRetryAfter("Sun, 06 Nov 1994 08:48:59 GMT", kNow), absl::ZeroDuration());
   EXPECT_EQ(ParseRetryAfter("Thu, 01 Jan 1970 00:00:00 GMT", kNow), absl::ZeroDuration());
@@ -77,8 +86,12 @@ TEST(RetryAfter, AnythingElseIsAbsent) {
       "Sun, 06 Nov 1994 08:49:37 GMT GMT",  //
       "Sun, 06 Nov 1994 08:49:37.5 GMT",    //
       "06 Nov 1994 08:49:37 GMT",           // no weekday
-      "Sunday, 06-Nov-94 08:49:37 GMT",     // the obsolete forms, which nobody may send any more
-      "Sun Nov  6 08:49:37 1994",           //
+      "Sunday, 06-Nov-1994 08:49:37 GMT",   // the obsolete forms, but not quite
+      "Sun, 06-Nov-94 08:49:37 GMT",        //
+      "Monday, 06-Nov-94 08:49:37 GMT",     //
+      "Sun Nov 6 08:49:37 1994",            //
+      "Sun Nov 06 08:49:37 1994",           //
+      "Sun Nov  6 08:49:37 1994 GMT",       //
       "1994-11-06T08:49:37Z",               //
       "infinite-future",                    // words that time libraries know
       "infinite-past",                      //

@@ -913,6 +913,40 @@ TEST_F(CreationTest, AStopOfTheProcessLeavesARunningExchangeAlone) {
   EXPECT_TRUE(heard->reply && heard->reply->ok());
 }
 
+TEST_F(CreationTest, WhoStillWaitsWhenTheProcessStopsIsAnswered) {
+  const auto answered = Call(Person(3));
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  const auto sender = Call(Person(1));
+  const auto joined = Call(Person(1));
+  const auto gone = Call(Person(1));
+  gone->creation->CallerLeft();
+  Creation::AnswerAll(services_);
+  loop_.Settle();
+  for (const auto& heard : {sender, joined}) {
+    ASSERT_TRUE(heard->reply);
+    EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_REQUEST_IN_PROGRESS);
+  }
+  EXPECT_EQ(loop_.timers(), 0u);
+  EXPECT_EQ(RowState(1), State::kSending);
+  astra_.Answer(Verdict::kCreated, 201);  // just in time for the row
+  loop_.Settle();
+  EXPECT_EQ(RowState(1), State::kSucceeded);
+  Creation::AnswerAll(services_);
+  EXPECT_EQ(sender->replies + joined->replies + answered->replies, 3);
+  EXPECT_EQ(gone->replies, 0);
+}
+
+TEST_F(CreationTest, WhatHasNotLeftWhenTheProcessStopsIsReleased) {
+  astra_.unsent = true;
+  const auto heard = Call(Person(1));
+  Creation::AnswerAll(services_);
+  loop_.Settle();
+  EXPECT_EQ(RowState(1), State::kReleased);
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->sent, Sent::kNo);
+}
+
 TEST_F(CreationTest, AllowRepeatCreatesThePersonAgain) {
   Call(Person(1));
   astra_.Answer(Verdict::kCreated, 201);
