@@ -341,8 +341,7 @@ bool Server::Drain() {
     HouseKeep();
   }
   const int left = p.gate->in_flight();
-  // Everything is recorded, or its time is up. Nobody is left without an answer; then only replies are on their way
-  // out.
+  // Everything is recorded, or its time is up: whoever waits is answered, and only replies are on their way out.
   for (ShardParts& s : p.shards) {
     s.shard->Post([calls = s.calls.get()] { intent::Creation::AnswerAll(calls->intent); });
   }

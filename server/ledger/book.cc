@@ -126,12 +126,10 @@ absl::StatusOr<std::vector<Row>> Book::OpenBoth(const BeginRequest& request) {
 absl::StatusOr<std::optional<Row>> Book::SucceededBoth(const BeginRequest& request) {
   const Fingerprints& current = request.current;
   const Fingerprints* previous = Previous(request);
-  std::vector<std::pair<const Digest*, const Digest*>> names = {{&current.email, &current.person}};
-  if (previous != nullptr) {
-    // An address is moved whole, a person's row only when it has succeeded: it may be under the old key alone.
-    names.emplace_back(&current.email, &previous->person);
-    names.emplace_back(&previous->email, &previous->person);
-  }
+  if (previous == nullptr) return store_.Succeeded(current.email, current.person, request.key.caller);
+  // An address is moved whole, a person's row only when it has succeeded: it may be under the old key alone.
+  const std::pair<const Digest*, const Digest*> names[] = {
+      {&current.email, &current.person}, {&current.email, &previous->person}, {&previous->email, &previous->person}};
   std::optional<Row> best;
   for (const auto& [email, person] : names) {
     absl::StatusOr<std::optional<Row>> found = store_.Succeeded(*email, *person, request.key.caller);
