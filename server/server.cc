@@ -79,7 +79,9 @@ absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, const intent::Fing
   ledger::SqliteLedgerOptions options;
   options.store.path = config.ledger.path;
   options.store.key_id = fingerprinter.key_id();
-  options.store.previous_key_id = fingerprinter.previous_key_id();
+  if (!fingerprinter.previous_key_ids().empty()) {
+    options.store.previous_key_id = fingerprinter.previous_key_ids().front();
+  }
   options.store.crash_point = CrashHook::Get();
   options.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
   options.retention = config.retention;
@@ -169,11 +171,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
 
   auto key = ReadLedgerKey(config.ledger_key_file, "--ledger_key_file");
   if (!key.ok()) return key.status();
-  std::optional<Secret> previous;
+  std::vector<Secret> previous;
   if (!config.ledger_previous_key_file.empty()) {
     auto old = ReadLedgerKey(config.ledger_previous_key_file, "--ledger_previous_key_file");
     if (!old.ok()) return old.status();
-    previous = *std::move(old);
+    previous.push_back(*std::move(old));
   }
   p.fingerprinter = std::make_unique<intent::Fingerprinter>(*key, previous);
   auto opened = OpenLedger(config, *p.fingerprinter, *p.metrics);

@@ -80,7 +80,7 @@ void Creation::Begin() {
   ledger::BeginRequest begin;
   begin.key = key_;
   begin.current = services_.fingerprinter.Current(request_);
-  begin.previous = services_.fingerprinter.Previous(request_);
+  begin.older = services_.fingerprinter.Older(request_);
   begin.attempt_id = attempt_id_ = RandomUuid();
   begin.allow_repeat = request_.allow_repeat();
   if (!request_.supersedes_request_id().empty()) begin.supersedes = ParseUuid(request_.supersedes_request_id());

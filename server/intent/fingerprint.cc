@@ -220,24 +220,29 @@ struct Fingerprinter::Key {
   uint64_t id;
 };
 
-Fingerprinter::Fingerprinter(const Secret& key, const std::optional<Secret>& previous)
-    : current_(std::make_unique<const Key>(key)),
-      previous_(previous.has_value() ? std::make_unique<const Key>(*previous) : nullptr) {}
+Fingerprinter::Fingerprinter(const Secret& key, const std::vector<Secret>& previous)
+    : current_(std::make_unique<const Key>(key)) {
+  for (const Secret& one : previous) previous_.push_back(std::make_unique<const Key>(one));
+}
 
 Fingerprinter::~Fingerprinter() = default;
 
 ledger::Fingerprints Fingerprinter::Current(const Request& request) const { return current_->Of(request); }
 
-std::optional<ledger::Fingerprints> Fingerprinter::Previous(const Request& request) const {
-  if (previous_ == nullptr) return std::nullopt;
-  return previous_->Of(request);
+std::vector<ledger::Fingerprints> Fingerprinter::Older(const Request& request) const {
+  std::vector<ledger::Fingerprints> older;
+  older.reserve(previous_.size());
+  for (const auto& key : previous_) older.push_back(key->Of(request));
+  return older;
 }
 
 uint64_t Fingerprinter::key_id() const { return current_->id; }
 
-std::optional<uint64_t> Fingerprinter::previous_key_id() const {
-  if (previous_ == nullptr) return std::nullopt;
-  return previous_->id;
+std::vector<uint64_t> Fingerprinter::previous_key_ids() const {
+  std::vector<uint64_t> ids;
+  ids.reserve(previous_.size());
+  for (const auto& key : previous_) ids.push_back(key->id);
+  return ids;
 }
 
 }  // namespace userintent::intent

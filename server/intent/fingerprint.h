@@ -11,7 +11,7 @@
 #pragma once
 
 #include <memory>
-#include <optional>
+#include <vector>
 
 #include "server/base/secret.h"
 #include "server/ledger/ledger.h"
@@ -21,8 +21,9 @@ namespace userintent::intent {
 
 class Fingerprinter {
  public:
-  // Keys are used in full. `previous` is the key before a rotation; rows written under it are still found.
-  explicit Fingerprinter(const Secret& key, const std::optional<Secret>& previous = std::nullopt);
+  // Keys are used in full. `previous` are the keys before it, the last one first; rows written under them are still
+  // found.
+  explicit Fingerprinter(const Secret& key, const std::vector<Secret>& previous = {});
   ~Fingerprinter();
   Fingerprinter(const Fingerprinter&) = delete;
   Fingerprinter& operator=(const Fingerprinter&) = delete;
@@ -32,17 +33,17 @@ class Fingerprinter {
   // supersedes_request_id never count.
   ledger::Fingerprints Current(const v1::CreateUserIntentRequest& request) const;
 
-  // The same under the previous key; nothing when there is none.
-  std::optional<ledger::Fingerprints> Previous(const v1::CreateUserIntentRequest& request) const;
+  // What rows of the same request may be found by beside that: the same under each previous key, in their order.
+  std::vector<ledger::Fingerprints> Older(const v1::CreateUserIntentRequest& request) const;
 
   // What Fingerprints::key_id will be: tells which key a ledger was made with.
   uint64_t key_id() const;
-  std::optional<uint64_t> previous_key_id() const;
+  std::vector<uint64_t> previous_key_ids() const;
 
  private:
   struct Key;
   std::unique_ptr<const Key> current_;
-  std::unique_ptr<const Key> previous_;  // may be null
+  std::vector<std::unique_ptr<const Key>> previous_;
 };
 
 }  // namespace userintent::intent

@@ -3,6 +3,7 @@
 #include <openssl/crypto.h>
 
 #include <algorithm>
+#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -15,10 +16,16 @@ namespace {
 // Digests are keyed hashes, so a timing leak would tell little; the rule is constant time all the same.
 bool Same(const Digest& a, const Digest& b) { return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0; }
 
-// The fingerprints under the key before a rotation, where that is really another key.
-const Fingerprints* Previous(const BeginRequest& request) {
-  if (!request.previous || request.previous->key_id == request.current.key_id) return nullptr;
-  return &*request.previous;
+// One digest of the request under each of its fingerprints; each value once, the current one first.
+std::vector<const Digest*> Each(const BeginRequest& request, Digest Fingerprints::*digest) {
+  std::vector<const Digest*> all = {&(request.current.*digest)};
+  for (const Fingerprints& prints : request.older) {
+    const Digest& one = prints.*digest;
+    if (std::none_of(all.begin(), all.end(), [&](const Digest* known) { return Same(*known, one); })) {
+      all.push_back(&one);
+    }
+  }
+  return all;
 }
 
 bool Final(State state) { return state == State::kSucceeded || state == State::kFailed; }
@@ -61,9 +68,14 @@ bool IsProtocolError(const absl::Status& status) {
 }
 
 absl::StatusOr<bool> Book::SameContent(const Row& own, const BeginRequest& request) const {
-  if (own.key_id == request.current.key_id) return Same(own.content, request.current.content);
-  const Fingerprints* previous = Previous(request);
-  if (previous != nullptr && own.key_id == previous->key_id) return Same(own.content, previous->content);
+  bool known = own.key_id == request.current.key_id;
+  if (known && Same(own.content, request.current.content)) return true;
+  for (const Fingerprints& prints : request.older) {
+    if (own.key_id != prints.key_id) continue;
+    known = true;
+    if (Same(own.content, prints.content)) return true;
+  }
+  if (known) return false;
   // Neither "same" nor "other" can be said honestly, and both would be acted upon.
   return absl::InternalError("a row is under a key that was not given");
 }
@@ -99,58 +111,69 @@ Counters Book::CountOf(const Record& record) const {
 }
 
 bool Book::SameEmail(const Row& row, const BeginRequest& request) {
-  if (Same(row.email, request.current.email)) return true;
-  const Fingerprints* previous = Previous(request);
-  return previous != nullptr && Same(row.email, previous->email);
+  return Same(row.email, request.current.email) ||
+         std::any_of(request.older.begin(), request.older.end(),
+                     [&row](const Fingerprints& prints) { return Same(row.email, prints.email); });
 }
 
-absl::StatusOr<Counters> Book::CountBoth(const BeginRequest& request) {
-  absl::StatusOr<Counters> count = store_.Count(request.current.email);
-  const Fingerprints* previous = Previous(request);
-  if (!count.ok() || previous == nullptr) return count;
-  const absl::StatusOr<Counters> older = store_.Count(previous->email);
-  if (!older.ok()) return older;
-  return Counters{count->confirmed + older->confirmed, count->possible + older->possible};
+absl::StatusOr<Counters> Book::CountAll(const BeginRequest& request) {
+  if (request.older.empty()) return store_.Count(request.current.email);
+  Counters all;
+  for (const Digest* email : Each(request, &Fingerprints::email)) {
+    const absl::StatusOr<Counters> count = store_.Count(*email);
+    if (!count.ok()) return count;
+    all += *count;
+  }
+  return all;
 }
 
-absl::StatusOr<std::vector<Row>> Book::OpenBoth(const BeginRequest& request) {
-  absl::StatusOr<std::vector<Row>> rows = store_.Open(request.current.email);
-  const Fingerprints* previous = Previous(request);
-  if (!rows.ok() || previous == nullptr) return rows;
-  absl::StatusOr<std::vector<Row>> older = store_.Open(previous->email);
-  if (!older.ok()) return older;
-  for (Row& row : *older) rows->push_back(std::move(row));
-  return rows;
+absl::StatusOr<std::vector<Row>> Book::OpenAll(const BeginRequest& request) {
+  if (request.older.empty()) return store_.Open(request.current.email);
+  std::vector<Row> all;
+  for (const Digest* email : Each(request, &Fingerprints::email)) {
+    absl::StatusOr<std::vector<Row>> rows = store_.Open(*email);
+    if (!rows.ok()) return rows;
+    std::move(rows->begin(), rows->end(), std::back_inserter(all));
+  }
+  return all;
 }
 
-absl::StatusOr<std::optional<Row>> Book::SucceededBoth(const BeginRequest& request) {
-  const Fingerprints& current = request.current;
-  const Fingerprints* previous = Previous(request);
-  if (previous == nullptr) return store_.Succeeded(current.email, current.person, request.key.caller);
-  // An address is moved whole, a person's row only when it has succeeded: it may be under the old key alone.
-  const std::pair<const Digest*, const Digest*> names[] = {
-      {&current.email, &current.person}, {&current.email, &previous->person}, {&previous->email, &previous->person}};
+absl::StatusOr<std::optional<Row>> Book::SucceededAny(const BeginRequest& request) {
+  const std::string& caller = request.key.caller;
+  if (request.older.empty()) return store_.Succeeded(request.current.email, request.current.person, caller);
+  // An address is moved whole, a person's row only when it has succeeded: the two may be under different ones.
+  const std::vector<const Digest*> persons = Each(request, &Fingerprints::person);
   std::optional<Row> best;
-  for (const auto& [email, person] : names) {
-    absl::StatusOr<std::optional<Row>> found = store_.Succeeded(*email, *person, request.key.caller);
-    if (!found.ok() || (*found && (*found)->record.key.caller == request.key.caller)) return found;
-    if (!best) best = *std::move(found);
+  for (const Digest* email : Each(request, &Fingerprints::email)) {
+    for (const Digest* person : persons) {
+      absl::StatusOr<std::optional<Row>> found = store_.Succeeded(*email, *person, caller);
+      if (!found.ok() || (*found && (*found)->record.key.caller == caller)) return found;
+      if (!best) best = *std::move(found);
+    }
   }
   return best;
 }
 
 absl::Status Book::Rekey(const BeginRequest& request, std::optional<Row>& own) {
-  const Fingerprints* previous = Previous(request);
-  if (previous == nullptr) return absl::OkStatus();
-  if (absl::Status s = store_.MoveEmail(previous->email, request.current.email); !s.ok()) return s;
-  if (absl::Status s = store_.MovePerson(request.current.email, previous->person, request.current.person); !s.ok()) {
-    return s;
+  const Fingerprints& current = request.current;
+  bool moves = false;
+  for (const Fingerprints& prints : request.older) {
+    if (!Same(prints.email, current.email)) {
+      if (absl::Status s = store_.MoveEmail(prints.email, current.email); !s.ok()) return s;
+    }
+    if (!Same(prints.person, current.person)) {
+      if (absl::Status s = store_.MovePerson(current.email, prints.person, current.person); !s.ok()) return s;
+    }
+    moves = moves || (own && own->key_id == prints.key_id && Same(own->content, prints.content));
   }
-  if (!own || own->key_id != previous->key_id || !Same(own->content, previous->content)) return absl::OkStatus();
-  own->key_id = request.current.key_id;
-  own->content = request.current.content;
-  own->person = request.current.person;
-  own->email = request.current.email;
+  if (!moves) return absl::OkStatus();
+  const bool there = own->key_id == current.key_id && Same(own->content, current.content) &&
+                     Same(own->person, current.person) && Same(own->email, current.email);
+  if (there) return absl::OkStatus();
+  own->key_id = current.key_id;
+  own->content = current.content;
+  own->person = current.person;
+  own->email = current.email;
   return store_.Put(*own);
 }
 
@@ -181,7 +204,7 @@ absl::StatusOr<BeginAnswer> Book::Begin(const BeginRequest& request) {
   if (request.may_start) {
     if (absl::Status s = Rekey(request, own); !s.ok()) return s;
   }
-  absl::StatusOr<Counters> count = CountBoth(request);
+  absl::StatusOr<Counters> count = CountAll(request);
   if (!count.ok()) return count.status();
 
   BeginAnswer answer;
@@ -214,7 +237,7 @@ absl::StatusOr<BeginAnswer> Book::Begin(const BeginRequest& request) {
     }
   }
   if (!request.allow_repeat) {
-    const absl::StatusOr<std::optional<Row>> person = SucceededBoth(request);
+    const absl::StatusOr<std::optional<Row>> person = SucceededAny(request);
     if (!person.ok()) return person.status();
     if (*person && CreatedBefore(**person, request)) {
       const Record& record = (*person)->record;
@@ -229,7 +252,7 @@ absl::StatusOr<BeginAnswer> Book::Begin(const BeginRequest& request) {
   }
 
   // 4. Another request for the address is running.
-  const absl::StatusOr<std::vector<Row>> open = OpenBoth(request);
+  const absl::StatusOr<std::vector<Row>> open = OpenAll(request);
   if (!open.ok()) return open.status();
   for (const Row& row : *open) {
     if (row.record.key != request.key && IsBusy(row)) return decide(BeginVerdict::kEmailBusy);
@@ -271,7 +294,7 @@ absl::StatusOr<BeginAnswer> Book::Begin(const BeginRequest& request) {
   if (supersedes) {
     if (absl::Status s = MarkSuperseded(named->record.key, request.key.request_id, request.now); !s.ok()) return s;
   }
-  count = CountBoth(request);
+  count = CountAll(request);
   if (!count.ok()) return count.status();
   answer.budget = BudgetOf(*count);
   answer.own = row.record;

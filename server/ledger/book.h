@@ -96,9 +96,10 @@ class Book {
  private:
   static bool SameEmail(const Row& row, const BeginRequest& request);
   absl::Status Rekey(const BeginRequest& request, std::optional<Row>& own);
-  absl::StatusOr<Counters> CountBoth(const BeginRequest& request);
-  absl::StatusOr<std::vector<Row>> OpenBoth(const BeginRequest& request);
-  absl::StatusOr<std::optional<Row>> SucceededBoth(const BeginRequest& request);
+  // Under every fingerprint of the request.
+  absl::StatusOr<Counters> CountAll(const BeginRequest& request);
+  absl::StatusOr<std::vector<Row>> OpenAll(const BeginRequest& request);
+  absl::StatusOr<std::optional<Row>> SucceededAny(const BeginRequest& request);
   // Writes `after` in place of `before` and keeps the counters of the address equal to the sum over its rows.
   absl::Status Replace(const Record* before, const Row& after);
   absl::Status MarkSuperseded(const Key& key, const std::optional<Uuid>& by, absl::Time now);

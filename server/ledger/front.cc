@@ -106,7 +106,7 @@ absl::Status Front::Apply(Op& op, Result& result) {
                           if (!admit_) begin.request.may_start = false;
                           absl::StatusOr<BeginAnswer> answer = book_.Begin(begin.request);
                           if (!answer.ok()) return answer.status();
-                          if (begin.request.previous) Reach("during-rekey");
+                          if (!begin.request.older.empty()) Reach("during-rekey");
                           if (!admit_ && answer->verdict == BeginVerdict::kWouldGo)
                             answer->verdict = BeginVerdict::kUnavailable;
                           result = *std::move(answer);

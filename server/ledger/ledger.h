@@ -81,7 +81,10 @@ struct Budget {
 struct BeginRequest {
   Key key;
   Fingerprints current;
-  std::optional<Fingerprints> previous;  // under the key before a rotation
+  // What rows of the same request may be found by beside that: the same under a key before a rotation, or in a form
+  // that was hashed before. Few, mostly none, in any order; what equals `current` does no harm. A call that may start
+  // moves what it finds by them to `current`.
+  std::vector<Fingerprints> older;
   Uuid attempt_id{};
   bool allow_repeat = false;
   std::optional<Uuid> supersedes;

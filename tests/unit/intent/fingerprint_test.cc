@@ -206,15 +206,17 @@ TEST(Fingerprint, TheKeyCountsInFull) {
   EXPECT_EQ(a.key_id(), 0x717b11e10ea6a74bu);  // longer than a block of SHA-256; computed apart
 }
 
-TEST(Fingerprint, PreviousKey) {
-  EXPECT_FALSE(Printer().Previous(ValidRequest()).has_value());
-  EXPECT_FALSE(Printer().previous_key_id().has_value());
-  const Fingerprinter rotated(CountingKey(48), CountingKey(32));
-  const auto previous = rotated.Previous(ValidRequest());
-  ASSERT_TRUE(previous.has_value());
-  EXPECT_EQ(Differences(*previous, Printer().Current(ValidRequest())), "");
-  EXPECT_EQ(rotated.previous_key_id(), Printer().key_id());
-  EXPECT_EQ(Differences(*previous, rotated.Current(ValidRequest())), "content person email key ");
+TEST(Fingerprint, PreviousKeys) {
+  EXPECT_TRUE(Printer().Older(ValidRequest()).empty());
+  EXPECT_TRUE(Printer().previous_key_ids().empty());
+  const Fingerprinter older(CountingKey(64));
+  const Fingerprinter rotated(CountingKey(48), {CountingKey(32), CountingKey(64)});
+  const std::vector<Fingerprints> found = rotated.Older(ValidRequest());
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(Differences(found[0], Printer().Current(ValidRequest())), "");
+  EXPECT_EQ(Differences(found[1], older.Current(ValidRequest())), "");
+  EXPECT_EQ(rotated.previous_key_ids(), (std::vector<uint64_t>{Printer().key_id(), older.key_id()}));
+  EXPECT_EQ(Differences(found[0], rotated.Current(ValidRequest())), "content person email key ");
 }
 
 TEST(Fingerprint, ThreadsMayShareOne) {

@@ -875,7 +875,7 @@ class RotationTest : public BookTest {
     return call;
   }
   static Call New(Call call) {
-    call.previous = kOldKey;
+    call.previous = {kOldKey};
     return call;
   }
 };
@@ -1003,9 +1003,105 @@ TEST_P(RotationTest, ARowTakesItsPersonAlong) {
   EXPECT_EQ(s_.Begin({.id = 4, .email = "b@example.com"}).verdict, V::kPersonExists);
 }
 
+// Three keys, and rows under each of them.
+class ManyKeysTest : public RotationTest {
+ protected:
+  static Call Oldest(Call call) {
+    call.key = kOldestKey;
+    return call;
+  }
+  static Call New(Call call) {
+    call.previous = {kOldKey, kOldestKey};
+    return call;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Book, ManyKeysTest, testing::ValuesIn(StoreKinds()),
+                         [](const auto& each) { return each.param.name; });
+
+TEST_P(ManyKeysTest, RowsUnderEachKeyAreFoundAndMoved) {
+  s_.Run(Oldest({.id = 1}), Done);
+  s_.Run(Old({.id = 2, .email = "b@example.com"}), Done);
+  s_.Run({.id = 3, .email = "c@example.com"}, Done);
+  for (const auto& [id, email] : {std::pair(1, "a@example.com"), {2, "b@example.com"}, {3, "c@example.com"}}) {
+    EXPECT_EQ(s_.Begin(New({.id = id, .email = email, .may_start = false})).verdict, V::kRecorded);
+    EXPECT_EQ(s_.Begin(New({.id = id, .email = email, .ip = "8.8.4.4"})).verdict, V::kReused);
+    EXPECT_EQ(s_.Begin(New({.id = 9, .email = email, .may_start = false})).verdict, V::kPersonExists);
+    EXPECT_EQ(s_.Begin(New({.id = id, .email = email})).verdict, V::kRecorded);
+    EXPECT_EQ(s_.Begin({.id = id, .email = email}).verdict, V::kRecorded);  // no older key is needed any more
+    EXPECT_EQ(s_.Begin({.id = 9, .email = email}).verdict, V::kPersonExists);
+  }
+}
+
+TEST_P(ManyKeysTest, AttemptsUnderAllKeysAreOneBudget) {
+  s_.Run(Oldest({.id = 2, .person = "bob"}), Done);
+  s_.Run(Old({.id = 3, .person = "eve"}), Failed);  // somebody forgot to say the previous keys, twice
+  s_.Run({.id = 4, .person = "joe"}, Done);
+  for (const bool may_start : {false, true}) {
+    const BeginAnswer answer = s_.Begin(New({.person = "bob", .may_start = may_start}));
+    EXPECT_EQ(answer.verdict, V::kPersonExists);
+    EXPECT_EQ(answer.existing_intent_id, "intent-1");
+    EXPECT_EQ(answer.budget.used_min, 2);
+    EXPECT_EQ(answer.budget.used_max, 3);
+  }
+  EXPECT_EQ(s_.Get(Mine(2)).budget.used_max, 3);
+}
+
+TEST_P(ManyKeysTest, OpenRowsUnderAllKeysAreFound) {
+  s_.Begin(Oldest({.id = 2}));
+  EXPECT_EQ(s_.Begin(New({.may_start = false})).verdict, V::kEmailBusy);
+  s_.Finish(Unknown(Mine(2)));
+  s_.Run(Old({.id = 3}), Maybe);  // as above
+  EXPECT_EQ(s_.Begin(New({.supersedes = 2, .may_start = false})).unresolved, Id(3));
+  EXPECT_EQ(s_.Begin(New({.supersedes = 3})).unresolved, Id(2));
+}
+
+// The address moved twice, each time because somebody else showed it; the row had not succeeded then.
+TEST_P(ManyKeysTest, APersonLeftUnderTheOldestKeyIsFound) {
+  s_.Run(Oldest({.id = 2}), Maybe);
+  Call middle = Old({.person = "bob"});
+  middle.previous = {kOldestKey};
+  EXPECT_EQ(s_.Begin(middle).verdict, V::kEmailUnresolved);
+  s_.Resolve(AsCreated(Mine(2)));
+  EXPECT_EQ(s_.Begin(New({.id = 3, .may_start = false})).existing_intent_id, "intent-9");
+  EXPECT_EQ(s_.Begin(New({.id = 3})).verdict, V::kPersonExists);
+  EXPECT_EQ(s_.Begin({.id = 3}).verdict, V::kPersonExists);
+}
+
+// A rotation that is taken back: the address is under the newer key, its person under the one that is current again.
+TEST_P(ManyKeysTest, AKeyThatComesBackFindsWhatMovedAway) {
+  s_.Run(Old({.id = 2}), Maybe);
+  Call forth{.person = "bob"};
+  forth.previous = {kOldKey};
+  EXPECT_EQ(s_.Begin(forth).verdict, V::kEmailUnresolved);
+  s_.Resolve(AsCreated(Mine(2)));
+  Call back = Old({.id = 3, .may_start = false});
+  back.previous = {kKey};
+  EXPECT_EQ(s_.Begin(back).existing_intent_id, "intent-9");
+}
+
+// The same key and content, and a person that was hashed in another form.
+TEST_P(ManyKeysTest, APersonIsFoundByAnEarlierForm) {
+  const auto begin = [this](const Call& call) {
+    BeginRequest request = call.request();
+    request.older.push_back(request.current);
+    request.older.back().person = Prints(kKey, call.email, "Ann, as typed elsewhere", "").person;
+    Book book(*store_);
+    EXPECT_TRUE(store_->Start().ok());
+    const BeginAnswer answer = book.Begin(request).value();
+    EXPECT_TRUE(store_->Commit().ok());
+    return answer;
+  };
+  s_.Run({.person = "Ann, as typed elsewhere"}, Done);
+  EXPECT_EQ(s_.Begin({.id = 2, .may_start = false}).verdict, V::kWouldGo);
+  EXPECT_EQ(begin({.id = 2, .may_start = false}).existing_intent_id, "intent-1");
+  EXPECT_EQ(begin({.id = 2}).existing_intent_id, "intent-1");
+  EXPECT_EQ(s_.Begin({.id = 2}).existing_intent_id, "intent-1");  // it has moved
+  EXPECT_EQ(begin({.id = 2, .allow_repeat = true}).budget.used_max, 2);
+}
+
 TEST_P(RotationTest, TheCurrentKeyGivenTwiceIsCountedOnce) {
   s_.Run({.id = 2}, Done);
-  const BeginAnswer answer = s_.Begin({.allow_repeat = true, .previous = kKey});
+  const BeginAnswer answer = s_.Begin({.allow_repeat = true, .previous = {kKey}});
   EXPECT_EQ(answer.verdict, V::kGo);
   EXPECT_EQ(answer.budget.used_min, 1);
   EXPECT_EQ(answer.budget.used_max, 2);

@@ -371,7 +371,7 @@ TEST_F(FrontTest, AnOutcomeThatComesTooLateChangesNothing) {
   auto late = Finish(Failed(key_));
   auto got = Get(key_);
   auto sending = Get(running);
-  auto replay = Begin({.previous = kOldKey});  // also where a row might have to move, which would be writing
+  auto replay = Begin({.previous = {kOldKey}});  // also where a row might have to move, which would be writing
   Run();
   EXPECT_FALSE((*late)->committed);
   EXPECT_EQ((*late)->record.state, State::kSucceeded);
@@ -436,7 +436,7 @@ TEST_F(FrontTest, CrashPointsAreNamedForWhatTheBatchHolds) {
   };
   EXPECT_EQ(begin({}), (Names{"before-sending-commit", "after-sending-commit"}));
   EXPECT_EQ(begin({.id = 2}), Names{});  // refused: nothing will be sent
-  EXPECT_EQ(begin({.id = 2, .previous = kOldKey}), Names{"during-rekey"});
+  EXPECT_EQ(begin({.id = 2, .previous = {kOldKey}}), Names{"during-rekey"});
   EXPECT_EQ(run(GetOp{key_, &pump_, [](const GetAnswer&) {}}), Names{});
   EXPECT_EQ(run(NextAttemptOp{key_, Id(77), Sent::kYes, At(4), &pump_, [](bool) {}}),
             (Names{"before-next-attempt-commit", "after-next-attempt-commit"}));
@@ -492,11 +492,11 @@ TEST_P(EveryFailureTest, LosesNothingAndAnswersAll) {
     };
     Call old{.id = 1, .email = "b@example.com", .key = kOldKey};
     call(old, Succeeded(old.key_of()));
-    Call now{.id = 1, .email = "b@example.com", .previous = kOldKey};
+    Call now{.id = 1, .email = "b@example.com", .previous = {kOldKey}};
     call(now, Succeeded(now.key_of(), "another"));
-    const Call first{.id = 2, .previous = kOldKey};
+    const Call first{.id = 2, .previous = {kOldKey}};
     call(first, Unknown(first.key_of()));
-    const Call second{.id = 3, .supersedes = 2, .previous = kOldKey};
+    const Call second{.id = 3, .supersedes = 2, .previous = {kOldKey}};
     call(second, Released(second.key_of()));
     for (int tries = 0; tries < 10 && !front.healthy(); ++tries) front.Retry();  // while that waits, 3 is unknown
     call(second, Succeeded(second.key_of(), "second"));

@@ -281,7 +281,7 @@ class Checker {
     if (asked.supersedes != 0) call.supersedes = asked.supersedes;
     if (world_.rotation) {
       call.key = rotated ? kKey : kOldKey;
-      if (rotated) call.previous = kOldKey;
+      if (rotated) call.previous = {kOldKey};
     }
     return call.request();
   }

@@ -290,7 +290,7 @@ TEST_F(SqliteTest, AKeyRotates) {
   options_.store.previous_key_id = kOldKey;
   Reopen();
   Reopen();
-  EXPECT_EQ(Begin({.previous = kOldKey}).verdict, V::kRecorded);
+  EXPECT_EQ(Begin({.previous = {kOldKey}}).verdict, V::kRecorded);
 
   // A row is left under the old key: without it the ledger does not start, and with another one neither.
   ledger_.reset();
@@ -303,7 +303,7 @@ TEST_F(SqliteTest, AKeyRotates) {
   options_.store.key_id = kKey;
   options_.store.previous_key_id = kOldKey;
   Open();
-  EXPECT_EQ(Begin({.id = 2, .email = "b@example.com", .previous = kOldKey}).verdict, V::kRecorded);
+  EXPECT_EQ(Begin({.id = 2, .email = "b@example.com", .previous = {kOldKey}}).verdict, V::kRecorded);
   // Now all have moved.
   options_.store.previous_key_id.reset();
   Reopen();
@@ -667,7 +667,7 @@ TEST_F(RetentionTest, ForgottenAttemptsMoveToANewKey) {
   Reopen();
   Begin({.id = 3, .person = "bob"});  // somebody forgot to say the previous key: the address is known under both
   Finish(Failed({"one", Id(3)}));
-  const BeginAnswer merged = Begin({.previous = kOldKey});
+  const BeginAnswer merged = Begin({.previous = {kOldKey}});
   EXPECT_EQ(merged.verdict, V::kGo);
   EXPECT_EQ(merged.budget.used_min, 1);
   EXPECT_EQ(merged.budget.used_max, 3);
@@ -1005,7 +1005,7 @@ TEST_F(SqliteTest, DyingInARotationLeavesOneOfTheTwoKeys) {
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   ASSERT_EQ(WEXITSTATUS(status), 9);
   Open();
-  EXPECT_EQ(Begin({.previous = kOldKey}).verdict, V::kRecorded);
+  EXPECT_EQ(Begin({.previous = {kOldKey}}).verdict, V::kRecorded);
 }
 
 }  // namespace

@@ -49,7 +49,7 @@ class Deed {
     call_.limit = Below(dice, 2) == 0 ? 0 : 3;
     call_.attempt = Below(dice, 1000);
     call_.key = rotated ? kKey : kOldKey;
-    if (rotated) call_.previous = kOldKey;
+    if (rotated) call_.previous = {kOldKey};
     const std::vector<FinishRequest> ends = {
         Succeeded(call_.key_of()),     Succeeded(call_.key_of()), Failed(call_.key_of()),  Unknown(call_.key_of()),
         Unknown(call_.key_of(), true), Released(call_.key_of()),  Released(call_.key_of())};

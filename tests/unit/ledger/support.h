@@ -49,6 +49,7 @@ inline absl::Time At(int64_t seconds) { return absl::FromUnixSeconds(1'700'000'0
 
 constexpr uint64_t kKey = 0xfeedfacecafebeef;  // above INT64_MAX, as half of all key ids are
 constexpr uint64_t kOldKey = 7;
+constexpr uint64_t kOldestKey = 8;
 
 inline Fingerprints Prints(uint64_t key_id, const std::string& email, const std::string& person,
                            const std::string& ip) {
@@ -71,14 +72,14 @@ struct Call {
   int attempt = 1000;
   int64_t at = 0;
   uint64_t key = kKey;
-  std::optional<uint64_t> previous = std::nullopt;
+  std::vector<uint64_t> previous = {};
 
   Key key_of() const { return {caller, Id(id)}; }
   BeginRequest request() const {
     BeginRequest r;
     r.key = key_of();
     r.current = Prints(key, email, person, ip);
-    if (previous) r.previous = Prints(*previous, email, person, ip);
+    for (const uint64_t one : previous) r.older.push_back(Prints(one, email, person, ip));
     r.attempt_id = Id(attempt);
     r.allow_repeat = allow_repeat;
     if (supersedes) r.supersedes = Id(*supersedes);
