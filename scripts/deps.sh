@@ -23,6 +23,7 @@ libabsl-dev             | flags, status, time, strings
 libcurl4-openssl-dev    | HTTP client, for HTTP/1.1
 libnghttp2-dev          | HTTP client, for HTTP/2
 libjemalloc-dev         | allocator of the server
+libicu-dev              | Unicode: what can be seen, what is the same text
 libssl-dev              | TLS, HMAC, random numbers
 libsqlite3-dev          | the ledger
 libre2-dev              | re2, which gRPC links

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "re2/re2.h"
+#include "server/intent/text.h"
 
 namespace userintent::intent {
 namespace {
@@ -10,69 +11,114 @@ namespace {
 char Lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; }
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+bool IsLowerLetter(char c) { return c >= 'a' && c <= 'z'; }
 
 // Almost no address line holds a box, and a regular expression costs more than all other rules together. So one pass
-// over the letters and digits decides whether it is worth running: b(o)x, pob, draw(er), dwr, (apar)tad(o).
+// over the letters and digits decides whether it is worth running: b(o)x, pob, draw(er), dwr, bin, (ca)lle(r),
+// (apar)tad(o), (a)pdo, (ap)tdo.
 bool WorthALook(std::string_view line) {
   char last = 0;
   char before = 0;
   for (const char raw : line) {
     const char c = Lower(raw);
-    if (!IsDigit(c) && (c < 'a' || c > 'z')) continue;
+    if (!IsDigit(c) && !IsLowerLetter(c)) continue;
     const bool after_o = last == 'o' || last == '0';
     if (c == 'x' && (last == 'b' || (after_o && before == 'b'))) return true;
     if (c == 'b' && after_o && before == 'p') return true;
     if (c == 'w' && last == 'a' && before == 'r') return true;
     if (c == 'r' && last == 'w' && before == 'd') return true;
+    if (c == 'n' && last == 'i' && before == 'b') return true;
+    if (c == 'e' && last == 'l' && before == 'l') return true;
     if (c == 'd' && last == 'a' && before == 't') return true;
+    if (c == 'o' && last == 'd' && (before == 'p' || before == 't')) return true;
     before = last;
     last = c;
   }
   return false;
 }
 
-// Built once, never destroyed, so that threads may still match while the process ends.
+// The same for a line that is a designation as a whole: (firm) caller, bin, box, lockbox, drawer. Most address lines
+// begin with a digit.
+bool BeginsLikeADesignation(std::string_view line) {
+  for (const char raw : line) {
+    const char c = Lower(raw);
+    if (IsLowerLetter(c)) return c == 'b' || c == 'c' || c == 'd' || c == 'f' || c == 'l';
+    if (IsDigit(c)) return false;
+  }
+  return false;
+}
+
+RE2::Options Quiet() {
+  RE2::Options options;
+  options.set_case_sensitive(false);
+  options.set_log_errors(false);  // nothing about a person's address belongs in a log
+  options.set_never_capture(true);
+  return options;
+}
+
+const std::string& Gap() {  // between words: spaces of any kind, dots, dashes, nothing
+  static const std::string& gap = *new std::string(R"([^\pL\pN]{0,6})");
+  return gap;
+}
+
+// Patterns are built once and never destroyed, so that threads may still match while the process ends.
 const RE2& PoBoxPattern() {
   static const RE2& pattern = *[] {
-    RE2::Options options;
-    options.set_case_sensitive(false);
-    options.set_log_errors(false);  // nothing about a person's address belongs in a log
-    options.set_never_capture(true);
-    const std::string gap = R"([^\pL\pN]{0,6})";  // between words: spaces of any kind, dots, dashes, nothing
+    const std::string& gap = Gap();
     const std::string number = gap + R"((?:n[or]|num|number)?)" + gap + R"(\pN)";
     const std::string word_end = R"((?:[^\pL\pM]|$))";  // "PO Box12" ends the word, "PO Boxwood" does not
     const std::string po = "(?:p" + gap + "[o0]|post" + gap + "(?:office|offc|ofc|off))";
-    const std::string box = "(?:b[o0]x|bx|drawer|dwr)";
+    const std::string box = "(?:(?:lock" + gap + ")?b[o0]x|bx|drawer|dwr)";
+    const std::string numbered = "(?:bin|(?:firm" + gap + ")?caller)";
     return new RE2(R"((?:^|[^\pL\pM]))"  // "Depo Box" is no PO box
                    "(?:" +
-                       po + gap + box + word_end +                        // PO Box, Post Office Box, P0 B0x, PO Drawer
-                       "|p" + gap + "[o0]" + gap + "b" + number +         // POB 7, P.O.B. No. 7
-                       "|post(?:al)?" + gap + "box" + number +            // Post Box 7, Postal Box 7
-                       "|apartado" + gap + "(?:postal)?" + number + ")",  // Puerto Rico
-                   options);
+                       po + gap + box + word_end +                 // PO Box, Post Office Box, P0 B0x, PO Drawer
+                       "|" + po + gap + numbered + number +        // PO Bin 7, PO Caller 7
+                       "|p" + gap + "[o0]" + gap + "b" + number +  // POB 7, P.O.B. No. 7
+                       "|post(?:al)?" + gap + "box" + number +     // Post Box 7, Postal Box 7
+                       "|(?:apartado|apdo|aptdo)" + gap +          // Puerto Rico: Apartado 7, Apdo. Postal 7,
+                       "(?:postal|(?:de" + gap + ")?correos?)?" + number + ")",  // Apartado de Correos 7
+                   Quiet());
   }();
+  return pattern;
+}
+
+// One word and a number, and nothing else. The number may have a letter behind it.
+std::string WholeLine(const std::string& word) {
+  return R"([^\pL\pN]*)" + word + R"([^\pL\pN]*(?:n[or]|num|number)?[^\pL\pN]*\pN+[^\pL\pN]*\pL?[^\pL\pN]*)";
+}
+
+const RE2& DesignationPattern() {
+  static const RE2& pattern =
+      *new RE2(WholeLine("(?:drawer|dwr|bin|lock" + Gap() + "b[o0]x|(?:firm" + Gap() + ")?caller)"), Quiet());
   return pattern;
 }
 
 const RE2& BareBoxPattern() {
-  static const RE2& pattern = *[] {
-    RE2::Options options;
-    options.set_case_sensitive(false);
-    options.set_log_errors(false);
-    options.set_never_capture(true);
-    return new RE2(R"([^\pL\pN]*b[o0]x[^\pL\pN]*(?:n[or]|num|number)?[^\pL\pN]*\pN+[^\pL\pN]*\pL?[^\pL\pN]*)", options);
-  }();
+  static const RE2& pattern = *new RE2(WholeLine("b[o0]x"), Quiet());
   return pattern;
+}
+
+bool Matches(std::string_view line) {
+  if (WorthALook(line) && RE2::PartialMatch({line.data(), line.size()}, PoBoxPattern())) return true;
+  return BeginsLikeADesignation(line) && RE2::FullMatch({line.data(), line.size()}, DesignationPattern());
+}
+
+bool MatchesBareBox(std::string_view line) {
+  return BeginsLikeADesignation(line) && RE2::FullMatch({line.data(), line.size()}, BareBoxPattern());
+}
+
+// The line as it is compared. Beyond ASCII twice: a character that cannot be seen may stand between two words, or
+// inside of one.
+bool AnyForm(std::string_view line, bool (*matches)(std::string_view)) {
+  if (IsAscii(line)) return matches(line);
+  return matches(Normalized(line, Form::kNfkc)) || matches(Normalized(line, Form::kNfkcCasefold));
 }
 
 }  // namespace
 
-bool NamesPoBox(std::string_view line) {
-  return WorthALook(line) && RE2::PartialMatch({line.data(), line.size()}, PoBoxPattern());
-}
+bool NamesPoBox(std::string_view line) { return AnyForm(line, Matches); }
 
-bool IsBareBox(std::string_view line) {
-  return WorthALook(line) && RE2::FullMatch({line.data(), line.size()}, BareBoxPattern());
-}
+bool IsBareBox(std::string_view line) { return AnyForm(line, MatchesBareBox); }
 
 }  // namespace userintent::intent

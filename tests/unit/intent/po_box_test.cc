@@ -70,9 +70,74 @@ TEST(PoBox, Spellings) {
            "12PO Box 7",
            "c/o Boxwood Inn, PO Box 7",
            "Calle Sol 3 Apartado 44",
+           "P.O. Bin 12",
+           "PO Caller 12",
+           "Post Office Firm Caller 12",
+           "P.O. Lockbox 12",
+           "PO Lock Box 12",
+           "Apdo Postal 12",
+           "APDO. POSTAL 12",
+           "Apdo. 12",
+           "Apdo #12",
+           "Aptdo. Postal 12",
+           "Apartado de Correos 12",
+           "Apartado Correos No. 12",
+           "Calle Luna 5, Apdo Postal 12",
        }) {
     EXPECT_TRUE(NamesPoBox(line)) << line;
   }
+}
+
+// USPS Publication 28 writes these as PO BOX.
+TEST(PoBox, OtherDesignationsAsTheWholeLine) {
+  for (const char* line :
+       {"Drawer 44",      "DRAWER 44",          "Dwr 44",    "Drawer #44", "Drawer No. 44", "Drawer44",
+        "Drawer 44A",     "(Drawer 44)",        "Bin 44",    "BIN 44",     "Lockbox 1234",  "Lock Box 12",
+        "Lock-Box 12",    "Lockb0x 7", "Caller 44",  "CALLER NO 44",  "Firm Caller 44",
+        "FIRM CALLER 54", "Firm-Caller 54"}) {
+    EXPECT_TRUE(NamesPoBox(line)) << line;
+  }
+  for (const char* line :
+       {"12 Drawer Ln",   "Drawer Lane 44", "Drawer",     "5 Caller St",  "Caller Street 5", "Caller",
+        "1 Bin Brook Rd", "Bin Brook 1",    "44 Bin",     "Suite Bin 44", "Lockbox Road 12", "12 Lockbox Rd",
+        "Firm 12",        "Bing 44",        "Binford 12", "Callerton 5",  "Building 44",     "Floor 44",
+        "Dock 44",        "Lot 44",         "Bldg 44",    "Cabin 44",     "Lock 12"}) {
+    EXPECT_FALSE(NamesPoBox(line)) << line;
+    EXPECT_FALSE(IsBareBox(line)) << line;
+  }
+}
+
+TEST(PoBox, CompatibilityLettersArePlainOnes) {
+  for (const char* line : {
+           "\uff30\uff2f \uff22\uff4f\uff58 12",                      // full-width letters
+           "\uff30\uff2f\u3000\uff22\uff2f\uff38\u3000\uff11\uff12",  // full-width blank and digits too
+           "PO \uff22ox 12",                                          // mixed
+           "\U0001d40f\U0001d40e \U0001d401\U0001d428\U0001d431 12",  // bold, of mathematics
+           "\u24c5\u24c4 \u24b7\u24de\u24e7 12",                      // in circles
+           "PO Box \u2116 12",                                        // numero sign
+           "\uff24\uff52\uff41\uff57\uff45\uff52 44",                 // a whole line
+           "12 Main St, \uff30.\uff2f. Box 7",
+       }) {
+    EXPECT_TRUE(NamesPoBox(line)) << line;
+  }
+  EXPECT_TRUE(IsBareBox("\uff22\uff4f\uff58 \uff11\uff12"));
+  for (const char* line : {"12 \uff22\uff4f\uff58wood Lane", "\uff11\uff12 Drawer Ln"}) {
+    EXPECT_FALSE(NamesPoBox(line)) << line;
+  }
+}
+
+TEST(PoBox, InvisibleCharactersHideNothing) {
+  for (const char* line : {"PO B\u200box 12", "P\u00adO Bo\u00adx 12", "PO\u2060Box 12", "12 Main St\u200bPO Box 7",
+                           "Dra\u200dwer 44", "\ufeffDrawer 44", "PO B\ufe0fox 12"}) {
+    EXPECT_TRUE(NamesPoBox(line)) << line;
+  }
+  EXPECT_TRUE(IsBareBox("B\u200cox 12"));
+}
+
+// Other letters, not other forms of these: see po_box.h.
+TEST(PoBox, LookAlikesOfOtherScriptsAreNotRead) {
+  EXPECT_FALSE(NamesPoBox("\u0420\u041e \u0412\u043e\u0445 12"));  // Cyrillic
+  EXPECT_FALSE(NamesPoBox("\u03a1\u039f \u0392\u03bf\u03c7 12"));  // Greek
 }
 
 TEST(PoBox, InnocentLines) {
@@ -113,6 +178,14 @@ TEST(PoBox, InnocentLines) {
            "Apartamento 12",
            "Apt 4B",
            "PMB 12",
+           "500 Main St PMB 123",
+           "Box 65, RR 2",
+           "12 Post Office Boxwood Lane",
+           "333 Potomac Street",
+           "12 Miller Valley Road",
+           "Robin Drive 7",
+           "3 Apto 12",
+           "Calle Apdo",
            "# 12",
            "PO 12",
            "\xc3\x89xp\xc3\xb4 Box",  // accented letters are letters
