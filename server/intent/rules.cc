@@ -71,7 +71,12 @@ bool IsPhone(std::string_view text) {
 }
 
 bool IsText(const TextTraits& traits) { return traits.valid && traits.safe && traits.characters <= kMaxCharacters; }
-bool IsOptionalText(std::string_view text) { return IsText(InspectText(text)); }
+// Spaces alone are what a form sends for a field that nobody filled in; text that looks empty and is not, is refused.
+bool IsSeenOrSpaces(const TextTraits& traits) { return !traits.blank || traits.spaces; }
+bool IsOptionalText(std::string_view text) {
+  const TextTraits traits = InspectText(text);
+  return IsText(traits) && IsSeenOrSpaces(traits);
+}
 bool IsRequiredText(std::string_view text) {
   const TextTraits traits = InspectText(text);
   return IsText(traits) && !traits.blank;  // the empty text is blank too
@@ -102,6 +107,14 @@ bool IsBirthday(std::string_view text, absl::CivilDay today) {
 
 bool IsLastFour(std::string_view text) { return text.size() == 4 && AllDigits(text) && text != "0000"; }
 
+// What a dual-stack server is handed as the address of a caller that came over IPv4.
+bool IsIpv4Mapped(std::string_view text) {
+  if (text.find(':') == text.npos) return false;
+  constexpr uint8_t kPrefix[] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  const std::optional<IpAddress> address = ParseIp(text);
+  return address && address->size == 16 && std::equal(std::begin(kPrefix), std::end(kPrefix), address->bytes.begin());
+}
+
 bool IsMetadataKey(std::string_view key) {
   return !key.empty() && key.size() <= kMaxMetadataKey && key != kReservedMetadataKey &&
          std::all_of(key.begin(), key.end(), [](char c) { return IsAlnum(c) || c == '_' || c == '.' || c == '-'; });
@@ -109,7 +122,8 @@ bool IsMetadataKey(std::string_view key) {
 
 bool IsMetadataValue(std::string_view value) {
   const TextTraits traits = InspectText(value);
-  return traits.valid && traits.safe && traits.characters >= 1 && traits.characters <= kMaxMetadataValue;
+  return traits.valid && traits.safe && traits.characters >= 1 && traits.characters <= kMaxMetadataValue &&
+         IsSeenOrSpaces(traits);
 }
 
 bool IsMetadata(const google::protobuf::Map<std::string, std::string>& metadata) {
@@ -141,12 +155,12 @@ struct Rule {
 
 constexpr std::string_view kRequestIdRule = "required: a UUID in the text form 8-4-4-4-12";
 constexpr std::string_view kRequiredTextRule =
-    "required: 1-100 characters, not blank, no control or bidirectional characters";
+    "required: 1-100 characters, at least one of them visible, no control or bidirectional characters";
 constexpr std::string_view kOptionalTextRule =
-    "optional: at most 100 characters, no control or bidirectional characters";
+    "optional: at most 100 characters, not only invisible ones, no control or bidirectional characters";
 
-// The contract's table, in its order. validate_only and allow_repeat have no rule. Two rows for one field: the second
-// is looked at only when the first holds.
+// The contract's table, in its order. validate_only and allow_repeat have no rule. Several rows for one field: each is
+// looked at only when those before it hold.
 constexpr Rule kRules[] = {
     {"request_id", kRequestIdRule, [](const Request& r, const Context&) { return IsUuid(r.request_id()); }},
     {"email",
@@ -186,6 +200,8 @@ constexpr Rule kRules[] = {
      }},
     {"ip_address", "required: the IPv4 or IPv6 address of the end user's device",
      [](const Request& r, const Context&) { return ParseIp(r.ip_address()).has_value(); }},
+    {"ip_address", "is an IPv4-mapped IPv6 address (::ffff:a.b.c.d): write it as IPv4 (a.b.c.d)",
+     [](const Request& r, const Context& c) { return c.options.allow_non_public_ip || !IsIpv4Mapped(r.ip_address()); }},
     {"ip_address", "must be public: private, reserved and other special-purpose ranges are refused",
      [](const Request& r, const Context& c) {
        if (c.options.allow_non_public_ip) return true;
@@ -195,8 +211,8 @@ constexpr Rule kRules[] = {
     {"verification_type", "must be a value of the enum VerificationType",
      [](const Request& r, const Context&) { return v1::VerificationType_IsValid(r.verification_type()); }},
     {"metadata",
-     "at most 25 keys of 1-64 characters [a-zA-Z0-9_.-], none of them reserved; values of 1-256 characters, no control "
-     "or bidirectional characters",
+     "at most 25 keys of 1-64 characters [a-zA-Z0-9_.-], none of them reserved; values of 1-256 characters, not only "
+     "invisible ones, no control or bidirectional characters",
      [](const Request& r, const Context&) { return IsMetadata(r.metadata()); }},
     {"supersedes_request_id", "optional: a UUID in the text form 8-4-4-4-12",
      [](const Request& r, const Context&) {

@@ -57,13 +57,17 @@ const (
 	ErrorReason_ERROR_REASON_UNKNOWN_FIELDS ErrorReason = 2
 	// INVALID_ARGUMENT, with google.rpc.BadRequest naming every broken field.
 	ErrorReason_ERROR_REASON_FIELD_INVALID ErrorReason = 3
-	// FAILED_PRECONDITION. The request_id was used before with other content.
+	// FAILED_PRECONDITION. The request_id was used before with other content. Where
+	// only the Unicode form of a text differs (NFC or NFD), the message says so:
+	// repeat the bytes of the first call instead of a new id.
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 4
 	// ABORTED, with RetryInfo. The request still runs; this caller's deadline is
-	// too near to wait longer. The same id will answer.
+	// too near to wait longer, or too many calls wait for it already. The same id
+	// will answer.
 	ErrorReason_ERROR_REASON_REQUEST_IN_PROGRESS ErrorReason = 5
 	// ALREADY_EXISTS, with google.rpc.ResourceInfo. This person was created with
-	// these details under another request_id.
+	// these details under another request_id. Of another caller's person only a
+	// call that would otherwise have been sent hears it.
 	ErrorReason_ERROR_REASON_PERSON_EXISTS ErrorReason = 6
 	// FAILED_PRECONDITION, with google.rpc.QuotaFailure. The e-mail address has
 	// no attempt left.

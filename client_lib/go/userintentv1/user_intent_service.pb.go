@@ -218,10 +218,12 @@ func (CreationState) EnumDescriptor() ([]byte, []int) {
 	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{2}
 }
 
-// One person to be created. Characters are Unicode code points; blank means
-// only white space. Values are neither trimmed nor rewritten: Astra gets them as
-// given. Control and bidirectional-override characters are refused everywhere.
-// A request is at most 64 KiB on the wire.
+// One person to be created. Characters are Unicode code points; blank means no
+// visible character: nothing but white space, default-ignorable and other
+// characters that nobody can see. Values are neither trimmed nor rewritten: Astra
+// gets them as given. Control and bidirectional-override characters are refused
+// everywhere, and so is an optional value of nothing but invisible characters
+// (spaces alone pass). A request is at most 64 KiB on the wire.
 type CreateUserIntentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The caller's own id of this creation: UUID text 8-4-4-4-12, in
@@ -244,7 +246,8 @@ type CreateUserIntentRequest struct {
 	PreferredLastName string `protobuf:"bytes,7,opt,name=preferred_last_name,json=preferredLastName,proto3" json:"preferred_last_name,omitempty"`
 	// Optional. At most 100 characters.
 	PreferredPronouns string `protobuf:"bytes,8,opt,name=preferred_pronouns,json=preferredPronouns,proto3" json:"preferred_pronouns,omitempty"`
-	// Required. 1-100 characters, not blank, not a PO box.
+	// Required. 1-100 characters, not blank, not a PO box (USPS Publication 28,
+	// compared after Unicode NFKC).
 	Address1 string `protobuf:"bytes,9,opt,name=address1,proto3" json:"address1,omitempty"`
 	// Optional. At most 100 characters, not a PO box.
 	Address2 string `protobuf:"bytes,10,opt,name=address2,proto3" json:"address2,omitempty"`
@@ -264,7 +267,8 @@ type CreateUserIntentRequest struct {
 	SsnLastFour string `protobuf:"bytes,15,opt,name=ssn_last_four,json=ssnLastFour,proto3" json:"ssn_last_four,omitempty"`
 	// Required. IPv4 or IPv6 address of the end user's device. IANA
 	// special-purpose ranges (private, loopback, documentation, ...) are refused
-	// unless the server allows them.
+	// unless the server allows them. Write an IPv4-mapped address (::ffff:a.b.c.d)
+	// as IPv4.
 	IpAddress string `protobuf:"bytes,16,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
 	// Optional. A number that is not in the enum is refused.
 	VerificationType VerificationType `protobuf:"varint,17,opt,name=verification_type,json=verificationType,proto3,enum=userintent.v1.VerificationType" json:"verification_type,omitempty"`
@@ -274,9 +278,11 @@ type CreateUserIntentRequest struct {
 	Metadata map[string]string `protobuf:"bytes,18,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Run every check, look at the record and at the attempts left; send nothing,
 	// record nothing. Answers OK without a user_intent, or the error that the real
-	// call would give.
+	// call would give, with one exception: whether another caller created this
+	// person (PERSON_EXISTS) is told by the real call alone.
 	ValidateOnly bool `protobuf:"varint,19,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
-	// Create although this person was created before with the same details.
+	// Create although this person was created before with the same details. Text is
+	// compared in Unicode NFC; letter case and blanks count.
 	AllowRepeat bool `protobuf:"varint,20,opt,name=allow_repeat,json=allowRepeat,proto3" json:"allow_repeat,omitempty"`
 	// Optional UUID. The unresolved request for this e-mail address that the
 	// caller knowingly replaces. Spends another attempt.
