@@ -56,6 +56,8 @@
       "library that speaks to Astra; nghttp2: HTTP/2 only, auto: nghttp2, and libcurl "                          \
       "where Astra offers no HTTP/2")                                                                            \
   ROW(int, max_in_flight, "calls admitted at once; more are refused at once")                                    \
+  ROW(int, max_waiters_per_request, "calls that may wait for one running request; more are answered at once")    \
+  ROW(int, max_waiters_per_caller, "calls of one caller that may wait for running requests")                     \
   ROW(absl::Duration, default_deadline, "for callers that set no deadline")                                      \
   ROW(absl::Duration, min_deadline, "a call with less time left is not started")                                 \
   ROW(LedgerLocation, ledger,                                                                                    \
@@ -687,6 +689,8 @@ absl::Status CheckRanges(const Config& config) {
   static constexpr NumberRange kNumbers[] = {
       {"upstream_connections", &Config::upstream_connections, 1, 10000},
       {"max_in_flight", &Config::max_in_flight, 1, 1000000},
+      {"max_waiters_per_request", &Config::max_waiters_per_request, 0, 1000000},
+      {"max_waiters_per_caller", &Config::max_waiters_per_caller, 0, 1000000},
       {"email_attempt_limit", &Config::email_attempt_limit, 0, 1000},
       {"shards", &Config::shards, 0, 256},
   };

@@ -76,6 +76,8 @@ struct Config {
   bool upstream_http2 = true;
   http::Transport upstream_transport = http::Transport::kAuto;
   int max_in_flight = 4096;
+  int max_waiters_per_request = 64;
+  int max_waiters_per_caller = 1024;
   absl::Duration default_deadline = absl::Seconds(35);
   absl::Duration min_deadline = absl::Milliseconds(100);
   LedgerLocation ledger{LedgerLocation::Kind::kSqlite, "data/ledger.db"};

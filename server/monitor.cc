@@ -105,6 +105,13 @@ void Monitor::OnRecorded(const ledger::Record& record, bool committed) {
        {"http_status", record.answer.http_status}});
 }
 
+void Monitor::OnPersonToldAcross(const ledger::Key& key) {
+  metrics_.CountPersonToldAcross();
+  // Many of one caller are somebody who guesses.
+  Log(Level::kWarn, "person_exists_across_callers",
+      {{"request_id", SafeText(UuidText(key.request_id))}, {"caller", SafeText(key.caller)}});
+}
+
 void Monitor::OnCallBegun(rpc::Method) { metrics_.AddInFlight(1); }
 
 void Monitor::OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,

@@ -20,6 +20,7 @@ class Monitor final : public rpc::Monitor {
   void OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
               SteadyClock::duration took) override;
   void OnRecorded(const ledger::Record& record, bool committed) override;
+  void OnPersonToldAcross(const ledger::Key& key) override;
   void OnCallBegun(rpc::Method method) override;
   void OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
                    SteadyClock::duration took) override;

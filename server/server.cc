@@ -73,8 +73,10 @@ struct OpenedLedger {
 
 absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, const intent::Fingerprinter& fingerprinter,
                                         observe::Metrics& metrics) {
+  const ledger::WaiterLimits waiters{static_cast<size_t>(config.max_waiters_per_request),
+                                     static_cast<size_t>(config.max_waiters_per_caller)};
   if (config.ledger.kind == LedgerLocation::Kind::kMemory) {
-    return OpenedLedger{std::make_unique<ledger::MemoryLedger>(), nullptr};
+    return OpenedLedger{std::make_unique<ledger::MemoryLedger>(waiters), nullptr};
   }
   ledger::SqliteLedgerOptions options;
   options.store.path = config.ledger.path;
@@ -84,6 +86,7 @@ absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, const intent::Fing
   }
   options.store.crash_point = CrashHook::Get();
   options.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
+  options.waiters = waiters;
   options.retention = config.retention;
   options.on_purge = [&metrics](size_t rows) { metrics.CountPurged(static_cast<int64_t>(rows)); };
   options.warn = [](const std::string& text) { Log(Level::kError, "ledger", {{"warning", SafeText(text)}}); };

@@ -42,7 +42,7 @@ std::shared_ptr<Creation> Creation::Start(Services& services, std::string caller
                                           SteadyTime deadline, Done done) {
   auto creation =
       std::make_shared<Creation>(Passkey{}, services, std::move(caller), std::move(request), deadline, std::move(done));
-  std::vector<Violation> violations = Validate(creation->request_, services.rules, TodayUtc());
+  std::vector<Violation> violations = Validate(*creation->request_, services.rules, TodayUtc());
   if (!violations.empty()) {
     Reply reply = Reply::Error(v1::ERROR_REASON_FIELD_INVALID);
     reply.violations = std::move(violations);
@@ -52,7 +52,7 @@ std::shared_ptr<Creation> Creation::Start(Services& services, std::string caller
     });
     return creation;
   }
-  creation->key_.request_id = *ParseUuid(creation->request_.request_id());
+  creation->key_.request_id = *ParseUuid(creation->request_->request_id());
   // A deadline that is nearly here leaves the ledger half of what is left to say that it is too short.
   const SteadyTime now = services.loop.Now();
   creation->answer_timer_ = services.loop.CallAt(std::max(deadline - kAnswerMargin, now + (deadline - now) / 2),
@@ -66,38 +66,61 @@ Creation::Creation(Passkey, Services& services, std::string caller, v1::CreateUs
                    SteadyTime deadline, Done done)
     : services_(services),
       request_(std::move(request)),
+      validate_only_(request_->validate_only()),
       deadline_(deadline),
       done_(std::move(done)),
       key_{std::move(caller), Uuid{}} {}
 
 void Creation::Begin() {
-  // The place is taken before the ledger is asked, so that no row ever waits between "reserved" and "sending"; the
-  // ledger's own answers come first in the order of checks, so a refusal is kept until it has spoken.
-  refusal_ = services_.gate.Enter(services_.loop.Now(), deadline_);
-  in_gate_ = !refusal_;
+  asked_at_ = services_.loop.Now();
+  refusal_.reset();
   CrashPoint("after-admit");
 
   ledger::BeginRequest begin;
   begin.key = key_;
-  begin.current = services_.fingerprinter.Current(request_);
-  begin.older = services_.fingerprinter.Older(request_);
+  begin.current = services_.fingerprinter.Current(*request_);
+  begin.older = services_.fingerprinter.Older(*request_);
   begin.attempt_id = attempt_id_ = RandomUuid();
-  begin.allow_repeat = request_.allow_repeat();
-  if (!request_.supersedes_request_id().empty()) begin.supersedes = ParseUuid(request_.supersedes_request_id());
+  begin.allow_repeat = request_->allow_repeat();
+  if (!request_->supersedes_request_id().empty()) begin.supersedes = ParseUuid(request_->supersedes_request_id());
   begin.attempt_limit = services_.email_attempt_limit;
-  begin.may_start = in_gate_ && !request_.validate_only();
-  begin.may_join = !request_.validate_only();
+  begin.may_start = begin.may_join = !validate_only_;
+  begin.admission = this;
   begin.now = NowMicros();
   begin_token_ = services_.ledger.Begin(
       std::move(begin), services_.loop,
       [self = shared_from_this()](ledger::BeginAnswer answer) { self->OnBegun(std::move(answer)); });
 }
 
+// The place is taken inside the ledger's decision, so that no row ever waits between "reserved" and "sending", and only
+// by a call that everything else lets go.
+bool Creation::MayStart() {
+  refusal_ = services_.gate.Enter(asked_at_, deadline_);
+  if (refusal_) return false;
+  Place none = Place::kNone;
+  if (place_.compare_exchange_strong(none, Place::kTaken)) return true;
+  services_.gate.Leave();
+  return false;
+}
+
+void Creation::OnWaiting() {
+  services_.loop.Post([self = shared_from_this()] { self->OnJoined(); });
+}
+
+void Creation::OnJoined() {
+  if (state_ != State::kBeginning || !done_) return;
+  joined_ = true;
+  packed_request_ = request_->SerializeAsString();
+  request_.reset();
+  if (late_) OnLateBeginning();
+}
+
 void Creation::OnBegun(ledger::BeginAnswer answer) {
   begin_token_ = 0;
   if (answer.verdict == BeginVerdict::kGo) {
-    if (!done_) {
-      // Nobody waits and nothing was sent: the row goes back. No reason: whoever joined meanwhile begins anew.
+    if (!done_ || late_) {
+      // Nobody waits, or not long enough, and nothing was sent: the row goes back. No reason: whoever joined meanwhile
+      // begins anew.
       Finish(ledger::State::kReleased, v1::ERROR_REASON_UNSPECIFIED);
       return;
     }
@@ -108,8 +131,13 @@ void Creation::OnBegun(ledger::BeginAnswer answer) {
   LeaveGate();
   const bool abandoned_under_join = answer.verdict == BeginVerdict::kRecorded && answer.own &&
                                     answer.own->state == ledger::State::kReleased && answer.own->reason == 0;
-  if (abandoned_under_join && done_) {
-    Begin();  // the call that ran was given up by its caller before anything was sent; this one takes its place
+  if (abandoned_under_join && done_ && !late_) {
+    // The call that ran was given up by its caller before anything was sent; this one takes its place.
+    if (std::exchange(joined_, false)) {
+      request_.emplace().ParseFromString(packed_request_);
+      packed_request_ = {};
+    }
+    Begin();
     return;
   }
   state_ = State::kEnded;
@@ -120,13 +148,7 @@ void Creation::OnBegun(ledger::BeginAnswer answer) {
     case BeginVerdict::kGo:
       break;  // above
     case BeginVerdict::kWouldGo:
-      if (refusal_) {
-        Refuse(*refusal_, answer);
-        return;
-      }
-      reply.attempts = answer.budget;
-      reply.attempt_limit = services_.email_attempt_limit;
-      Respond(std::move(reply));
+      WouldGo(answer);
       return;
     case BeginVerdict::kRecorded:
       AnswerFromRow(answer);
@@ -142,7 +164,11 @@ void Creation::OnBegun(ledger::BeginAnswer answer) {
     case BeginVerdict::kPersonExists:
       reply = Reply::Error(v1::ERROR_REASON_PERSON_EXISTS);
       reply.existing_intent_id = answer.existing_intent_id;
-      if (!reply.existing_intent_id.empty()) reply.recovery = Recovery::kUseExisting;
+      if (!reply.existing_intent_id.empty()) {
+        reply.recovery = Recovery::kUseExisting;
+      } else {
+        services_.observer.OnPersonToldAcross(key_);
+      }
       break;
     case BeginVerdict::kExhausted:
       reply = Reply::Error(v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED);
@@ -169,6 +195,21 @@ void Creation::OnBegun(ledger::BeginAnswer answer) {
   Respond(std::move(reply));
 }
 
+void Creation::WouldGo(const ledger::BeginAnswer& answer) {
+  if (validate_only_) {
+    // What the gate would say to the real call.
+    refusal_ = services_.gate.Enter(services_.loop.Now(), deadline_);
+    if (!refusal_) services_.gate.Leave();
+  } else if (!refusal_) {
+    refusal_ = Gate::Refusal{v1::ERROR_REASON_DEADLINE_TOO_SHORT, absl::ZeroDuration()};  // it came too late to ask
+  }
+  if (refusal_) return Refuse(*refusal_, answer);
+  Reply reply;
+  reply.attempts = answer.budget;
+  reply.attempt_limit = services_.email_attempt_limit;
+  Respond(std::move(reply));
+}
+
 void Creation::Refuse(const Gate::Refusal& refusal, const ledger::BeginAnswer& answer) {
   Reply reply = Reply::Error(refusal.reason);
   // Refused here, whatever the table says of the same reason when it comes from Astra; earlier tries of the id count.
@@ -182,7 +223,7 @@ void Creation::AnswerFromRow(const ledger::BeginAnswer& answer) {
   const ledger::Record& record = *answer.own;
   Reply reply;
   if (record.state == ledger::State::kSucceeded) {
-    if (!request_.validate_only()) {
+    if (!validate_only_) {
       reply.user_intent = ToUserIntent(record.answer);
       reply.replayed = true;
     }
@@ -204,7 +245,7 @@ void Creation::Send() {
   ++tries_;
   sent_at_ = services_.loop.Now();
   services_.observer.OnPostBegun();
-  call_id_ = services_.astra.Create(request_, attempt_id_,
+  call_id_ = services_.astra.Create(*request_, attempt_id_,
                                     [self = shared_from_this()](astra::Outcome outcome) { self->OnOutcome(outcome); });
 }
 
@@ -354,11 +395,7 @@ void Creation::OnAnswerBy() {
   if (!done_) return;
   switch (state_) {
     case State::kBeginning:
-      // Waiting for the call that runs, as good as always: a fresh Begin takes milliseconds. Should it be a fresh one
-      // after all, its kGo finds nobody waiting and is released unsent.
-      services_.ledger.Forget(std::exchange(begin_token_, 0));
-      LeaveGate();
-      break;
+      return OnLateBeginning();
     case State::kExchanging:
       // Nothing has left yet: then it is not sent at all, and the outcome says so.
       if (services_.astra.CancelUnsent(call_id_)) return;
@@ -373,6 +410,21 @@ void Creation::OnAnswerBy() {
   Respond(Reply::Error(v1::ERROR_REASON_REQUEST_IN_PROGRESS));
 }
 
+// Time to answer, and the ledger has not decided. A join is told that the request runs. Otherwise nobody knows yet
+// whether there is a row: this call starts nothing any more, and hears the ledger's answer, which takes milliseconds.
+void Creation::OnLateBeginning() {
+  late_ = true;
+  CloseGate();
+  if (joined_) {
+    services_.ledger.Forget(std::exchange(begin_token_, 0));
+    return Respond(Reply::Error(v1::ERROR_REASON_REQUEST_IN_PROGRESS));
+  }
+  if (services_.loop.Now() - asked_at_ < kLedgerSilent) return;
+  Reply reply = Reply::Error(v1::ERROR_REASON_LEDGER_UNAVAILABLE);
+  reply.retry_after = absl::Seconds(2);
+  Respond(std::move(reply));
+}
+
 void Creation::CallerLeft() {
   if (caller_left_) return;
   caller_left_ = true;
@@ -382,7 +434,7 @@ void Creation::CallerLeft() {
   switch (state_) {
     case State::kBeginning:
       services_.ledger.Forget(std::exchange(begin_token_, 0));
-      LeaveGate();  // a join that is forgotten is never answered
+      CloseGate();  // a join that is forgotten is never answered
       break;
     case State::kExchanging:
       services_.astra.CancelUnsent(call_id_);
@@ -420,7 +472,12 @@ void Creation::Respond(Reply reply) {
 }
 
 void Creation::LeaveGate() {
-  if (std::exchange(in_gate_, false)) services_.gate.Leave();
+  Place taken = Place::kTaken;
+  if (place_.compare_exchange_strong(taken, Place::kNone)) services_.gate.Leave();
+}
+
+void Creation::CloseGate() {
+  if (place_.exchange(Place::kClosed) == Place::kTaken) services_.gate.Leave();
 }
 
 }  // namespace userintent::intent

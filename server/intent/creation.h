@@ -8,12 +8,17 @@
 // only to tell it that the caller left; the callbacks that it waits for keep it alive, so that an exchange whose
 // caller is gone runs to its end and is recorded. `done` runs at most once, and never from inside Start().
 //
+// The gate gives it a place only when the ledger would start it: replays, joins and refusals hold none, and a call that
+// waits for another one's end keeps no more than the bytes of its request, in case it must send it after all.
+//
 // The rules it carries (contract sections 3 and 4): nothing is sent before the ledger answered kGo; another try needs
 // proof that Astra did not process the last one; once bytes may have left, neither the caller's cancel nor its
 // deadline stops the exchange; the caller hears an outcome only after it is committed.
 #pragma once
 
+#include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_set>
 
@@ -42,6 +47,8 @@ class Observer {
                       SteadyClock::duration took) = 0;
   // A row ended. `committed` false: the ledger could not write.
   virtual void OnRecorded(const ledger::Record& record, bool committed) = 0;
+  // PERSON_EXISTS is told to this call about a person that another caller created.
+  virtual void OnPersonToldAcross(const ledger::Key& key) = 0;
 };
 
 // What every creation of a shard shares. All outlive the creations.
@@ -61,7 +68,7 @@ struct Services {
   absl::flat_hash_set<class Creation*> unanswered = {};
 };
 
-class Creation : public std::enable_shared_from_this<Creation> {
+class Creation : public std::enable_shared_from_this<Creation>, private ledger::Admission {
  public:
   using Done = absl::AnyInvocable<void(Reply)>;
 
@@ -69,6 +76,8 @@ class Creation : public std::enable_shared_from_this<Creation> {
   static constexpr std::chrono::milliseconds kAnswerMargin{50};
   // Contract section 4: up to three connection attempts, with full jitter between them.
   static constexpr int kMaxTries = 3;
+  // A ledger that has said nothing for so long is out of order, whatever the caller's deadline.
+  static constexpr std::chrono::seconds kLedgerSilent{1};
 
   // `caller` is the authenticated identity; `deadline` is finite.
   static std::shared_ptr<Creation> Start(Services& services, std::string caller, v1::CreateUserIntentRequest request,
@@ -94,7 +103,12 @@ class Creation : public std::enable_shared_from_this<Creation> {
 
  private:
   void Begin();
+  // ledger::Admission, on the ledger's thread.
+  bool MayStart() override;
+  void OnWaiting() override;
+  void OnJoined();
   void OnBegun(ledger::BeginAnswer answer);
+  void WouldGo(const ledger::BeginAnswer& answer);
   void Refuse(const Gate::Refusal& refusal, const ledger::BeginAnswer& answer);
   void AnswerFromRow(const ledger::BeginAnswer& answer);
   void Send();
@@ -105,21 +119,30 @@ class Creation : public std::enable_shared_from_this<Creation> {
   void Finish(ledger::State state, v1::ErrorReason reason);
   void OnRecorded(ledger::FinishAnswer answer);
   void OnAnswerBy();
+  void OnLateBeginning();
   bool Fits(absl::Duration wait) const;
   absl::Duration JitterUpTo(absl::Duration longest);
   void Respond(Reply reply);
   void LeaveGate();
+  void CloseGate();
 
   Services& services_;
-  const v1::CreateUserIntentRequest request_;
+  std::optional<v1::CreateUserIntentRequest> request_;  // nothing while the call waits for another one's end
+  std::string packed_request_;                          // the same as bytes, then
+  const bool validate_only_;
   const SteadyTime deadline_;
   Done done_;
 
   State state_ = State::kBeginning;
   ledger::Key key_;
   bool caller_left_ = false;
-  bool in_gate_ = false;
-  std::optional<Gate::Refusal> refusal_;
+  // Of the gate; taken on the ledger's thread. Closed: whatever the ledger decides, this call starts nothing any more.
+  enum class Place { kNone, kTaken, kClosed };
+  std::atomic<Place> place_{Place::kNone};
+  SteadyTime asked_at_{};                 // when the ledger was asked
+  std::optional<Gate::Refusal> refusal_;  // the gate's; written on the ledger's thread before it answers
+  bool joined_ = false;                   // waits for the end of a call that runs
+  bool late_ = false;                     // the time to answer came before the ledger's answer
   ledger::Ledger::Token begin_token_ = 0;
   Loop::TimerId answer_timer_ = 0;
 

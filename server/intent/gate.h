@@ -1,7 +1,8 @@
 // Gate: may a new creation begin now? Draining, Astra's rate limit, and the number of calls in flight.
 //
-// One gate for the whole process, shared by all shards; every method may be called from any thread. Replays and joins
-// never ask it. The order of its checks is the contract's (section 3): draining, held back, overload, deadline.
+// One gate for the whole process, shared by all shards; every method may be called from any thread. It is asked on the
+// ledger's thread, for a call that everything else lets go: replays, joins and refusals hold no place. The order of its
+// checks is the contract's (section 3): draining, held back, overload, deadline.
 #pragma once
 
 #include <atomic>

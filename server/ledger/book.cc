@@ -236,13 +236,17 @@ absl::StatusOr<BeginAnswer> Book::Begin(const BeginRequest& request) {
       return decide(BeginVerdict::kPersonExists);
     }
   }
+  bool created_elsewhere = false;
   if (!request.allow_repeat) {
     const absl::StatusOr<std::optional<Row>> person = SucceededAny(request);
     if (!person.ok()) return person.status();
     if (*person && CreatedBefore(**person, request)) {
       const Record& record = (*person)->record;
-      if (record.key.caller == request.key.caller) answer.existing_intent_id = record.answer.user_intent_id;
-      return decide(BeginVerdict::kPersonExists);
+      created_elsewhere = !MayTellAtOnce(record.key, request.key);
+      if (!created_elsewhere) {
+        answer.existing_intent_id = record.answer.user_intent_id;
+        return decide(BeginVerdict::kPersonExists);
+      }
     }
   }
 
@@ -270,8 +274,12 @@ absl::StatusOr<BeginAnswer> Book::Begin(const BeginRequest& request) {
   if (request.supersedes && !supersedes) return decide(BeginVerdict::kSupersedesInvalid);
   if (unresolved) return decide(BeginVerdict::kEmailUnresolved);
 
-  // 6. Go.
-  if (!request.may_start) return decide(BeginVerdict::kWouldGo);
+  // 6. Go, unless another caller created this person: told here alone, where a wrong guess at a birth date or at an
+  // SSN's digits would be sent and spend one of the address's attempts.
+  if (!request.may_start || (request.admission != nullptr && !request.admission->MayStart())) {
+    return decide(BeginVerdict::kWouldGo);
+  }
+  if (created_elsewhere) return decide(BeginVerdict::kPersonExists);
   Row row;
   if (own) {
     row = *own;

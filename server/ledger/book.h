@@ -84,6 +84,7 @@ class Book {
   virtual bool IsUnresolved(const Row& other, const Key& asking) const;
   virtual bool MaySupersede(const Row& named, const BeginRequest& request) const;
   virtual bool CreatedBefore(const Row& found, const BeginRequest& request) const;
+  virtual bool MayTellAtOnce(const Key& created, const Key& asking) const { return created.caller == asking.caller; }
   virtual bool FreesSuperseded(State ended) const { return ended == State::kReleased; }
   virtual bool MayFinish(State state) const { return state == State::kSending; }
   virtual State StateAfterCrash() const { return State::kUnknown; }

@@ -218,12 +218,27 @@ void Front::Deliver(Op& op, Result& result) {
 }
 
 void Front::DeliverBegin(BeginOp& op, BeginAnswer answer) {
-  if (answer.verdict == BeginVerdict::kInProgress && op.request.may_join) {
+  if (answer.verdict == BeginVerdict::kInProgress && op.request.may_join && HasRoomFor(op.request.key)) {
+    if (op.request.admission != nullptr) op.request.admission->OnWaiting();
     waiters_by_token_.emplace(op.token, op.request.key);
+    ++waiters_by_caller_[op.request.key.caller];
     waiters_[op.request.key].push_back({op.token, op.executor, std::move(op.done)});
     return;
   }
   Post(*op.executor, std::move(op.done), std::move(answer));
+}
+
+bool Front::HasRoomFor(const Key& key) const {
+  const auto of_request = waiters_.find(key);
+  const auto of_caller = waiters_by_caller_.find(key.caller);
+  return (of_request == waiters_.end() ? 0 : of_request->second.size()) < limits_.per_request &&
+         (of_caller == waiters_by_caller_.end() ? 0 : of_caller->second) < limits_.per_caller;
+}
+
+void Front::CountDown(const std::string& caller, size_t waiters) {
+  const auto at = waiters_by_caller_.find(caller);
+  at->second -= waiters;
+  if (at->second == 0) waiters_by_caller_.erase(at);
 }
 
 void Front::Wake(const Key& key, const Record& record, const Budget& budget) {
@@ -231,6 +246,7 @@ void Front::Wake(const Key& key, const Record& record, const Budget& budget) {
   if (at == waiters_.end()) return;
   std::vector<Waiter> waiters = std::move(at->second);
   waiters_.erase(at);
+  CountDown(key.caller, waiters.size());
   for (Waiter& waiter : waiters) {
     waiters_by_token_.erase(waiter.token);
     BeginAnswer answer;
@@ -247,6 +263,7 @@ void Front::Forget(Ledger::Token token) {
   if (by_token == waiters_by_token_.end()) return;
   const auto at = waiters_.find(by_token->second);
   std::erase_if(at->second, [token](const Waiter& waiter) { return waiter.token == token; });
+  CountDown(at->first.caller, 1);
   if (at->second.empty()) waiters_.erase(at);
   waiters_by_token_.erase(by_token);
 }

@@ -5,6 +5,8 @@
 // them; owns the waiters and the outcomes that wait for the disk. Answers go out through the callers' executors, never
 // inline, and only after Commit.
 //
+// Calls that wait are counted per request and per caller; one too many is answered at once.
+//
 // When a batch cannot be committed, nothing of it is promised: Begins are decided again read-only (replays, joins and
 // refusals still answer, what would have started hears kUnavailable), NextAttempts hear false, Finishes hear
 // committed=false and their outcome waits here. Until Retry() has written those, nothing new starts.
@@ -12,6 +14,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <variant>
@@ -65,8 +68,8 @@ class Front {
   using CrashPoint = void (*)(std::string_view name);
 
   // `unknown_reason` is the reason number shown for a row whose outcome waits for the disk.
-  Front(Store& store, Book& book, int unknown_reason, CrashPoint crash_point = nullptr)
-      : store_(store), book_(book), unknown_reason_(unknown_reason), crash_point_(crash_point) {}
+  Front(Store& store, Book& book, int unknown_reason, CrashPoint crash_point = nullptr, WaiterLimits limits = {})
+      : store_(store), book_(book), unknown_reason_(unknown_reason), crash_point_(crash_point), limits_(limits) {}
   // Calls that still wait for another call hear kInProgress.
   ~Front();
   Front(const Front&) = delete;
@@ -107,6 +110,8 @@ class Front {
   void ReadOnly(Op& op, Result& result);
   void Deliver(Op& op, Result& result);
   void DeliverBegin(BeginOp& op, BeginAnswer answer);
+  bool HasRoomFor(const Key& key) const;
+  void CountDown(const std::string& caller, size_t waiters);
   void Wake(const Key& key, const Record& record, const Budget& budget);
   void Forget(Ledger::Token token);
   Record AsUnknown(Record record, const FinishRequest& waiting) const;
@@ -118,12 +123,14 @@ class Front {
   Book& book_;
   const int unknown_reason_;
   const CrashPoint crash_point_;
+  const WaiterLimits limits_;
   bool healthy_ = true;
   bool admit_ = true;
   absl::Status last_error_;
   absl::flat_hash_map<Key, std::vector<Waiter>, KeyHash> waiters_;
   absl::flat_hash_map<Ledger::Token, Key> waiters_by_token_;
-  absl::flat_hash_map<Key, FinishRequest, KeyHash> outcomes_;  // that wait for the disk
+  absl::flat_hash_map<std::string, size_t> waiters_by_caller_;  // none of them zero
+  absl::flat_hash_map<Key, FinishRequest, KeyHash> outcomes_;   // that wait for the disk
 };
 
 }  // namespace userintent::ledger

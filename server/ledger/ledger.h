@@ -12,6 +12,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -78,6 +79,23 @@ struct Budget {
   int used_max = 0;
 };
 
+// What the ledger asks and tells its caller while it decides about one Begin. On the ledger's own thread, perhaps under
+// its lock: must not block, and must not call the ledger.
+class Admission {
+ public:
+  virtual ~Admission() = default;
+  // Everything else says go: may the request start now? Asked at most once. False: as if may_start were false.
+  virtual bool MayStart() = 0;
+  // The request runs already, and `done` waits for its end. Comes before `done` does.
+  virtual void OnWaiting() = 0;
+};
+
+// How many calls may wait for the end of a running one; the others hear kInProgress at once.
+struct WaiterLimits {
+  size_t per_request = 64;
+  size_t per_caller = 1024;
+};
+
 struct BeginRequest {
   Key key;
   Fingerprints current;
@@ -91,8 +109,9 @@ struct BeginRequest {
   int attempt_limit = 3;  // 0: no limit
   // True: insert the row and go. False: decide everything, write nothing (validate_only, or admission refused).
   bool may_start = true;
-  // True: when the request runs already, wait for its end. False: answer kInProgress.
+  // True: when the request runs already, wait for its end, as far as WaiterLimits allow. False: answer kInProgress.
   bool may_join = true;
+  Admission* admission = nullptr;  // null: go, and tell nobody. Lives as long as `done`.
   absl::Time now;
 };
 
@@ -100,9 +119,9 @@ enum class BeginVerdict {
   kGo,                 // the row is SENDING and durable: send now
   kWouldGo,            // as kGo, had may_start been true
   kRecorded,           // the id's own row answers: SUCCEEDED, FAILED, UNKNOWN; or, after a join, RELEASED
-  kInProgress,         // the id's own row is SENDING and may_join is false
+  kInProgress,         // the id's own row is SENDING, and may_join is false or too many wait already
   kReused,             // same id, other content
-  kPersonExists,       // existing_id set only if this caller created it
+  kPersonExists,       // existing_id set only if this caller created it; another's is told last, instead of kGo
   kExhausted,          // used_min >= attempt_limit
   kEmailBusy,          // another request for the address is SENDING
   kEmailUnresolved,    // another request for the address is UNKNOWN; unresolved set only if it is this caller's
@@ -154,7 +173,9 @@ class Ledger {
   virtual ~Ledger() = default;
 
   // Decides, in the contract's order of checks: the id's own row (replay, join, reused), person exists, attempts
-  // exhausted, e-mail busy, e-mail unresolved / supersedes invalid; then inserts or re-opens the row if may_start.
+  // exhausted, e-mail busy, e-mail unresolved / supersedes invalid; then inserts or re-opens the row if may_start and
+  // the admission agree. That another caller created this person is told only here, in place of kGo: wherever a wrong
+  // guess at a birth date would cost nothing, the right one is not confirmed.
   virtual Token Begin(BeginRequest request, Executor& executor, BeginDone done) = 0;
 
   // Stops waiting for a join: `done` will not run, unless it is already on its way. Unknown tokens are ignored.

@@ -16,7 +16,7 @@ namespace userintent::ledger {
 
 class MemoryLedger : public OpLedger {
  public:
-  MemoryLedger() : book_(store_), front_(store_, book_, 0) {}
+  explicit MemoryLedger(WaiterLimits limits = {}) : book_(store_), front_(store_, book_, 0, nullptr, limits) {}
 
   bool Writable() const override { return true; }
 

@@ -55,7 +55,7 @@ SqliteLedger::SqliteLedger(SqliteLedgerOptions options, std::unique_ptr<LedgerFi
       recovered_(recovered),
       store_(std::move(store)),
       book_(*store_),
-      front_(*store_, book_, options_.unknown_reason, options_.store.crash_point),
+      front_(*store_, book_, options_.unknown_reason, options_.store.crash_point, options_.waiters),
       writer_([this] { Write(); }) {}
 
 SqliteLedger::~SqliteLedger() {

@@ -47,6 +47,7 @@ struct SqliteLedgerOptions {
   // disk.
   int unknown_reason = 0;
   size_t max_batch = 256;
+  WaiterLimits waiters;
   absl::Duration retry_first = absl::Milliseconds(200);
   absl::Duration retry_most = absl::Seconds(2);
   // Below this much free space nothing new starts, so that the outcomes of what runs can still be written.

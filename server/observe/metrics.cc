@@ -88,6 +88,7 @@ struct Metrics::Parts {
   Gauge* ledger_uncommitted = nullptr;
   Gauge* recovered_rows = nullptr;
   Counter* purged_rows = nullptr;
+  Counter* persons_told_across = nullptr;
   Gauge* draining = nullptr;
   std::array<Counter*, 2> credential_reloads{};  // [ok]
   Gauge* log_lines_dropped = nullptr;
@@ -153,6 +154,8 @@ Metrics::Metrics(const BuildInfo& build, std::span<const ReasonLabels> reasons) 
       MakeGauge(r, "userintent_ledger_uncommitted_outcomes", "Outcomes kept in memory until the disk takes them.");
   p.recovered_rows = MakeGauge(r, "userintent_ledger_recovered_rows",
                                "Requests whose outcome became unknown because the last process ended meanwhile.");
+  p.persons_told_across = MakeCounter(r, "userintent_person_exists_across_callers_total",
+                                      "Calls that heard PERSON_EXISTS about a person of another caller.");
   p.purged_rows =
       MakeCounter(r, "userintent_ledger_purged_rows_total", "Ended requests forgotten because of --retention.");
 
@@ -212,6 +215,7 @@ void Metrics::SetLedgerUncommitted(int64_t outcomes) noexcept {
 
 void Metrics::SetRecoveredRows(int64_t rows) noexcept { parts_->recovered_rows->Set(static_cast<double>(rows)); }
 
+void Metrics::CountPersonToldAcross() noexcept { parts_->persons_told_across->Increment(); }
 void Metrics::CountPurged(int64_t rows) noexcept { parts_->purged_rows->Increment(static_cast<double>(rows)); }
 
 void Metrics::SetDraining(bool draining) noexcept { parts_->draining->Set(draining ? 1 : 0); }

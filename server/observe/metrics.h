@@ -82,6 +82,9 @@ class Metrics {
   void SetRecoveredRows(int64_t rows) noexcept;          // rows that start-up turned from SENDING into UNKNOWN
   void CountPurged(int64_t rows) noexcept;               // rows older than the retention, forgotten
 
+  // One call that heard PERSON_EXISTS about a person that another caller created.
+  void CountPersonToldAcross() noexcept;
+
   void SetDraining(bool draining) noexcept;
   void CountCredentialReload(bool ok) noexcept;
 

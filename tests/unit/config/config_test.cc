@@ -159,6 +159,8 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_TRUE(config->upstream_http2);
   EXPECT_EQ(config->upstream_transport, http::Transport::kAuto);
   EXPECT_EQ(config->max_in_flight, 4096);
+  EXPECT_EQ(config->max_waiters_per_request, 64);
+  EXPECT_EQ(config->max_waiters_per_caller, 1024);
   EXPECT_EQ(config->default_deadline, absl::Seconds(35));
   EXPECT_EQ(config->min_deadline, absl::Milliseconds(100));
   EXPECT_EQ(config->ledger, (LedgerLocation{Kind::kSqlite, "data/ledger.db"}));
@@ -212,6 +214,8 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"upstream_transport", "libcurl",
        [](const Config& c) { return c.upstream_transport == http::Transport::kLibcurl; }},
       {"max_in_flight", "8", [](const Config& c) { return c.max_in_flight == 8; }},
+      {"max_waiters_per_request", "9", [](const Config& c) { return c.max_waiters_per_request == 9; }},
+      {"max_waiters_per_caller", "9", [](const Config& c) { return c.max_waiters_per_caller == 9; }},
       {"default_deadline", "9s", [](const Config& c) { return c.default_deadline == absl::Seconds(9); }},
       {"min_deadline", "10ms", [](const Config& c) { return c.min_deadline == absl::Milliseconds(10); }},
       {"ledger", "memory:",
@@ -397,6 +401,8 @@ TEST_F(ConfigTest, HelpNamesEveryFlagOnceWithFormAndDefaultInTheContractsOrder) 
                            "  --upstream_timeout=DURATION  (default: 30s)\n",
                            "  --upstream_connections=NUMBER  (default: 32)\n",
                            "  --max_in_flight=NUMBER  (default: 4096)\n",
+                           "  --max_waiters_per_request=NUMBER  (default: 64)\n",
+                           "  --max_waiters_per_caller=NUMBER  (default: 1024)\n",
                            "  --default_deadline=DURATION  (default: 35s)\n",
                            "  --min_deadline=DURATION  (default: 100ms)\n",
                            "  --ledger=sqlite:PATH|memory:  (default: sqlite:data/ledger.db)\n",
@@ -595,6 +601,8 @@ TEST_F(ConfigTest, Ranges) {
       {"drain_timeout", {"0s", "-1s", "-inf", "61m"}},
       {"upstream_connections", {"0", "-1", "10001"}},
       {"max_in_flight", {"0", "-1", "1000001"}},
+      {"max_waiters_per_request", {"-1", "1000001"}},
+      {"max_waiters_per_caller", {"-1", "1000001"}},
       {"email_attempt_limit", {"-1", "1001"}},
       {"shards", {"-1", "257"}},
   };

@@ -72,7 +72,8 @@ class FakeAstra final : public astra::Client {
     Done done;  // empty once it has been answered
   };
 
-  CallId Create(const v1::CreateUserIntentRequest&, const Uuid& attempt_id, Done done) override {
+  CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done) override {
+    sent = request;
     posts.push_back({attempt_id, std::move(done)});
     return posts.size();
   }
@@ -105,7 +106,8 @@ class FakeAstra final : public astra::Client {
 
   FakeLoop* loop = nullptr;
   std::vector<Post> posts;
-  bool unsent = false;  // nothing of the running POST has left
+  v1::CreateUserIntentRequest sent;  // by the last POST
+  bool unsent = false;               // nothing of the running POST has left
   bool new_credentials = false;
   int cancels = 0;
 };
@@ -121,6 +123,7 @@ class Watcher final : public Observer {
     ++recorded;
     if (committed) states.push_back(record.state);
   }
+  void OnPersonToldAcross(const ledger::Key& key) override { told_across.push_back(key); }
 
   struct Ended {
     Uuid request_id, attempt_id;
@@ -131,9 +134,10 @@ class Watcher final : public Observer {
   int recorded = 0;
   std::vector<Ended> ended;
   std::vector<State> states;
+  std::vector<ledger::Key> told_across;
 };
 
-// The ledger in memory, which can be told to fail, and which counts what it was told to forget.
+// The ledger in memory, which can be told to fail or to be slow, and which counts what it was told to forget.
 class TestLedger final : public ledger::Ledger {
  public:
   Token Begin(ledger::BeginRequest request, Executor& executor, BeginDone done) override {
@@ -141,7 +145,22 @@ class TestLedger final : public ledger::Ledger {
       executor.Post([done = std::move(done)]() mutable { done({}); });
       return 1;
     }
+    if (slow_to_answer) {
+      return real_.Begin(std::move(request), executor, [this, done = std::move(done)](auto answer) mutable {
+        held.push_back([done = std::move(done), answer = std::move(answer)]() mutable { done(std::move(answer)); });
+      });
+    }
+    if (slow_to_ask) {
+      held.push_back([this, request = std::move(request), &executor, done = std::move(done)]() mutable {
+        real_.Begin(std::move(request), executor, std::move(done));
+      });
+      return 1;
+    }
     return real_.Begin(std::move(request), executor, std::move(done));
+  }
+  // What was held goes on.
+  void Release() {
+    for (Task& task : std::exchange(held, {})) task();
   }
   void Forget(Token token) override {
     forgotten += token != 0;
@@ -164,6 +183,9 @@ class TestLedger final : public ledger::Ledger {
   bool Writable() const override { return !down; }
 
   bool down = false;
+  bool slow_to_ask = false;     // Begin waits before it is looked at
+  bool slow_to_answer = false;  // Begin is decided at once, and its answer waits
+  std::vector<Task> held;
   int forgotten = 0;
 
  private:
@@ -261,13 +283,58 @@ TEST_F(CreationTest, JoinsTheRunningCall) {
   const auto second = Call(Person(1));
   const auto third = Call(Person(1));
   EXPECT_EQ(astra_.posts.size(), 1u);
-  EXPECT_EQ(gate_.in_flight(), 2) << "a join holds a place while there is one, and waits without one";
+  EXPECT_EQ(gate_.in_flight(), 1) << "a join holds no place";
   astra_.Answer(Verdict::kCreated, 201);
   loop_.Settle();
   EXPECT_FALSE(first->reply->replayed);
   EXPECT_TRUE(second->reply->replayed);
   EXPECT_TRUE(third->reply->replayed);
   EXPECT_EQ(gate_.in_flight(), 0);
+}
+
+TEST_F(CreationTest, AnyNumberOfJoinsKeepsNobodyOut) {
+  const auto first = Call(Person(1));
+  std::vector<std::shared_ptr<Heard>> joins;
+  for (int i = 0; i < 60; ++i) joins.push_back(Call(Person(1)));
+  EXPECT_EQ(gate_.in_flight(), 1);
+  const auto other = Call(Person(2));
+  EXPECT_FALSE(other->reply) << "heard " << (other->reply ? other->reply->reason : 0);
+  EXPECT_EQ(astra_.posts.size(), 2u);
+}
+
+TEST_F(CreationTest, ReplaysAndJoinsWorkWhileTheGateIsFull) {
+  Call(Person(1));
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  Call(Person(2));
+  const auto last = Call(Person(3));
+  ASSERT_EQ(gate_.in_flight(), 2);
+  ASSERT_EQ(Call(Person(4))->reply->reason, v1::ERROR_REASON_OVERLOADED);
+  const auto joined = Call(Person(3));
+  EXPECT_FALSE(joined->reply);
+  const auto replay = Call(Person(1));
+  EXPECT_TRUE(replay->reply && replay->reply->ok());
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(joined->reply && joined->reply->ok());
+  EXPECT_EQ(gate_.in_flight(), 1);
+  EXPECT_EQ(astra_.posts.size(), 3u);
+}
+
+TEST_F(CreationTest, OneJoinTooManyIsToldAtOnceThatTheRequestRuns) {
+  Call(Person(1));
+  std::vector<std::shared_ptr<Heard>> joins;
+  for (int i = 0; i < 64; ++i) joins.push_back(Call(Person(1)));
+  for (const auto& join : joins) EXPECT_FALSE(join->reply);
+  const auto beyond = Call(Person(1));
+  ASSERT_TRUE(beyond->reply);
+  EXPECT_EQ(beyond->reply->reason, v1::ERROR_REASON_REQUEST_IN_PROGRESS);
+  EXPECT_EQ(beyond->reply->sent, Sent::kMaybe);
+  EXPECT_EQ(beyond->reply->recovery, Recovery::kAskSameId);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  for (const auto& join : joins) EXPECT_TRUE(join->reply && join->reply->ok());
+  EXPECT_EQ(astra_.posts.size(), 1u);
 }
 
 TEST_F(CreationTest, JoinsThatEndEarlyGiveTheirPlaceBack) {
@@ -529,11 +596,94 @@ TEST_F(CreationTest, JoinTakesThePlaceOfACallerThatLeftUnsent) {
   first->creation->CallerLeft();
   loop_.Settle();
   ASSERT_EQ(astra_.posts.size(), 2u) << "the one that waits sends in its own name";
+  EXPECT_EQ(astra_.sent.SerializeAsString(), Person(1).SerializeAsString()) << "and everything that it was given";
+  EXPECT_EQ(gate_.in_flight(), 1);
   EXPECT_FALSE(joined->reply);
   astra_.Answer(Verdict::kCreated, 201);
   loop_.Settle();
   ASSERT_TRUE(joined->reply && joined->reply->ok());
   EXPECT_FALSE(joined->reply->replayed) << "its POST it was";
+}
+
+// The deadline is nearly over, and nobody knows yet whether there is a row.
+TEST_F(CreationTest, ANearDeadlineThatFindsNoRowIsTooShort) {
+  ledger_.slow_to_ask = true;
+  const auto heard = Call(Person(1), 20ms);
+  loop_.Advance(15ms);
+  EXPECT_FALSE(heard->reply) << "answered without asking";
+  ledger_.Release();
+  loop_.Settle();
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_DEADLINE_TOO_SHORT);
+  EXPECT_EQ(heard->reply->sent, Sent::kNo);
+  EXPECT_EQ(gate_.in_flight(), 0);
+  ledger_.slow_to_ask = false;
+  EXPECT_FALSE(Call(Person(1))->reply) << "the id is free";
+  EXPECT_EQ(astra_.posts.size(), 1u);
+}
+
+TEST_F(CreationTest, ADeadlineThatEndsWhileTheLedgerIsAskedStartsNothing) {
+  ledger_.slow_to_ask = true;
+  const auto heard = Call(Person(1), 500ms);
+  loop_.Advance(460ms);
+  ledger_.Release();
+  loop_.Settle();
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_DEADLINE_TOO_SHORT);
+  EXPECT_TRUE(astra_.posts.empty());
+  EXPECT_EQ(gate_.in_flight(), 0);
+}
+
+TEST_F(CreationTest, ADeadlineThatEndsWhileTheRowIsWrittenSendsNothing) {
+  ledger_.slow_to_answer = true;
+  const auto heard = Call(Person(1), 500ms);
+  loop_.Advance(460ms);
+  EXPECT_FALSE(heard->reply);
+  ledger_.Release();
+  loop_.Settle();
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_DEADLINE_TOO_SHORT);
+  EXPECT_EQ(heard->reply->sent, Sent::kNo);
+  EXPECT_TRUE(astra_.posts.empty());
+  EXPECT_EQ(RowState(1), State::kReleased);
+  EXPECT_EQ(gate_.in_flight(), 0);
+}
+
+TEST_F(CreationTest, ANearDeadlineThatFindsARunningRowIsToldSo) {
+  Call(Person(1));
+  ledger_.slow_to_ask = true;
+  const auto heard = Call(Person(1), 20ms);
+  loop_.Advance(15ms);
+  ledger_.Release();
+  loop_.Settle();
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_REQUEST_IN_PROGRESS);
+  EXPECT_EQ(heard->reply->sent, Sent::kMaybe);
+}
+
+TEST_F(CreationTest, ANearDeadlineStillHearsARecordedOutcome) {
+  Call(Person(1));
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  ledger_.slow_to_ask = true;
+  const auto heard = Call(Person(1), 20ms);
+  loop_.Advance(15ms);
+  ledger_.Release();
+  loop_.Settle();
+  EXPECT_TRUE(heard->reply && heard->reply->ok());
+}
+
+TEST_F(CreationTest, ALedgerThatSaysNothingIsUnavailable) {
+  ledger_.slow_to_answer = true;
+  const auto heard = Call(Person(1), 30s);
+  loop_.Advance(29'951ms);
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_LEDGER_UNAVAILABLE);
+  ledger_.Release();
+  loop_.Settle();
+  EXPECT_TRUE(astra_.posts.empty());
+  EXPECT_EQ(RowState(1), State::kReleased);
+  EXPECT_EQ(heard->replies, 1);
 }
 
 TEST_F(CreationTest, CallerWhoLeavesWhileTheLedgerWritesSendsNothing) {
@@ -599,6 +749,67 @@ TEST_F(CreationTest, ValidateOnlySendsAndRecordsNothing) {
   loop_.Settle();
   heard = Call(request);
   EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_REJECTED) << "what the real call would hear";
+}
+
+constexpr char kOther[] = "uri:spiffe://test.example/other";
+
+// A birth date or an SSN's digits may be guessed only where each wrong guess is sent and spends an attempt.
+TEST_F(CreationTest, AnothersPersonIsToldByTheRealCallAlone) {
+  Call(Person(1), 30s, kOther);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  auto guess = Person(2);
+  guess.set_email(Person(1).email());
+
+  // Nothing that is free tells the right guess from a wrong one.
+  auto wrong = guess;
+  wrong.set_ssn_last_four("9999");
+  for (auto request : {guess, wrong}) {
+    request.set_validate_only(true);
+    const auto checked = Call(request);
+    EXPECT_TRUE(checked->reply && checked->reply->ok());
+    request.set_validate_only(false);
+    EXPECT_EQ(Call(request, 99ms)->reply->reason, v1::ERROR_REASON_DEADLINE_TOO_SHORT);
+    request.set_supersedes_request_id(Id(9));
+    EXPECT_EQ(Call(request)->reply->reason, v1::ERROR_REASON_SUPERSEDES_INVALID);
+  }
+  EXPECT_TRUE(observer_.told_across.empty());
+  EXPECT_EQ(astra_.posts.size(), 1u);
+
+  const auto told = Call(guess);
+  ASSERT_TRUE(told->reply);
+  EXPECT_EQ(told->reply->reason, v1::ERROR_REASON_PERSON_EXISTS);
+  EXPECT_EQ(told->reply->recovery, Recovery::kStop);
+  EXPECT_EQ(told->reply->existing_intent_id, "");
+  EXPECT_EQ(observer_.told_across, (std::vector<ledger::Key>{{"local", *ParseUuid(Id(2))}}));
+  EXPECT_EQ(gate_.in_flight(), 0);
+  EXPECT_EQ(astra_.posts.size(), 1u);
+
+  // The caller's own person is told to whoever asks, and nobody is warned.
+  auto own = guess;
+  own.set_validate_only(true);
+  const auto mine = Call(own, 30s, kOther);
+  ASSERT_TRUE(mine->reply);
+  EXPECT_EQ(mine->reply->reason, v1::ERROR_REASON_PERSON_EXISTS);
+  EXPECT_EQ(mine->reply->existing_intent_id, "intent-1");
+  EXPECT_EQ(observer_.told_across.size(), 1u);
+}
+
+TEST_F(CreationTest, AnothersPersonIsNotToldWhileNothingIsSent) {
+  Call(Person(1), 30s, kOther);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  auto guess = Person(2);
+  guess.set_email(Person(1).email());
+  gate_.HoldBack(loop_.Now(), absl::Seconds(5));
+  EXPECT_EQ(Call(guess)->reply->reason, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED);
+  loop_.Advance(6s);
+  Call(Person(3));
+  Call(Person(4));
+  EXPECT_EQ(Call(guess)->reply->reason, v1::ERROR_REASON_OVERLOADED);
+  gate_.Drain();
+  EXPECT_EQ(Call(guess)->reply->reason, v1::ERROR_REASON_DRAINING);
+  EXPECT_TRUE(observer_.told_across.empty());
 }
 
 TEST_F(CreationTest, EmailRulesReachTheCaller) {
@@ -1009,7 +1220,7 @@ TEST_F(CreationTest, RowsUnderThePreviousKeyAreFound) {
   Call(Person(1));
   astra_.Answer(Verdict::kCreated, 201);
   loop_.Settle();
-  const Fingerprinter rotated(Secret(std::string(32, 'n')), Secret(std::string(32, 'k')));
+  const Fingerprinter rotated(Secret(std::string(32, 'n')), {Secret(std::string(32, 'k'))});
   Services services{loop_, ledger_, astra_, gate_, rotated, observer_, RulesOptions{}, 3, absl::BitGen()};
   std::optional<Reply> heard;
   Creation::Start(services, "local", Person(1), loop_.Now() + 30s, [&](Reply reply) { heard = std::move(reply); });

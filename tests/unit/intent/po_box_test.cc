@@ -90,11 +90,9 @@ TEST(PoBox, Spellings) {
 
 // USPS Publication 28 writes these as PO BOX.
 TEST(PoBox, OtherDesignationsAsTheWholeLine) {
-  for (const char* line :
-       {"Drawer 44",      "DRAWER 44",          "Dwr 44",    "Drawer #44", "Drawer No. 44", "Drawer44",
-        "Drawer 44A",     "(Drawer 44)",        "Bin 44",    "BIN 44",     "Lockbox 1234",  "Lock Box 12",
-        "Lock-Box 12",    "Lockb0x 7", "Caller 44",  "CALLER NO 44",  "Firm Caller 44",
-        "FIRM CALLER 54", "Firm-Caller 54"}) {
+  for (const char* line : {"Drawer 44", "DRAWER 44", "Dwr 44", "Drawer #44", "Drawer No. 44", "Drawer44", "Drawer 44A",
+                           "(Drawer 44)", "Bin 44", "BIN 44", "Lockbox 1234", "Lock Box 12", "Lock-Box 12", "Lockb0x 7",
+                           "Caller 44", "CALLER NO 44", "Firm Caller 44", "FIRM CALLER 54", "Firm-Caller 54"}) {
     EXPECT_TRUE(NamesPoBox(line)) << line;
   }
   for (const char* line :

@@ -104,6 +104,56 @@ std::vector<Decision> Decisions() {
        V::kPersonExists,
        1,
        1},
+      // Another caller's person is told in place of "go" alone, so that no guess is free.
+      {"anothers_person_look_only",
+       [](Session& s) { s.Run({.caller = "two", .id = 2}, Done); },
+       {.may_start = false},
+       V::kWouldGo,
+       1,
+       1},
+      {"anothers_person_when_exhausted",
+       [](Session& s) { s.Run({.caller = "two", .id = 2}, Done); },
+       {.limit = 1},
+       V::kExhausted,
+       1,
+       1},
+      {"anothers_person_when_busy",
+       [](Session& s) {
+         s.Run({.caller = "two", .id = 2}, Done);
+         s.Begin({.id = 3, .person = "bob"});
+       },
+       {},
+       V::kEmailBusy,
+       1,
+       2},
+      {"anothers_person_when_unresolved",
+       [](Session& s) {
+         s.Run({.caller = "two", .id = 2}, Done);
+         s.Run({.id = 3, .person = "bob"}, Maybe);
+       },
+       {},
+       V::kEmailUnresolved,
+       1,
+       2,
+       {},
+       3},
+      {"anothers_person_while_superseding_nothing",
+       [](Session& s) { s.Run({.caller = "two", .id = 2}, Done); },
+       {.supersedes = 9},
+       V::kSupersedesInvalid,
+       1,
+       1},
+      {"person_created_by_both_callers_look_only",
+       [](Session& s) {
+         s.Run({.id = 2}, [](const Key& key) { return Succeeded(key, "mine"); });
+         s.Run({.caller = "two", .id = 3, .allow_repeat = true, .at = 9},
+               [](const Key& key) { return Succeeded(key, "theirs"); });
+       },
+       {.may_start = false},
+       V::kPersonExists,
+       2,
+       2,
+       "mine"},
       {"person_created_by_both_callers",
        [](Session& s) {
          s.Run({.id = 2}, [](const Key& key) { return Succeeded(key, "mine"); });
@@ -967,20 +1017,24 @@ TEST_P(RotationTest, LookingUnderBothKeysPrefersTheCallersOwnPerson) {
   const auto look = [this](const std::string& caller, const std::string& email) {
     return s_.Begin(New({.caller = caller, .id = 9, .email = email, .may_start = false}));
   };
+  const auto call = [this](const std::string& caller, const std::string& email) {
+    return s_.Begin(New({.caller = caller, .id = 9, .email = email}));
+  };
   s_.Run(Old({.id = 2}), as("mine"));
   s_.Run({.caller = "two", .id = 3}, as("theirs"));
   EXPECT_EQ(look("one", "a@example.com").existing_intent_id, "mine");
   EXPECT_EQ(look("two", "a@example.com").existing_intent_id, "theirs");
-  EXPECT_EQ(look("three", "a@example.com").verdict, V::kPersonExists);
-  EXPECT_EQ(look("three", "a@example.com").existing_intent_id, "");
+  EXPECT_EQ(look("three", "a@example.com").verdict, V::kWouldGo) << "another's person is not told to who only looks";
+  EXPECT_EQ(call("three", "a@example.com").verdict, V::kPersonExists);
+  EXPECT_EQ(call("three", "a@example.com").existing_intent_id, "");
 
   s_.Run(Old({.id = 4, .email = "b@example.com"}), as("older"));
   s_.Run({.id = 5, .email = "b@example.com"}, as("newer"));
   EXPECT_EQ(look("one", "b@example.com").existing_intent_id, "newer");
 
   s_.Run(Old({.caller = "two", .id = 6, .email = "c@example.com"}), as("theirs"));
-  EXPECT_EQ(look("one", "c@example.com").verdict, V::kPersonExists);
-  EXPECT_EQ(look("one", "c@example.com").existing_intent_id, "");
+  EXPECT_EQ(call("one", "c@example.com").verdict, V::kPersonExists);
+  EXPECT_EQ(call("one", "c@example.com").existing_intent_id, "");
 }
 
 // The address moved when somebody else showed it; the row had not succeeded then, so its person did not.

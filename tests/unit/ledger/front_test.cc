@@ -81,6 +81,9 @@ class FailingStore : public Store {
 
 class FrontTest : public testing::Test {
  protected:
+  FrontTest() : FrontTest(WaiterLimits()) {}
+  explicit FrontTest(WaiterLimits limits) : front_(store_, book_, 19, nullptr, limits) {}
+
   // Each helper counts the answers it waits for, so that a lost or a second answer is seen.
   std::shared_ptr<std::optional<BeginAnswer>> Begin(const Call& call) {
     ops_.push_back(BeginOp{++token_, call.request(), &pump_, Once<BeginAnswer>()});
@@ -123,7 +126,7 @@ class FrontTest : public testing::Test {
   FailingStore store_;
   Book book_{store_};
   Pump pump_;
-  Front front_{store_, book_, 19};
+  Front front_;
   const Key key_{"one", Id(1)};
 
  private:
@@ -402,6 +405,120 @@ TEST_F(FrontTest, OneJoinForgottenIsTheOtherOnesNoMatter) {
   EXPECT_EQ(front_.waiting_joins(), 0u);
   Forget(3);  // too late
   Run();
+}
+
+// Answers as told, and counts.
+struct Gatekeeper final : Admission {
+  explicit Gatekeeper(bool lets) : lets_start(lets) {}
+  bool MayStart() override {
+    ++asked;
+    return lets_start;
+  }
+  void OnWaiting() override { ++waiting; }
+  const bool lets_start;
+  int asked = 0;
+  int waiting = 0;
+};
+
+TEST_F(FrontTest, AdmissionIsAskedOnlyByWhatWouldStart) {
+  Gatekeeper opens(true);
+  Gatekeeper shuts(false);
+  auto go = Begin({.admission = &opens});
+  auto join = Begin({.admission = &shuts});
+  auto reused = Begin({.ip = "8.8.4.4", .admission = &shuts});
+  auto busy = Begin({.id = 2, .admission = &shuts});
+  auto look = Begin({.id = 3, .email = "c@example.com", .may_start = false, .admission = &shuts});
+  Run();
+  EXPECT_EQ((*go)->verdict, V::kGo);
+  EXPECT_EQ((*reused)->verdict, V::kReused);
+  EXPECT_EQ((*busy)->verdict, V::kEmailBusy);
+  EXPECT_EQ((*look)->verdict, V::kWouldGo);
+  EXPECT_FALSE(join->has_value());
+  EXPECT_EQ(opens.asked, 1);
+  EXPECT_EQ(opens.waiting, 0);
+  EXPECT_EQ(shuts.asked, 0);
+  EXPECT_EQ(shuts.waiting, 1) << "the join alone waits";
+
+  Finish(Succeeded(key_));
+  auto replay = Begin({.admission = &shuts});
+  auto refused = Begin({.id = 4, .email = "d@example.com", .admission = &shuts});
+  Run();
+  EXPECT_EQ((*replay)->verdict, V::kRecorded);
+  EXPECT_EQ((*refused)->verdict, V::kWouldGo);
+  EXPECT_FALSE((*refused)->own);
+  EXPECT_EQ(shuts.asked, 1);
+  EXPECT_EQ(store_.store.AllRows().size(), 1u) << "who was not admitted has a row";
+}
+
+// A guess at another caller's person that would have been sent is told; one that the gate holds back is not.
+TEST_F(FrontTest, AnothersPersonIsToldOnlyToWhoIsAdmitted) {
+  Begin({.caller = "two"});
+  Finish(Succeeded({"two", Id(1)}));
+  Run();
+  Gatekeeper opens(true);
+  Gatekeeper shuts(false);
+  auto held_back = Begin({.admission = &shuts});
+  auto told = Begin({.admission = &opens});
+  Run();
+  EXPECT_EQ((*held_back)->verdict, V::kWouldGo);
+  EXPECT_EQ((*told)->verdict, V::kPersonExists);
+  EXPECT_EQ((*told)->existing_intent_id, "");
+}
+
+class WaiterLimitsTest : public FrontTest {
+ protected:
+  WaiterLimitsTest() : FrontTest({.per_request = 2, .per_caller = 3}) {}
+};
+
+TEST_F(WaiterLimitsTest, OneWaiterTooManyOfARequestIsAnsweredAtOnce) {
+  Begin({});  // token 1
+  auto first = Begin({});
+  auto second = Begin({});
+  auto third = Begin({});
+  Run();
+  EXPECT_EQ(front_.waiting_joins(), 2u);
+  EXPECT_FALSE(first->has_value() || second->has_value());
+  ASSERT_TRUE(third->has_value());
+  EXPECT_EQ((*third)->verdict, V::kInProgress);
+  EXPECT_TRUE((*third)->own);
+
+  // A place that is given up may be taken.
+  Forget(2);
+  auto fourth = Begin({});
+  Run();
+  EXPECT_FALSE(fourth->has_value());
+  Finish(Succeeded(key_));
+  Run();
+  EXPECT_EQ((*second)->verdict, V::kRecorded);
+  EXPECT_EQ((*fourth)->verdict, V::kRecorded);
+  EXPECT_FALSE(first->has_value());
+  EXPECT_EQ(front_.waiting_joins(), 0u);
+}
+
+TEST_F(WaiterLimitsTest, OneWaiterTooManyOfACallerIsAnsweredAtOnce) {
+  const auto request = [](const std::string& caller, int id) {
+    return Call{.caller = caller, .id = id, .email = caller + std::to_string(id) + "@example.com"};
+  };
+  for (const int id : {1, 2}) Begin(request("one", id));
+  Begin(request("two", 1));
+  Run();
+  std::vector<std::shared_ptr<std::optional<BeginAnswer>>> waiting = {
+      Begin(request("one", 1)), Begin(request("one", 1)), Begin(request("one", 2)), Begin(request("two", 1))};
+  auto too_many = Begin(request("one", 2));
+  Run();
+  for (const auto& one : waiting) EXPECT_FALSE(one->has_value());
+  ASSERT_TRUE(too_many->has_value());
+  EXPECT_EQ((*too_many)->verdict, V::kInProgress);
+
+  // Both places of the request that ends are free again, and only those.
+  Finish(Succeeded({"one", Id(1)}));
+  Run();
+  EXPECT_EQ((*waiting[0])->verdict, V::kRecorded);
+  auto next = Begin(request("one", 2));
+  auto beyond = Begin(request("one", 2));
+  Run();
+  EXPECT_FALSE(next->has_value());
+  EXPECT_TRUE(beyond->has_value());
 }
 
 TEST_F(FrontTest, AStartThatFailsHalfWayIsUndone) {

@@ -42,6 +42,7 @@ enum class Mistake {
   kRunningNotCounted,
   kReleasedCounted,
   kPersonOnlyOfThisCaller,
+  kTellsAnothersPersonForFree,
   kResolveReopens,
   kResolvesRunning,
   kResolvesAgainstAstra,
@@ -95,6 +96,9 @@ class MistakenBook : public Book {
   bool CreatedBefore(const Row& found, const BeginRequest& request) const override {
     if (mistake_ == Mistake::kPersonOnlyOfThisCaller && found.record.key.caller != request.key.caller) return false;
     return Book::CreatedBefore(found, request);
+  }
+  bool MayTellAtOnce(const Key& created, const Key& asking) const override {
+    return mistake_ == Mistake::kTellsAnothersPersonForFree || Book::MayTellAtOnce(created, asking);
   }
   bool FreesSuperseded(State ended) const override {
     if (mistake_ == Mistake::kReleaseKeepsMark) return false;
@@ -322,12 +326,7 @@ class Checker {
       if (world_.slots[s].second == asked.supersedes && SameCaller(s, asked.slot) && at_email(s)) named = s;
     }
     if (named && state(*named) == State::kSucceeded) return V::kPersonExists;
-    for (size_t s = 0; s < Slots() && !asked.allow_repeat; ++s) {
-      if (s != asked.slot && at_email(s) && state(s) == State::kSucceeded &&
-          world_.contents[static_cast<size_t>(node.truth[s].content)].person == world_.contents[asked.content].person) {
-        return V::kPersonExists;
-      }
-    }
+    if (PersonSucceeded(node, rows, asked, true)) return V::kPersonExists;
     int sure = node.purged[email].confirmed;
     for (size_t s = 0; s < Slots(); ++s) sure += at_email(s) && rows[s]->record.answer.confirmed;
     if (sure >= world_.limit) return V::kExhausted;
@@ -342,6 +341,20 @@ class Checker {
       if (open(s) && (!named || *named != s)) return V::kEmailUnresolved;
     }
     return V::kWouldGo;
+  }
+
+  // Whether this caller created the person before (`own`), or another one did.
+  bool PersonSucceeded(const Node& node, const std::vector<std::optional<Row>>& rows, const Asked& asked,
+                       bool own) const {
+    const Content& person = world_.contents[asked.content];
+    for (size_t s = 0; s < Slots() && !asked.allow_repeat; ++s) {
+      if (s == asked.slot || SameCaller(s, asked.slot) != own || node.truth[s].content < 0) continue;
+      const Content& of = world_.contents[static_cast<size_t>(node.truth[s].content)];
+      if (of.email == person.email && of.person == person.person && rows[s]->record.state == State::kSucceeded) {
+        return true;
+      }
+    }
+    return false;
   }
 
   std::vector<std::optional<Row>> RowsOf(const Node& node) const {
@@ -551,17 +564,22 @@ class Checker {
         })) {
       return Violate(node, name() + ": told another caller's request");
     }
-    const bool goes = look->verdict == V::kWouldGo;
+    // What another caller created is not told to one who only looks: the real call hears it in place of "go".
+    const bool elsewhere = look->verdict == V::kWouldGo && PersonSucceeded(node, rows, asked, false);
+    const bool goes = look->verdict == V::kWouldGo && !elsewhere;
     if (goes && rows[asked.slot] && rows[asked.slot]->record.attempts >= world_.most_attempts[asked.slot]) return;
     // Without a key to move to, a refused call writes nothing; and with one, it does not matter which refusal it is.
-    if (!goes && (!node.rotated || asked.allow_repeat || asked.supersedes != 0 || !UnderOldKey(rows))) return;
+    if (!goes && !elsewhere && (!node.rotated || asked.allow_repeat || asked.supersedes != 0 || !UnderOldKey(rows)))
+      return;
     request.may_start = true;
     Node after = Next(node, goes ? name() : "touch: " + name());
     MistakenBook book(after.store, mistake_);
     if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
     const auto answer = book.Begin(request);
     if (!answer.ok()) return Violate(after, answer.status().ToString());
-    if (answer->verdict != (goes ? V::kGo : look->verdict)) return Violate(after, "looking and doing differ");
+    const V done = goes ? V::kGo : elsewhere ? V::kPersonExists : look->verdict;
+    if (answer->verdict != done) return Violate(after, "looking and doing differ");
+    if (elsewhere && !answer->existing_intent_id.empty()) return Violate(after, "told another caller's intent");
     if (goes) {
       if (own.live) return Violate(after, "two calls own one row");
       Truth& truth = after.truth[asked.slot];

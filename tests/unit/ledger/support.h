@@ -68,6 +68,7 @@ struct Call {
   bool allow_repeat = false;
   bool may_start = true;
   bool may_join = true;
+  Admission* admission = nullptr;
   int limit = 3;
   int attempt = 1000;
   int64_t at = 0;
@@ -86,6 +87,7 @@ struct Call {
     r.attempt_limit = limit;
     r.may_start = may_start;
     r.may_join = may_join;
+    r.admission = admission;
     r.now = At(at);
     return r;
   }

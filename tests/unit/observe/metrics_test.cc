@@ -126,6 +126,8 @@ TEST_F(MetricsTest, GaugesFollow) {
   metrics_.CountPurged(4);
   metrics_.CountPurged(1);
   EXPECT_EQ(Value("userintent_ledger_purged_rows_total"), 5);
+  metrics_.CountPersonToldAcross();
+  EXPECT_EQ(Value("userintent_person_exists_across_callers_total"), 1);
   EXPECT_EQ(Value("userintent_draining"), 1);
   EXPECT_EQ(Value("userintent_ledger_commit_operations_sum"), 17);
   EXPECT_EQ(Value("userintent_ledger_commit_seconds_bucket{le=\"0.0025\"}"), 1);
