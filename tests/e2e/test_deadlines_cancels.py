@@ -175,6 +175,70 @@ def test_the_callers_deadline_passes_after_the_send(gateway, sandbox):
     assert_posts(sandbox, request.email, 1)
 
 
+def test_a_deadline_that_is_nearly_over_and_finds_no_row_is_too_short(new_gateway, sandbox):
+    """Whatever little time is left: nothing is known of this id, so nothing may be said to run."""
+    durable = new_gateway(ledger="sqlite:ledger.db")
+    others = [durable.begin(person()) for _ in range(200)]  # so that the ledger has something to write meanwhile
+    requests = [person() for _ in range(80)]
+    running = [durable.begin(request, timeout=0.002 + 0.001 * number) for number, request in enumerate(requests)]
+    replies = [call.reply() for call in running]
+    for other in others:
+        other.reply().ok()
+    for reply in replies:
+        if reply.error:
+            reply.failed("DEADLINE_TOO_SHORT", sent="no", recovery="RETRY_SAME_ID")
+        else:  # the library was quicker
+            assert reply.raw and reply.raw[0] == grpc.StatusCode.DEADLINE_EXCEEDED, reply
+    assert any(reply.error for reply in replies), "no answer came before the client's own deadline"
+    for request in requests:
+        assert_posts(sandbox, request.email, 0)
+
+
+def test_joins_of_a_slow_request_keep_nobody_out(new_gateway, sandbox):
+    """A gate of four places, one slow creation and three hundred joins of it: others are served all the while."""
+    narrow = new_gateway(max_in_flight=4)
+    slow = person()
+    sandbox.fault("delay", slow.email, delay_ms=4000)
+    sender = narrow.begin(slow)
+    sandbox.wait_posts(slow.email)
+    joins = [narrow.begin(slow, note=False) for _ in range(300)]
+    for _ in range(10):
+        narrow.create(person()).ok()
+    replies = [join.reply() for join in joins]
+    sent = sender.reply().ok()
+    served = [reply.response for reply in replies if reply.response is not None]
+    # 64 wait; the others hear at once that it runs. A replay may be among them where the machine is slow.
+    assert len(served) >= 64
+    assert all(response.replayed and response.user_intent == sent.user_intent for response in served)
+    told = [reply for reply in replies if reply.response is None]
+    assert told, "nobody was told that it runs"
+    for reply in told:
+        reply.failed("REQUEST_IN_PROGRESS", sent="maybe", recovery="ASK_SAME_ID")
+    assert_posts(sandbox, slow.email, 1)
+
+
+def test_waiters_are_bounded_per_request_and_per_caller(new_gateway, sandbox):
+    few = new_gateway(max_waiters_per_request=2, max_waiters_per_caller=3)
+    slow = [person(), person()]
+    for request in slow:
+        sandbox.fault("delay", request.email, delay_ms=3000)
+    senders = [few.begin(request) for request in slow]
+    for request in slow:
+        sandbox.wait_posts(request.email)
+    # One after the other, so that each finds the ones before it waiting.
+    waiting = []
+    for request in (slow[0], slow[0], slow[1]):
+        waiting.append(few.begin(request))
+        wait_for(lambda: few.metric("userintent_calls_in_flight") == 2 + len(waiting), "the join to arrive")
+    few.create(slow[0]).failed("REQUEST_IN_PROGRESS")
+    few.create(slow[1]).failed("REQUEST_IN_PROGRESS")
+    for call in senders + waiting:
+        call.reply().ok()
+    for request in slow:
+        assert few.create(request).ok().replayed
+        assert_posts(sandbox, request.email, 1)
+
+
 def test_request_in_progress_shortly_before_the_deadline(new_gateway, sandbox):
     """Measured with the gateway's own deadline: it answers near the end of it, and before it."""
     impatient = new_gateway(default_deadline="1s")

@@ -77,6 +77,36 @@ def test_busy_across_callers(callers, sandbox):
     running.reply().ok()
 
 
+# -- what one caller hears of another's people ----------------------------------------------------------------------------
+
+def test_validate_only_is_no_oracle_for_another_callers_people(callers, sandbox):
+    """The right digits of somebody else's customer sound like every wrong guess, as long as asking is free."""
+    gateway = callers.gateway
+    created = person()
+    gateway.create(created, channel=callers.one).ok()
+    right = other_id(created)
+    wrong = other_id(created, ssn_last_four="9998")
+    free = [dict(validate_only=True), dict(supersedes_request_id=str(uuid.uuid4())),
+            dict(validate_only=True, supersedes_request_id=str(uuid.uuid4()))]
+    for change in free:
+        heard = [gateway.create(again(guess, **change), channel=callers.two) for guess in (right, wrong)]
+        assert [reply.error and reply.error.reason for reply in heard] in ([None] * 2, ["SUPERSEDES_INVALID"] * 2)
+        assert len({str(reply.response) for reply in heard}) == 1
+    assert_posts(sandbox, created.email, 1)
+    assert gateway.metric("userintent_person_exists_across_callers_total") == 0
+
+    # Its own caller is told by a look, and the real call tells everybody: there a wrong guess would have been sent.
+    gateway.create(again(right, validate_only=True), channel=callers.one).failed("PERSON_EXISTS")
+    assert gateway.metric("userintent_person_exists_across_callers_total") == 0
+    gateway.create(right, channel=callers.two).failed("PERSON_EXISTS", recovery="STOP")
+    assert gateway.metric("userintent_person_exists_across_callers_total") == 1
+    [told] = [entry for entry in gateway.log() if entry.get("event") == "person_exists_across_callers"]
+    assert (told["request_id"], told["caller"]) == (right.request_id, "uri:spiffe://example.test/two")
+    assert_posts(sandbox, created.email, 1)
+    gateway.create(wrong, channel=callers.two).ok()
+    assert_posts(sandbox, created.email, 2)
+
+
 # -- unresolved and superseded ---------------------------------------------------------------------------------------------
 
 def test_unresolved_blocks_every_other_request(gateway, sandbox):

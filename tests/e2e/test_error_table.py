@@ -52,13 +52,16 @@ BROKEN = {
     "phone": ["", "4155551234", "+1415555123", "+141555512345", "+11155551234", "+10155551234", "+4915155551234",
               "+1 415 555 1234"],
     "first_name": ["", "   ", "\u2003", "x" * 101, "a\nb", "a\x00b", "a\u202eb", "a\u0085b"],
-    "last_name": ["", " ", "é" * 101, "a\x7fb", "a\u2066b"],
-    "preferred_first_name": ["x" * 101, "\t"],
+    "last_name": ["", " ", "é" * 101, "a\x7fb", "a\u2066b", "\u200b", "\u2060", "\ufeff", "\u00ad", "\u3164", "\u2800",
+                  "\u180e", "\u200d\u200c", "\ufe0f", "\u0301", "\U000e0041", "\ufffe"],
+    "preferred_first_name": ["x" * 101, "\t", "\u200b"],
     "preferred_last_name": ["x" * 101, "a\rb"],
     "preferred_pronouns": ["x" * 101, "a\u200eb\u202a"],
-    "address1": ["", " ", "x" * 101, "PO Box 12", "p.o. box 7", "12 Main St, P.O. Box 9", "Post Office Box 3"],
-    "address2": ["x" * 101, "PO Box 12", "a\x1bb"],
-    "city": ["", " ", "x" * 101],
+    "address1": ["", " ", "x" * 101, "PO Box 12", "p.o. box 7", "12 Main St, P.O. Box 9", "Post Office Box 3",
+                 "Lockbox 1234", "Drawer 44", "Caller 44", "Firm Caller 44", "Bin 44", "P.O. Bin 12", "Apdo Postal 12",
+                 "ＰＯ Ｂｏｘ 12", "P\u200bO Bo\u00adx 12", "\u2800"],
+    "address2": ["x" * 101, "PO Box 12", "a\x1bb", "Drawer 44", "\ufeff"],
+    "city": ["", " ", "x" * 101, "\u3164\u3164"],
     "state": ["", "ca", "California", "XX", "C", " CA"],
     "postal_code": ["", "9410", "941077", "94107-12", "941071234", "94107 1234", "ABCDE"],
     "date_of_birth": ["", "1987-02-29", "1899-12-31", "2999-01-01", "87-03-14", "14-03-1987", "1987-3-14",
@@ -67,10 +70,10 @@ BROKEN = {
     "ip_address": ["", "8.8.8", "8.8.8.8.8", "10.0.0.1", "192.168.1.1", "172.16.0.1", "127.0.0.1", "169.254.1.1",
                    "100.64.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "240.0.0.1",
                    "255.255.255.255", "0.0.0.0", "::1", "::", "fe80::1", "fc00::1", "2001:db8::1", "ff02::1",
-                   "::ffff:10.0.0.1", "8.8.8.8:80", "example.com", "fe80::1%eth0", "010.8.8.8"],
+                   "::ffff:10.0.0.1", "::ffff:8.8.8.8", "8.8.8.8:80", "example.com", "fe80::1%eth0", "010.8.8.8"],
     "verification_type": [4, 99, -1],
     "metadata": [{f"k{n}": "v" for n in range(26)}, {"": "v"}, {"k" * 65: "v"}, {"two words": "v"}, {"ké": "v"},
-                 {"k": ""}, {"k": "v" * 257}, {"k": "a\nb"}, {"gateway_attempt_id": "v"}],
+                 {"k": ""}, {"k": "v" * 257}, {"k": "a\nb"}, {"k": "\u200b"}, {"gateway_attempt_id": "v"}],
     "supersedes_request_id": ["x", "0" * 36],
 }
 CASES = [(field, number) for field, values in BROKEN.items() for number in range(len(values))]
@@ -92,7 +95,9 @@ def test_field_invalid_lets_everything_valid_pass(gateway, sandbox):
         dict(state="PR", postal_code="00901"), dict(state="AE", postal_code="09012"), dict(state="FM"),
         dict(date_of_birth="1900-01-01"), dict(date_of_birth="2000-02-29"),
         dict(ip_address="2606:4700:4700::1111"), dict(ssn_last_four="0001"),
-        dict(address1="12 Postbox Lane"),
+        dict(address1="12 Postbox Lane"), dict(address1="12 Drawer Ln"), dict(address1="12 Boxwood Lane"),
+        dict(address1="RR 2 Box 65"), dict(address1="500 Main St PMB 12"), dict(address2="PMB 12"),
+        dict(last_name="\u0646\u0645\u06cc\u200c\u062f\u0627\u0646"), dict(preferred_pronouns=" "),
         dict(metadata={"k" * 64: "v" * 256, "._-": "李" * 256}),
         dict(email="l" * 64 + "@" + email().split("@")[0] + ".example.com"),
     ]
@@ -112,6 +117,11 @@ def test_field_invalid_of_an_empty_request(gateway):
     error = gateway.create_bytes(b"").failed("FIELD_INVALID")
     assert set(error.violations) == {"request_id", "email", "phone", "first_name", "last_name", "address1", "city",
                                      "state", "postal_code", "date_of_birth", "ssn_last_four", "ip_address"}
+
+
+def test_a_mapped_address_is_told_to_be_written_as_ipv4(gateway):
+    error = gateway.create(person(ip_address="::ffff:8.8.8.8")).failed("FIELD_INVALID")
+    assert "write it as IPv4" in error.violations["ip_address"]
 
 
 def test_field_invalid_leaves_the_id_free(gateway, sandbox):
