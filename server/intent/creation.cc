@@ -159,6 +159,9 @@ void Creation::OnBegun(ledger::BeginAnswer answer) {
     case BeginVerdict::kReused:
       // Nothing of *this* content was ever sent under the id: `sent` stays "no" as in the table.
       reply = Reply::Error(v1::ERROR_REASON_REQUEST_ID_REUSED);
+      if (answer.content && services_.fingerprinter.DiffersInFormOnly(*request_, *answer.content)) {
+        reply.message = kOtherFormMessage;
+      }
       Respond(std::move(reply));
       return;
     case BeginVerdict::kPersonExists:

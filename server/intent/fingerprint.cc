@@ -14,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "server/intent/text.h"
+
 namespace userintent::intent {
 namespace {
 
@@ -68,6 +70,45 @@ class KeyedHash {
  private:
   MacContext context_;
 };
+
+// The fields of a person that are text, which may come in more than one Unicode form. The rules keep the others ASCII.
+struct TextField {
+  const std::string& (Request::*get)() const;
+  std::string* (Request::*change)();
+};
+constexpr TextField kTextFields[] = {
+    {&Request::first_name, &Request::mutable_first_name},
+    {&Request::last_name, &Request::mutable_last_name},
+    {&Request::preferred_first_name, &Request::mutable_preferred_first_name},
+    {&Request::preferred_last_name, &Request::mutable_preferred_last_name},
+    {&Request::preferred_pronouns, &Request::mutable_preferred_pronouns},
+    {&Request::address1, &Request::mutable_address1},
+    {&Request::address2, &Request::mutable_address2},
+    {&Request::city, &Request::mutable_city},
+};
+
+bool PersonIsAscii(const Request& r) {
+  return std::all_of(std::begin(kTextFields), std::end(kTextFields),
+                     [&r](const TextField& field) { return IsAscii((r.*field.get)()); });
+}
+
+// True when any text changed.
+bool ChangePerson(Request& r, Form form) {
+  bool changed = false;
+  for (const TextField& field : kTextFields) {
+    const std::string& text = (r.*field.get)();
+    if (IsAscii(text)) continue;
+    std::string other = Normalized(text, form);
+    if (other == text) continue;
+    *(r.*field.change)() = std::move(other);
+    changed = true;
+  }
+  return changed;
+}
+
+void ChangeMetadata(Request& r, Form form) {
+  for (auto& [key, value] : *r.mutable_metadata()) value = Normalized(value, form);
+}
 
 uint64_t LeadingNumber(const ledger::Digest& digest) {
   uint64_t number = 0;
@@ -205,20 +246,48 @@ class Canonical {
 struct Fingerprinter::Key {
   explicit Key(const Secret& key) : hash(key), id(LeadingNumber(KeyedHash(hash).Of("userintent/v1/key-id"))) {}
 
-  ledger::Fingerprints Of(const Request& request) const {
+  // As version 1: all of it as given.
+  ledger::Fingerprints AsGiven(const Request& request) const {
     const Canonical canonical(request);
     KeyedHash own(hash);
     ledger::Fingerprints prints;
     prints.key_id = id;
     prints.content = own.Of("userintent/v1/content", canonical.content());
-    prints.person = own.Of("userintent/v1/person", canonical.identity(), canonical.person_type());
+    prints.person = PersonOf(own, canonical);
     prints.email = own.Of("userintent/v1/email", canonical.email());
     return prints;
   }
 
+  ledger::Fingerprints Of(const Request& request) const {
+    ledger::Fingerprints prints = AsGiven(request);
+    if (PersonIsAscii(request)) return prints;
+    Request composed = request;
+    if (ChangePerson(composed, Form::kNfc)) prints.person = PersonOf(composed);
+    return prints;
+  }
+
+  ledger::Digest PersonOf(const Request& request) const {
+    KeyedHash own(hash);
+    return PersonOf(own, Canonical(request));
+  }
+  ledger::Digest ContentOf(const Request& request) const {
+    return KeyedHash(hash).Of("userintent/v1/content", Canonical(request).content());
+  }
+
   KeyedHash hash;
   uint64_t id;
+
+ private:
+  static ledger::Digest PersonOf(KeyedHash& own, const Canonical& canonical) {
+    return own.Of("userintent/v1/person", canonical.identity(), canonical.person_type());
+  }
 };
+
+template <typename F>
+void Fingerprinter::ForEachKey(F f) const {
+  f(*current_);
+  for (const auto& key : previous_) f(*key);
+}
 
 Fingerprinter::Fingerprinter(const Secret& key, const std::vector<Secret>& previous)
     : current_(std::make_unique<const Key>(key)) {
@@ -233,7 +302,37 @@ std::vector<ledger::Fingerprints> Fingerprinter::Older(const Request& request) c
   std::vector<ledger::Fingerprints> older;
   older.reserve(previous_.size());
   for (const auto& key : previous_) older.push_back(key->Of(request));
+  if (PersonIsAscii(request)) return older;
+  Request composed = request;
+  Request decomposed = request;
+  const bool is_nfc = !ChangePerson(composed, Form::kNfc);
+  const bool is_nfd = !ChangePerson(decomposed, Form::kNfd);
+  ForEachKey([&](const Key& key) {
+    // Where two of the forms are equal, so are their fingerprints, and one look is enough.
+    ledger::Fingerprints prints = key.AsGiven(request);
+    if (!is_nfc) older.push_back(prints);
+    if (is_nfd) return;
+    prints.person = key.PersonOf(decomposed);
+    older.push_back(prints);
+  });
   return older;
+}
+
+bool Fingerprinter::DiffersInFormOnly(const Request& request, const ledger::Digest& content) const {
+  const bool plain = PersonIsAscii(request) && std::all_of(request.metadata().begin(), request.metadata().end(),
+                                                           [](const auto& entry) { return IsAscii(entry.second); });
+  if (plain) return false;
+  bool differs = false;
+  for (const Form form : {Form::kNfc, Form::kNfd}) {
+    Request other = request;
+    ChangePerson(other, form);
+    ChangeMetadata(other, form);
+    ForEachKey([&](const Key& key) {
+      const ledger::Digest digest = key.ContentOf(other);
+      differs = differs || CRYPTO_memcmp(digest.data(), content.data(), content.size()) == 0;
+    });
+  }
+  return differs;
 }
 
 uint64_t Fingerprinter::key_id() const { return current_->id; }

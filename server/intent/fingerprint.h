@@ -7,7 +7,11 @@
 //   domain NUL record...    record = field number (u32), length (u32), bytes; numbers big-endian; in field order
 // where an empty value has no record, so that a field added later leaves old fingerprints as they are. metadata is one
 // record, whose bytes are key length, key, value length, value for each pair, sorted by key. verification_type is one
-// record of four bytes. The e-mail address is lower-cased (ASCII only).
+// record of four bytes. The e-mail address is lower-cased (ASCII only). A person's text is in Unicode NFC, so that it
+// does not matter on which keyboard a name was typed; content is hashed as given, because it is sent as given.
+//
+// Version 1 hashed a person's text as given, version 2 in NFC. Nearly always that is the same: all of ASCII, and what
+// most keyboards make. Where it is not, Older() has the version 1 forms too, so rows need no mark of their version.
 #pragma once
 
 #include <memory>
@@ -28,13 +32,19 @@ class Fingerprinter {
   Fingerprinter(const Fingerprinter&) = delete;
   Fingerprinter& operator=(const Fingerprinter&) = delete;
 
-  // content: every field that Astra is sent, as given. person: content without ip_address and metadata, with
+  // content: every field that Astra is sent, as given. person: content without ip_address and metadata, in NFC, with
   // UNSPECIFIED counted as VERIFIED. email: the address alone. request_id, validate_only, allow_repeat and
   // supersedes_request_id never count.
   ledger::Fingerprints Current(const v1::CreateUserIntentRequest& request) const;
 
-  // What rows of the same request may be found by beside that: the same under each previous key, in their order.
+  // What rows of the same request may be found by beside that: the same under each previous key, in their order; and
+  // under every key the person of version 1, with its text as given now and, in case it came so then, in NFD. A row of
+  // version 1 whose fields were in different forms is found only by the same bytes.
   std::vector<ledger::Fingerprints> Older(const v1::CreateUserIntentRequest& request) const;
+
+  // Whether `content`, under any of the keys, is of this very request with its text in NFC or NFD: other bytes, but
+  // nothing that a person could see.
+  bool DiffersInFormOnly(const v1::CreateUserIntentRequest& request, const ledger::Digest& content) const;
 
   // What Fingerprints::key_id will be: tells which key a ledger was made with.
   uint64_t key_id() const;
@@ -42,6 +52,9 @@ class Fingerprinter {
 
  private:
   struct Key;
+  template <typename F>
+  void ForEachKey(F f) const;
+
   std::unique_ptr<const Key> current_;
   std::vector<std::unique_ptr<const Key>> previous_;
 };

@@ -38,6 +38,12 @@ struct ErrorRow {
   std::string_view message;  // what to do, in one sentence; fixed text
 };
 
+// What REQUEST_ID_REUSED says when nothing but the Unicode form of a text differs. A new id, as the table's text
+// advises for new content, would be a second creation of the same person.
+inline constexpr std::string_view kOtherFormMessage =
+    "This request_id was used before with the same content in another Unicode form (such as NFC and NFD). Nothing was "
+    "sent; repeat the very bytes of the first call, with this request_id.";
+
 // Total: a reason that is not in the table is the row of INTERNAL.
 const ErrorRow& RowOf(v1::ErrorReason reason);
 
@@ -65,6 +71,7 @@ struct Reply {
   std::string existing_intent_id;
   std::optional<Uuid> unresolved_request_id;
   std::vector<Violation> violations;
+  std::string_view message;  // instead of the table's, where it is not empty; fixed text
 
   bool ok() const { return reason == v1::ERROR_REASON_UNSPECIFIED; }
 

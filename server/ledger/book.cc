@@ -219,7 +219,10 @@ absl::StatusOr<BeginAnswer> Book::Begin(const BeginRequest& request) {
   if (own) {
     const absl::StatusOr<bool> same = SameContent(*own, request);
     if (!same.ok()) return same.status();
-    if (!*same) return decide(BeginVerdict::kReused);
+    if (!*same) {
+      answer.content = own->content;
+      return decide(BeginVerdict::kReused);
+    }
     if (!MaySendFrom(own->record.state)) {
       return decide(own->record.state == State::kSending ? BeginVerdict::kInProgress : BeginVerdict::kRecorded);
     }

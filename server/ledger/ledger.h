@@ -31,7 +31,7 @@ using Digest = std::array<uint8_t, 32>;  // HMAC-SHA256
 struct Fingerprints {
   uint64_t key_id = 0;
   Digest content{};  // every field that Astra is sent
-  Digest person{};   // content without ip_address and metadata, UNSPECIFIED counted as VERIFIED
+  Digest person{};   // content without ip_address and metadata, in Unicode NFC, UNSPECIFIED counted as VERIFIED
   Digest email{};    // lower-cased address
 };
 
@@ -136,6 +136,7 @@ struct BeginAnswer {
   Budget budget;                   // of the e-mail address, after this decision
   std::string existing_intent_id;  // kPersonExists
   std::optional<Uuid> unresolved;  // kEmailUnresolved, kSupersedesInvalid
+  std::optional<Digest> content;   // kReused: what the id's own row is bound to
 };
 
 // How the sending call ends its row.

@@ -35,7 +35,7 @@ RpcError ToRpcError(const intent::Reply& reply) {
   const intent::ErrorRow& row = intent::RowOf(reply.reason);
   google::rpc::Status status;
   status.set_code(static_cast<int>(row.code));
-  status.set_message(std::string(row.message));
+  status.set_message(std::string(reply.message.empty() ? row.message : reply.message));
 
   google::rpc::ErrorInfo info;
   intent::FillErrorInfo(reply, &info);

@@ -1216,6 +1216,86 @@ TEST_F(CreationTest, ARefusedRepeatStillSaysThatTheIdWasSent) {
   EXPECT_EQ(heard->reply->attempts->used_max, 1);
 }
 
+v1::CreateUserIntentRequest Zoe(int n, const char* first_name) {
+  v1::CreateUserIntentRequest r = Person(n);
+  r.set_email("zoe@example.com");
+  r.set_first_name(first_name);
+  return r;
+}
+constexpr char kComposed[] = "Zo\u00eb";
+constexpr char kDecomposed[] = "Zoe\u0308";
+
+TEST_F(CreationTest, ANameTypedOnAnotherKeyboardIsTheSamePerson) {
+  Call(Zoe(1, kDecomposed));
+  EXPECT_EQ(astra_.sent.first_name(), kDecomposed) << "Astra gets the bytes as given";
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  for (const char* name : {kComposed, kDecomposed}) {
+    const auto heard = Call(Zoe(2, name));
+    ASSERT_TRUE(heard->reply);
+    EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_PERSON_EXISTS);
+    EXPECT_EQ(heard->reply->existing_intent_id, "intent-1");
+  }
+  EXPECT_FALSE(Call(Zoe(3, "ZO\u00cb"))->reply) << "letter case makes another person";
+  EXPECT_EQ(astra_.posts.size(), 2u);
+}
+
+TEST_F(CreationTest, ARepeatInAnotherFormIsToldToRepeatTheBytes) {
+  Call(Zoe(1, kComposed));
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  const auto heard = Call(Zoe(1, kDecomposed));
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_REQUEST_ID_REUSED);
+  EXPECT_EQ(heard->reply->message, kOtherFormMessage);
+  EXPECT_EQ(std::string(kOtherFormMessage).find("new request_id"), std::string::npos);
+  auto other = Zoe(1, kDecomposed);
+  other.set_ip_address("8.8.4.4");
+  EXPECT_EQ(Call(other)->reply->message, "") << "the table's";
+  EXPECT_TRUE(Call(Zoe(1, kComposed))->reply->ok());
+  EXPECT_EQ(astra_.posts.size(), 1u);
+}
+
+// Rows that hold the fingerprint of the person's very bytes, as version 1 made it.
+TEST_F(CreationTest, PeopleOfVersionOneAreFoundInEitherForm) {
+  int n = 0;
+  for (const char* before : {kComposed, kDecomposed}) {
+    for (const char* now : {kComposed, kDecomposed}) {
+      const auto mail = std::to_string(++n) + "@example.com";
+      auto old = Zoe(10 + n, before);
+      old.set_email(mail);
+      ledger::BeginRequest begin;
+      begin.key = {"local", *ParseUuid(old.request_id())};
+      begin.current = fingerprinter_.Current(old);
+      // The first of the older ones is the person as given, where that is not in NFC.
+      if (before == kDecomposed) begin.current.person = fingerprinter_.Older(old).at(0).person;
+      begin.now = absl::Now();
+      ledger_.Begin(begin, loop_,
+                    [](ledger::BeginAnswer answer) { ASSERT_EQ(answer.verdict, ledger::BeginVerdict::kGo); });
+      ledger::FinishRequest finish;
+      finish.key = begin.key;
+      finish.state = State::kSucceeded;
+      finish.answer.user_intent_id = "intent-of-old";
+      finish.now = absl::Now();
+      ledger_.Finish(finish, loop_, [](ledger::FinishAnswer answer) { ASSERT_TRUE(answer.committed); });
+      loop_.Settle();
+
+      EXPECT_TRUE(Call(old)->reply->ok()) << "a repeat of the old request";
+      auto again = Zoe(20 + n, now);
+      again.set_email(mail);
+      auto look = again;
+      look.set_validate_only(true);
+      for (const auto& request : {look, again, look}) {  // the real call moves the row
+        const auto heard = Call(request);
+        ASSERT_TRUE(heard->reply);
+        EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_PERSON_EXISTS);
+        EXPECT_EQ(heard->reply->existing_intent_id, "intent-of-old");
+      }
+    }
+  }
+  EXPECT_TRUE(astra_.posts.empty());
+}
+
 TEST_F(CreationTest, RowsUnderThePreviousKeyAreFound) {
   Call(Person(1));
   astra_.Answer(Verdict::kCreated, 201);

@@ -219,6 +219,110 @@ TEST(Fingerprint, PreviousKeys) {
   EXPECT_EQ(Differences(found[0], rotated.Current(ValidRequest())), "content person email key ");
 }
 
+// One person, typed on two keyboards. Nobody sees a difference.
+Request InNfc() {
+  Request request = ValidRequest();
+  request.set_first_name("Zo\u00eb");
+  request.set_city("Ca\u00f1on");
+  return request;
+}
+Request InNfd() {
+  Request request = ValidRequest();
+  request.set_first_name("Zoe\u0308");
+  request.set_city("Can\u0303on");
+  return request;
+}
+Request InBoth() {
+  Request request = InNfc();
+  request.set_city("Can\u0303on");
+  return request;
+}
+
+// Computed apart from this code, as KnownValues.
+constexpr char kPersonInNfc[] = "38dcd7868dc7f366b6e6c86afbb6a403a3e5b446cf58f2eafde6c4414ae146cb";
+constexpr char kPersonInNfd[] = "ae358622977191d9e643f72279ec554fa7526e3f0e04eea55800bf362e3f7bbe";
+
+TEST(Fingerprint, APersonIsComparedInNfcAndContentAsGiven) {
+  for (const Request& request : {InNfc(), InNfd(), InBoth()}) {
+    EXPECT_EQ(Hex(Printer().Current(request).person), kPersonInNfc);
+  }
+  EXPECT_EQ(Differences(Printer().Current(InNfc()), Printer().Current(InNfd())), "content ");
+  EXPECT_EQ(Differences(Printer().Current(InNfc()), Printer().Current(InBoth())), "content ");
+  for (const auto& field : {"first_name", "last_name", "preferred_first_name", "preferred_last_name",
+                            "preferred_pronouns", "address1", "address2", "city"}) {
+    const auto with = [&](const std::string& text) {
+      Request request = ValidRequest();
+      request.GetReflection()->SetString(&request, Request::descriptor()->FindFieldByName(field), text);
+      return Printer().Current(request);
+    };
+    EXPECT_EQ(Differences(with("\u1ec7"), with("e\u0323\u0302")), "content ") << field;
+    EXPECT_EQ(Differences(with("\u1ec7"), with("e\u0302\u0323")), "content ") << field << ", marks in another order";
+  }
+}
+
+TEST(Fingerprint, CaseBlanksAndCompatibilityMakeAnotherPerson) {
+  const auto name = [](const char* text) { return [=](Request& r) { r.set_first_name(text); }; };
+  EXPECT_EQ(Changed(name("ZO\u00cb"), InNfc()), "content person ");
+  EXPECT_EQ(Changed(name("Zo\u00eb "), InNfc()), "content person ");
+  EXPECT_EQ(Changed(name("Zoe"), InNfc()), "content person ");
+  EXPECT_EQ(Changed(name("\uff3ao\u00eb"), InNfc()), "content person ");
+}
+
+// What rows of version 1 hold of these people.
+TEST(Fingerprint, OlderHasThePersonAsVersionOneHashedIt) {
+  const auto persons = [](const Request& request, const Fingerprinter& printer = Printer()) {
+    std::vector<std::string> all;
+    for (const Fingerprints& prints : printer.Older(request)) {
+      all.push_back(Hex(prints.person));
+      if (prints.key_id == printer.key_id()) {
+        EXPECT_EQ(Differences(prints, printer.Current(request)), "person ") << "content stays the very bytes";
+      }
+    }
+    return all;
+  };
+  using List = std::vector<std::string>;
+  EXPECT_EQ(persons(ValidRequest()), List());
+  EXPECT_EQ(persons(InNfd()), List({kPersonInNfd}));
+  EXPECT_EQ(persons(InNfc()), List({kPersonInNfd}));
+  EXPECT_EQ(persons(InBoth()).size(), 2u) << "as given, and in NFD";
+  EXPECT_EQ(persons(InBoth())[1], kPersonInNfd);
+  Request ideograph = ValidRequest();
+  ideograph.set_last_name("\u674e");  // has one form
+  EXPECT_EQ(persons(ideograph), List());
+
+  // Under a previous key too: in NFC, and as version 1 had it.
+  const Fingerprinter rotated(CountingKey(48), {CountingKey(32)});
+  const List of_both_keys = persons(InNfd(), rotated);
+  ASSERT_EQ(of_both_keys.size(), 3u);
+  EXPECT_EQ(of_both_keys[0], kPersonInNfc);
+  EXPECT_EQ(of_both_keys[2], kPersonInNfd);
+}
+
+TEST(Fingerprint, ContentThatDiffersInFormOnlyIsKnownAsSuch) {
+  const auto differs = [](const Request& now, const Request& before) {
+    return Printer().DiffersInFormOnly(now, Printer().Current(before).content);
+  };
+  EXPECT_TRUE(differs(InNfc(), InNfd()));
+  EXPECT_TRUE(differs(InNfd(), InNfc()));
+  EXPECT_TRUE(differs(InBoth(), InNfc()));
+  EXPECT_TRUE(differs(InBoth(), InNfd()));
+  Request elsewhere = InNfd();
+  elsewhere.set_ip_address("8.8.4.4");
+  EXPECT_FALSE(differs(InNfc(), elsewhere));
+  EXPECT_FALSE(differs(ValidRequest(), InNfc()));
+  EXPECT_FALSE(differs(InNfc(), ValidRequest()));
+  Request note = ValidRequest();
+  Request other_note = ValidRequest();
+  (*note.mutable_metadata())["note"] = "\u00e9";
+  (*other_note.mutable_metadata())["note"] = "e\u0301";
+  EXPECT_TRUE(differs(note, other_note));
+  EXPECT_TRUE(differs(other_note, note));
+  EXPECT_FALSE(differs(note, ValidRequest()));
+
+  const Fingerprinter rotated(CountingKey(48), {CountingKey(32)});
+  EXPECT_TRUE(rotated.DiffersInFormOnly(InNfc(), Printer().Current(InNfd()).content));
+}
+
 TEST(Fingerprint, ThreadsMayShareOne) {
   const Fingerprints expected = Printer().Current(ValidRequest());
   std::vector<std::thread> threads;
