@@ -124,6 +124,9 @@ void Creation::OnBegun(ledger::BeginAnswer answer) {
       Finish(ledger::State::kReleased, v1::ERROR_REASON_UNSPECIFIED);
       return;
     }
+    // Somebody was created with this address. Were this call a guess at who, then giving up in time would make it a
+    // free one: another caller's person is told (PERSON_EXISTS) where a wrong guess is sent, so it must be.
+    goes_on_ = answer.budget.used_min > 0;
     Send();
     return;
   }
@@ -165,6 +168,8 @@ void Creation::OnBegun(ledger::BeginAnswer answer) {
       Respond(std::move(reply));
       return;
     case BeginVerdict::kPersonExists:
+      // A wrong guess would not have been sent any more, so the right one is not told.
+      if (answer.existing_intent_id.empty() && late_) return WouldGo(answer);
       reply = Reply::Error(v1::ERROR_REASON_PERSON_EXISTS);
       reply.existing_intent_id = answer.existing_intent_id;
       if (!reply.existing_intent_id.empty()) {
@@ -393,7 +398,7 @@ void Creation::OnRecorded(ledger::FinishAnswer answer) {
   Respond(std::move(reply));
 }
 
-void Creation::OnAnswerBy() {
+void Creation::OnAnswerBy(bool stopping) {
   answer_timer_ = 0;
   if (!done_) return;
   switch (state_) {
@@ -401,7 +406,7 @@ void Creation::OnAnswerBy() {
       return OnLateBeginning();
     case State::kExchanging:
       // Nothing has left yet: then it is not sent at all, and the outcome says so.
-      if (services_.astra.CancelUnsent(call_id_)) return;
+      if ((stopping || !goes_on_) && services_.astra.CancelUnsent(call_id_)) return;
       break;
     case State::kWaiting:
       return Finish(ledger::State::kReleased, reason_if_given_up_);
@@ -440,7 +445,7 @@ void Creation::CallerLeft() {
       CloseGate();  // a join that is forgotten is never answered
       break;
     case State::kExchanging:
-      services_.astra.CancelUnsent(call_id_);
+      if (!goes_on_) services_.astra.CancelUnsent(call_id_);
       break;
     case State::kWaiting:
       Finish(ledger::State::kReleased, reason_if_given_up_);
@@ -462,7 +467,7 @@ void Creation::AnswerAll(Services& services) {
   for (Creation* creation : services.unanswered) all.push_back(creation->shared_from_this());
   for (const std::shared_ptr<Creation>& creation : all) {
     services.loop.CancelTimer(std::exchange(creation->answer_timer_, 0));
-    creation->OnAnswerBy();
+    creation->OnAnswerBy(true);
   }
 }
 

@@ -118,7 +118,7 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void AfterWait();
   void Finish(ledger::State state, v1::ErrorReason reason);
   void OnRecorded(ledger::FinishAnswer answer);
-  void OnAnswerBy();
+  void OnAnswerBy(bool stopping = false);
   void OnLateBeginning();
   bool Fits(absl::Duration wait) const;
   absl::Duration JitterUpTo(absl::Duration longest);
@@ -147,6 +147,7 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   Loop::TimerId answer_timer_ = 0;
 
   // Of the sending call.
+  bool goes_on_ = false;  // a caller that leaves does not stop what has not left yet
   Uuid attempt_id_{};
   astra::Client::CallId call_id_ = 0;
   SteadyTime sent_at_{};

@@ -10,6 +10,9 @@
 // record of four bytes. The e-mail address is lower-cased (ASCII only). A person's text is in Unicode NFC, so that it
 // does not matter on which keyboard a name was typed; content is hashed as given, because it is sent as given.
 //
+// Unicode promises that the normal form of text never changes once its characters are assigned, so another release of
+// ICU makes the same hash.
+//
 // Version 1 hashed a person's text as given, version 2 in NFC. Nearly always that is the same: all of ASCII, and what
 // most keyboards make. Where it is not, Older() has the version 1 forms too, so rows need no mark of their version.
 #pragma once

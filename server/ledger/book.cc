@@ -38,6 +38,9 @@ absl::Status CheckText(const char* what, std::string_view text, size_t most) {
                    [](char c) { return absl::ascii_isprint(static_cast<unsigned char>(c)); })) {
     return absl::InvalidArgumentError(absl::StrCat(what, " must be printable ASCII"));
   }
+  if (text.find_first_not_of(' ') == text.npos) {
+    return absl::InvalidArgumentError(absl::StrCat(what, " must not be blank"));
+  }
   return absl::OkStatus();
 }
 

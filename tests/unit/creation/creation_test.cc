@@ -795,6 +795,65 @@ TEST_F(CreationTest, AnothersPersonIsToldByTheRealCallAlone) {
   EXPECT_EQ(observer_.told_across.size(), 1u);
 }
 
+// Neither a cancel nor a deadline takes back a guess that was wrong, also while the connection is still being made.
+TEST_F(CreationTest, AWrongGuessIsSentEvenIfItsCallerLeaves) {
+  Call(Person(1), 30s, kOther);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  astra_.unsent = true;
+  for (const int n : {2, 3}) {
+    auto guess = Person(n);
+    guess.set_email(Person(1).email());
+    guess.set_ssn_last_four("999" + std::to_string(n));
+    const auto heard = Call(guess, 1s);
+    if (n == 2) heard->creation->CallerLeft();
+    loop_.Advance(2s);
+    EXPECT_EQ(astra_.cancels, 0);
+    EXPECT_EQ(RowState(n), State::kSending);
+    if (n == 3) {
+      ASSERT_TRUE(heard->reply);
+      EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_REQUEST_IN_PROGRESS);
+    }
+    astra_.Answer(Verdict::kCreated, 201);
+    loop_.Settle();
+    EXPECT_EQ(RowState(n), State::kSucceeded);
+  }
+  auto third = Person(4);
+  third.set_email(Person(1).email());
+  EXPECT_EQ(Call(third)->reply->reason, v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED);
+}
+
+TEST_F(CreationTest, ARightGuessThatComesTooLateToBeSentIsNotTold) {
+  Call(Person(1), 30s, kOther);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  ledger_.slow_to_answer = true;
+  auto guess = Person(2);
+  guess.set_email(Person(1).email());
+  const auto heard = Call(guess, 500ms);
+  loop_.Advance(460ms);
+  ledger_.Release();
+  loop_.Settle();
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_DEADLINE_TOO_SHORT);
+  EXPECT_TRUE(observer_.told_across.empty());
+  EXPECT_EQ(gate_.in_flight(), 0);
+}
+
+TEST_F(CreationTest, AStopOfTheProcessReleasesAnUnsentGuess) {
+  Call(Person(1), 30s, kOther);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  auto guess = Person(2);
+  guess.set_email(Person(1).email());
+  guess.set_ssn_last_four("9999");
+  astra_.unsent = true;
+  Call(guess);
+  Creation::AnswerAll(services_);
+  loop_.Settle();
+  EXPECT_EQ(RowState(2), State::kReleased);
+}
+
 TEST_F(CreationTest, AnothersPersonIsNotToldWhileNothingIsSent) {
   Call(Person(1), 30s, kOther);
   astra_.Answer(Verdict::kCreated, 201);

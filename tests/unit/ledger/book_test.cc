@@ -786,6 +786,8 @@ TEST_P(BookTest, WordsOfAnOperatorAreChecked) {
   EXPECT_THAT(refused([](ResolveRequest& r) { r.actor = ""; }), HasSubstr("actor must have 1 to 128"));
   EXPECT_THAT(refused([](ResolveRequest& r) { r.actor = std::string(129, 'x'); }), HasSubstr("actor must have"));
   EXPECT_THAT(refused([](ResolveRequest& r) { r.actor = "a\nb"; }), HasSubstr("actor must be printable"));
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.actor = "  "; }), HasSubstr("actor must not be blank"));
+  EXPECT_THAT(refused([](ResolveRequest& r) { r.evidence = "   "; }), HasSubstr("evidence must not be blank"));
   EXPECT_THAT(refused([](ResolveRequest& r) { r.evidence = ""; }), HasSubstr("evidence must have 1 to 1024"));
   EXPECT_THAT(refused([](ResolveRequest& r) { r.evidence = std::string(1025, 'x'); }), HasSubstr("evidence must have"));
   EXPECT_THAT(refused([](ResolveRequest& r) { r.evidence = "a\x1b[31m"; }), HasSubstr("evidence must be printable"));
@@ -797,7 +799,7 @@ TEST_P(BookTest, WordsOfAnOperatorAreChecked) {
   EXPECT_EQ(s_.Get(Mine(1)).record->state, State::kUnknown);
   ResolveRequest longest = AsCreated(Mine(1), std::string(256, 'x'));
   longest.actor = std::string(128, 'x');
-  longest.evidence = std::string(1024, ' ');
+  longest.evidence = std::string(1023, ' ') + "x";
   EXPECT_TRUE(s_.Resolve(longest).changed);
 }
 
