@@ -73,7 +73,6 @@ Creation::Creation(Passkey, Services& services, std::string caller, v1::CreateUs
 
 void Creation::Begin() {
   asked_at_ = services_.loop.Now();
-  refusal_.reset();
   CrashPoint("after-admit");
 
   ledger::BeginRequest begin;
@@ -108,7 +107,6 @@ void Creation::OnWaiting() {
 }
 
 void Creation::OnJoined() {
-  if (state_ != State::kBeginning || !done_) return;
   joined_ = true;
   packed_request_ = request_->SerializeAsString();
   request_.reset();

@@ -86,6 +86,9 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   // The caller cancelled, or its connection broke. `done` will not run.
   void CallerLeft();
 
+  // False: this call waits for another one's end and has put the request away.
+  bool holds_request() const { return request_.has_value(); }
+
   // The process stops soon: ends every wait for another try, so that the rows are released rather than left SENDING.
   static void GiveUpWaiting(Services& services);
 

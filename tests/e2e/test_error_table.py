@@ -119,6 +119,15 @@ def test_field_invalid_of_an_empty_request(gateway):
                                      "state", "postal_code", "date_of_birth", "ssn_last_four", "ip_address"}
 
 
+def test_what_nobody_can_see_spends_no_attempt(gateway, sandbox):
+    for field in ("first_name", "last_name", "address1", "city"):
+        for text in ("\u200b", "\u2060", "\ufeff", "\u00ad", "\u3164", "\u2800", "\u180e", "\u00a0\u200d"):
+            request = person(**{field: text})
+            gateway.create(request).failed("FIELD_INVALID")
+            assert gateway.state(request.request_id) is None
+            assert_posts(sandbox, request.email, 0)
+
+
 def test_a_mapped_address_is_told_to_be_written_as_ipv4(gateway):
     error = gateway.create(person(ip_address="::ffff:8.8.8.8")).failed("FIELD_INVALID")
     assert "write it as IPv4" in error.violations["ip_address"]

@@ -49,7 +49,7 @@ SWAPS = [
     (r"==", "!="), (r"!=", "=="), (r"&&", "||"), (r"\|\|", "&&"), (r"<=", "<"), (r">=", ">"), (r" < ", " <= "),
     (r" > ", " >= "), (r" \+ ", " - "),
     # Not between two times, which have no sum.
-    (r" - (?!services_|sent_at_)", " + "), (r"\+= 1\b", "+= 2"), (r"\btrue\b", "false"),
+    (r" - (?!services_|sent_at_|asked_at_)", " + "), (r"\+= 1\b", "+= 2"), (r"\btrue\b", "false"),
     (r"\bfalse\b", "true"), (r"\bstd::max\b", "std::min"), (r"\bstd::min\b", "std::max"),
     (r"\bState::kUnknown\b", "State::kReleased"), (r"\bState::kReleased\b", "State::kUnknown"),
     (r"\bState::kFailed\b", "State::kReleased"), (r"\bState::kSucceeded\b", "State::kFailed"),

@@ -240,6 +240,14 @@ class CreationTest : public testing::Test {
 
   State RowState(int n) { return Row(n).state; }
 
+  bool HasRow(int n) {
+    bool has = false;
+    ledger_.Get({"local", *ParseUuid(Id(n))}, loop_,
+                [&](ledger::GetAnswer answer) { has = answer.record.has_value(); });
+    loop_.Settle();
+    return has;
+  }
+
   ledger::Record Row(int n) {
     std::optional<ledger::GetAnswer> got;
     ledger_.Get({"local", *ParseUuid(Id(n))}, loop_, [&](ledger::GetAnswer answer) { got = std::move(answer); });
@@ -276,6 +284,7 @@ TEST_F(CreationTest, CreatesOnceAndReplays) {
   EXPECT_EQ(astra_.posts.size(), 1u);
   EXPECT_EQ(gate_.in_flight(), 0);
   EXPECT_EQ(loop_.timers(), 0u) << "a timer outlives its call";
+  EXPECT_TRUE(services_.unanswered.empty());
 }
 
 TEST_F(CreationTest, JoinsTheRunningCall) {
@@ -337,11 +346,19 @@ TEST_F(CreationTest, OneJoinTooManyIsToldAtOnceThatTheRequestRuns) {
   EXPECT_EQ(astra_.posts.size(), 1u);
 }
 
+TEST_F(CreationTest, ACallThatWaitsForAnotherPutsItsRequestAway) {
+  const auto first = Call(Person(1));
+  const auto joined = Call(Person(1));
+  EXPECT_TRUE(first->creation->holds_request());
+  EXPECT_FALSE(joined->creation->holds_request());
+}
+
 TEST_F(CreationTest, JoinsThatEndEarlyGiveTheirPlaceBack) {
   const auto first = Call(Person(1));
   const auto late = Call(Person(1), 1s);
   loop_.Advance(2s);
   EXPECT_EQ(late->reply->reason, v1::ERROR_REASON_REQUEST_IN_PROGRESS);
+  EXPECT_EQ(ledger_.forgotten, 1);
   EXPECT_EQ(gate_.in_flight(), 1);
   const auto left = Call(Person(1));
   left->creation->CallerLeft();
@@ -632,6 +649,7 @@ TEST_F(CreationTest, ADeadlineThatEndsWhileTheLedgerIsAskedStartsNothing) {
   EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_DEADLINE_TOO_SHORT);
   EXPECT_TRUE(astra_.posts.empty());
   EXPECT_EQ(gate_.in_flight(), 0);
+  EXPECT_FALSE(HasRow(1));
 }
 
 TEST_F(CreationTest, ADeadlineThatEndsWhileTheRowIsWrittenSendsNothing) {
@@ -679,11 +697,48 @@ TEST_F(CreationTest, ALedgerThatSaysNothingIsUnavailable) {
   loop_.Advance(29'951ms);
   ASSERT_TRUE(heard->reply);
   EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_LEDGER_UNAVAILABLE);
+  EXPECT_EQ(heard->reply->retry_after, absl::Seconds(2));
   ledger_.Release();
   loop_.Settle();
   EXPECT_TRUE(astra_.posts.empty());
   EXPECT_EQ(RowState(1), State::kReleased);
   EXPECT_EQ(heard->replies, 1);
+}
+
+TEST_F(CreationTest, ASecondOfSilenceIsEnoughToSaySo) {
+  ledger_.slow_to_answer = true;
+  const auto heard = Call(Person(1), 1050ms);
+  const auto sooner = Call(Person(2), 1049ms);
+  loop_.Advance(1000ms);
+  EXPECT_TRUE(heard->reply);
+  EXPECT_FALSE(sooner->reply);
+}
+
+TEST_F(CreationTest, AJoinThatMustSendAfterAllCanBeLateToo) {
+  const auto first = Call(Person(1));
+  const auto joined = Call(Person(1), 500ms);
+  astra_.unsent = true;
+  ledger_.slow_to_ask = true;
+  first->creation->CallerLeft();
+  loop_.Settle();
+  loop_.Advance(460ms);
+  EXPECT_FALSE(joined->reply);
+  ledger_.Release();
+  loop_.Settle();
+  ASSERT_TRUE(joined->reply);
+  EXPECT_EQ(joined->reply->reason, v1::ERROR_REASON_DEADLINE_TOO_SHORT) << "nothing runs any more";
+  EXPECT_EQ(RowState(1), State::kReleased);
+}
+
+TEST_F(CreationTest, CallerWhoLeavesBeforeTheLedgerLooksLeavesNoRow) {
+  ledger_.slow_to_ask = true;
+  auto heard = Call(Person(1));
+  heard->creation->CallerLeft();
+  ledger_.Release();
+  loop_.Settle();
+  EXPECT_FALSE(HasRow(1));
+  EXPECT_EQ(gate_.in_flight(), 0);
+  EXPECT_TRUE(services_.unanswered.empty());
 }
 
 TEST_F(CreationTest, CallerWhoLeavesWhileTheLedgerWritesSendsNothing) {
