@@ -519,6 +519,21 @@ TEST_F(WaiterLimitsTest, OneWaiterTooManyOfACallerIsAnsweredAtOnce) {
   Run();
   EXPECT_FALSE(next->has_value());
   EXPECT_TRUE(beyond->has_value());
+  Finish(Succeeded({"one", Id(2)}));
+  Run();
+
+  // So is the place of one that left.
+  Begin(request("one", 3));  // token 11
+  for (int i = 0; i < 2; ++i) Begin(request("one", 3));
+  Begin(request("one", 4));
+  waiting = {Begin(request("one", 4))};
+  auto third = Begin(request("one", 4));
+  Run();
+  EXPECT_TRUE(third->has_value());
+  Forget(12);
+  third = Begin(request("one", 4));
+  Run();
+  EXPECT_FALSE(third->has_value());
 }
 
 TEST_F(FrontTest, AStartThatFailsHalfWayIsUndone) {
