@@ -55,6 +55,8 @@
   ROW(http::Transport, upstream_transport,                                                                       \
       "library that speaks to Astra; nghttp2: HTTP/2 only, auto: nghttp2, and libcurl "                          \
       "where Astra offers no HTTP/2")                                                                            \
+  ROW(int, max_connections, "callers' connections, at most; 0: as the descriptor limit allows, up to 2000")      \
+  ROW(int, max_connections_per_address, "of these, from one address (IPv6: one /64), at most; 0: half of them")  \
   ROW(int, max_in_flight, "calls admitted at once; more are refused at once")                                    \
   ROW(int, max_waiters_per_request, "calls that may wait for one running request; more are answered at once")    \
   ROW(int, max_waiters_per_caller, "calls of one caller that may wait for running requests")                     \
@@ -688,6 +690,8 @@ absl::Status CheckRanges(const Config& config) {
   };
   static constexpr NumberRange kNumbers[] = {
       {"upstream_connections", &Config::upstream_connections, 1, 10000},
+      {"max_connections", &Config::max_connections, 0, 1000000},
+      {"max_connections_per_address", &Config::max_connections_per_address, 0, 1000000},
       {"max_in_flight", &Config::max_in_flight, 1, 1000000},
       {"max_waiters_per_request", &Config::max_waiters_per_request, 0, 1000000},
       {"max_waiters_per_caller", &Config::max_waiters_per_caller, 0, 1000000},

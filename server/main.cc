@@ -1,16 +1,22 @@
-// userintent-server: flags -> Server -> wait for a signal -> drain. The only file that no test links.
+// userintent-server: flags -> Server -> wait for a signal -> drain. The end-to-end tests run it as a program.
 
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <time.h>
+#include <unistd.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include "absl/synchronization/mutex.h"
+#include "server/base/process.h"
 #include "server/config.h"
 #include "server/observe/log.h"
 #include "server/rpc/listener.h"
@@ -19,15 +25,77 @@
 namespace userintent {
 namespace {
 
+constexpr auto kHouseKeeping = std::chrono::milliseconds(200);
+// A terminal and a script that both pass on one Ctrl-C send it twice within a moment, and mean it once.
+constexpr auto kSameWish = std::chrono::milliseconds(200);
+
 // Memory holds people's data, so it is never written to a core file nor shown to a debugger of another user.
 void Harden() {
   const rlimit none{0, 0};
   setrlimit(RLIMIT_CORE, &none);
   prctl(PR_SET_DUMPABLE, 0);
   unsetenv("SSLKEYLOGFILE");  // libcurl would write the keys of its connections there
-  signal(SIGPIPE, SIG_IGN);
-  signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is a failing disk, which the ledger knows how to bear
+  IgnoreStraySignals();  // with SIGXFSZ: a file that may not grow is a failing disk, which the ledger knows how to bear
 }
+
+// The signals that mean something here. TERM and INT: drain, then end. The second one, and QUIT at any time: end at
+// once, with the status 128 + signal as a shell tells it. HUP: read the files again. A thread waits for them, because
+// main is busy while it starts and drains.
+class Signals {
+ public:
+  enum class Wish { kNone, kReload, kStop };
+
+  // Before any other thread exists, so that every thread inherits the mask and only the one here takes signals.
+  Signals() {
+    sigemptyset(&set_);
+    for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) sigaddset(&set_, number);
+    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+    std::thread([this] { Run(); }).detach();  // until the process ends, and so does this object
+  }
+
+  // What came since the last call, at the latest after `wait`.
+  Wish Next(std::chrono::milliseconds wait) {
+    std::unique_lock lock(mutex_);
+    came_.wait_for(lock, wait, [this] { return stop_ || reload_; });
+    if (stop_) return Wish::kStop;
+    return std::exchange(reload_, false) ? Wish::kReload : Wish::kNone;
+  }
+
+ private:
+  void Run() {
+    std::chrono::steady_clock::time_point first{};
+    for (;;) {
+      int number = 0;
+      if (sigwait(&set_, &number) != 0) continue;
+      const auto now = std::chrono::steady_clock::now();
+      const std::lock_guard lock(mutex_);
+      if (number == SIGHUP) {
+        reload_ = true;
+      } else if (number == SIGQUIT) {
+        EndAtOnce(number);
+      } else if (!stop_) {
+        stop_ = true;
+        first = now;
+      } else if (now - first > kSameWish) {
+        EndAtOnce(number);
+      }
+      came_.notify_one();
+    }
+  }
+
+  // By intention without a drain: exchanges under way become UNKNOWN at the next start, as after a crash.
+  [[noreturn]] static void EndAtOnce(int number) {
+    observe::Log(observe::Level::kError, "ended_at_once", {{"signal", number}});
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the line is written by another thread
+    _exit(128 + number);
+  }
+
+  sigset_t set_;
+  std::mutex mutex_;
+  std::condition_variable came_;
+  bool stop_ = false;
+  bool reload_ = false;
+};
 
 int Fail(const absl::Status& status) {
   std::fprintf(stderr, "userintent-server: %s\n", std::string(status.message()).c_str());
@@ -38,12 +106,6 @@ int Main(int argc, char** argv) {
   Harden();
   // Debian builds Abseil without NDEBUG: gRPC's mutexes look for deadlock cycles at every lock, 3-5 % of all CPU time.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-  // Before any thread exists, so that every thread inherits it and only this one takes signals.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
   const Config config = LoadConfigOrExit(argc, argv);
   rpc::DropGrpcLog();  // why a start fails is said in one line, and not by libgrpc
@@ -53,15 +115,20 @@ int Main(int argc, char** argv) {
     return EXIT_SUCCESS;
   }
 
+  Signals& signals = *new Signals;  // its thread may outlive main
+  RaiseDescriptorLimit();
   observe::SetLogLevel(config.log_level);
   auto server = Server::Start(config);
   if (!server.ok()) return Fail(server.status());
   observe::StartLog();
   rpc::RouteGrpcLog();
 
-  const timespec interval{0, 200 * 1000 * 1000};
-  int signal_number = -1;
-  while ((signal_number = sigtimedwait(&signals, nullptr, &interval)) < 0) (*server)->HouseKeep();
+  for (;;) {
+    const Signals::Wish wish = signals.Next(kHouseKeeping);
+    if (wish == Signals::Wish::kStop) break;
+    if (wish == Signals::Wish::kReload) (*server)->ReloadFiles();
+    (*server)->HouseKeep();
+  }
   (*server)->Drain();
   server->reset();
   observe::StopLog();
@@ -70,5 +137,7 @@ int Main(int argc, char** argv) {
 
 }  // namespace
 }  // namespace userintent
+
+USERINTENT_OPEN_STANDARD_DESCRIPTORS;
 
 int main(int argc, char** argv) { return userintent::Main(argc, argv); }

@@ -20,6 +20,7 @@
 #include "server/astra/credentials.h"
 #include "server/astra/rest_client.h"
 #include "server/base/crash_point.h"
+#include "server/base/process.h"
 #include "server/base/secret_file.h"
 #include "server/http/curl_client.h"
 #include "server/http/new_client.h"
@@ -29,10 +30,15 @@
 #include "server/observe/http_endpoint.h"
 #include "server/observe/log.h"
 #include "server/observe/metrics.h"
+#include "server/rpc/acceptor.h"
 #include "server/rpc/calls.h"
+#include "server/rpc/health_door.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/healthcheck.h"
 #include "server/rpc/listener.h"
+#include "server/rpc/port_probe.h"
+#include "server/rpc/reflection.h"
+#include "server/rpc/tls_watch.h"
 
 namespace userintent {
 namespace {
@@ -43,6 +49,7 @@ using observe::SafeText;
 
 constexpr auto kSecretPollInterval = std::chrono::seconds(2);
 constexpr auto kStatsInterval = std::chrono::seconds(1);
+constexpr char kNoServer[] = "--listen: libgrpc does not start its server";
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, std::string_view flag) {
   std::ifstream in(path, std::ios::binary);
@@ -63,6 +70,22 @@ http::Options HttpOptions(const Config& config, int shards) {
   options.connect_timeout = absl::ToChronoMilliseconds(config.connect_timeout);
   options.exchange_timeout = absl::ToChronoMilliseconds(config.upstream_timeout);
   options.max_connections = std::max(1, config.upstream_connections / shards);
+  return options;
+}
+
+// A connection that nobody uses costs some kilobytes and one that calls were made on some tens, so the default keeps
+// within a container of 256 MiB. Whatever is asked for, descriptors are left over for the ledger, Astra and the rest.
+rpc::AcceptorOptions AcceptorOptionsFor(const Config& config) {
+  constexpr int kDefaultPlaces = 2000;
+  const auto limit = static_cast<int>(std::min<rlim_t>(RaiseDescriptorLimit(), 1 << 24));
+  const int others = config.upstream_connections + 128;
+  const int possible = std::max(limit / 4, limit - others);
+  rpc::AcceptorOptions options;
+  options.host = config.listen.host;
+  options.port = config.listen.port;
+  options.max_connections = std::min(config.max_connections == 0 ? kDefaultPlaces : config.max_connections, possible);
+  options.max_per_address = config.max_connections_per_address == 0 ? std::max(1, options.max_connections / 2)
+                                                                    : config.max_connections_per_address;
   return options;
 }
 
@@ -143,12 +166,60 @@ struct Server::Parts {
   std::vector<ShardParts> shards;
   std::unique_ptr<ledger::Ledger> ledger;  // after the shards: its last answers need their inboxes
   std::unique_ptr<admin::AdminServer> admin;
+  std::unique_ptr<grpc::Service> reflection;
   std::unique_ptr<grpc::Server> grpc;
+  std::unique_ptr<rpc::Acceptor> acceptor;  // hands to grpc, so it stops first
+  rpc::Refusals refused;                    // what is in the metrics, as the next one
+  uint64_t refused_handshakes = 0;
+  std::unique_ptr<rpc::PortProbe> probe;
+  std::unique_ptr<rpc::HealthDoor> door;
   std::unique_ptr<observe::HttpEndpoint> endpoint;
   std::optional<bool> serving;
   SteadyTime next_secret_poll{};
   SteadyTime next_stats{};
 };
+
+// Empty, or why new calls should go elsewhere, in words for whoever asks.
+std::string Server::WhyNotServing(const Parts& p) {
+  if (p.gate->draining()) return "it drains";
+  if (!p.ledger->Writable()) return "the ledger cannot be written";
+  if (p.probe && !p.probe->alive()) return "its port does not answer";
+  return {};
+}
+
+// What looks at the running server from outside: its own connections to the port, and the door of --healthcheck.
+void Server::OpenProbes(Parts& p, const HostPort& bound) {
+  rpc::PortProbeOptions probe;
+  probe.host = bound.host;
+  probe.port = bound.port;
+  probe.tls = p.config.tls();
+  probe.announce = [&acceptor = *p.acceptor](uint16_t port) { acceptor.ExpectProbeFrom(port); };
+  p.probe = std::make_unique<rpc::PortProbe>(std::move(probe));
+  auto door = rpc::HealthDoor::Open(bound.Text(), [&p] {
+    std::string why = WhyNotServing(p);
+    return why.empty() ? rpc::HealthDoor::kServing : why;
+  });
+  if (door.ok()) {
+    p.door = *std::move(door);
+  } else {
+    const std::string text = absl::StrCat(std::string(door.status().message()), "; --healthcheck has to call the port");
+    Log(Level::kWarn, "warning", {{"warning", SafeText(text)}});
+  }
+}
+
+void Server::CountConnections(Parts& p) {
+  using observe::RefusedConnection;
+  const rpc::Refusals now = p.acceptor->refusals();
+  const rpc::Refusals before = std::exchange(p.refused, now);
+  const uint64_t handshakes = rpc::RefusedHandshakes();
+  p.metrics->SetConnections(p.acceptor->connections());
+  p.metrics->SetPortAnswers(p.probe->alive());
+  p.metrics->AddRefusedConnections(RefusedConnection::kFull, now.full - before.full);
+  p.metrics->AddRefusedConnections(RefusedConnection::kAddressFull, now.address_full - before.address_full);
+  p.metrics->AddRefusedConnections(RefusedConnection::kNoDescriptor, now.no_descriptor - before.no_descriptor);
+  p.metrics->AddRefusedConnections(RefusedConnection::kTls,
+                                   handshakes - std::exchange(p.refused_handshakes, handshakes));
+}
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
@@ -203,11 +274,22 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
     if (!tls.ok()) return tls.status();
     listen_credentials = rpc::MutualTls(*tls);
   }
-  int port = 0;
-  builder.AddListeningPort(config.listen.Text(), listen_credentials, &port);
+  auto acceptor = rpc::Acceptor::Listen(AcceptorOptionsFor(config));
+  if (!acceptor.ok()) {
+    return absl::UnavailableError(
+        absl::StrCat("--listen: cannot listen on ", config.listen.Text(), ": is the port in use?"));
+  }
+  p.acceptor = *std::move(acceptor);
+  const uint16_t port = p.acceptor->port();
+  auto sink = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, listen_credentials);
   p.service = std::make_unique<rpc::Service>();
   builder.RegisterService(p.service.get());
   builder.RegisterService(&p.health_service);
+  if (config.reflection_on()) {
+    p.reflection = rpc::NewReflectionService();
+    builder.RegisterService(p.reflection.get());
+  }
 
   const int shards = config.shard_count();
   for (int i = 0; i < shards; ++i) {
@@ -217,26 +299,33 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
     s.astra = astra::NewRestClient(*s.http, *p.credentials, limit_rule);
     s.shard = std::make_unique<rpc::Shard>(builder.AddCompletionQueue(), *s.http);
     s.calls = std::make_unique<rpc::CallServices>(
-        rpc::CallServices{*p.service, *s.shard,
+        rpc::CallServices{*p.service,
+                          *s.shard,
                           intent::Services{*s.shard, *p.ledger, *s.astra, *p.gate, *p.fingerprinter, *p.monitor,
                                            intent::RulesOptions{config.kyc_delegation, config.allow_non_public_ip},
                                            config.email_attempt_limit, absl::BitGen()},
-                          *p.monitor, mutual_tls, absl::ToChronoNanoseconds(config.default_deadline)});
+                          *p.monitor,
+                          mutual_tls,
+                          absl::ToChronoNanoseconds(config.default_deadline),
+                          {}});
     s.health = std::make_unique<rpc::HealthCalls>(p.health_service, p.health, *s.shard);
     p.shards.push_back(std::move(s));
   }
-  p.grpc = builder.BuildAndStart();
-  auto server = std::unique_ptr<Server>(new Server(std::move(parts)));
-  if (!p.grpc || port == 0) {
-    return absl::UnavailableError(
-        absl::StrCat("--listen: cannot listen on ", config.listen.Text(), ": is the port in use?"));
+  {
+    const rpc::TlsContextScope scope;
+    p.grpc = builder.BuildAndStart();
   }
+  auto server = std::unique_ptr<Server>(new Server(std::move(parts)));
+  if (!p.grpc) return absl::InternalError(kNoServer);
   for (ShardParts& s : p.shards) {
     s.shard->Start([calls = s.calls.get(), health = s.health.get()] {
       rpc::PostCalls(*calls);
       health->Start();
     });
   }
+  p.acceptor->Start(std::move(sink));
+  const HostPort bound{config.listen.host, port};
+  OpenProbes(p, bound);
 
   if (opened->sqlite != nullptr) {
     auto admin = admin::AdminServer::Start(*opened->sqlite, config.ledger.path);
@@ -254,7 +343,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
     endpoint.host = config.metrics_listen.host;
     endpoint.port = config.metrics_listen.port;
     endpoint.metrics = [&p] { return p.metrics->Text(); };
-    endpoint.ready = [&p] { return p.ledger->Writable() && !p.gate->draining(); };
+    endpoint.ready = [&p] { return WhyNotServing(p).empty(); };
+    endpoint.alive = [&p] { return p.probe->alive(); };
     auto started = observe::HttpEndpoint::Start(std::move(endpoint));
     if (!started.ok()) {
       return absl::UnavailableError(
@@ -266,7 +356,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   for (const std::string& warning : Warnings(config)) Log(Level::kWarn, "warning", {{"warning", SafeText(warning)}});
   server->HouseKeep();
   Log(Level::kInfo, "listening",
-      {{"address", SafeText(HostPort{config.listen.host, static_cast<uint16_t>(port)}.Text())},
+      {{"address", SafeText(bound.Text())},
        {"tls", mutual_tls},
        {"origin", SafeText(config.astra_base_url.Text())},
        {"shards", shards},
@@ -282,12 +372,30 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
 Server::~Server() {
   Parts& p = *parts_;
   p.endpoint.reset();
+  p.door.reset();
+  p.probe.reset();
+  if (p.acceptor) p.acceptor->Stop();
   p.admin.reset();
   if (p.grpc) {
     p.grpc->Shutdown(std::chrono::system_clock::now());
     p.grpc->Wait();
   }
   for (ShardParts& s : p.shards) s.shard->Stop();
+}
+
+void Server::RefreshFiles(Parts& p) {
+  const absl::StatusOr<bool> changed = p.credentials->Refresh();
+  if (!changed.ok()) {
+    static observe::LogLimiter limiter(std::chrono::minutes(1));
+    if (const auto held = limiter.Allow()) {
+      Log(Level::kError, "credentials_not_reloaded",
+          {{"error", SafeText(std::string(changed.status().message()))}, {"suppressed", *held}});
+    }
+    p.metrics->CountCredentialReload(false);
+  } else if (*changed) {
+    Log(Level::kInfo, "credentials_reloaded");
+    p.metrics->CountCredentialReload(true);
+  }
 }
 
 void Server::HouseKeep() {
@@ -304,6 +412,7 @@ void Server::HouseKeep() {
   const SteadyTime now = SteadyClock::now();
   if (now >= p.next_stats) {
     p.next_stats = now + kStatsInterval;
+    CountConnections(p);
     for (ShardParts& s : p.shards) {
       s.shard->Post([&s, &metrics = *p.metrics] {
         const http::Stats& stats = s.http->stats();
@@ -317,19 +426,12 @@ void Server::HouseKeep() {
   if (now < p.next_secret_poll) return;
   const bool first = p.next_secret_poll == SteadyTime{};
   p.next_secret_poll = now + kSecretPollInterval;
-  if (first) return;
-  const absl::StatusOr<bool> changed = p.credentials->Refresh();
-  if (!changed.ok()) {
-    static observe::LogLimiter limiter(std::chrono::minutes(1));
-    if (const auto held = limiter.Allow()) {
-      Log(Level::kError, "credentials_not_reloaded",
-          {{"error", SafeText(std::string(changed.status().message()))}, {"suppressed", *held}});
-    }
-    p.metrics->CountCredentialReload(false);
-  } else if (*changed) {
-    Log(Level::kInfo, "credentials_reloaded");
-    p.metrics->CountCredentialReload(true);
-  }
+  if (!first) RefreshFiles(p);
+}
+
+void Server::ReloadFiles() {
+  Log(Level::kInfo, "reload", {{"signal", SafeText("SIGHUP")}});
+  RefreshFiles(*parts_);
 }
 
 bool Server::Drain() {
@@ -350,12 +452,25 @@ bool Server::Drain() {
   for (ShardParts& s : p.shards) {
     s.shard->Post([calls = s.calls.get()] { intent::Creation::AnswerAll(calls->intent); });
   }
+  p.probe->Stop();
+  p.acceptor->Stop();
   p.grpc->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
   Log(left == 0 ? Level::kInfo : Level::kError, "drained", {{"in_flight", left}});
   return left == 0;
 }
 
 absl::Status ProbeHealth(const Config& config) {
+  // The server's own door, which needs no certificate. A server on every address has it under that name, whichever
+  // address of the machine is given here.
+  std::vector<std::string> hosts{config.listen.host, "0.0.0.0", "::"};
+  if (config.listen.host == "127.0.0.1" || config.listen.host == "::1") hosts.push_back("localhost");
+  if (config.listen.host == "localhost") hosts.push_back("127.0.0.1");
+  for (const std::string& host : hosts) {
+    const absl::Status status =
+        rpc::HealthDoor::Ask(HostPort{host, config.listen.port}.Text(), std::chrono::seconds(3));
+    if (!absl::IsNotFound(status)) return status;
+  }
+  // None: nothing runs here, or in another network name space. The port itself tells.
   std::optional<rpc::TlsMaterial> tls;
   if (config.tls()) {
     auto loaded = LoadTls(config);

@@ -27,6 +27,9 @@ class Server {
   // Follows the ledger with the health state, and the secret files with the credentials. Cheap; never blocks for long.
   void HouseKeep();
 
+  // SIGHUP: looks at the secret files now instead of at the next poll.
+  void ReloadFiles();
+
   // SIGTERM: refuses new creations (DRAINING) while repeats are still answered, waits until every exchange has ended
   // and is recorded, at most --drain_timeout, and shuts down. False: the time was not enough, and rows are left
   // SENDING, which the next start turns into UNKNOWN.
@@ -34,6 +37,10 @@ class Server {
 
  private:
   struct Parts;
+  static std::string WhyNotServing(const Parts& p);
+  static void OpenProbes(Parts& p, const HostPort& bound);
+  static void CountConnections(Parts& p);
+  static void RefreshFiles(Parts& p);
   explicit Server(std::unique_ptr<Parts> parts);
 
   std::unique_ptr<Parts> parts_;

@@ -3,6 +3,9 @@
 #include <signal.h>
 
 #include "server/admin/tool.h"
+#include "server/base/process.h"
+
+USERINTENT_OPEN_STANDARD_DESCRIPTORS;
 
 int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);

@@ -172,7 +172,8 @@ int HttpEndpoint::Handle(void* opaque) noexcept {
     } else if (path == "/metrics") {
       reply = {200, "OK", kPrometheusText, options_.metrics()};
     } else if (path == "/livez") {
-      reply = {200, "OK", kText, "ok\n"};
+      reply = !options_.alive || options_.alive() ? Reply{200, "OK", kText, "ok\n"}
+                                                  : Reply{503, "Service Unavailable", kText, "the port is deaf\n"};
     } else if (path == "/readyz") {
       reply = options_.ready() ? Reply{200, "OK", kText, "ready\n"}
                                : Reply{503, "Service Unavailable", kText, "not ready\n"};

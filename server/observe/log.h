@@ -69,6 +69,7 @@ inline constexpr std::string_view kLogKeys[] = {
     "mode",     // fixed word
     "origin",   // scheme, host and port of the upstream
     "outcome",  // fixed word
+    "peer",     // socket address of a caller's host or of a stranger's, never an end user's
     "path",     // of a file that the configuration names
     "phase",    // fixed word
     "pid",

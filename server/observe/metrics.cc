@@ -34,6 +34,10 @@ constexpr std::string_view kPostNames[kPosts] = {
     "refused", "not_sent",      "unknown",
 };
 
+// Indexed by RefusedConnection.
+constexpr std::string_view kRefusedNames[kRefusedConnections] = {"max_connections", "max_connections_per_address",
+                                                                 "descriptors", "tls"};
+
 // Seconds. Calls and POSTs: from a replay out of the ledger to the hard limit of an exchange.
 const Histogram::BucketBoundaries kCallBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
                                                   0.5,   1,      2.5,   5,    10,    20,   35,  60};
@@ -91,6 +95,9 @@ struct Metrics::Parts {
   Counter* persons_told_across = nullptr;
   Gauge* draining = nullptr;
   std::array<Counter*, 2> credential_reloads{};  // [ok]
+  Gauge* connections = nullptr;
+  std::array<Counter*, kRefusedConnections> refused_connections{};
+  Gauge* port_answers = nullptr;
   Gauge* log_lines_dropped = nullptr;
 };
 
@@ -165,6 +172,16 @@ Metrics::Metrics(const BuildInfo& build, std::span<const ReasonLabels> reasons) 
                                  .Help("Changed secret files or certificates that were read again.")
                                  .Register(r);
   p.credential_reloads = {&reloads.Add({{"result", "failed"}}), &reloads.Add({{"result", "ok"}})};
+  p.connections = MakeGauge(r, "userintent_connections", "Open connections of callers.");
+  Family<Counter>& refused = BuildCounter()
+                                 .Name("userintent_connections_refused_total")
+                                 .Help("Callers' connections that were not taken in, or whose TLS handshake failed.")
+                                 .Register(r);
+  for (size_t i = 0; i < kRefusedConnections; ++i) {
+    p.refused_connections[i] = &refused.Add({{"reason", std::string(kRefusedNames[i])}});
+  }
+  p.port_answers =
+      MakeGauge(r, "userintent_port_answers", "1 while the gateway's own port answers; /livez says so too.");
   p.log_lines_dropped =
       MakeGauge(r, "userintent_log_lines_dropped", "Log lines lost because the reader of stderr was too slow.");
 }
@@ -221,6 +238,14 @@ void Metrics::CountPurged(int64_t rows) noexcept { parts_->purged_rows->Incremen
 void Metrics::SetDraining(bool draining) noexcept { parts_->draining->Set(draining ? 1 : 0); }
 
 void Metrics::CountCredentialReload(bool ok) noexcept { parts_->credential_reloads[ok ? 1 : 0]->Increment(); }
+
+void Metrics::SetConnections(int open) noexcept { parts_->connections->Set(open); }
+
+void Metrics::AddRefusedConnections(RefusedConnection why, uint64_t n) noexcept {
+  parts_->refused_connections[static_cast<size_t>(why)]->Increment(static_cast<double>(n));
+}
+
+void Metrics::SetPortAnswers(bool answers) noexcept { parts_->port_answers->Set(answers ? 1 : 0); }
 
 std::string Metrics::Text() const {
   parts_->log_lines_dropped->Set(static_cast<double>(DroppedLogLines()));

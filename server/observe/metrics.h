@@ -42,6 +42,10 @@ struct ReasonLabels {
   std::string_view code;
 };
 
+// Why a caller's connection was not taken in, or not kept.
+enum class RefusedConnection { kFull, kAddressFull, kNoDescriptor, kTls };
+inline constexpr int kRefusedConnections = 4;
+
 struct BuildInfo {
   std::string_view version;
   std::string_view grpc;  // versions of the libraries in the process
@@ -86,6 +90,11 @@ class Metrics {
   void CountPersonToldAcross() noexcept;
 
   void SetDraining(bool draining) noexcept;
+
+  // Callers' connections: open ones, and how many were sent away, as differences since the last call.
+  void SetConnections(int open) noexcept;
+  void AddRefusedConnections(RefusedConnection why, uint64_t n) noexcept;
+  void SetPortAnswers(bool answers) noexcept;
   void CountCredentialReload(bool ok) noexcept;
 
   // Everything in Prometheus' text format (version 0.0.4).

@@ -124,7 +124,11 @@ class Call {
     services_.monitor.OnCallBegun(method_);
     // The boundary: nothing below throws by design; what does all the same becomes INTERNAL for its caller.
     try {
-      std::optional<std::string> caller = CallerOf(*context_.auth_context(), services_.require_identity);
+      const std::shared_ptr<const grpc::AuthContext> peer = context_.auth_context();
+      std::optional<std::string> caller = CallerOf(*peer, services_.require_identity);
+      if (services_.require_identity && services_.certificates.Ended(*peer, std::chrono::system_clock::now())) {
+        caller.reset();
+      }
       if (!caller) return Fail(Reply::Error(v1::ERROR_REASON_CALLER_UNAUTHENTICATED));
       Handle(*std::move(caller), SteadyDeadline(context_, begun_, services_.default_deadline));
     } catch (const std::exception&) {

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "server/intent/creation.h"
+#include "server/rpc/identity.h"
 #include "server/rpc/shard.h"
 #include "userintent/v1/user_intent_service.grpc.pb.h"
 
@@ -42,6 +43,7 @@ struct CallServices {
   Monitor& monitor;
   bool require_identity = false;  // the listener has TLS
   SteadyClock::duration default_deadline = std::chrono::seconds(35);
+  CertificateClock certificates;
 };
 
 // Posts the calls that wait for requests. On the shard's thread, or before there is one.

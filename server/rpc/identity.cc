@@ -1,8 +1,13 @@
 #include "server/rpc/identity.h"
 
 #include <grpc/grpc_security_constants.h>
+#include <openssl/bio.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <time.h>
 
 #include <algorithm>
+#include <memory>
 
 namespace userintent::rpc {
 namespace {
@@ -25,6 +30,33 @@ std::optional<std::string> CallerOf(const grpc::AuthContext& context, bool requi
   const auto names = context.FindPropertyValues(GRPC_PEER_DNS_PROPERTY_NAME);
   if (names.empty() || !Usable(names[0])) return std::nullopt;
   return "dns:" + std::string(names[0].begin(), names[0].end());
+}
+
+std::optional<CertificateClock::SystemTime> CertificateClock::EndOf(const std::string& pem) {
+  const std::unique_ptr<BIO, decltype(&BIO_free)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
+                                                      BIO_free);
+  const std::unique_ptr<X509, decltype(&X509_free)> certificate(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr),
+                                                                X509_free);
+  std::tm end{};
+  if (!certificate || ASN1_TIME_to_tm(X509_get0_notAfter(certificate.get()), &end) != 1) return std::nullopt;
+  // The year 9999 means "no end" (RFC 5280), which a system_clock in nanoseconds cannot hold.
+  constexpr time_t kFar = 4102444800;  // 2100
+  return std::chrono::system_clock::from_time_t(std::min(timegm(&end), kFar));
+}
+
+bool CertificateClock::Ended(const grpc::AuthContext& context, SystemTime now) {
+  constexpr size_t kKept = 1000;
+  const auto pems = context.FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
+  if (pems.size() != 1) return true;
+  std::string pem(pems[0].data(), pems[0].size());
+  auto found = ends_.find(pem);
+  if (found == ends_.end()) {
+    if (ends_.size() >= kKept) ends_.clear();  // callers with short certificates leave theirs behind
+    const SystemTime end = EndOf(pem).value_or(SystemTime::min());
+    found = ends_.emplace(std::move(pem), end).first;
+  }
+  // The last second still counts (RFC 5280: "inclusive").
+  return now >= found->second + std::chrono::seconds(1);
 }
 
 }  // namespace userintent::rpc

@@ -26,6 +26,8 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
 void LogOfGrpc(gpr_log_func_args* args) {
   const std::string_view path(args->file);
   const observe::SafeText file(path.substr(path.rfind('/') + 1));
+  // What it says of handshakes is said better, with the peer's address, by tls_watch.cc.
+  if (file.text() == "ssl_transport_security.cc") return;
   const bool error = args->severity == GPR_LOG_SEVERITY_ERROR;
   // A hostile peer can make libgrpc log at line rate.
   static observe::LogLimiter limiter(std::chrono::seconds(1));
@@ -46,6 +48,9 @@ std::shared_ptr<grpc::ServerCredentials> MutualTls(const TlsMaterial& tls) {
 
 void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+  // A call with more ends all calls of its connection where the client is one of gRPC's C core (Python, C++), so only
+  // absurd ones may meet it.
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   // Without this two servers on one port start without a word.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   // Per connection; the calls of the whole process are limited by the gate.

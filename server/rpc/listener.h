@@ -12,6 +12,10 @@
 
 namespace userintent::rpc {
 
+// Headers of one call: names, values and 32 bytes for each, as HTTP/2 counts them. Room for the longest token, baggage
+// and trace that proxies let pass (they stop at 60 KiB or less). libgrpc's own default is 8 KiB.
+inline constexpr int kMaxMetadataBytes = 64 * 1024;
+
 struct TlsMaterial {  // PEM
   std::string certificate_chain;
   Secret private_key;

@@ -158,6 +158,8 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(config->upstream_connections, 32);
   EXPECT_TRUE(config->upstream_http2);
   EXPECT_EQ(config->upstream_transport, http::Transport::kAuto);
+  EXPECT_EQ(config->max_connections, 0);
+  EXPECT_EQ(config->max_connections_per_address, 0);
   EXPECT_EQ(config->max_in_flight, 4096);
   EXPECT_EQ(config->max_waiters_per_request, 64);
   EXPECT_EQ(config->max_waiters_per_caller, 1024);
@@ -213,6 +215,8 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"upstream_http2", "false", [](const Config& c) { return !c.upstream_http2; }},
       {"upstream_transport", "libcurl",
        [](const Config& c) { return c.upstream_transport == http::Transport::kLibcurl; }},
+      {"max_connections", "9", [](const Config& c) { return c.max_connections == 9; }},
+      {"max_connections_per_address", "5", [](const Config& c) { return c.max_connections_per_address == 5; }},
       {"max_in_flight", "8", [](const Config& c) { return c.max_in_flight == 8; }},
       {"max_waiters_per_request", "9", [](const Config& c) { return c.max_waiters_per_request == 9; }},
       {"max_waiters_per_caller", "9", [](const Config& c) { return c.max_waiters_per_caller == 9; }},
@@ -600,6 +604,8 @@ TEST_F(ConfigTest, Ranges) {
       {"min_deadline", {"0s", "-1s", "inf", "2m"}},
       {"drain_timeout", {"0s", "-1s", "-inf", "61m"}},
       {"upstream_connections", {"0", "-1", "10001"}},
+      {"max_connections", {"-1", "1000001"}},
+      {"max_connections_per_address", {"-1", "1000001"}},
       {"max_in_flight", {"0", "-1", "1000001"}},
       {"max_waiters_per_request", {"-1", "1000001"}},
       {"max_waiters_per_caller", {"-1", "1000001"}},

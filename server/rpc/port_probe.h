@@ -1,0 +1,58 @@
+// PortProbe: whether the gateway's own port still answers, found out by connecting to it.
+//
+// Every two seconds it opens one connection as any client would and waits for the first byte from the server: its TLS
+// handshake's answer, or its HTTP/2 settings where there is no TLS. So accept, libgrpc's poller and the TLS engine all
+// took part; no certificate is needed. A process that is merely busy answers late, so only two silences in a row, of
+// 3.5 s each, count as deaf: at most 9 s after the port went deaf. Whoever asks alive() gets the last finding; asking
+// costs nothing and holds nobody up.
+//
+// A thread of its own from the constructor to the destructor. alive() by any thread.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+
+namespace userintent::rpc {
+
+struct PortProbeOptions {
+  std::string host;  // an IP address; one of the machine itself. "Any address" is asked on loopback
+  uint16_t port = 0;
+  bool tls = false;
+  std::function<void(uint16_t)> announce;  // told the local port before each connection; may be empty
+  std::chrono::milliseconds every{2000};
+  std::chrono::milliseconds patience{3500};
+  int silences = 2;
+};
+
+class PortProbe {
+ public:
+  explicit PortProbe(PortProbeOptions options);
+  ~PortProbe();
+  PortProbe(const PortProbe&) = delete;
+  PortProbe& operator=(const PortProbe&) = delete;
+
+  // Before the server closes its port; alive() keeps its word.
+  void Stop();
+
+  bool alive() const { return alive_.load(std::memory_order_acquire); }
+
+ private:
+  void Run();
+  bool Ask() const;
+
+  const PortProbeOptions options_;
+  const std::string hello_;  // what a client says first
+  std::atomic<bool> alive_{true};
+  std::mutex mutex_;
+  std::condition_variable stop_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace userintent::rpc

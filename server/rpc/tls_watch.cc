@@ -1,0 +1,125 @@
+#include "server/rpc/tls_watch.h"
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+
+#include <atomic>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/observe/log.h"
+
+namespace userintent::rpc {
+namespace {
+
+constexpr unsigned char kFinished = 20;  // the handshake message
+constexpr unsigned char kHandshakeRecord = 22;
+
+// Of one session; belongs to it, and to the thread that works on it.
+struct Peer {
+  std::string address;
+  bool quiet = false;
+  bool spoke = false;    // a record came
+  bool settled = false;  // the handshake is done, or its end was told
+};
+
+thread_local const TlsPeerScope* current_peer = nullptr;
+thread_local std::vector<SSL_CTX*>* current_contexts = nullptr;
+
+std::atomic<uint64_t> refused{0};
+
+void Tell(Peer& peer, std::string_view reason) {
+  if (std::exchange(peer.settled, true) || peer.quiet) return;
+  refused.fetch_add(1, std::memory_order_relaxed);
+  static observe::LogLimiter limiter(std::chrono::milliseconds(200));  // a stranger may come by the thousand
+  if (const auto held = limiter.Allow()) {
+    observe::Log(
+        observe::Level::kWarn, "tls_handshake_refused",
+        {{"peer", observe::SafeText(peer.address)}, {"detail", observe::SafeText(reason)}, {"suppressed", *held}});
+  }
+}
+
+// Fixed texts of OpenSSL: of the certificate's fault, or else of what this side did not like.
+std::string OwnReason(const SSL* ssl) {
+  if (const long verified = SSL_get_verify_result(ssl); verified != X509_V_OK) {
+    return absl::StrCat("client certificate: ", X509_verify_cert_error_string(verified));
+  }
+  const char* const text = ERR_reason_error_string(ERR_peek_last_error());
+  return text != nullptr ? text : "refused";
+}
+
+void OnSessionMade(void*, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
+  if (current_peer == nullptr) return;
+  CRYPTO_set_ex_data(data, index, new Peer{current_peer->address(), current_peer->quiet()});
+}
+
+void OnSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
+  auto* const peer = static_cast<Peer*>(mine);
+  if (peer == nullptr) return;
+  // A port that is merely looked at, by a balancer's check, is no news.
+  if (peer->spoke) Tell(*peer, "the peer left, or was too slow");
+  delete peer;
+}
+
+int PeerIndex() {
+  static const int index = SSL_get_ex_new_index(0, nullptr, OnSessionMade, nullptr, OnSessionFreed);
+  return index;
+}
+
+void OnMessage(int written, int, int type, const void* data, size_t size, SSL* ssl, void*) {
+  auto* const peer = static_cast<Peer*>(SSL_get_ex_data(ssl, PeerIndex()));
+  if (peer == nullptr || peer->settled || size == 0) return;
+  const auto* const bytes = static_cast<const unsigned char*>(data);
+  if (type == SSL3_RT_HEADER && written == 0) {
+    if (!std::exchange(peer->spoke, true) && bytes[0] != kHandshakeRecord) Tell(*peer, "the peer does not speak TLS");
+  } else if (type == SSL3_RT_HANDSHAKE && written == 0 && bytes[0] == kFinished) {
+    peer->settled = true;
+  } else if (type == SSL3_RT_ALERT && size >= 2) {
+    const int alert = bytes[0] << 8 | bytes[1];
+    if (written != 0) {
+      Tell(*peer, absl::StrCat(OwnReason(ssl), " (", SSL_alert_desc_string_long(alert), ")"));
+    } else {
+      Tell(*peer, absl::StrCat("the peer refuses: ", SSL_alert_desc_string_long(alert)));
+    }
+  }
+}
+
+void OnContextMade(void* context, void*, CRYPTO_EX_DATA*, int, long, void*) {
+  if (current_contexts != nullptr) current_contexts->push_back(static_cast<SSL_CTX*>(context));
+}
+
+void OnContextFreed(void* context, void*, CRYPTO_EX_DATA*, int, long, void*) {
+  if (current_contexts != nullptr) std::erase(*current_contexts, static_cast<SSL_CTX*>(context));
+}
+
+}  // namespace
+
+uint64_t RefusedHandshakes() { return refused.load(std::memory_order_relaxed); }
+
+TlsContextScope::TlsContextScope() {
+  static const int index = SSL_CTX_get_ex_new_index(0, nullptr, OnContextMade, nullptr, OnContextFreed);
+  (void)index;
+  (void)PeerIndex();
+  current_contexts = new std::vector<SSL_CTX*>;
+}
+
+TlsContextScope::~TlsContextScope() {
+  for (SSL_CTX* const context : *current_contexts) {
+    SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
+    SSL_CTX_set_num_tickets(context, 0);
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_msg_callback(context, OnMessage);
+  }
+  delete std::exchange(current_contexts, nullptr);
+}
+
+TlsPeerScope::TlsPeerScope(std::string address, bool quiet) : address_(std::move(address)), quiet_(quiet) {
+  current_peer = this;
+}
+
+TlsPeerScope::~TlsPeerScope() { current_peer = nullptr; }
+
+}  // namespace userintent::rpc

@@ -1,0 +1,46 @@
+// What libgrpc does not let one see or set of its TLS sessions, done with OpenSSL's own hooks.
+//
+// * A handshake that is refused is one log line (tls_handshake_refused) with the peer's address and the reason.
+// * Sessions are never resumed: a resumed one skips the certificate, so an expired one would live on (with tickets that
+//   renew each other, for hours). A full handshake for each connection is what that costs.
+//
+// How: OpenSSL tells of each TLS context and each session that is made, on the thread that makes it. libgrpc makes its
+// context while the server is built (TlsContextScope), and a session while it is handed the connection (TlsPeerScope).
+// Contexts and sessions that are made outside of these scopes, such as those to Astra, are left alone.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace userintent::rpc {
+
+// Handshakes refused since the process began. Any thread.
+uint64_t RefusedHandshakes();
+
+// Around ServerBuilder::BuildAndStart, on its thread. The destructor configures the contexts that were made meanwhile;
+// no connection may be handed to the server before that.
+class TlsContextScope {
+ public:
+  TlsContextScope();
+  ~TlsContextScope();
+  TlsContextScope(const TlsContextScope&) = delete;
+  TlsContextScope& operator=(const TlsContextScope&) = delete;
+};
+
+// Around the hand-over of a connection. `quiet`: the server's own probe, whose handshake ends early by intention.
+class TlsPeerScope {
+ public:
+  TlsPeerScope(std::string address, bool quiet);
+  ~TlsPeerScope();
+  TlsPeerScope(const TlsPeerScope&) = delete;
+  TlsPeerScope& operator=(const TlsPeerScope&) = delete;
+
+  const std::string& address() const { return address_; }
+  bool quiet() const { return quiet_; }
+
+ private:
+  const std::string address_;
+  const bool quiet_;
+};
+
+}  // namespace userintent::rpc

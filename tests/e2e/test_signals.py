@@ -1,0 +1,124 @@
+"""Signals and descriptors: what a supervisor may do to the process, and what must not hurt."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from harness.check import assert_posts
+from harness.gateway import SERVER, clean_environment, write_secret
+from harness.people import person
+from harness.process import BIN_DIR, PATIENCE, wait_for
+
+
+def slow_calls(gateway, sandbox, count=3, delay_ms=700):
+    """Calls that are on their way to Astra and stay there for a while."""
+    people = [person() for _ in range(count)]
+    for one in people:
+        sandbox.fault("delay", one.email, delay_ms=delay_ms)
+    calls = [gateway.begin(one) for one in people]
+    for one in people:
+        sandbox.wait_posts(one.email)
+    return people, calls
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE, signal.SIGALRM,
+                                    signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGTTOU, signal.SIGPWR,
+                                    signal.SIGXCPU, signal.SIGRTMIN + 3], ids=lambda number: number)
+def test_a_signal_that_is_no_order_ends_nothing(new_gateway, sandbox, number):
+    own = new_gateway()
+    people, calls = slow_calls(own, sandbox)
+    own.signal(number)
+    for one, call in zip(people, calls):
+        call.reply().ok()
+        assert_posts(sandbox, one.email, 1)
+    own.assert_alive()
+    own.stop()
+
+
+def test_hup_reads_the_secrets_at_once(new_gateway):
+    """Not at the next look, which is up to 2 s away: that one cannot have found most of ten changes in a row first."""
+    own = new_gateway()
+    for turn in range(10):
+        write_secret(own.client_secret_file, f"changed-secret-{turn}")
+        own.signal(signal.SIGHUP)
+        for event in ("reload", "credentials_reloaded"):
+            wait_for(lambda: sum(entry["event"] == event for entry in own.log()) > turn, event)
+    events = [entry["event"] for entry in own.log()]
+    at_once = sum(pair == ("reload", "credentials_reloaded") for pair in zip(events, events[1:]))
+    assert at_once >= 6, events
+    own.create(person()).failed("UPSTREAM_CREDENTIALS_REJECTED")
+
+
+def test_quit_ends_at_once_and_the_exchange_is_unknown_afterwards(new_gateway, sandbox, tmp_path):
+    own = new_gateway(ledger=f"sqlite:{tmp_path}/ledger.db")
+    people, calls = slow_calls(own, sandbox, count=1, delay_ms=5000)
+    began = time.monotonic()
+    own.signal(signal.SIGQUIT)
+    assert own.process.wait() == 128 + signal.SIGQUIT
+    assert time.monotonic() - began < 4
+    assert any(entry["event"] == "ended_at_once" and entry["signal"] == signal.SIGQUIT for entry in own.log())
+    own.stopped = True
+    own.start()
+    own.create(people[0]).failed("OUTCOME_UNKNOWN")
+    assert_posts(sandbox, people[0].email, 1)
+
+
+@pytest.mark.parametrize("first, second", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT),
+                                           (signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGQUIT)])
+def test_a_second_order_to_stop_ends_the_drain(new_gateway, sandbox, first, second):
+    own = new_gateway(drain_timeout="30s")
+    slow_calls(own, sandbox, count=1, delay_ms=9000)
+    own.signal(first)
+    wait_for(lambda: any(entry["event"] == "draining" for entry in own.log()), "the drain")
+    time.sleep(0.3)  # a repeat within a moment is the same order, passed on twice
+    assert own.process.running()
+    began = time.monotonic()
+    own.signal(second)
+    assert own.process.wait() == 128 + second
+    assert time.monotonic() - began < 5
+    own.stopped = True
+
+
+def test_an_order_to_stop_that_arrives_twice_within_a_moment_is_one(new_gateway, sandbox):
+    """A terminal and a script that both pass a Ctrl-C on: the calls are still answered."""
+    own = new_gateway()
+    people, calls = slow_calls(own, sandbox)
+    own.signal(signal.SIGINT)
+    own.signal(signal.SIGTERM)
+    for call in calls:
+        call.reply().ok()
+    assert own.process.wait() == 0
+    own.stopped = True
+
+
+@pytest.mark.parametrize("program, arguments", [("userintent-server", []), ("userintent-ledger", ["stats"])])
+def test_closed_standard_descriptors_are_dev_null(new_gateway, tmp_path, program, arguments):
+    """Whatever opens them first, a library before main included: no log line may go into a socket or the ledger."""
+    own = new_gateway(start=False, ledger=f"sqlite:{tmp_path}/ledger.db")
+    closed = lambda: [os.close(fd) for fd in range(3)]  # noqa: E731
+    if program == "userintent-server":
+        running = subprocess.Popen([str(SERVER), *own.arguments()], env=own.environment, cwd=own.directory,
+                                   preexec_fn=closed, close_fds=True)
+        try:
+            wait_for(lambda: (tmp_path / "ledger.db").exists(), "the start")
+            low = {fd: os.readlink(f"/proc/{running.pid}/fd/{fd}") for fd in range(3)}
+            assert low == {fd: "/dev/null" for fd in range(3)}
+        finally:
+            running.terminate()
+            assert running.wait(PATIENCE + 20) == 0
+        assert not [path for path in tmp_path.iterdir() if b'"event"' in path.read_bytes()]
+    else:
+        # It ends too soon to be looked at; without the descriptors it would print into whatever took their numbers.
+        ended = subprocess.run([str(BIN_DIR / program), *arguments, f"--ledger=sqlite:{tmp_path}/none.db"],
+                               env=clean_environment(), preexec_fn=closed, close_fds=True, timeout=PATIENCE)
+        assert ended.returncode == 1
+        assert not (tmp_path / "none.db").exists()
+
+
+def test_the_soft_descriptor_limit_is_raised_to_the_hard_one(new_gateway):
+    own = new_gateway(wrapper=["prlimit", "--nofile=64:4096"])
+    line = next(line for line in open(f"/proc/{own.process.pid}/limits") if line.startswith("Max open files"))
+    assert line.split()[3:5] == ["4096", "4096"]
