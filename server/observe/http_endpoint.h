@@ -23,7 +23,7 @@ class HttpEndpoint {
     uint16_t port = 0;                     // 0: any free one, see port()
     std::function<std::string()> metrics;  // the text of /metrics
     std::function<bool()> ready;           // true: /readyz answers 200, false: 503
-    std::function<bool()> alive;           // the same for /livez; may be empty: always
+    std::function<bool()> alive = {};      // the same for /livez; may be empty: always
   };
 
   static absl::StatusOr<std::unique_ptr<HttpEndpoint>> Start(Options options);

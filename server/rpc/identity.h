@@ -30,6 +30,8 @@ class CertificateClock {
   // Whether the certificate on the connection is past its end at `now`. What cannot be read has ended.
   bool Ended(const grpc::AuthContext& context, SystemTime now);
 
+  size_t size() const { return ends_.size(); }
+
   // The end (notAfter) of a certificate in PEM; nothing when it cannot be read.
   static std::optional<SystemTime> EndOf(const std::string& pem);
 

@@ -80,7 +80,7 @@ void OnMessage(int written, int, int type, const void* data, size_t size, SSL* s
   } else if (type == SSL3_RT_ALERT && size >= 2) {
     const int alert = bytes[0] << 8 | bytes[1];
     if (written != 0) {
-      Tell(*peer, absl::StrCat(OwnReason(ssl), " (", SSL_alert_desc_string_long(alert), ")"));
+      Tell(*peer, OwnReason(ssl));
     } else {
       Tell(*peer, absl::StrCat("the peer refuses: ", SSL_alert_desc_string_long(alert)));
     }

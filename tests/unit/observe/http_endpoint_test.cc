@@ -60,7 +60,8 @@ class HttpEndpointTest : public testing::Test {
     auto started = HttpEndpoint::Start({.host = "127.0.0.1",
                                         .port = 0,
                                         .metrics = [this] { return Metrics(); },
-                                        .ready = [this] { return ready_.load(); }});
+                                        .ready = [this] { return ready_.load(); },
+                                        .alive = [this] { return alive_.load(); }});
     EXPECT_TRUE(started.ok()) << started.status();
     endpoint_ = *std::move(started);
   }
@@ -83,6 +84,7 @@ class HttpEndpointTest : public testing::Test {
 
   std::string metrics_ = "userintent_draining 0\n";
   std::atomic<bool> ready_{true};
+  std::atomic<bool> alive_{true};
   std::atomic<bool> throw_{false};
   std::unique_ptr<HttpEndpoint> endpoint_;
 };
@@ -110,6 +112,15 @@ TEST_F(HttpEndpointTest, LivezAndReadyz) {
   const std::string answer = Get("/readyz");
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 503 Service Unavailable\r\n"));
   EXPECT_THAT(answer, EndsWith("\r\n\r\nnot ready\n"));
+}
+
+TEST_F(HttpEndpointTest, LivezTellsOfADeafPort) {
+  alive_ = false;
+  const std::string answer = Get("/livez");
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 503 Service Unavailable\r\n"));
+  EXPECT_THAT(answer, EndsWith("\r\n\r\nthe port is deaf\n"));
+  alive_ = true;
+  EXPECT_THAT(Get("/livez"), StartsWith("HTTP/1.1 200 OK\r\n"));
 }
 
 TEST_F(HttpEndpointTest, EverythingElseIsNotFound) {

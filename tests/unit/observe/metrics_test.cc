@@ -129,6 +129,18 @@ TEST_F(MetricsTest, GaugesFollow) {
   metrics_.CountPersonToldAcross();
   EXPECT_EQ(Value("userintent_person_exists_across_callers_total"), 1);
   EXPECT_EQ(Value("userintent_draining"), 1);
+  metrics_.SetConnections(7);
+  metrics_.SetPortAnswers(true);
+  metrics_.AddRefusedConnections(RefusedConnection::kFull, 1);
+  metrics_.AddRefusedConnections(RefusedConnection::kAddressFull, 2);
+  metrics_.AddRefusedConnections(RefusedConnection::kNoDescriptor, 3);
+  metrics_.AddRefusedConnections(RefusedConnection::kTls, 4);
+  EXPECT_EQ(Value("userintent_connections"), 7);
+  EXPECT_EQ(Value("userintent_port_answers"), 1);
+  EXPECT_EQ(Value("userintent_connections_refused_total{reason=\"max_connections\"}"), 1);
+  EXPECT_EQ(Value("userintent_connections_refused_total{reason=\"max_connections_per_address\"}"), 2);
+  EXPECT_EQ(Value("userintent_connections_refused_total{reason=\"descriptors\"}"), 3);
+  EXPECT_EQ(Value("userintent_connections_refused_total{reason=\"tls\"}"), 4);
   EXPECT_EQ(Value("userintent_ledger_commit_operations_sum"), 17);
   EXPECT_EQ(Value("userintent_ledger_commit_seconds_bucket{le=\"0.0025\"}"), 1);
   EXPECT_EQ(Value("userintent_ledger_commit_failures_total"), 1);

@@ -1,0 +1,94 @@
+#include <gtest/gtest.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/rpc/identity.h"
+
+namespace userintent::rpc {
+namespace {
+
+std::string CertificateUntil(const char* end) {
+  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(EVP_EC_gen("P-256"), EVP_PKEY_free);
+  const std::unique_ptr<X509, decltype(&X509_free)> certificate(X509_new(), X509_free);
+  X509_set_pubkey(certificate.get(), key.get());
+  ASN1_TIME_set_string(X509_getm_notBefore(certificate.get()), "20200101000000Z");
+  EXPECT_EQ(ASN1_TIME_set_string(X509_getm_notAfter(certificate.get()), end), 1);
+  X509_sign(certificate.get(), key.get(), EVP_sha256());
+  const std::unique_ptr<BIO, decltype(&BIO_free)> out(BIO_new(BIO_s_mem()), BIO_free);
+  PEM_write_bio_X509(out.get(), certificate.get());
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(out.get(), &data);
+  return {data, static_cast<size_t>(size)};
+}
+
+// The library lets nobody else make one.
+class NoProperties final : public grpc::AuthPropertyIterator {
+ public:
+  NoProperties() = default;
+};
+
+// The certificate that the connection shows; nothing: none.
+class Peer final : public grpc::AuthContext {
+ public:
+  explicit Peer(std::vector<std::string> pems) : pems_(std::move(pems)) {}
+  bool IsPeerAuthenticated() const override { return true; }
+  std::vector<grpc::string_ref> GetPeerIdentity() const override { return {}; }
+  std::string GetPeerIdentityPropertyName() const override { return {}; }
+  std::vector<grpc::string_ref> FindPropertyValues(const std::string& name) const override {
+    if (name != "x509_pem_cert") return {};
+    return {pems_.begin(), pems_.end()};
+  }
+  grpc::AuthPropertyIterator begin() const override { return NoProperties(); }
+  grpc::AuthPropertyIterator end() const override { return NoProperties(); }
+  void AddProperty(const std::string&, const grpc::string_ref&) override {}
+  bool SetPeerIdentityPropertyName(const std::string&) override { return false; }
+
+ private:
+  const std::vector<std::string> pems_;
+};
+
+CertificateClock::SystemTime At(time_t seconds) { return std::chrono::system_clock::from_time_t(seconds); }
+
+constexpr time_t kNewYear2030 = 1893456000;
+
+TEST(CertificateClock, ACertificateHoldsUntilItsEnd) {
+  CertificateClock clock;
+  const Peer peer({CertificateUntil("20300101000000Z")});
+  for (int i = 0; i < 2; ++i) {  // read the first time, remembered the second
+    EXPECT_FALSE(clock.Ended(peer, At(kNewYear2030 - 1)));
+    EXPECT_FALSE(clock.Ended(peer, At(kNewYear2030)));
+    EXPECT_TRUE(clock.Ended(peer, At(kNewYear2030 + 1)));
+  }
+}
+
+TEST(CertificateClock, NoEndMeansNoEnd) {
+  CertificateClock clock;
+  EXPECT_FALSE(clock.Ended(Peer({CertificateUntil("99991231235959Z")}), At(kNewYear2030)));
+  EXPECT_TRUE(clock.Ended(Peer({CertificateUntil("19500101000000Z")}), At(kNewYear2030)));
+}
+
+TEST(CertificateClock, WhatCannotBeReadHasEnded) {
+  CertificateClock clock;
+  EXPECT_TRUE(clock.Ended(Peer({}), At(kNewYear2030)));
+  EXPECT_TRUE(clock.Ended(Peer({"no certificate"}), At(kNewYear2030)));
+  const std::string good = CertificateUntil("20400101000000Z");
+  EXPECT_TRUE(clock.Ended(Peer({good, good}), At(kNewYear2030)));
+}
+
+TEST(CertificateClock, ManyCertificatesAreNotKeptForEver) {
+  CertificateClock clock;
+  const Peer good({CertificateUntil("20400101000000Z")});
+  for (int i = 0; i < 3000; ++i) {
+    EXPECT_TRUE(clock.Ended(Peer({"no certificate " + std::to_string(i)}), At(kNewYear2030)));
+  }
+  EXPECT_LE(clock.size(), 1000u);
+  EXPECT_FALSE(clock.Ended(good, At(kNewYear2030)));
+}
+
+}  // namespace
+}  // namespace userintent::rpc
