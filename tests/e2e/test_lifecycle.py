@@ -257,18 +257,24 @@ def test_secrets_that_become_unusable_keep_the_last_good_one(new_gateway):
 
 # -- reflection ------------------------------------------------------------------------------------------------------------
 
-def reflects(gateway):
+REFLECTIONS = ("v1alpha", "v1")  # what old tools ask, and what new ones do; the messages are the same
+
+
+def ask_reflection(gateway, version, *questions):
+    call = gateway.channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+    return list(call(iter(questions), timeout=PATIENCE))
+
+
+def reflects(gateway, version):
     """Asks for the list of services, in bytes: list_services is field 7."""
-    for version in ("v1alpha", "v1"):
-        call = gateway.channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
-        try:
-            answers = list(call(iter([b"\x3a\x01*"]), timeout=10))
-        except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.UNIMPLEMENTED
-            continue
-        assert any(SERVICE.encode() in answer for answer in answers)
-        return True
-    return False
+    try:
+        answers = ask_reflection(gateway, version, b"\x3a\x01*")
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+        return False
+    for service in (SERVICE, "grpc.health.v1.Health", *(f"grpc.reflection.{v}.ServerReflection" for v in REFLECTIONS)):
+        assert service.encode() in answers[0]
+    return True
 
 
 @pytest.mark.parametrize("flags, expected", [
@@ -280,7 +286,28 @@ def test_reflection(new_gateway, flags, expected):
     if own.address.startswith("0.0.0.0"):
         own.address = own.address.replace("0.0.0.0", "127.0.0.1")
         own.channel = own.new_channel()
-    assert reflects(own) == expected
+    assert [reflects(own, version) for version in REFLECTIONS] == [expected, expected]
+
+
+@pytest.mark.parametrize("version", REFLECTIONS)
+def test_reflection_answers_every_question(gateway, version):
+    def text(field, value):
+        return bytes([field << 3 | 2, len(value)]) + value.encode()
+
+    extension = "google.protobuf.FieldOptions"
+    answers = ask_reflection(
+        gateway, version,
+        text(3, "userintent/v1/user_intent_service.proto"), text(4, f"{SERVICE}.CreateUserIntent"),
+        text(4, "userintent.v1.CreateUserIntentRequest"), text(6, extension),
+        text(4, "no.such.Thing"), text(3, "no/such.proto"), text(1, "some host"), text(7, ""))
+    assert len(answers) == 8  # each in its turn, on one stream
+    for answer in answers[:3]:
+        assert b"user_intent_service.proto" in answer and b"Google.Protobuf.Reflection" in answer  # with its imports
+    assert extension.encode() in answers[3]
+    for answer in answers[4:6]:
+        assert b"\x08\x05" in answer  # error_code NOT_FOUND
+    assert b"some host" in answers[6]
+    assert SERVICE.encode() in answers[7]
 
 
 # -- the process -----------------------------------------------------------------------------------------------------------
