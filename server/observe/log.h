@@ -69,8 +69,8 @@ inline constexpr std::string_view kLogKeys[] = {
     "mode",     // fixed word
     "origin",   // scheme, host and port of the upstream
     "outcome",  // fixed word
-    "peer",     // socket address of a caller's host or of a stranger's, never an end user's
     "path",     // of a file that the configuration names
+    "peer",     // socket address of a caller's host or of a stranger's, never an end user's
     "phase",    // fixed word
     "pid",
     "port",
