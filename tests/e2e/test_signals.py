@@ -94,28 +94,41 @@ def test_an_order_to_stop_that_arrives_twice_within_a_moment_is_one(new_gateway,
     own.stopped = True
 
 
-@pytest.mark.parametrize("program, arguments", [("userintent-server", []), ("userintent-ledger", ["stats"])])
-def test_closed_standard_descriptors_are_dev_null(new_gateway, tmp_path, program, arguments):
+def closed_descriptors():
+    for fd in range(3):
+        os.close(fd)
+
+
+def assert_low_descriptors_are_dev_null(pid):
+    assert {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)} == {fd: "/dev/null" for fd in range(3)}
+
+
+def test_closed_standard_descriptors_are_dev_null(new_gateway, tmp_path):
     """Whatever opens them first, a library before main included: no log line may go into a socket or the ledger."""
     own = new_gateway(start=False, ledger=f"sqlite:{tmp_path}/ledger.db")
-    closed = lambda: [os.close(fd) for fd in range(3)]  # noqa: E731
-    if program == "userintent-server":
-        running = subprocess.Popen([str(SERVER), *own.arguments()], env=own.environment, cwd=own.directory,
-                                   preexec_fn=closed, close_fds=True)
-        try:
-            wait_for(lambda: (tmp_path / "ledger.db").exists(), "the start")
-            low = {fd: os.readlink(f"/proc/{running.pid}/fd/{fd}") for fd in range(3)}
-            assert low == {fd: "/dev/null" for fd in range(3)}
-        finally:
-            running.terminate()
-            assert running.wait(PATIENCE + 20) == 0
-        assert not [path for path in tmp_path.iterdir() if b'"event"' in path.read_bytes()]
-    else:
-        # It ends too soon to be looked at; without the descriptors it would print into whatever took their numbers.
-        ended = subprocess.run([str(BIN_DIR / program), *arguments, f"--ledger=sqlite:{tmp_path}/none.db"],
-                               env=clean_environment(), preexec_fn=closed, close_fds=True, timeout=PATIENCE)
-        assert ended.returncode == 1
-        assert not (tmp_path / "none.db").exists()
+    running = subprocess.Popen([str(SERVER), *own.arguments()], env=own.environment, cwd=own.directory,
+                               preexec_fn=closed_descriptors)
+    try:
+        wait_for(lambda: (tmp_path / "ledger.db").exists(), "the start")
+        assert_low_descriptors_are_dev_null(running.pid)
+    finally:
+        running.terminate()
+        assert running.wait(PATIENCE + 20) == 0
+    assert not [path for path in tmp_path.iterdir() if path.is_file() and b'"event"' in path.read_bytes()]
+
+
+def test_closed_standard_descriptors_of_the_tool_are_dev_null(new_gateway, tmp_path):
+    own = new_gateway(ledger=f"sqlite:{tmp_path}/ledger.db")
+    own.signal(signal.SIGSTOP)  # so that the tool waits, and can be looked at
+    tool = subprocess.Popen([str(BIN_DIR / "userintent-ledger"), "stats", f"--ledger=sqlite:{tmp_path}/ledger.db"],
+                            env=clean_environment(), preexec_fn=closed_descriptors)
+    try:
+        wait_for(lambda: any(os.readlink(f"/proc/{tool.pid}/fd/{fd}").startswith("socket:")
+                             for fd in os.listdir(f"/proc/{tool.pid}/fd")), "a tool that calls the server")
+        assert_low_descriptors_are_dev_null(tool.pid)
+    finally:
+        own.signal(signal.SIGCONT)
+        assert tool.wait(PATIENCE + 20) == 0
 
 
 def test_the_soft_descriptor_limit_is_raised_to_the_hard_one(new_gateway):
