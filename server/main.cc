@@ -138,6 +138,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace userintent
 
-USERINTENT_OPEN_STANDARD_DESCRIPTORS;
+[[gnu::used,
+  gnu::section(".preinit_array")]] void (*open_standard_descriptors)() = &userintent::OpenStandardDescriptors;
 
 int main(int argc, char** argv) { return userintent::Main(argc, argv); }

@@ -5,7 +5,8 @@
 #include "server/admin/tool.h"
 #include "server/base/process.h"
 
-USERINTENT_OPEN_STANDARD_DESCRIPTORS;
+[[gnu::used,
+  gnu::section(".preinit_array")]] void (*open_standard_descriptors)() = &userintent::OpenStandardDescriptors;
 
 int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);

@@ -10,7 +10,7 @@
 namespace userintent {
 
 // Not through the C library's functions: a sanitizer stands before those, and is not ready so early.
-[[gnu::no_sanitize("address", "thread", "undefined")]] void OpenStandardDescriptors() {
+__attribute__((no_sanitize("address", "thread", "undefined"))) void OpenStandardDescriptors() {
   for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
     // The lowest free number is taken, which is this one: those below it are open already.
     if (syscall(SYS_fcntl, fd, F_GETFD) < 0) (void)!syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR);

@@ -6,17 +6,10 @@
 namespace userintent {
 
 // Descriptors 0 to 2 that are closed are opened on /dev/null: the next file or socket would get such a number, and what
-// is printed or logged would go into it. Libraries open descriptors before main begins, so a program says
-//
-//   USERINTENT_OPEN_STANDARD_DESCRIPTORS;
-//
-// beside its main, which has this done ahead of all of them. Makes system calls only.
+// is printed or logged would go into it. Libraries open descriptors before main begins, so a program names this
+// function in its section .preinit_array, whose functions the loader calls before any library's constructor. Makes
+// system calls only.
 void OpenStandardDescriptors();
-
-// The loader calls what is named in this section of the program before any library's constructor.
-#define USERINTENT_OPEN_STANDARD_DESCRIPTORS                                          \
-  [[gnu::used, gnu::section(".preinit_array")]] void (*open_standard_descriptors)() = \
-      &::userintent::OpenStandardDescriptors
 
 // Every connection needs a descriptor: raises the soft limit to the hard one. The limit that holds afterwards.
 rlim_t RaiseDescriptorLimit();
