@@ -73,12 +73,24 @@ Credentials::Credentials(std::string client_id_file, std::string client_secret_f
 
 absl::StatusOr<bool> Credentials::Refresh() {
   const std::lock_guard<std::mutex> one_at_a_time(refresh_mutex_);
+  // Before the reading: what changes in between is then news once too often rather than never.
+  const std::pair marks(MarkOf(client_id_file_), MarkOf(client_secret_file_));
   absl::StatusOr<std::shared_ptr<const BasicAuth>> fresh = ReadBoth(client_id_file_, client_secret_file_);
-  if (!fresh.ok()) return fresh.status();
+  if (!fresh.ok()) {
+    news_ = refused_ != marks;
+    refused_ = marks;
+    return fresh.status();
+  }
+  refused_.reset();
   const std::lock_guard<std::mutex> lock(mutex_);
   if ((*fresh)->header_value == auth_->header_value) return false;
   auth_ = *std::move(fresh);
   return true;
+}
+
+bool Credentials::RefusalIsNews() const {
+  const std::lock_guard<std::mutex> lock(refresh_mutex_);
+  return refused_.has_value() && news_;
 }
 
 std::shared_ptr<const BasicAuth> Credentials::Snapshot() const {

@@ -9,9 +9,12 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
+#include "server/base/file_mark.h"
 #include "server/base/secret.h"
 
 namespace userintent::astra {
@@ -32,6 +35,10 @@ class Credentials {
   // Reads the files again. Whether the credentials changed; on an error the last good ones stay.
   absl::StatusOr<bool> Refresh();
 
+  // Whether the files that the last Refresh() refused were other ones than those of the refusal before it: worth a log
+  // line of its own. A refusal that follows a success is always news.
+  bool RefusalIsNews() const;
+
   // Never null. The same object for as long as the credentials do not change.
   std::shared_ptr<const BasicAuth> Snapshot() const;
 
@@ -40,8 +47,10 @@ class Credentials {
 
   const std::string client_id_file_;
   const std::string client_secret_file_;
-  std::mutex refresh_mutex_;  // one Refresh at a time, so that an older reading cannot replace a newer one
-  mutable std::mutex mutex_;  // guards auth_, never held while reading
+  mutable std::mutex refresh_mutex_;  // one Refresh at a time, so that an older reading cannot replace a newer one
+  std::optional<std::pair<FileMark, FileMark>> refused_;  // what the last Refresh() refused; guarded by refresh_mutex_
+  bool news_ = false;                                     // the same
+  mutable std::mutex mutex_;                              // guards auth_, never held while reading
   std::shared_ptr<const BasicAuth> auth_;
 };
 

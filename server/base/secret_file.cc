@@ -48,6 +48,14 @@ absl::StatusOr<Secret> Read(const std::string& path, std::string_view what, size
   if (fstat(fd, &info) != 0) return absl::ErrnoToStatus(errno, Text(what, "cannot examine the file"));
   if (!S_ISREG(info.st_mode)) return Refused(what, "not a regular file");
   if ((info.st_mode & S_IROTH) != 0) return Refused(what, "others may read the file; take that right away (chmod o-r)");
+  // Whoever may write a secret can put one of his own there. A group may read it, which is how Kubernetes shows a
+  // secret to a server that is not root, but has no reason to write it.
+  if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+    return Refused(what, "others than its owner may write the file; take that right away (chmod go-w)");
+  }
+  if (info.st_uid != 0 && info.st_uid != geteuid()) {
+    return Refused(what, "the file belongs to another user than root and the one that the server runs as (chown)");
+  }
   if (info.st_size > static_cast<off_t>(kMaxBytes)) return Refused(what, "the file is larger than 64 KiB");
 
   std::array<char, 4096> buffer;

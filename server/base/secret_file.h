@@ -10,7 +10,8 @@
 namespace userintent {
 
 // The content of the file at `path` without one trailing newline (\n or \r\n). Symbolic links are followed. Refused:
-// what is no regular file, what others may read, what is empty (also after the newline went) or larger than 64 KiB.
+// what is no regular file, what others may read, what its group or others may write, what belongs to another user than
+// root and the process's own, what is empty (also after the newline went) or larger than 64 KiB.
 //
 // `what` names the setting that gave the path, for example "--astra_client_id_file"; error texts hold it and the
 // reason. They hold neither content nor path: someone may have put the secret itself where the path belongs.

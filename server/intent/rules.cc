@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <string>
 
+#include "server/base/ip_address.h"
 #include "server/base/uuid.h"
-#include "server/intent/ip_ranges.h"
 #include "server/intent/po_box.h"
 #include "server/intent/text.h"
 
@@ -206,7 +206,7 @@ constexpr Rule kRules[] = {
      [](const Request& r, const Context& c) {
        if (c.options.allow_non_public_ip) return true;
        const auto address = ParseIp(r.ip_address());
-       return address.has_value() && SpecialPurposeName(*address).empty();
+       return address.has_value() && IsDeviceAddress(*address);
      }},
     {"verification_type", "must be a value of the enum VerificationType",
      [](const Request& r, const Context&) { return v1::VerificationType_IsValid(r.verification_type()); }},

@@ -129,6 +129,32 @@ TEST_F(CredentialsTest, RefreshKeepsTheLastGood) {
   EXPECT_TRUE((*credentials)->Refresh().value());
 }
 
+TEST_F(CredentialsTest, ARefusalIsNewsWheneverTheFilesChanged) {
+  Id("one");
+  Secret("s3cret");
+  const auto credentials = Load();
+  ASSERT_TRUE(credentials.ok()) << credentials.status();
+  EXPECT_FALSE((*credentials)->RefusalIsNews());
+  const auto expect_refused = [&](bool news) {
+    EXPECT_FALSE((*credentials)->Refresh().ok());
+    EXPECT_EQ((*credentials)->RefusalIsNews(), news);
+  };
+  Secret("");
+  expect_refused(true);
+  expect_refused(false);
+  Secret("two\nlines");
+  expect_refused(true);
+  expect_refused(false);
+  Secret("other\nlines");  // the same reason, another content
+  expect_refused(true);
+  expect_refused(false);
+  Secret("s3cret");
+  EXPECT_FALSE((*credentials)->Refresh().value());
+  EXPECT_FALSE((*credentials)->RefusalIsNews());
+  Secret("");
+  expect_refused(true);
+}
+
 TEST_F(CredentialsTest, ThreadsSeeOneOrTheOther) {
   Id("one");
   Secret("a");

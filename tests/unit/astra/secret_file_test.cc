@@ -1,6 +1,7 @@
 #include "server/base/secret_file.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <string>
@@ -60,14 +61,27 @@ TEST(SecretFile, Refused) {
   ExpectRefused(dir.Path("fifo"), "not a regular file");  // and does not wait for a writer
 }
 
-TEST(SecretFile, OthersMayNotReadIt) {
+TEST(SecretFile, OthersMayNeitherReadNorWriteIt) {
   const TemporaryDirectory dir;
   for (const mode_t mode : {0604u, 0644u, 0444u, 0607u, 0666u, 0777u}) {
     ExpectRefused(dir.Write("secret", "s3cret", mode), "others may read");
   }
+  for (const mode_t mode : {0602u, 0620u, 0660u, 0622u, 0720u}) {
+    ExpectRefused(dir.Write("secret", "s3cret", mode), "may write");
+  }
   for (const mode_t mode : {0400u, 0600u, 0440u, 0640u, 0700u}) {
     EXPECT_TRUE(ReadSecretFile(dir.Write("secret", "s3cret", mode), "--some_file").ok()) << mode;
   }
+}
+
+TEST(SecretFile, ItBelongsToRootOrToTheProcess) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can give a file away";
+  const TemporaryDirectory dir;
+  const std::string path = dir.Write("secret", "s3cret");
+  ASSERT_EQ(chown(path.c_str(), 65534, static_cast<gid_t>(-1)), 0);
+  ExpectRefused(path, "belongs to another user");
+  ASSERT_EQ(chown(path.c_str(), 0, 65534), 0);
+  EXPECT_TRUE(ReadSecretFile(path, "--some_file").ok());
 }
 
 TEST(SecretFile, LinksAreFollowedAndTheFileBehindIsJudged) {

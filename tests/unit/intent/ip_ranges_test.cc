@@ -1,12 +1,11 @@
 // For every block: its first and last address, and the addresses just outside, written out by hand.
-#include "server/intent/ip_ranges.h"
-
 #include <set>
 #include <string>
 
 #include "gtest/gtest.h"
+#include "server/base/ip_address.h"
 
-namespace userintent::intent {
+namespace userintent {
 namespace {
 
 std::string NameOf(const std::string& text) {
@@ -83,6 +82,24 @@ TEST(IpRanges, FirstLastAndJustOutside) {
     if (block.after != nullptr) {
       EXPECT_EQ(NameOf(block.after), "") << block.after;
     }
+  }
+}
+
+// One table, two questions: what a device may have, the upstream may have too; not always the other way round.
+TEST(IpRanges, WhatADeviceMayHaveIsPublicForTheUpstream) {
+  for (const Block& block : kBlocks) {
+    for (const char* text : {block.first, block.last, block.before, block.after}) {
+      if (text == nullptr) continue;
+      const IpAddress address = *ParseIp(text);
+      EXPECT_EQ(IsDeviceAddress(address), SpecialPurposeName(address).empty()) << text;
+      if (IsDeviceAddress(address)) {
+        EXPECT_EQ(UpstreamKind(address), AddressKind::kPublic) << text;
+      }
+    }
+  }
+  for (const char* text : {"192.31.196.1", "192.52.193.1", "192.175.48.1", "2620:4f:8000::1"}) {
+    EXPECT_FALSE(IsDeviceAddress(*ParseIp(text))) << text;
+    EXPECT_EQ(UpstreamKind(*ParseIp(text)), AddressKind::kPublic) << text;
   }
 }
 
@@ -174,4 +191,4 @@ TEST(IpRanges, OnlyPlainAddressesParse) {
 }
 
 }  // namespace
-}  // namespace userintent::intent
+}  // namespace userintent

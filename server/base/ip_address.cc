@@ -1,20 +1,24 @@
-#include "server/intent/ip_ranges.h"
+#include "server/base/ip_address.h"
 
 #include <arpa/inet.h>
 
 #include <cstring>
 
-namespace userintent::intent {
+namespace userintent {
 namespace {
+
+constexpr AddressKind kPublic = AddressKind::kPublic;
+constexpr AddressKind kLoopback = AddressKind::kLoopback;
+constexpr AddressKind kUnusable = AddressKind::kUnusable;
 
 // "IANA IPv4 Special-Purpose Address Registry" in full, then the multicast block, which has a registry of its own. Rows
 // that the registry calls globally reachable (anycast services, AS112, AMT) stay in: they are services, not end users.
 constexpr IpRange kIpv4[] = {
-    {{0, 0, 0, 0}, 8, "\"This network\""},
-    {{0, 0, 0, 0}, 32, "\"This host on this network\""},
+    {{0, 0, 0, 0}, 8, "\"This network\"", kUnusable},
+    {{0, 0, 0, 0}, 32, "\"This host on this network\"", kUnusable},
     {{10, 0, 0, 0}, 8, "Private-Use"},
     {{100, 64, 0, 0}, 10, "Shared Address Space"},
-    {{127, 0, 0, 0}, 8, "Loopback"},
+    {{127, 0, 0, 0}, 8, "Loopback", kLoopback},
     {{169, 254, 0, 0}, 16, "Link Local"},
     {{172, 16, 0, 0}, 12, "Private-Use"},
     {{192, 0, 0, 0}, 24, "IETF Protocol Assignments"},
@@ -25,26 +29,26 @@ constexpr IpRange kIpv4[] = {
     {{192, 0, 0, 170}, 32, "NAT64/DNS64 Discovery"},
     {{192, 0, 0, 171}, 32, "NAT64/DNS64 Discovery"},
     {{192, 0, 2, 0}, 24, "Documentation (TEST-NET-1)"},
-    {{192, 31, 196, 0}, 24, "AS112-v4"},
-    {{192, 52, 193, 0}, 24, "AMT"},
+    {{192, 31, 196, 0}, 24, "AS112-v4", kPublic},
+    {{192, 52, 193, 0}, 24, "AMT", kPublic},
     {{192, 88, 99, 0}, 24, "Deprecated (6to4 Relay Anycast)"},
     {{192, 88, 99, 2}, 32, "6a44-relay anycast address"},
     {{192, 168, 0, 0}, 16, "Private-Use"},
-    {{192, 175, 48, 0}, 24, "Direct Delegation AS112 Service"},
+    {{192, 175, 48, 0}, 24, "Direct Delegation AS112 Service", kPublic},
     {{198, 18, 0, 0}, 15, "Benchmarking"},
     {{198, 51, 100, 0}, 24, "Documentation (TEST-NET-2)"},
     {{203, 0, 113, 0}, 24, "Documentation (TEST-NET-3)"},
-    {{240, 0, 0, 0}, 4, "Reserved"},
-    {{255, 255, 255, 255}, 32, "Limited Broadcast"},
-    {{224, 0, 0, 0}, 4, "Multicast"},
+    {{240, 0, 0, 0}, 4, "Reserved", kUnusable},
+    {{255, 255, 255, 255}, 32, "Limited Broadcast", kUnusable},
+    {{224, 0, 0, 0}, 4, "Multicast", kUnusable},
 };
 
 // "IANA IPv6 Special-Purpose Address Registry" in full. IPv4-mapped text is refused even for a public IPv4 address: the
 // value goes to Astra as given, and the form belongs to a socket interface, not to a device.
 // Then what "Internet Protocol Version 6 Address Space" keeps outside the global unicast block 2000::/3.
 constexpr IpRange kIpv6[] = {
-    {{0, 0, 0, 0, 0, 0, 0, 1}, 128, "Loopback Address"},
-    {{0, 0, 0, 0, 0, 0, 0, 0}, 128, "Unspecified Address"},
+    {{0, 0, 0, 0, 0, 0, 0, 1}, 128, "Loopback Address", kLoopback},
+    {{0, 0, 0, 0, 0, 0, 0, 0}, 128, "Unspecified Address", kUnusable},
     {{0, 0, 0, 0, 0, 0xffff, 0, 0}, 96, "IPv4-mapped Address"},
     {{0x64, 0xff9b, 0, 0, 0, 0, 0, 0}, 96, "IPv4-IPv6 Translat."},
     {{0x64, 0xff9b, 1, 0, 0, 0, 0, 0}, 48, "IPv4-IPv6 Translat."},
@@ -63,7 +67,7 @@ constexpr IpRange kIpv6[] = {
     {{0x2001, 0x30, 0, 0, 0, 0, 0, 0}, 28, "Drone Remote ID Protocol Entity Tags (DETs) Prefix"},
     {{0x2001, 0xdb8, 0, 0, 0, 0, 0, 0}, 32, "Documentation"},
     {{0x2002, 0, 0, 0, 0, 0, 0, 0}, 16, "6to4"},
-    {{0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 0}, 48, "Direct Delegation AS112 Service"},
+    {{0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 0}, 48, "Direct Delegation AS112 Service", kPublic},
     {{0x3fff, 0, 0, 0, 0, 0, 0, 0}, 20, "Documentation"},
     {{0x5f00, 0, 0, 0, 0, 0, 0, 0}, 16, "Segment Routing (SRv6) SIDs"},
     {{0xfc00, 0, 0, 0, 0, 0, 0, 0}, 7, "Unique-Local"},
@@ -84,7 +88,7 @@ constexpr IpRange kIpv6[] = {
     {{0xf800, 0, 0, 0, 0, 0, 0, 0}, 6, "Reserved by IETF"},
     {{0xfe00, 0, 0, 0, 0, 0, 0, 0}, 9, "Reserved by IETF"},
     {{0xfec0, 0, 0, 0, 0, 0, 0, 0}, 10, "Reserved by IETF"},  // once Site-Local Unicast
-    {{0xff00, 0, 0, 0, 0, 0, 0, 0}, 8, "Multicast"},
+    {{0xff00, 0, 0, 0, 0, 0, 0, 0}, 8, "Multicast", kUnusable},
 };
 
 // Groups are `width` bits wide and numbered from the left.
@@ -97,11 +101,30 @@ bool Holds(const IpRange& range, const std::array<uint16_t, 8>& groups, int widt
   return true;
 }
 
-std::string_view FirstHolding(std::span<const IpRange> ranges, const std::array<uint16_t, 8>& groups, int width) {
-  for (const IpRange& range : ranges) {
-    if (Holds(range, groups, width)) return range.name;
+const IpRange* FirstHolding(const IpAddress& address) {
+  std::array<uint16_t, 8> groups{};
+  const bool v4 = address.size == 4;
+  for (size_t i = 0; i < (v4 ? 4 : 8); ++i) {
+    groups[i] = v4 ? address.bytes[i] : static_cast<uint16_t>(address.bytes[2 * i] << 8 | address.bytes[2 * i + 1]);
   }
-  return {};
+  for (const IpRange& range : v4 ? SpecialPurposeIpv4() : SpecialPurposeIpv6()) {
+    if (Holds(range, groups, v4 ? 8 : 16)) return &range;
+  }
+  return nullptr;
+}
+
+// The IPv4 address that an IPv6 address merely carries: ::ffff:0:0/96 (mapped) and 64:ff9b::/96 (NAT64).
+std::optional<IpAddress> CarriedIpv4(const IpAddress& address) {
+  static constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
+  static constexpr uint8_t kNat64[12] = {0, 0x64, 0xFF, 0x9B, 0, 0, 0, 0, 0, 0, 0, 0};
+  if (address.size != 16) return std::nullopt;
+  if (std::memcmp(address.bytes.data(), kMapped, 12) != 0 && std::memcmp(address.bytes.data(), kNat64, 12) != 0) {
+    return std::nullopt;
+  }
+  IpAddress carried;
+  carried.size = 4;
+  std::memcpy(carried.bytes.data(), &address.bytes[12], 4);
+  return carried;
 }
 
 }  // namespace
@@ -123,15 +146,16 @@ std::optional<IpAddress> ParseIp(std::string_view text) {
 }
 
 std::string_view SpecialPurposeName(const IpAddress& address) {
-  std::array<uint16_t, 8> groups{};
-  if (address.size == 4) {
-    for (size_t i = 0; i < 4; ++i) groups[i] = address.bytes[i];
-    return FirstHolding(kIpv4, groups, 8);
-  }
-  for (size_t i = 0; i < 8; ++i) {
-    groups[i] = static_cast<uint16_t>(address.bytes[2 * i] << 8 | address.bytes[2 * i + 1]);
-  }
-  return FirstHolding(kIpv6, groups, 16);
+  const IpRange* const range = FirstHolding(address);
+  return range == nullptr ? std::string_view() : range->name;
 }
 
-}  // namespace userintent::intent
+bool IsDeviceAddress(const IpAddress& address) { return FirstHolding(address) == nullptr; }
+
+AddressKind UpstreamKind(const IpAddress& address) {
+  if (const std::optional<IpAddress> carried = CarriedIpv4(address)) return UpstreamKind(*carried);
+  const IpRange* const range = FirstHolding(address);
+  return range == nullptr ? AddressKind::kPublic : range->kind;
+}
+
+}  // namespace userintent

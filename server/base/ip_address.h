@@ -1,0 +1,53 @@
+// ip_address: address literals, and the one table of special addresses, as the IANA registries list them, with the two
+// questions that are asked of it: may an end user's device have this address, and may the upstream have it?
+//
+// Constant tables and pure functions; any thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+namespace userintent {
+
+// An address as its bytes on the wire, the first `size` (4 or 16) of them.
+struct IpAddress {
+  std::array<uint8_t, 16> bytes{};
+  int size = 0;
+};
+
+// What an address is to whoever wants to connect to it.
+enum class AddressKind {
+  kPublic,    // globally reachable unicast
+  kLoopback,  // 127.0.0.0/8, ::1
+  kPrivate,   // every other special-purpose unicast range: private, link-local, shared (CGNAT), documentation, ...
+  kUnusable,  // no unicast destination, or one that the kernel quietly turns into loopback: 0.0.0.0/8, ::, multicast
+};
+
+struct IpRange {
+  std::array<uint16_t, 8> groups;  // IPv6: the eight groups. IPv4: four bytes, one a group
+  int prefix;                      // leading bits that are fixed
+  std::string_view name;           // as the registry calls it
+  AddressKind kind = AddressKind::kPrivate;
+};
+
+// In the order of the registries; the first that holds an address counts.
+std::span<const IpRange> SpecialPurposeIpv4();
+std::span<const IpRange> SpecialPurposeIpv6();
+
+// Dotted quad without leading zeros, or IPv6 text without zone and brackets; nothing else parses.
+std::optional<IpAddress> ParseIp(std::string_view text);
+
+// The registry's name of the first block that holds the address; empty for a public address.
+std::string_view SpecialPurposeName(const IpAddress& address);
+
+// Whether an end user's device on the public Internet can have the address: no block holds it.
+bool IsDeviceAddress(const IpAddress& address);
+
+// What a connection to the address would reach. IPv6 addresses that only carry an IPv4 one (mapped, NAT64) count as
+// what they carry.
+AddressKind UpstreamKind(const IpAddress& address);
+
+}  // namespace userintent
