@@ -21,6 +21,8 @@
 
 namespace userintent::http {
 
+class CaFile;
+
 // What is proved about one exchange, weakest claim last.
 enum class Fate {
   kNotSent,    // proof: not one byte of the body was handed to a connection (for libcurl: its read callback never ran)
@@ -68,11 +70,12 @@ enum class Transport {
 };
 
 struct Options {
-  std::string origin;                  // "https://host:port"
-  std::string ca_file;                 // empty: the system's
-  bool allow_private_address = false;  // see Options::loopback_ok
-  bool loopback_ok = false;            // the configured host is "localhost" or a loopback literal
-  bool http2 = true;                   // offer h2 by ALPN; false: HTTP/1.1 only, which libcurl speaks
+  std::string origin;                   // "https://host:port"
+  std::string ca_file;                  // empty: the system's
+  const CaFile* authorities = nullptr;  // counts instead of ca_file, and may change; outlives the client
+  bool allow_private_address = false;   // see Options::loopback_ok
+  bool loopback_ok = false;             // the configured host is "localhost" or a loopback literal
+  bool http2 = true;                    // offer h2 by ALPN; false: HTTP/1.1 only, which libcurl speaks
   Transport transport = Transport::kAuto;
   // Whether an HTTP/1.1 connection may carry another request. Nothing in HTTP/1.1 tells an answer that came too late
   // from the answer to the next request, so whoever must never mix them up says no.

@@ -25,6 +25,7 @@
 
 #include "server/base/crash_point.h"
 #include "server/http/address.h"
+#include "server/http/ca_file.h"
 #include "server/http/connection_limits.h"
 #include "server/http/exchange_text.h"
 #include "server/http/wiping_memory.h"
@@ -111,6 +112,7 @@ struct Exchange {
 
   // The request. libcurl points into these, so they stay put until the handle has left the multi.
   std::string url;
+  std::shared_ptr<const Certificates> authorities;
   std::vector<std::string> header_lines;
   std::vector<curl_slist> header_nodes;
   std::string body;
@@ -317,7 +319,17 @@ bool CurlClient::SetOptions(Exchange& exchange) {
   set(CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
   set(CURLOPT_SSL_VERIFYPEER, 1L);
   set(CURLOPT_SSL_VERIFYHOST, 2L);
-  if (!options_.ca_file.empty()) {
+  if (options_.authorities != nullptr) {
+    // libcurl tells connections apart by this blob too, so none that other authorities vouched for is used again.
+    exchange.authorities = options_.authorities->Snapshot();
+    curl_blob blob{};
+    blob.data = const_cast<char*>(exchange.authorities->pem.data());
+    blob.len = exchange.authorities->pem.size();
+    blob.flags = CURL_BLOB_NOCOPY;
+    set(CURLOPT_CAINFO_BLOB, &blob);
+    set(CURLOPT_CAINFO, static_cast<const char*>(nullptr));
+    set(CURLOPT_CAPATH, static_cast<const char*>(nullptr));
+  } else if (!options_.ca_file.empty()) {
     set(CURLOPT_CAINFO, options_.ca_file.c_str());
     set(CURLOPT_CAPATH, static_cast<const char*>(nullptr));  // else Debian's default adds the system's authorities
   }

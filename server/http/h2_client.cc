@@ -78,7 +78,8 @@ bool H2Client::Init() {
   if (!valid_origin_) return true;  // every exchange ends as kInternal
   settings_.authority = origin->authority;
   resolver_ = std::make_unique<Resolver>(origin->host, origin->port);
-  tls_ = TlsContext::Make(origin->host, resolver_->literal(), settings_.options.ca_file, on_no_http2_ != nullptr);
+  tls_ = TlsContext::Make(origin->host, resolver_->literal(), settings_.options.ca_file, on_no_http2_ != nullptr,
+                          settings_.options.authorities);
   return tls_ != nullptr;
 }
 

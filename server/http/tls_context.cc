@@ -24,8 +24,8 @@ constexpr unsigned int kAlpnBothBytes = sizeof(kAlpn) - 1;
 }  // namespace
 
 std::unique_ptr<TlsContext> TlsContext::Make(std::string host, bool host_is_literal, std::string ca_file,
-                                             bool offer_http1) {
-  std::unique_ptr<TlsContext> made(new TlsContext(std::move(host), host_is_literal, std::move(ca_file)));
+                                             bool offer_http1, const CaFile* authorities) {
+  std::unique_ptr<TlsContext> made(new TlsContext(std::move(host), host_is_literal, std::move(ca_file), authorities));
   SSL_CTX* const context = made->context_ = SSL_CTX_new(TLS_client_method());
   if (context == nullptr) return nullptr;
   // SSL_OP_CLEANSE_PLAINTEXT: answers are personal data too.
@@ -54,7 +54,25 @@ void TlsContext::ForgetSessions() {
   sessions_.clear();
 }
 
+bool TlsContext::TakeAuthorities() {
+  std::shared_ptr<const Certificates> latest = authorities_->Snapshot();
+  if (latest == trusted_) return true;
+  X509_STORE* const store = X509_STORE_new();
+  bool ok = store != nullptr;
+  for (const auto& certificate : latest->parsed) ok = ok && X509_STORE_add_cert(store, certificate.get()) == 1;
+  ERR_clear_error();
+  if (!ok) {
+    X509_STORE_free(store);
+    return trusted_ != nullptr;
+  }
+  SSL_CTX_set_cert_store(context_, store);  // takes it
+  ForgetSessions();                         // whoever issued them may be trusted no more
+  trusted_ = std::move(latest);
+  return true;
+}
+
 bool TlsContext::HasTrust() {
+  if (authorities_ != nullptr) return TakeAuthorities();
   if (has_trust_) return true;
   if (!ca_file_.empty()) {
     has_trust_ = SSL_CTX_load_verify_file(context_, ca_file_.c_str()) == 1;

@@ -5,8 +5,11 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -16,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "server/http/ca_file.h"
 #include "tests/unit/http/client_harness.h"
 #include "tests/unit/http/h2_peer.h"
 #include "tests/unit/http/tls_peer.h"
@@ -428,6 +432,82 @@ TEST_P(AnyClient, AnIntermediateAuthorityMayBeTrusted) {
   options.ca_file = IntermediateFile();
   Harness harness(options);
   EXPECT_EQ(harness.Post().fate, Fate::kAnswered);
+}
+
+class ChangingCaFile {
+ public:
+  explicit ChangingCaFile(const std::string& like)
+      : path_(testing::TempDir() + "/authorities." + std::to_string(getpid())) {
+    CopyFrom(like);
+  }
+  ~ChangingCaFile() { std::filesystem::remove(path_); }
+  void CopyFrom(const std::string& like) const {
+    std::filesystem::copy_file(like, path_ + ".new", std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::rename(path_ + ".new", path_);
+  }
+  void Write(const std::string& text) const { std::ofstream(path_) << text; }
+  void LinkTo(const std::string& target) const {
+    std::filesystem::create_symlink(target, path_ + ".new");
+    std::filesystem::rename(path_ + ".new", path_);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  const std::string path_;
+};
+
+TEST_P(AnyClient, AuthoritiesMayChangeWhileItRuns) {
+  AnyServer peer(GetParam(), Numbered);
+  const ChangingCaFile file(OtherCaFile());
+  const auto authorities = CaFile::Load(file.path());
+  ASSERT_TRUE(authorities.ok()) << authorities.status();
+  Options options = For(peer);
+  options.ca_file = "";
+  options.authorities = authorities->get();
+  Harness harness(options);
+  ExpectNotSent(harness.Post(), NotSentCause::kUntrusted);
+  EXPECT_EQ(peer.server.posts, 0);
+
+  file.LinkTo(TestCaFile());
+  ExpectNotSent(harness.Post(), NotSentCause::kUntrusted);  // not read yet
+  EXPECT_TRUE((*authorities)->Refresh().value());
+  EXPECT_EQ(harness.Post().fate, Fate::kAnswered);
+
+  // The last good ones stay.
+  file.LinkTo("/nonexistent");
+  EXPECT_FALSE((*authorities)->Refresh().ok());
+  {
+    Harness another(options);
+    EXPECT_EQ(another.Post().fate, Fate::kAnswered);
+  }
+
+  file.LinkTo(OtherCaFile());
+  EXPECT_TRUE((*authorities)->Refresh().value());
+  Harness another(options);
+  ExpectNotSent(another.Post(), NotSentCause::kUntrusted);
+  EXPECT_EQ(peer.server.posts, 2);
+}
+
+TEST(CaFile, ARefusedFileIsNewsOnceUntilItChanges) {
+  const ChangingCaFile file(TestCaFile());
+  const auto authorities = CaFile::Load(file.path());
+  ASSERT_TRUE(authorities.ok()) << authorities.status();
+  const auto good = (*authorities)->Snapshot();
+  EXPECT_FALSE((*authorities)->Refresh().value());
+  file.Write("no certificate");
+  for (const bool news : {true, false, false}) {
+    EXPECT_FALSE((*authorities)->Refresh().ok());
+    EXPECT_EQ((*authorities)->RefusalIsNews(), news);
+  }
+  file.Write("no certificate either");
+  for (const bool news : {true, false}) {
+    EXPECT_FALSE((*authorities)->Refresh().ok());
+    EXPECT_EQ((*authorities)->RefusalIsNews(), news);
+  }
+  EXPECT_EQ((*authorities)->Snapshot(), good);
+  file.CopyFrom(TestCaFile());
+  EXPECT_FALSE((*authorities)->Refresh().value());
+  EXPECT_FALSE((*authorities)->RefusalIsNews());
 }
 
 TEST_P(AnyClient, OldTlsIsRefused) {
