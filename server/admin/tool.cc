@@ -32,6 +32,7 @@
 #include "absl/time/time.h"
 #include "server/admin/desk.h"
 #include "server/admin/socket.h"
+#include "server/base/duration.h"
 #include "server/intent/text.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/sqlite_ledger.h"
@@ -120,7 +121,7 @@ absl::StatusOr<CommandLine> Parse(int argc, const char* const* argv) {
     word.remove_prefix(word.substr(0, 2) == "--" ? 2 : 1);
     const size_t equals = word.find('=');
     const std::string name(word.substr(0, equals));
-    if (name == "help") line.help = true;
+    if (name == "help" || name == "h") line.help = true;
     if (line.help) return line;
     const auto* row =
         std::find_if(std::begin(kFlags), std::end(kFlags), [&](const FlagRow& r) { return name == r.name; });
@@ -208,7 +209,7 @@ absl::StatusOr<Ledger> Ledger::Open(const std::string& path, bool writes) {
     return absl::NotFoundError(absl::StrCat("there is no ledger at ", path, " (",
                                             std::generic_category().message(errno), "); --ledger names another one"));
   }
-  absl::StatusOr<std::unique_ptr<ledger::LedgerFile>> file = ledger::LedgerFile::Open(path);
+  absl::StatusOr<std::unique_ptr<ledger::LedgerFile>> file = ledger::LedgerFile::Open(path, true);
   if (absl::IsAborted(file.status())) {
     return absl::UnavailableError(
         absl::StrCat("ledger ", path, ": another process uses it but does not answer at ", socket,
@@ -421,9 +422,9 @@ absl::Status Unresolved(const Context& context) {
   request.set_limit(*limit);
   if (context.line.has("older_than")) {
     absl::Duration age;
-    if (!absl::ParseDuration(context.line.get("older_than"), &age) || age < absl::ZeroDuration() ||
+    if (!ReadDuration(context.line.get("older_than"), &age) || age < absl::ZeroDuration() ||
         age > absl::Hours(24 * 36525)) {
-      return Usage("--older_than must be a duration with its unit (s, m or h), for example 1h");
+      return Usage("--older_than must be a duration with its unit (s, m, h or d), for example 1h");
     }
     request.mutable_older_than()->set_seconds(absl::ToInt64Seconds(age));
   }

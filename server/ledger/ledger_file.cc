@@ -6,13 +6,18 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/ledger/sqlite_store.h"
 
 namespace userintent::ledger {
 namespace {
@@ -59,7 +64,74 @@ absl::Status MakeDirectory(const std::string& path, const std::filesystem::path&
   return absl::OkStatus();
 }
 
+// Without the path; Open puts it in front.
+absl::Status Cannot(const std::string& what) {
+  return absl::FailedPreconditionError(absl::StrCat("cannot ", what, ": ", std::generic_category().message(errno)));
+}
+
+absl::Status WithPath(const std::string& path, const absl::Status& status) {
+  return status.ok() ? status : Refuse(path, std::string(status.message()));
+}
+
+bool InGroup(gid_t group) {
+  if (group == getegid()) return true;
+  const int count = getgroups(0, nullptr);
+  if (count <= 0) return false;
+  std::vector<gid_t> groups(static_cast<size_t>(count));
+  const int got = getgroups(count, groups.data());
+  return got > 0 && std::find(groups.begin(), groups.begin() + got, group) != groups.begin() + got;
+}
+
+uint32_t BigEndian(const std::array<unsigned char, 100>& head, size_t at) {
+  return static_cast<uint32_t>(head[at]) << 24 | static_cast<uint32_t>(head[at + 1]) << 16 |
+         static_cast<uint32_t>(head[at + 2]) << 8 | static_cast<uint32_t>(head[at + 3]);
+}
+
 }  // namespace
+
+// SQLite's file format: https://www.sqlite.org/fileformat.html, section 1.3.
+absl::Status CheckIsLedger(const std::string& path) {
+  const Descriptor data(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (data.get() < 0) return errno == ENOENT ? absl::OkStatus() : Cannot("open it");
+  struct stat status {};
+  if (::fstat(data.get(), &status) != 0) return Cannot("look at it");
+  if (!S_ISREG(status.st_mode)) return absl::FailedPreconditionError("is not a regular file");
+  if (status.st_size == 0) return absl::OkStatus();
+  std::array<unsigned char, 100> head{};
+  const ssize_t got = ::pread(data.get(), head.data(), head.size(), 0);
+  if (got < 0) return Cannot("read it");
+  constexpr char kMagic[] = "SQLite format 3";  // with its zero
+  if (got != static_cast<ssize_t>(head.size()) || std::memcmp(head.data(), kMagic, sizeof kMagic) != 0) {
+    return absl::FailedPreconditionError("is not a ledger, or its head is damaged; it was left as it is");
+  }
+  const uint32_t application = BigEndian(head, 68);
+  // A ledger whose making was cut short has one page without a mark; the rest of it is in the log beside it.
+  const bool just_made = application == 0 && BigEndian(head, 28) <= 1;
+  if (application != static_cast<uint32_t>(SqliteStore::ApplicationId()) && !just_made) {
+    return absl::FailedPreconditionError("is some other program's database; it was left as it is");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDirectoryRights(const std::string& directory, bool for_operator) {
+  struct stat status {};
+  if (::stat(directory.c_str(), &status) != 0) return Cannot("look at its directory");
+  const uid_t user = geteuid();
+  if (status.st_uid != 0 && status.st_uid != user && !(for_operator && user == 0)) {
+    return absl::FailedPreconditionError(
+        "its directory belongs to another user than root and the one that this runs as (chown)");
+  }
+  if ((status.st_mode & S_IWOTH) != 0) {
+    return absl::FailedPreconditionError(
+        "others may write its directory; take that right away (chmod o-w), or name one of its own");
+  }
+  const bool only_way_in = status.st_uid == 0 && user != 0 && InGroup(status.st_gid);
+  if ((status.st_mode & S_IWGRP) != 0 && !only_way_in) {
+    return absl::FailedPreconditionError(
+        "a group may write its directory; take that right away (chmod g-w), or name one of its own");
+  }
+  return absl::OkStatus();
+}
 
 const char* NetworkFileSystem(uint64_t magic) {
   switch (magic) {
@@ -95,12 +167,13 @@ const char* NetworkFileSystem(uint64_t magic) {
   }
 }
 
-absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Open(const std::string& path, bool for_operator) {
   if (path.empty()) return absl::FailedPreconditionError("ledger: the path is empty");
   const std::filesystem::path file(path);
   const std::filesystem::path directory = file.has_parent_path() ? file.parent_path() : ".";
   if (!file.has_filename()) return Refuse(path, "the path names a directory");
   if (absl::Status s = MakeDirectory(path, directory); !s.ok()) return s;
+  if (absl::Status s = CheckDirectoryRights(directory.string(), for_operator); !s.ok()) return WithPath(path, s);
 
   struct statfs system {};
   if (::statfs(directory.c_str(), &system) != 0) return RefuseErrno(path, "read the kind of its file system");
@@ -111,6 +184,10 @@ absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Open(const std::string& 
   }
 
   const std::string lock_path = path + ".lock";
+  // Where no lock file is, no process uses the ledger, and the file may be looked at. What is no ledger gets no lock.
+  if (::access(lock_path.c_str(), F_OK) != 0) {
+    if (absl::Status s = CheckIsLedger(path); !s.ok()) return WithPath(path, s);
+  }
   Descriptor lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (lock.get() < 0) return RefuseErrno(path, "open its lock file");
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
@@ -119,6 +196,7 @@ absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Open(const std::string& 
         absl::StrCat("ledger ", path, ": another process uses it; two on one ledger would each send"));
   }
 
+  if (absl::Status s = CheckIsLedger(path); !s.ok()) return WithPath(path, s);
   {
     const Descriptor data(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     if (data.get() < 0) return RefuseErrno(path, "open it");

@@ -17,11 +17,17 @@ namespace userintent::ledger {
 class LedgerFile {
  public:
   // Makes missing directories (0700) and the file (0600, also when it was wider), and locks it. Every refusal is one
-  // clear line: a network file system, a second process (kAborted), a path that is no file.
+  // clear line: a network file system, a second process (kAborted), a path that is no file, a file that is no ledger
+  // (which is left as it is), a directory that others may write.
+  //
+  // Of the directory: its owner must be root or this process's user; nobody else may write it, sticky or not, because a
+  // file of SQLite's that is missing there could be laid down by them. One exception: a directory of root's that this
+  // process may write only through one of its groups, as Kubernetes makes it (fsGroup). `for_operator`: root may also
+  // work in the directory of the server's user.
   //
   // The lock is a file of its own, `PATH.lock`. The database file itself is not opened again by this process while
   // SQLite has it: closing such a second descriptor would silently drop SQLite's own POSIX locks.
-  static absl::StatusOr<std::unique_ptr<LedgerFile>> Open(const std::string& path);
+  static absl::StatusOr<std::unique_ptr<LedgerFile>> Open(const std::string& path, bool for_operator = false);
   ~LedgerFile();
   LedgerFile(const LedgerFile&) = delete;
   LedgerFile& operator=(const LedgerFile&) = delete;
@@ -40,6 +46,13 @@ class LedgerFile {
   const int lock_;
   const bool volatile_storage_;
 };
+
+// Whether the file can be a ledger: empty, or SQLite's and with our mark in its head. Must not be called while this
+// process has the database open: closing a second descriptor drops SQLite's locks. The text does not name the path.
+absl::Status CheckIsLedger(const std::string& path);
+
+// See LedgerFile::Open.
+absl::Status CheckDirectoryRights(const std::string& directory, bool for_operator);
 
 // The name of the network file system that statfs calls by this magic number, or null. SQLite's locks and its
 // write-ahead log are not reliable there, and a second machine could use the same file.

@@ -443,6 +443,7 @@ absl::Status SqliteStore::LoadCallers() {
 }
 
 int SqliteStore::SchemaVersion() { return kVersion; }
+int64_t SqliteStore::ApplicationId() { return kApplicationId; }
 
 absl::Status SqliteStore::Start() { return Use(*this, kStart).Run(); }
 

@@ -99,6 +99,8 @@ class SqliteStore : public Store {
   absl::StatusOr<int64_t> AuditEntries();
   int64_t callers() const { return static_cast<int64_t>(caller_ids_.size()); }
   static int SchemaVersion();
+  // What SQLite writes into the head of the file, to tell a ledger from other databases.
+  static int64_t ApplicationId();
 
   // Copies the write-ahead log into the database once it is long. Between transactions; when it fails nothing is lost,
   // the log only grows. Kept out of Commit, so that no answer waits for it.

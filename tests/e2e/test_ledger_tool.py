@@ -496,3 +496,25 @@ def test_retention(durable, ledger):
     gateway.restart()
     assert gateway.create(request).ok().replayed
     assert gateway.metric("userintent_ledger_purged_rows_total") == 0
+
+
+def test_a_file_that_is_no_ledger_is_left_as_it_is(tmp_path):
+    path = tmp_path / "notes"
+    path.write_text("somebody's notes\n" * 20)
+    path.chmod(0o644)
+    run(f"--ledger=sqlite:{path}", "stats").refused("is not a ledger")
+    assert path.read_text() == "somebody's notes\n" * 20 and path.stat().st_mode & 0o777 == 0o644
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes"]
+
+
+def test_a_directory_that_others_may_write_is_refused(tmp_path):
+    path = tmp_path / "ledger.db"
+    path.touch(0o600)
+    for mode in (0o777, 0o1777, 0o770):
+        tmp_path.chmod(mode)
+        run(f"--ledger=sqlite:{path}", "stats").refused("may write its directory")
+    tmp_path.chmod(0o700)
+
+
+def test_the_short_flag_for_help():
+    assert run("-h").out == run("--help").out != ""

@@ -1,0 +1,112 @@
+#include "server/ledger/look_at.h"
+
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "server/ledger/ledger_file.h"
+#include "server/ledger/sqlite_store.h"
+
+namespace userintent::ledger {
+namespace {
+
+// Without the path, which whoever asks has given: it may be a secret in the wrong place.
+absl::Status Refuse(const std::string& why) { return absl::FailedPreconditionError(why); }
+
+std::string Reason() { return std::generic_category().message(errno); }
+
+// The directory, or the nearest one above it that is there: what is missing would be made in it.
+absl::Status LookAtDirectory(std::filesystem::path directory) {
+  struct stat info {};
+  bool whole = true;
+  while (::stat(directory.c_str(), &info) != 0) {
+    if (errno != ENOENT) return Refuse(absl::StrCat("cannot look at its directory: ", Reason()));
+    const std::filesystem::path above = directory.has_parent_path() ? directory.parent_path() : ".";
+    if (above == directory) return Refuse("its directory is not there and cannot be made");
+    directory = above;
+    whole = false;
+  }
+  if (!S_ISDIR(info.st_mode)) return Refuse("its directory is not a directory");
+  if (::faccessat(AT_FDCWD, directory.c_str(), W_OK | X_OK, AT_EACCESS) != 0) {
+    return Refuse(absl::StrCat(whole ? "cannot write its directory: " : "cannot make its directory: ", Reason()));
+  }
+  return whole ? CheckDirectoryRights(directory.string(), false) : absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<int64_t>> Query(sqlite3* db, const char* sql) {
+  sqlite3_stmt* statement = nullptr;
+  std::vector<int64_t> values;
+  int code = sqlite3_prepare_v2(db, sql, -1, &statement, nullptr);
+  while (code == SQLITE_OK || code == SQLITE_ROW) {
+    code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) values.push_back(sqlite3_column_int64(statement, 0));
+  }
+  sqlite3_finalize(statement);
+  if (code == SQLITE_DONE) return values;
+  return Refuse(absl::StrCat("cannot read it: ", sqlite3_errstr(code)));
+}
+
+absl::Status AskDatabase(sqlite3* db, const std::vector<uint64_t>& keys) {
+  const auto version = Query(db, "PRAGMA user_version");
+  if (!version.ok()) return version.status();
+  if (version->at(0) > SqliteStore::SchemaVersion()) return Refuse("was written by a newer version");
+  const auto tables = Query(db, "SELECT count(*) FROM sqlite_schema WHERE name = 'ledger_key'");
+  if (!tables.ok()) return tables.status();
+  if (tables->at(0) == 0) return absl::OkStatus();  // its making was cut short before it held anything
+  const auto used = Query(db, "SELECT key_id FROM ledger_key WHERE retired_at IS NULL");
+  if (!used.ok()) return used.status();
+  for (const int64_t key : *used) {
+    if (std::find(keys.begin(), keys.end(), std::bit_cast<uint64_t>(key)) == keys.end()) {
+      return Refuse("was made with another key; with this one it would know nobody");
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The caller holds the lock, or there is none to hold.
+absl::Status LookInside(const std::string& path, const std::vector<uint64_t>& keys) {
+  sqlite3* db = nullptr;
+  absl::Cleanup close = [&] { sqlite3_close(db); };
+  // Writable, because a log that a crash left can only be read so; and without the copying of the log at the end.
+  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  if (sqlite3_open_v2(path.c_str(), &db, flags, nullptr) != SQLITE_OK) return Refuse("cannot be opened as a database");
+  sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
+  // Before the log is first used: its index then needs no file.
+  sqlite3_exec(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA query_only = ON", nullptr, nullptr, nullptr);
+  return AskDatabase(db, keys);
+}
+
+}  // namespace
+
+absl::Status LookAt(const std::string& path, const std::vector<uint64_t>& keys) {
+  const std::filesystem::path file(path);
+  if (absl::Status s = LookAtDirectory(file.has_parent_path() ? file.parent_path() : "."); !s.ok()) return s;
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) return absl::OkStatus();  // it will be made
+  const int lock = ::open((path + ".lock").c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  const int error = errno;
+  absl::Cleanup close = [lock] {
+    if (lock >= 0) ::close(lock);
+  };
+  if (lock < 0 && error != ENOENT) return Refuse("cannot open its lock file");
+  if (lock >= 0 && ::flock(lock, LOCK_EX | LOCK_NB) != 0) return absl::OkStatus();  // a server is at work on it
+  if (absl::Status s = CheckIsLedger(path); !s.ok()) return s;
+  if (::faccessat(AT_FDCWD, path.c_str(), R_OK | W_OK, AT_EACCESS) != 0) {
+    return Refuse(absl::StrCat("cannot write it: ", Reason()));
+  }
+  return info.st_size == 0 ? absl::OkStatus() : LookInside(path, keys);
+}
+
+}  // namespace userintent::ledger
