@@ -1,7 +1,5 @@
 #include "server/config.h"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
@@ -11,11 +9,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <set>
 #include <string_view>
 #include <system_error>
 #include <thread>
@@ -27,7 +25,14 @@
 #include "absl/flags/reflection.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
+#include "server/astra/answer.h"
+#include "server/base/certificates.h"
+#include "server/base/duration.h"
+#include "server/base/ip_address.h"
 #include "server/base/secret_file.h"
+#include "server/intent/fingerprint.h"
+#include "server/ledger/ledger_file.h"
+#include "server/ledger/look_at.h"
 
 // The table of flags, in the order of the contract (section 5): type, name, meaning. Defaults are the members of
 // Config. Flags that the contract does not name stand beside their relatives.
@@ -44,7 +49,9 @@
   ROW(std::string, astra_client_id_file, "required; holds the client id for HTTP Basic")                         \
   ROW(std::string, astra_client_secret_file, "required; holds the client secret for HTTP Basic")                 \
   ROW(std::string, astra_ca_file, "authorities for Astra's certificate (PEM) instead of the system's")           \
-  ROW(bool, allow_private_upstream, "allow an upstream host with private addresses; loopback needs no flag")     \
+  ROW(bool, allow_private_upstream,                                                                              \
+      "allow an upstream host with addresses that are not public; localhost and loopback literals need no "      \
+      "flag, another name that leads to loopback does")                                                          \
   ROW(LimitError, astra_limit_error,                                                                             \
       "an answer with this status, and this text in its error, says that the e-mail "                            \
       "address has no attempt left")                                                                             \
@@ -82,60 +89,12 @@
 namespace userintent {
 namespace {
 
-bool IsV4(const std::string& text, in_addr* address) { return inet_pton(AF_INET, text.c_str(), address) == 1; }
-bool IsV6(const std::string& text, in6_addr* address) { return inet_pton(AF_INET6, text.c_str(), address) == 1; }
-
-bool IsAddress(const std::string& text) {
-  in_addr v4;
-  in6_addr v6;
-  return IsV4(text, &v4) || IsV6(text, &v6);
-}
-
-// The IPv4 address, in host order, that the text is or maps.
-std::optional<uint32_t> AsV4(const std::string& text) {
-  in_addr v4;
-  if (IsV4(text, &v4)) return ntohl(v4.s_addr);
-  in6_addr v6;
-  if (!IsV6(text, &v6) || !IN6_IS_ADDR_V4MAPPED(&v6)) return std::nullopt;
-  const uint8_t* b = &v6.s6_addr[12];
-  return static_cast<uint32_t>(b[0]) << 24 | static_cast<uint32_t>(b[1]) << 16 | static_cast<uint32_t>(b[2]) << 8 |
-         b[3];
-}
+bool IsAddress(const std::string& text) { return ParseIp(text).has_value(); }
 
 bool IsLoopback(const std::string& host) {
   if (host == "localhost") return true;
-  if (const std::optional<uint32_t> v4 = AsV4(host)) return *v4 >> 24 == 127;
-  in6_addr v6;
-  return IsV6(host, &v6) && IN6_IS_ADDR_LOOPBACK(&v6);
-}
-
-// Whether the text is an address that no public server has. Names are judged when they are resolved.
-bool IsPrivateLiteral(const std::string& host) {
-  if (const std::optional<uint32_t> v4 = AsV4(host)) {
-    struct Range {
-      uint32_t base;
-      int bits;
-    };
-    static constexpr Range kRanges[] = {
-        {0x00000000, 8},   // this network
-        {0x0a000000, 8},   // private
-        {0x64400000, 10},  // carrier-grade NAT
-        {0x7f000000, 8},   // loopback
-        {0xa9fe0000, 16},  // link-local, with the metadata services of clouds
-        {0xac100000, 12},  // private
-        {0xc0000000, 24},  // protocol assignments
-        {0xc0a80000, 16},  // private
-        {0xc6120000, 15},  // benchmarking
-        {0xe0000000, 4},   // multicast
-        {0xf0000000, 4},   // reserved, broadcast
-    };
-    return std::any_of(std::begin(kRanges), std::end(kRanges),
-                       [&](const Range& range) { return (*v4 ^ range.base) >> (32 - range.bits) == 0; });
-  }
-  in6_addr v6;
-  if (!IsV6(host, &v6)) return false;
-  // Only 2000::/3 is routed publicly.
-  return (v6.s6_addr[0] & 0xe0) != 0x20;
+  const std::optional<IpAddress> address = ParseIp(host);
+  return address && UpstreamKind(*address) == AddressKind::kLoopback;
 }
 
 bool ParsePort(std::string_view text, uint16_t* port) {
@@ -159,8 +118,7 @@ bool TakeHost(std::string_view* text, std::string* host) {
     if (end == std::string_view::npos) return false;
     *host = std::string(text->substr(1, end - 1));
     text->remove_prefix(end + 1);
-    in6_addr v6;
-    if (!IsV6(*host, &v6)) return false;
+    if (host->find(':') == std::string::npos || !IsAddress(*host)) return false;
   } else {
     const size_t end = std::min(text->find(':'), text->size());
     *host = std::string(text->substr(0, end));
@@ -254,14 +212,12 @@ bool ParseLimitError(std::string_view text, LimitError* out) {
   return true;
 }
 
-std::string LimitErrorText(const LimitError& rule) {
-  return rule.status == 0 ? "" : std::to_string(rule.status) + ':' + rule.substring;
-}
-
 }  // namespace
 
 bool HostPort::loopback() const { return IsLoopback(host); }
 std::string HostPort::Text() const { return empty() ? "" : Bracketed(host) + ':' + std::to_string(port); }
+
+std::string LimitError::Text() const { return *this == LimitError() ? "" : std::to_string(status) + ':' + substring; }
 
 bool Origin::loopback() const { return IsLoopback(host); }
 std::string Origin::Text() const {
@@ -289,7 +245,7 @@ static std::string AbslUnparseFlag(const LedgerLocation& value) { return LedgerT
 static bool AbslParseFlag(absl::string_view text, LimitError* out, std::string*) {
   return ParseLimitError({text.data(), text.size()}, out);
 }
-static std::string AbslUnparseFlag(const LimitError& value) { return LimitErrorText(value); }
+static std::string AbslUnparseFlag(const LimitError& value) { return value.Text(); }
 
 namespace http {
 constexpr std::pair<Transport, std::string_view> kTransportNames[] = {
@@ -370,7 +326,7 @@ constexpr Form FormOf<LimitError>() {
 }
 template <>
 constexpr Form FormOf<absl::Duration>() {
-  return {"DURATION", "must be a duration with its unit (ms, s, m or h), for example 500ms or 3s"};
+  return {"DURATION", "must be a duration with its unit (ms, s, m, h or d), for example 500ms or 3s"};
 }
 template <>
 constexpr Form FormOf<int>() {
@@ -412,9 +368,10 @@ struct ActionRow {
 
 constexpr ActionRow kActions[] = {
     {"check_config", Config::Action::kCheckConfig,
-     "check the settings and the files that they name, without touching network or ledger; exits 0 or 1"},
+     "check the settings, the files that they name and the ledger's place, changing nothing and without the network; "
+     "prints every problem; exits 0 or 1"},
     {"healthcheck", Config::Action::kHealthcheck, "ask the server that runs with these settings whether it serves"},
-    {"help", Config::Action::kHelp, "print this and exit"},
+    {"help", Config::Action::kHelp, "print this and exit; so does -h"},
     {"version", Config::Action::kVersion, "print the version and exit"},
 };
 
@@ -453,6 +410,32 @@ absl::Status Problem(std::string_view flag, std::string_view text) {
   return absl::InvalidArgumentError(message);
 }
 
+// What is wrong, in the order of finding: one line for each flag. What else is wrong with a flag, or with another
+// because of it, is not known before the first is mended.
+class Problems {
+ public:
+  void Add(const absl::Status& status) {
+    if (status.ok()) return;
+    const std::string line(status.message());
+    if (flags_.insert(line.substr(0, line.find(':'))).second) lines_.push_back(line);
+  }
+  void Add(std::string_view flag, std::string_view text) { Add(Problem(flag, text)); }
+
+  bool Has(std::string_view flag) const { return flags_.find("--" + std::string(flag)) != flags_.end(); }
+  const std::vector<std::string>& lines() const { return lines_; }
+
+  absl::Status Joined() const {
+    if (lines_.empty()) return absl::OkStatus();
+    std::string text;
+    for (const std::string& line : lines_) text += (text.empty() ? "" : "\n") + line;
+    return absl::InvalidArgumentError(text);
+  }
+
+ private:
+  std::vector<std::string> lines_;
+  std::set<std::string> flags_;
+};
+
 // The texts that were given, before any is parsed: so that a flag beats a variable even where the variable is wrong.
 struct Given {
   struct Value {
@@ -461,9 +444,10 @@ struct Given {
   };
   std::map<std::string, Value, std::less<>> values;  // by flag
   Config::Action action = Config::Action::kServe;
+  bool understood = true;  // all of it: otherwise nobody knows what else was meant
 };
 
-absl::Status ReadEnvironment(const char* const* environment, Given* given) {
+void ReadEnvironment(const char* const* environment, Given* given, Problems* problems) {
   for (const char* const* entry = environment; entry != nullptr && *entry != nullptr; ++entry) {
     const std::string_view text = *entry;
     if (text.substr(0, kEnvironmentPrefix.size()) != kEnvironmentPrefix) continue;
@@ -472,23 +456,26 @@ absl::Status ReadEnvironment(const char* const* environment, Given* given) {
     const auto* row =
         std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& r) { return EnvironmentName(r) == name; });
     if (row == std::end(kRows)) {
-      return absl::InvalidArgumentError(Shown(name) + ": unknown variable of the environment; no flag has this name");
+      problems->Add(
+          absl::InvalidArgumentError(Shown(name) + ": unknown variable of the environment; no flag has this name"));
+      continue;
     }
     const std::string_view value = equals == text.size() ? std::string_view() : text.substr(equals + 1);
     // Of two entries of one name the first counts, as for getenv.
     given->values.try_emplace(row->name, Given::Value{std::string(value), true});
   }
-  return absl::OkStatus();
 }
 
 // Abseil's syntax: --flag=value, --flag value, one dash or two, --flag and --noflag for booleans.
-absl::Status ReadCommandLine(int argc, const char* const* argv, Given* given) {
+void ReadCommandLine(int argc, const char* const* argv, Given* given, Problems* problems) {
   for (int i = 1; i < argc; ++i) {
     std::string_view word = argv[i];
     if (word.size() < 2 || word.front() != '-' || word == "--") {
-      return absl::InvalidArgumentError("argument " + std::to_string(i) +
-                                        " is no flag: only flags are understood, and true or false follows its flag "
-                                        "after a =");
+      problems->Add(absl::InvalidArgumentError(
+          "argument " + std::to_string(i) +
+          " is no flag: only flags are understood, and true or false follows its flag after a ="));
+      given->understood = false;
+      return;
     }
     word.remove_prefix(word.substr(0, 2) == "--" ? 2 : 1);
     const size_t equals = word.find('=');
@@ -497,11 +484,13 @@ absl::Status ReadCommandLine(int argc, const char* const* argv, Given* given) {
     if (equals != std::string_view::npos) value = std::string(word.substr(equals + 1));
 
     if (const ActionRow* action = FindAction(name)) {
-      if (value) return Problem(name, "takes no value");
-      if (given->action != Config::Action::kServe && given->action != action->action) {
-        return Problem(name, "contradicts the other flag that says what to do");
+      if (value) {
+        problems->Add(name, "takes no value");
+      } else if (given->action != Config::Action::kServe && given->action != action->action) {
+        problems->Add(name, "contradicts the other flag that says what to do");
+      } else {
+        given->action = action->action;
       }
-      given->action = action->action;
       continue;
     }
     const Row* row = FindRow(name);
@@ -510,15 +499,22 @@ absl::Status ReadCommandLine(int argc, const char* const* argv, Given* given) {
       if (row != nullptr && !row->boolean) row = nullptr;
       if (row != nullptr) value = "false";
     }
-    if (row == nullptr) return Problem(Shown(name), "there is no such flag; --help lists all");
+    const bool value_follows = i + 1 < argc && std::string_view(argv[i + 1]).substr(0, 2) != "--";
+    if (row == nullptr) {
+      problems->Add(Shown(name), "there is no such flag; --help lists all");
+      if (!value && value_follows && argv[i + 1][0] != '-') ++i;  // its value, most likely
+      continue;
+    }
     if (!value && row->boolean) value = "true";
     if (!value) {
-      if (i + 1 >= argc || std::string_view(argv[i + 1]).substr(0, 2) == "--") return Problem(name, "needs a value");
+      if (!value_follows) {
+        problems->Add(name, "needs a value");
+        continue;
+      }
       value = argv[++i];
     }
     given->values[row->name] = {*std::move(value), false};
   }
-  return absl::OkStatus();
 }
 
 // --help and --version must work whatever else is wrong.
@@ -528,92 +524,64 @@ Config::Action WantedInformation(int argc, const char* const* argv) {
       std::string_view word = argv[i];
       if (word.substr(0, 2) == "--") word.remove_prefix(1);
       if (word == (action == Config::Action::kHelp ? "-help" : "-version")) return action;
+      if (action == Config::Action::kHelp && word == "-h") return action;
     }
   }
   return Config::Action::kServe;
 }
 
-// Adds where the value came from, which the text of the problem does not know.
-absl::Status WithSource(const absl::Status& problem, const Given& given) {
-  std::string message(problem.message());
-  if (message.substr(0, 2) != "--") return problem;
-  const auto found = given.values.find(message.substr(2, message.find(':') - 2));
-  if (found == given.values.end() || !found->second.from_environment) return problem;
-  return absl::InvalidArgumentError(message + " (set by " + EnvironmentName(*FindRow(found->first)) + ')');
+// Adds to each line where the value came from, which the text of the problem does not know.
+absl::Status WithSources(const Problems& problems, const Given& given) {
+  Problems told;
+  for (const std::string& line : problems.lines()) {
+    const auto found =
+        line.substr(0, 2) == "--" ? given.values.find(line.substr(2, line.find(':') - 2)) : given.values.end();
+    const bool variable = found != given.values.end() && found->second.from_environment;
+    told.Add(absl::InvalidArgumentError(variable ? line + " (set by " + EnvironmentName(*FindRow(found->first)) + ')'
+                                                 : line));
+  }
+  return told.Joined();
 }
 
-using X509Ptr = std::unique_ptr<X509, decltype(&X509_free)>;
 using KeyPtr = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
 using BioPtr = std::unique_ptr<BIO, decltype(&BIO_free)>;
 
 // A key with a passphrase must fail, not ask the terminal for it.
 int NoPassphrase(char*, int, int, void*) { return 0; }
 
-X509Ptr NextCertificate(BIO* bio) { return {PEM_read_bio_X509(bio, nullptr, NoPassphrase, nullptr), X509_free}; }
-
-BioPtr MemoryBio(std::string_view bytes) {
-  return {BIO_new_mem_buf(bytes.data(), static_cast<int>(bytes.size())), BIO_free};
+absl::StatusOr<Certificates> ReadCertificates(std::string_view flag, const std::string& path) {
+  return ReadCertificateFile(path, "--" + std::string(flag));
 }
 
-// Reads a file that is no secret, up to 1 MiB.
-absl::StatusOr<std::string> ReadPublicFile(std::string_view flag, const std::string& path) {
-  constexpr size_t kMax = size_t{1} << 20;
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) return Problem(flag, "cannot open the file: " + std::generic_category().message(errno));
-  struct stat info {};
-  std::string bytes;
-  ssize_t got = -1;
-  if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) {
-    char buffer[16384];
-    while ((got = read(fd, buffer, sizeof buffer)) > 0 && bytes.size() <= kMax) {
-      bytes.append(buffer, static_cast<size_t>(got));
-    }
-  }
-  close(fd);
-  if (got < 0) return Problem(flag, "cannot read the file, or it is not a regular file");
-  if (bytes.size() > kMax) return Problem(flag, "the file is larger than 1 MiB");
-  return bytes;
+bool AnyTlsFlag(const Config& config) {
+  return !config.tls_cert_file.empty() || !config.tls_key_file.empty() || !config.tls_client_ca_file.empty();
 }
 
-// Every certificate in a PEM file; at least one.
-absl::StatusOr<std::vector<X509Ptr>> ReadCertificates(std::string_view flag, const std::string& path) {
-  absl::StatusOr<std::string> bytes = ReadPublicFile(flag, path);
-  if (!bytes.ok()) return bytes.status();
-  const BioPtr bio = MemoryBio(*bytes);
-  std::vector<X509Ptr> certificates;
-  while (X509Ptr certificate = NextCertificate(bio.get())) certificates.push_back(std::move(certificate));
-  // The end of the file is an error of its own kind; any other one means that a certificate is damaged.
-  const unsigned long error = ERR_peek_last_error();  // NOLINT: OpenSSL's type
-  ERR_clear_error();
-  if (certificates.empty()) return Problem(flag, "holds no certificate in PEM form");
-  if (ERR_GET_LIB(error) != ERR_LIB_PEM || ERR_GET_REASON(error) != PEM_R_NO_START_LINE) {
-    return Problem(flag, "holds a damaged certificate");
-  }
-  return certificates;
-}
-
-absl::Status CheckTls(const Config& config) {
-  const bool any = !config.tls_cert_file.empty() || !config.tls_key_file.empty() || !config.tls_client_ca_file.empty();
-  if (!any) return absl::OkStatus();
+void CheckTls(const Config& config, Problems& problems) {
+  if (!AnyTlsFlag(config)) return;
   for (const auto& [flag, path] :
        {std::pair("tls_cert_file", &config.tls_cert_file), std::pair("tls_key_file", &config.tls_key_file),
         std::pair("tls_client_ca_file", &config.tls_client_ca_file)}) {
     if (path->empty()) {
-      return Problem(flag, "missing; --tls_cert_file, --tls_key_file and --tls_client_ca_file go together");
+      return problems.Add(flag, "missing; --tls_cert_file, --tls_key_file and --tls_client_ca_file go together");
     }
   }
-  const absl::StatusOr<std::vector<X509Ptr>> chain = ReadCertificates("tls_cert_file", config.tls_cert_file);
-  if (!chain.ok()) return chain.status();
+  const absl::StatusOr<Certificates> chain = ReadCertificates("tls_cert_file", config.tls_cert_file);
+  problems.Add(chain.status());
   const absl::StatusOr<Secret> key_bytes = ReadSecretFile(config.tls_key_file, "--tls_key_file");
-  if (!key_bytes.ok()) return key_bytes.status();
-  const BioPtr bio = MemoryBio(key_bytes->Reveal());
-  const KeyPtr key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassphrase, nullptr), EVP_PKEY_free);
-  ERR_clear_error();
-  if (key == nullptr) return Problem("tls_key_file", "holds no private key in PEM form without a passphrase");
-  const bool matches = X509_check_private_key(chain->front().get(), key.get()) == 1;
-  ERR_clear_error();
-  if (!matches) return Problem("tls_key_file", "is not the key of the first certificate in --tls_cert_file");
-  return ReadCertificates("tls_client_ca_file", config.tls_client_ca_file).status();
+  problems.Add(key_bytes.status());
+  if (key_bytes.ok()) {
+    const std::string_view bytes = key_bytes->Reveal();
+    const BioPtr bio{BIO_new_mem_buf(bytes.data(), static_cast<int>(bytes.size())), BIO_free};
+    const KeyPtr key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassphrase, nullptr), EVP_PKEY_free);
+    if (key == nullptr) {
+      problems.Add("tls_key_file", "holds no private key in PEM form without a passphrase");
+    } else if (chain.ok() && X509_check_private_key(chain->parsed.front().get(), key.get()) != 1) {
+      problems.Add("tls_key_file", "is not the key of the first certificate in --tls_cert_file");
+    }
+    ERR_clear_error();
+  }
+  problems.Add(ReadCertificates("tls_client_ca_file", config.tls_client_ca_file).status());
 }
 
 bool HasControlCharacter(std::string_view text) {
@@ -639,31 +607,27 @@ absl::Status CheckLedgerKey(std::string_view flag, const std::string& path) {
   return ReadLedgerKey(path, "--" + std::string(flag)).status();
 }
 
-absl::Status CheckUpstream(const Config& config) {
+void CheckUpstream(const Config& config, Problems& problems) {
   Origin again;
   if (!ParseOrigin(config.astra_base_url.Text(), &again) || again != config.astra_base_url) {
-    return Problem("astra_base_url", FormOf<Origin>().must);
-  }
-  if (!config.allow_private_upstream && !again.loopback() && IsPrivateLiteral(again.host)) {
-    return Problem("astra_base_url", "is a private address; --allow_private_upstream allows it");
-  }
-  absl::Status status = CheckCredential("astra_client_id_file", config.astra_client_id_file, false);
-  if (status.ok()) status = CheckCredential("astra_client_secret_file", config.astra_client_secret_file, true);
-  if (status.ok() && !config.astra_ca_file.empty()) {
-    status = ReadCertificates("astra_ca_file", config.astra_ca_file).status();
-  }
-  if (!status.ok()) return status;
-  if (!config.upstream_http2 && config.upstream_transport == http::Transport::kNghttp2) {
-    return Problem("upstream_transport", "nghttp2 speaks HTTP/2 only, which --upstream_http2=false forbids");
-  }
-  const LimitError& rule = config.astra_limit_error;
-  if (rule.status != 0 || !rule.substring.empty()) {
-    if (rule.status < 400 || rule.status > 499) return Problem("astra_limit_error", "the status must be 400 to 499");
-    if (rule.substring.empty() || rule.substring.size() > 256 || HasControlCharacter(rule.substring)) {
-      return Problem("astra_limit_error", "the substring must have 1 to 256 bytes without control characters");
+    problems.Add("astra_base_url", FormOf<Origin>().must);
+  } else if (const std::optional<IpAddress> literal = ParseIp(again.host)) {  // names are judged when they are resolved
+    const AddressKind kind = UpstreamKind(*literal);
+    const std::string name(SpecialPurposeName(*literal));
+    if (kind == AddressKind::kUnusable) {
+      problems.Add("astra_base_url", "is an address that nobody can be reached at (" + name + ')');
+    } else if (kind == AddressKind::kPrivate && !config.allow_private_upstream) {
+      problems.Add("astra_base_url", "is not a public address (" + name + "); --allow_private_upstream allows it");
     }
   }
-  return absl::OkStatus();
+  problems.Add(CheckCredential("astra_client_id_file", config.astra_client_id_file, false));
+  problems.Add(CheckCredential("astra_client_secret_file", config.astra_client_secret_file, true));
+  if (!config.astra_ca_file.empty()) problems.Add(ReadCertificates("astra_ca_file", config.astra_ca_file).status());
+  if (!config.upstream_http2 && config.upstream_transport == http::Transport::kNghttp2) {
+    problems.Add("upstream_transport", "nghttp2 speaks HTTP/2 only, which --upstream_http2=false forbids");
+  }
+  const LimitError& rule = config.astra_limit_error;
+  if (rule != LimitError()) problems.Add(astra::ParseLimitRule(rule.Text()).status());
 }
 
 struct DurationRange {
@@ -680,7 +644,7 @@ struct NumberRange {
 };
 
 // In the order of the table of flags. The least duration is one millisecond: finer than that nothing is timed.
-absl::Status CheckRanges(const Config& config) {
+void CheckRanges(const Config& config, Problems& problems) {
   static constexpr DurationRange kDurations[] = {
       {"connect_timeout", &Config::connect_timeout, absl::Minutes(1)},
       {"upstream_timeout", &Config::upstream_timeout, absl::Minutes(10)},
@@ -701,84 +665,107 @@ absl::Status CheckRanges(const Config& config) {
   for (const DurationRange& range : kDurations) {
     const absl::Duration value = config.*range.value;
     if (value < absl::Milliseconds(1) || value > range.max) {
-      return Problem(range.flag, "must be from 1ms to " + absl::FormatDuration(range.max));
+      problems.Add(range.flag, "must be from 1ms to " + absl::FormatDuration(range.max));
     }
   }
   for (const NumberRange& range : kNumbers) {
     const int value = config.*range.value;
     if (value < range.min || value > range.max) {
-      return Problem(range.flag, "must be from " + std::to_string(range.min) + " to " + std::to_string(range.max));
+      problems.Add(range.flag, "must be from " + std::to_string(range.min) + " to " + std::to_string(range.max));
     }
   }
-  if (config.connect_timeout > config.upstream_timeout) {
-    return Problem("connect_timeout", "must not be longer than --upstream_timeout");
+  if (config.connect_timeout > config.upstream_timeout && !problems.Has("upstream_timeout")) {
+    problems.Add("connect_timeout", "must not be longer than --upstream_timeout");
   }
-  if (config.min_deadline >= config.default_deadline) {
-    return Problem("min_deadline", "must be shorter than --default_deadline");
+  if (config.min_deadline >= config.default_deadline && !problems.Has("default_deadline")) {
+    problems.Add("min_deadline", "must be shorter than --default_deadline");
+  }
+}
+
+absl::Status CheckLedgerPath(const std::string& path) {
+  if (path.empty() || path.back() == '/') return Problem("ledger", "sqlite: needs the path of a file");
+  // SQLite's own words for databases that vanish, and its URIs with options that would undo durability.
+  if (path.front() == ':' || path.substr(0, 5) == "file:") {
+    return Problem("ledger", "sqlite: needs a plain path; a ledger that forgets is called memory:");
+  }
+  if (HasControlCharacter(path)) return Problem("ledger", "the path holds control characters");
+  struct stat info {};
+  if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    return Problem("ledger", "the path is not a regular file");
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckLedger(const Config& config) {
+void CheckLedger(const Config& config, Problems& problems) {
   switch (config.ledger.kind) {
     case LedgerLocation::Kind::kPostgresql:
-      return Problem("ledger", "PostgreSQL is not supported yet; use sqlite:PATH");
+      problems.Add("ledger", "PostgreSQL is not supported yet; use sqlite:PATH");
+      break;
     case LedgerLocation::Kind::kMemory:
       break;
-    case LedgerLocation::Kind::kSqlite: {
-      const std::string& path = config.ledger.path;
-      if (path.empty() || path.back() == '/') return Problem("ledger", "sqlite: needs the path of a file");
-      // SQLite's own words for databases that vanish, and its URIs with options that would undo durability.
-      if (path.front() == ':' || path.substr(0, 5) == "file:") {
-        return Problem("ledger", "sqlite: needs a plain path; a ledger that forgets is called memory:");
-      }
-      if (HasControlCharacter(path)) return Problem("ledger", "the path holds control characters");
-      struct stat info {};
-      if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
-        return Problem("ledger", "the path is not a regular file");
-      }
+    case LedgerLocation::Kind::kSqlite:
+      problems.Add(CheckLedgerPath(config.ledger.path));
       break;
-    }
   }
   if (config.retention != absl::ZeroDuration()) {
     // Callers may repeat an id for as long; and not so long that the clock cannot count back.
     constexpr absl::Duration kLeast = absl::Hours(396 * 24);
     if (config.retention < kLeast || config.retention > absl::Hours(36525 * 24)) {
-      return Problem("retention", "must be 0, or from 9504h (13 months) to 876600h");
+      problems.Add("retention", "must be 0, or from 9504h (13 months) to 876600h");
     }
-    if (config.ledger.kind != LedgerLocation::Kind::kSqlite) return Problem("retention", "needs --ledger=sqlite:PATH");
+    if (config.ledger.kind != LedgerLocation::Kind::kSqlite) problems.Add("retention", "needs --ledger=sqlite:PATH");
   }
-  if (config.ledger_key_file.empty()) return Problem("ledger_key_file", "required");
-  absl::Status status = CheckLedgerKey("ledger_key_file", config.ledger_key_file);
-  if (status.ok() && !config.ledger_previous_key_file.empty()) {
-    status = CheckLedgerKey("ledger_previous_key_file", config.ledger_previous_key_file);
+  if (config.ledger_key_file.empty()) problems.Add("ledger_key_file", "required");
+  problems.Add(CheckLedgerKey("ledger_key_file", config.ledger_key_file));
+  if (!config.ledger_previous_key_file.empty()) {
+    problems.Add(CheckLedgerKey("ledger_previous_key_file", config.ledger_previous_key_file));
   }
-  return status;
+}
+
+void CheckAll(const Config& config, Problems& problems) {
+  HostPort again;
+  if (config.listen.empty() || !ParseHostPort(config.listen.Text(), &again)) {
+    problems.Add("listen", FormOf<HostPort>().must);
+  }
+  CheckTls(config, problems);
+  if (!config.listen.loopback() && !AnyTlsFlag(config) && !config.allow_plaintext) {
+    problems.Add("listen",
+                 "off loopback needs the three --tls_ flags, or --allow_plaintext behind a mesh that adds TLS");
+  }
+  if (AnyTlsFlag(config) && config.allow_plaintext) problems.Add("allow_plaintext", "contradicts the --tls_ flags");
+  if (!config.policy_file.empty()) problems.Add("policy_file", "not supported by this version");
+  CheckUpstream(config, problems);
+  CheckRanges(config, problems);
+  CheckLedger(config, problems);
+  if (!ParseHostPort(config.metrics_listen.Text(), &again)) {
+    problems.Add("metrics_listen", FormOf<HostPort>().must);
+  } else if (!config.metrics_listen.empty() && config.metrics_listen.port != 0 &&
+             config.metrics_listen.port == config.listen.port && config.metrics_listen.host == config.listen.host) {
+    problems.Add("metrics_listen", "is the same address as --listen");
+  }
+}
+
+// The ledger's place and the file there, as far as that can be seen without changing anything. Needs good keys.
+absl::Status CheckLedgerPlace(const Config& config) {
+  if (config.ledger.kind != LedgerLocation::Kind::kSqlite) return absl::OkStatus();
+  const absl::StatusOr<Secret> key = ReadLedgerKey(config.ledger_key_file, "--ledger_key_file");
+  if (!key.ok()) return key.status();
+  std::vector<uint64_t> keys = {intent::Fingerprinter(*key, std::nullopt).key_id()};
+  if (!config.ledger_previous_key_file.empty()) {
+    const absl::StatusOr<Secret> old = ReadLedgerKey(config.ledger_previous_key_file, "--ledger_previous_key_file");
+    if (!old.ok()) return old.status();
+    keys.push_back(intent::Fingerprinter(*old, std::nullopt).key_id());
+  }
+  const absl::Status status = ledger::LookAt(config.ledger.path, keys);
+  return status.ok() ? status : Problem("ledger", std::string(status.message()));
 }
 
 }  // namespace
 
 absl::Status Validate(const Config& config) {
-  HostPort again;
-  if (config.listen.empty() || !ParseHostPort(config.listen.Text(), &again)) {
-    return Problem("listen", FormOf<HostPort>().must);
-  }
-  if (absl::Status status = CheckTls(config); !status.ok()) return status;
-  if (!config.listen.loopback() && !config.tls() && !config.allow_plaintext) {
-    return Problem("listen",
-                   "off loopback needs the three --tls_ flags, or --allow_plaintext behind a mesh that adds TLS");
-  }
-  if (config.tls() && config.allow_plaintext) return Problem("allow_plaintext", "contradicts the --tls_ flags");
-  if (!config.policy_file.empty()) return Problem("policy_file", "not supported by this version");
-  if (absl::Status status = CheckUpstream(config); !status.ok()) return status;
-  if (absl::Status status = CheckRanges(config); !status.ok()) return status;
-  if (absl::Status status = CheckLedger(config); !status.ok()) return status;
-  if (!ParseHostPort(config.metrics_listen.Text(), &again)) return Problem("metrics_listen", FormOf<HostPort>().must);
-  if (!config.metrics_listen.empty() && config.metrics_listen.port != 0 &&
-      config.metrics_listen.port == config.listen.port && config.metrics_listen.host == config.listen.host) {
-    return Problem("metrics_listen", "is the same address as --listen");
-  }
-  return absl::OkStatus();
+  Problems problems;
+  CheckAll(config, problems);
+  return problems.Joined();
 }
 
 std::vector<std::string> Warnings(const Config& config) {
@@ -790,11 +777,11 @@ std::vector<std::string> Warnings(const Config& config) {
     warn("allow_plaintext", "serves personal data without TLS off loopback, to callers that nobody authenticates");
   }
   if (config.tls()) {
-    const absl::StatusOr<std::vector<X509Ptr>> chain = ReadCertificates("tls_cert_file", config.tls_cert_file);
-    if (chain.ok() && X509_cmp_current_time(X509_get0_notAfter(chain->front().get())) < 0) {
+    const absl::StatusOr<Certificates> chain = ReadCertificates("tls_cert_file", config.tls_cert_file);
+    if (chain.ok() && X509_cmp_current_time(X509_get0_notAfter(chain->parsed.front().get())) < 0) {
       warn("tls_cert_file", "the certificate has expired");
     }
-    if (chain.ok() && X509_cmp_current_time(X509_get0_notBefore(chain->front().get())) > 0) {
+    if (chain.ok() && X509_cmp_current_time(X509_get0_notBefore(chain->parsed.front().get())) > 0) {
       warn("tls_cert_file", "the certificate is not valid yet");
     }
   }
@@ -826,25 +813,34 @@ absl::StatusOr<Config> LoadConfig(int argc, const char* const* argv, const char*
   if (config.action != Config::Action::kServe) return config;
 
   Given given;
-  absl::Status status = ReadEnvironment(environment, &given);
-  if (status.ok()) status = ReadCommandLine(argc, argv, &given);
-  if (!status.ok()) return status;
+  Problems problems;
+  ReadEnvironment(environment, &given, &problems);
+  ReadCommandLine(argc, argv, &given, &problems);
+  if (!given.understood) return WithSources(problems, given);
   config.action = given.action;
 
   // Flags are global to the process, so each one is set every time. (Abseil's FlagSaver would write lines to stderr.)
   for (const Row& row : kRows) {
     absl::CommandLineFlag* flag = absl::FindCommandLineFlag(row.name);
     const auto found = given.values.find(row.name);
+    std::string text = found == given.values.end() ? flag->DefaultValue() : found->second.text;
+    absl::Duration duration;  // Abseil knows no days
+    if (std::string_view(row.form.must) == FormOf<absl::Duration>().must && ReadDuration(text, &duration)) {
+      text = absl::FormatDuration(duration);
+    }
     std::string why;  // Abseil's text quotes the value
-    if (!flag->ParseFrom(found == given.values.end() ? flag->DefaultValue() : found->second.text, &why)) {
-      return WithSource(Problem(row.name, row.form.must), given);
+    if (!flag->ParseFrom(text, &why)) {
+      problems.Add(row.name, row.form.must);
+      flag->ParseFrom(flag->DefaultValue(), &why);
     }
     row.take(config);
   }
-  if (config.action != Config::Action::kHealthcheck) {
-    status = Validate(config);
-    if (!status.ok()) return WithSource(status, given);
+  if (config.action != Config::Action::kHealthcheck) CheckAll(config, problems);
+  if (config.action == Config::Action::kCheckConfig && !problems.Has("ledger") && !problems.Has("ledger_key_file") &&
+      !problems.Has("ledger_previous_key_file")) {
+    problems.Add(CheckLedgerPlace(config));
   }
+  if (!problems.lines().empty()) return WithSources(problems, given);
   return config;
 }
 
@@ -853,7 +849,13 @@ absl::StatusOr<Config> LoadConfig(int argc, char** argv) { return LoadConfig(arg
 Config LoadConfigOrExit(int argc, char** argv) {
   absl::StatusOr<Config> config = LoadConfig(argc, argv);
   if (!config.ok()) {
-    std::fprintf(stderr, "userintent-server: %s\n", std::string(config.status().message()).c_str());
+    const std::string text(config.status().message());
+    std::string_view lines = text;
+    while (!lines.empty()) {
+      const std::string line(lines.substr(0, lines.find('\n')));
+      std::fprintf(stderr, "userintent-server: %s\n", line.c_str());
+      lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+    }
     std::exit(1);
   }
   switch (config->action) {
@@ -879,9 +881,9 @@ std::string HelpText() {
       "userintent-server: a gRPC gateway in front of Astra's call that creates a user intent.\n"
       "\n"
       "Every flag may also be given as a variable of the environment: USERINTENT_ and its name in capitals. A flag\n"
-      "beats its variable. Durations are numbers with a unit: ms, s, m or h. Secrets come from files only, which "
-      "others\n"
-      "must not be able to read.\n"
+      "beats its variable. Durations are numbers with a unit: ms, s, m, h or d. Secrets come from files only, "
+      "which\n"
+      "others must not be able to read or to write.\n"
       "\n";
   for (const Row& row : kRows) {
     const absl::CommandLineFlag* flag = absl::FindCommandLineFlag(row.name);

@@ -2,10 +2,10 @@
 //
 // The table of flags is in config.cc, in the order of the contract. Values are plain; whoever has a copy may use it on
 // any thread. The functions are called by main before other threads exist. They read the files that the settings name
-// (never write), and touch neither network nor ledger.
+// (never write), and do not touch the network; --check_config alone also looks at the ledger's place.
 //
-// Error texts are one line, begin with the flag's name and hold no value: someone may have put a secret where a path
-// belongs, and a variable of the environment where none of ours belongs.
+// Error texts are one line for each wrong setting, begin with the flag's name and hold no value: someone may have put a
+// secret where a path belongs, and a variable of the environment where none of ours belongs.
 #pragma once
 
 #include <cstdint>
@@ -54,6 +54,8 @@ struct LedgerLocation {
 struct LimitError {
   int status = 0;
   std::string substring;
+
+  std::string Text() const;  // "STATUS:SUBSTRING", or empty
   friend bool operator==(const LimitError&, const LimitError&) = default;
 };
 
@@ -105,7 +107,8 @@ struct Config {
   int shard_count() const;
 };
 
-// Reads the environment and the command line, and validates what is to be served or checked. Prints nothing. With
+// Reads the environment and the command line, and validates what is to be served or checked. The status has a line for
+// each setting that is wrong. Prints nothing. With
 // kHelp and kVersion the settings are not looked at; with kHealthcheck they are parsed but not validated, because a
 // probe may run without the rights to the secret files.
 //
@@ -114,10 +117,10 @@ absl::StatusOr<Config> LoadConfig(int argc, const char* const* argv, const char*
 absl::StatusOr<Config> LoadConfig(int argc, char** argv);
 
 // LoadConfig for main: ends the process where it should not go on (--help, --version, --check_config: 0; errors: 1,
-// with one line on stderr) and so returns with kServe and kHealthcheck only.
+// with a line on stderr for each wrong setting) and so returns with kServe and kHealthcheck only.
 Config LoadConfigOrExit(int argc, char** argv);
 
-// Every check of the values. The first problem that it finds.
+// Every check of the values. The status has a line for each flag that is wrong.
 absl::Status Validate(const Config& config);
 
 // What is allowed but should not go unnoticed; one line each, beginning with the flag's name. Config is valid.

@@ -1,8 +1,8 @@
 #include "server/server.h"
 
 #include <curl/curl.h>
-#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <sqlite3.h>
@@ -17,11 +17,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/admin/admin_server.h"
+#include "server/astra/answer.h"
 #include "server/astra/credentials.h"
 #include "server/astra/rest_client.h"
 #include "server/base/crash_point.h"
 #include "server/base/process.h"
 #include "server/base/secret_file.h"
+#include "server/http/ca_file.h"
 #include "server/http/curl_client.h"
 #include "server/http/new_client.h"
 #include "server/ledger/memory_ledger.h"
@@ -58,10 +60,10 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, std::string_view f
   return text;
 }
 
-http::Options HttpOptions(const Config& config, int shards) {
+http::Options HttpOptions(const Config& config, int shards, const http::CaFile* authorities) {
   http::Options options;
   options.origin = config.astra_base_url.Text();
-  options.ca_file = config.astra_ca_file;
+  options.authorities = authorities;
   options.allow_private_address = config.allow_private_upstream;
   options.loopback_ok = config.astra_base_url.loopback();
   options.http2 = config.upstream_http2;
@@ -158,6 +160,7 @@ struct Server::Parts {
   std::unique_ptr<observe::Metrics> metrics;
   std::unique_ptr<Monitor> monitor;
   std::unique_ptr<astra::Credentials> credentials;
+  std::unique_ptr<http::CaFile> authorities;  // null: the system's
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
   std::unique_ptr<intent::Gate> gate;
   std::unique_ptr<rpc::Service> service;
@@ -228,7 +231,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   Parts& p = *parts;
   p.config = config;
 
-  static const std::string grpc_version = grpc_version_string();
+  static const std::string grpc_version = grpc::Version();  // the release; libgrpc's own number counts otherwise
   static const std::string curl_version = curl_version_info(CURLVERSION_NOW)->version;
   p.metrics = std::make_unique<observe::Metrics>(
       observe::BuildInfo{ProgramVersion(), grpc_version, curl_version, sqlite3_libversion()}, Monitor::Labels());
@@ -238,9 +241,16 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   auto credentials = astra::Credentials::Load(config.astra_client_id_file, config.astra_client_secret_file);
   if (!credentials.ok()) return credentials.status();
   p.credentials = *std::move(credentials);
+  if (!config.astra_ca_file.empty()) {
+    auto authorities = http::CaFile::Load(config.astra_ca_file);
+    if (!authorities.ok()) return authorities.status();
+    p.authorities = *std::move(authorities);
+  }
   std::optional<astra::LimitRule> limit_rule;
   if (config.astra_limit_error.status != 0) {
-    limit_rule = astra::LimitRule{config.astra_limit_error.status, config.astra_limit_error.substring};
+    auto rule = astra::ParseLimitRule(config.astra_limit_error.Text());
+    if (!rule.ok()) return rule.status();
+    limit_rule = *std::move(rule);
   }
 
   auto key = ReadLedgerKey(config.ledger_key_file, "--ledger_key_file");
@@ -294,7 +304,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   const int shards = config.shard_count();
   for (int i = 0; i < shards; ++i) {
     ShardParts s;
-    s.http = http::NewClient(HttpOptions(config, shards));
+    s.http = http::NewClient(HttpOptions(config, shards, p.authorities.get()));
     if (!s.http) return absl::ResourceExhaustedError("out of file descriptors or memory at the start");
     s.astra = astra::NewRestClient(*s.http, *p.credentials, limit_rule);
     s.shard = std::make_unique<rpc::Shard>(builder.AddCompletionQueue(), *s.http);
@@ -384,18 +394,30 @@ Server::~Server() {
 }
 
 void Server::RefreshFiles(Parts& p) {
-  const absl::StatusOr<bool> changed = p.credentials->Refresh();
-  if (!changed.ok()) {
-    static observe::LogLimiter limiter(std::chrono::minutes(1));
-    if (const auto held = limiter.Allow()) {
-      Log(Level::kError, "credentials_not_reloaded",
-          {{"error", SafeText(std::string(changed.status().message()))}, {"suppressed", *held}});
+  // At once for a file that was not refused before, and as a reminder while it stays as it is.
+  const auto note = [&p](const absl::StatusOr<bool>& changed, bool news, observe::LogLimiter& limiter,
+                         observe::Event reloaded, observe::Event refused) {
+    if (!changed.ok()) {
+      const auto held = limiter.Allow();
+      if (held || news) {
+        Log(Level::kError, refused,
+            {{"error", SafeText(std::string(changed.status().message()))}, {"suppressed", held.value_or(0)}});
+      }
+      p.metrics->CountCredentialReload(false);
+    } else if (*changed) {
+      Log(Level::kInfo, reloaded);
+      p.metrics->CountCredentialReload(true);
     }
-    p.metrics->CountCredentialReload(false);
-  } else if (*changed) {
-    Log(Level::kInfo, "credentials_reloaded");
-    p.metrics->CountCredentialReload(true);
-  }
+  };
+  static observe::LogLimiter credentials_limiter(std::chrono::minutes(1));
+  const absl::StatusOr<bool> credentials = p.credentials->Refresh();
+  note(credentials, p.credentials->RefusalIsNews(), credentials_limiter, observe::Event("credentials_reloaded"),
+       observe::Event("credentials_not_reloaded"));
+  if (!p.authorities) return;
+  static observe::LogLimiter authorities_limiter(std::chrono::minutes(1));
+  const absl::StatusOr<bool> authorities = p.authorities->Refresh();
+  note(authorities, p.authorities->RefusalIsNews(), authorities_limiter, observe::Event("astra_ca_reloaded"),
+       observe::Event("astra_ca_not_reloaded"));
 }
 
 void Server::HouseKeep() {

@@ -24,10 +24,11 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Follows the ledger with the health state, and the secret files with the credentials. Cheap; never blocks for long.
+  // Follows the ledger with the health state, and with the credentials and the upstream's authorities their files.
+  // Cheap; never blocks for long.
   void HouseKeep();
 
-  // SIGHUP: looks at the secret files now instead of at the next poll.
+  // SIGHUP: looks at those files now instead of at the next poll.
   void ReloadFiles();
 
   // SIGTERM: refuses new creations (DRAINING) while repeats are still answered, waits until every exchange has ended

@@ -34,6 +34,20 @@ std::string FirstDnsName(const std::string& pem) {
   return name;
 }
 
+// What the codes mean here that a probe meets. gRPC's own text may name files and addresses.
+std::string InWords(grpc::StatusCode code) {
+  switch (code) {
+    case grpc::StatusCode::UNAVAILABLE:
+      return "no connection (nothing listens there, or the TLS handshake failed)";
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+      return "no answer in time";
+    case grpc::StatusCode::UNIMPLEMENTED:
+      return "what listens there has no health service";
+    default:
+      return absl::StatusCodeToString(static_cast<absl::StatusCode>(code));
+  }
+}
+
 }  // namespace
 
 absl::Status CheckHealth(const std::string& target, const TlsMaterial* tls, absl::Duration timeout) {
@@ -62,7 +76,7 @@ absl::Status CheckHealth(const std::string& target, const TlsMaterial* tls, absl
   bool ok = false;
   if (!queue.Next(&tag, &ok) || !ok) return absl::InternalError("the health call did not end");
   if (!status.ok()) {
-    return absl::UnavailableError("the server does not answer, code " + std::to_string(status.error_code()));
+    return absl::UnavailableError("the server does not answer: " + InWords(status.error_code()));
   }
   grpc::Slice bytes;
   grpc::health::v1::HealthCheckResponse answer;

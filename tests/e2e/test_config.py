@@ -1,13 +1,16 @@
 """Settings: a wrong, unknown or contradictory one stops the start with one line on stderr that names the flag."""
 
+import os
+import pathlib
 import socket
+import sqlite3
 import subprocess
 
 import pytest
 
 from harness.gateway import SERVER, Gateway, as_arguments, clean_environment, write_secret
 from harness.people import person
-from harness.process import PATIENCE
+from harness.process import PATIENCE, wait_for
 
 SECRET = "quillfeather-secret-of-the-test"
 
@@ -61,6 +64,10 @@ WRONG = [
     ("--astra_base_url", dict(astra_base_url="https://127.0.0.1:1?x=y")),
     ("--astra_base_url", dict(astra_base_url="https://")),
     ("--astra_base_url", dict(astra_base_url="https://10.0.0.1")),  # private
+    ("--astra_base_url", dict(astra_base_url="https://192.0.2.1")),  # no connection would be made
+    ("--astra_base_url", dict(astra_base_url="https://203.0.113.9")),
+    ("--astra_base_url", dict(astra_base_url="https://[2001:db8::1]")),
+    ("--astra_base_url", dict(astra_base_url="https://0.0.0.0", allow_private_upstream=True)),
     ("--astra_client_id_file", dict(astra_client_id_file=None)),
     ("--astra_client_secret_file", dict(astra_client_secret_file=None)),
     ("--ledger_key_file", dict(ledger_key_file=None)),
@@ -71,6 +78,7 @@ WRONG = [
     ("--astra_ca_file", dict(astra_ca_file="/nonexistent/ca.crt")),
     ("--astra_limit_error", dict(astra_limit_error="nonsense")),
     ("--astra_limit_error", dict(astra_limit_error="400:")),
+    ("--astra_limit_error", dict(astra_limit_error="400: ")),
     ("--astra_limit_error", dict(astra_limit_error="abc:text")),
     ("--connect_timeout", dict(connect_timeout="0")),
     ("--connect_timeout", dict(connect_timeout="-1s")),
@@ -126,16 +134,30 @@ def test_error_lines_hold_no_value(files):
 # -- files ---------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("flag", ["astra_client_id_file", "astra_client_secret_file", "ledger_key_file"])
-@pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o666, 0o602])
-def test_secrets_that_others_may_read(files, tmp_path, flag, mode):
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o666, 0o602, 0o620, 0o660])
+def test_secrets_that_others_may_read_or_write(files, tmp_path, flag, mode):
     secret = write_secret(tmp_path / "secret", (SECRET * 3).encode())
     secret.chmod(mode)
-    if mode in (0o640, 0o602):
-        # "Others" is about everybody else; a group that was made for this is the operator's choice.
-        ended = run([*arguments(files, {flag: secret}), "--check_config"])
-        assert ended.returncode in (0, 1)
-        return
     refused(files, f"--{flag}", {flag: secret})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("flag", ["astra_client_id_file", "astra_client_secret_file", "ledger_key_file"])
+def test_secrets_of_another_user(files, tmp_path, flag):
+    secret = write_secret(tmp_path / "secret", (SECRET * 3).encode())
+    os.chown(secret, 65534, -1)
+    refused(files, f"--{flag}", {flag: secret})
+
+
+def test_secrets_as_kubernetes_shows_them(files, tmp_path):
+    """Links to links, and readable by a group (fsGroup)."""
+    (tmp_path / "..2026").mkdir()
+    secret = write_secret(tmp_path / "..2026" / "secret", (SECRET * 3).encode())
+    secret.chmod(0o440)
+    (tmp_path / "..data").symlink_to("..2026")
+    (tmp_path / "secret").symlink_to("..data/secret")
+    ended = run([*arguments(files, dict(ledger_key_file=tmp_path / "secret")), "--check_config"], cwd=files.directory)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("flag", ["astra_client_id_file", "astra_client_secret_file", "ledger_key_file"])
@@ -290,8 +312,145 @@ def test_check_config_of_the_defaults_needs_only_the_secrets(files, tmp_path):
     assert ended.returncode == 0, ended.stderr
 
 
+def test_check_config_and_a_start_name_every_wrong_setting(files):
+    wrong = dict(listen="nonsense", max_in_flight="0", ledger_key_file="/nonexistent", log_level="loud")
+    for extra in ([], ["--check_config"]):
+        ended = run([*arguments(files, wrong), "--no_such_flag", *extra], cwd=files.directory)
+        assert ended.returncode == 1
+        lines = ended.stderr.strip().splitlines()
+        assert len(lines) == 5, lines
+        for flag in ("no_such_flag", *wrong):
+            assert sum(line.startswith(f"userintent-server: --{flag}: ") for line in lines) == 1, (flag, lines)
+
+
+def test_the_short_flag_for_help():
+    assert run(["-h"]).stdout == run(["--help"]).stdout != ""
+
+
+# -- the ledger's place ------------------------------------------------------------------------------------------------------
+
+def ledger_flags(path):
+    return dict(ledger=f"sqlite:{path}", retention="400d")
+
+
+@pytest.mark.parametrize("extra", [[], ["--check_config"]], ids=["start", "check_config"])
+@pytest.mark.parametrize("kind", ["notes", "database"])
+def test_a_ledger_that_is_none_is_left_as_it_is(files, tmp_path, extra, kind):
+    path = tmp_path / "precious"
+    if kind == "notes":
+        path.write_text("somebody's notes\n" * 20)
+    else:
+        with sqlite3.connect(path) as other:
+            other.execute("CREATE TABLE somebody (name TEXT)")
+        other.close()
+    path.chmod(0o644)
+    before = path.read_bytes()
+    refused(files, "--ledger", ledger_flags(path), extra=extra)
+    assert path.read_bytes() == before
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [entry.name for entry in tmp_path.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("extra", [[], ["--check_config"]], ids=["start", "check_config"])
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775, 0o703])
+def test_a_ledger_directory_that_others_may_write(files, tmp_path, extra, mode):
+    directory = tmp_path / "open"
+    directory.mkdir()
+    directory.chmod(mode)
+    refused(files, "--ledger", ledger_flags(directory / "ledger.db"), extra=extra)
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_ledger_directory_of_another_user(files, tmp_path):
+    directory = tmp_path / "theirs"
+    directory.mkdir(mode=0o700)
+    os.chown(directory, 65534, -1)
+    refused(files, "--ledger", ledger_flags(directory / "ledger.db"), extra=["--check_config"])
+    refused(files, "--ledger", ledger_flags(directory / "ledger.db"))
+
+
+def test_check_config_knows_the_ledgers_key(files, new_gateway, tmp_path):
+    path = tmp_path / "ledger.db"
+    flags = ledger_flags(path)
+    other_key = write_secret(tmp_path / "other-key", b"y" * 32)
+    own = new_gateway(**flags)
+    own.create(person()).ok()
+    # A running server's ledger is in use, and fine.
+    same = dict(flags, ledger_key_file=own.flags["ledger_key_file"])
+    assert run([*arguments(files, same), "--check_config"], cwd=files.directory).returncode == 0
+    own.create(person()).ok()
+    own.kill()  # its log is left behind
+    before = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir() if entry.is_file()}
+    ended = run([*arguments(files, same), "--check_config"], cwd=files.directory)
+    assert ended.returncode == 0, ended.stderr
+    assert "another key" in refused(files, "--ledger", dict(same, ledger_key_file=other_key), extra=["--check_config"])
+    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir() if entry.is_file()} == before
+
+
 def test_no_settings_at_all(tmp_path):
     ended = run([], cwd=tmp_path)
     assert ended.returncode == 1
-    assert "--astra_client_id_file" in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1
+    lines = ended.stderr.strip().splitlines()
+    assert len(lines) == 3, lines
+    for flag in ("astra_client_id_file", "astra_client_secret_file", "ledger_key_file"):
+        assert sum(f"--{flag}: required" in line for line in lines) == 1, lines
+
+
+def test_the_probe_says_words(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        ended = run(["--healthcheck", f"--listen=127.0.0.1:{free.getsockname()[1]}"], cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "no connection" in ended.stderr and "code" not in ended.stderr, ended.stderr
+
+
+def test_build_info_tells_releases(new_gateway):
+    info = [name for name in new_gateway().metrics() if name.startswith("userintent_build_info")]
+    assert len(info) == 1 and 'grpc="1.' in info[0], info
+
+
+# -- files that change under a running server --------------------------------------------------------------------------------
+
+def events(gateway, name):
+    return [entry for entry in gateway.log() if entry.get("event") == name]
+
+
+@pytest.mark.parametrize("how", ["auto", "libcurl"])
+def test_the_authorities_of_astra_are_read_again(new_gateway, sandbox, authority, tmp_path, how):
+    bundle, fresh = tmp_path / "ca.crt", tmp_path / "ca.crt.new"
+
+    def put(data):
+        fresh.write_bytes(data)
+        fresh.rename(bundle)
+
+    wrong, right = authority.ca_file.read_bytes(), pathlib.Path(sandbox.ca_file).read_bytes()
+    put(wrong)
+    own = new_gateway(astra_ca_file=bundle, upstream_transport=how)
+    stranger = person()
+    own.create(stranger, timeout=5).failed("UPSTREAM_UNREACHABLE")
+    assert sandbox.posts(stranger.email) == []
+    put(wrong + right)
+    wait_for(lambda: events(own, "astra_ca_reloaded"), "the new authorities")
+    own.create(person()).ok()
+    # A broken file is told each time that it changes, and the last good one stays.
+    for number, broken in enumerate((b"", b"nonsense\n", b"other nonsense\n"), 1):
+        put(broken)
+        wait_for(lambda number=number: len(events(own, "astra_ca_not_reloaded")) >= number, "a line about the file")
+    own.create(person()).ok()
+    assert own.metrics()['userintent_credential_reloads_total{result="ok"}'] == 1
+    put(right)
+    wait_for(lambda: len(events(own, "astra_ca_reloaded")) >= 2, "the good authorities")
+    own.create(person()).ok()
+
+
+def test_broken_credentials_are_logged_each_time_that_they_change(new_gateway, tmp_path):
+    secret, fresh = tmp_path / "secret", tmp_path / "secret.new"
+    write_secret(secret, "sandbox-secret\n")
+    own = new_gateway(astra_client_secret_file=secret)
+    for number in (1, 2, 3):
+        write_secret(fresh, f"{SECRET}\nline {number}\n")
+        fresh.rename(secret)
+        wait_for(lambda number=number: len(events(own, "credentials_not_reloaded")) >= number, "a line about the file")
+    own.create(person()).ok()  # with the last good ones
+    assert SECRET not in str(own.log())

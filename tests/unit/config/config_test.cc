@@ -357,7 +357,7 @@ TEST_F(ConfigTest, ValuesThatDoNotParse) {
         "ftp://example.com",
         "https:/example.com"}},
       {"astra_limit_error", {"400", "400:", ":x", "abc:x", "-400:x", " 400:x"}},
-      {"connect_timeout", {"", "3", "three", "3 s", "3sec", "1e3"}},
+      {"connect_timeout", {"", "3", "three", "3 s", "3sec", "1e3", "1dd", "1d-1h"}},
       {"max_in_flight", {"", "x", "1.5", "99999999999", "1k"}},
       {"ledger", {"", "data/ledger.db", "memory", "memory:x", "mysql://x", "SQLITE:x", "sqlite"}},
       {"log_level", {"", "INFO", "warning", "6"}},
@@ -378,11 +378,13 @@ TEST_F(ConfigTest, ValuesThatDoNotParse) {
 TEST_F(ConfigTest, Actions) {
   EXPECT_EQ(LoadMore({"--check_config"})->action, Action::kCheckConfig);
   EXPECT_EQ(Load({"--healthcheck"})->action, Action::kHealthcheck);
-  EXPECT_THAT(Problem(Load({"--check_config"})), StartsWith("--astra_client_id_file: required"));
+  EXPECT_EQ(Load({"--check_config"}).status().message(),
+            "--astra_client_id_file: required\n--astra_client_secret_file: required\n--ledger_key_file: required");
   EXPECT_THAT(Problem(LoadMore({"--check_config", "--healthcheck"})), StartsWith("--healthcheck: contradicts"));
   EXPECT_THAT(Problem(Load({"--healthcheck", "--shards=x"})), StartsWith("--shards: must be"));
   // Help and version answer whatever else is wrong.
   EXPECT_EQ(Load({"--nonsense", "-help", "--version"}, {"USERINTENT_X=1"})->action, Action::kHelp);
+  EXPECT_EQ(Load({"--nonsense", "-h"}, {"USERINTENT_X=1"})->action, Action::kHelp);
   EXPECT_EQ(Load({"--nonsense", "--version"}, {"USERINTENT_X=1"})->action, Action::kVersion);
 }
 
@@ -445,10 +447,16 @@ TEST_F(ConfigTest, HelpNamesEveryFlagOnceWithFormAndDefaultInTheContractsOrder) 
 TEST_F(ConfigTest, MainExits) {
   EXPECT_EXIT(RunMain({"--help"}), ExitedWithCode(0), "--listen=HOST:PORT");
   EXPECT_EXIT(RunMain({"--version"}), ExitedWithCode(0), "^userintent-server [0-9]+\\.[0-9]+\\.[0-9]+\n$");
-  EXPECT_EXIT(RunMain({"--lisen=1"}), ExitedWithCode(1),
-              "^userintent-server: --lisen: there is no such flag; --help lists all\n$");
-  EXPECT_EXIT(RunMain({}), ExitedWithCode(1), "^userintent-server: --astra_client_id_file: required\n$");
+  EXPECT_EXIT(RunMain({"-h"}), ExitedWithCode(0), "--listen=HOST:PORT");
+  EXPECT_EXIT(RunMain({}), ExitedWithCode(1),
+              "^userintent-server: --astra_client_id_file: required\n"
+              "userintent-server: --astra_client_secret_file: required\n"
+              "userintent-server: --ledger_key_file: required\n$");
   std::vector<std::string> arguments = Required();
+  arguments.emplace_back("--lisen=1");
+  EXPECT_EXIT(RunMain(arguments), ExitedWithCode(1),
+              "^userintent-server: --lisen: there is no such flag; --help lists all\n$");
+  arguments.pop_back();
   EXPECT_EXIT(RunMain(arguments), ExitedWithCode(77), "");
   arguments.emplace_back("--check_config");
   EXPECT_EXIT(RunMain(arguments), ExitedWithCode(0), "^the configuration is valid\n$");
@@ -560,13 +568,23 @@ TEST_F(ConfigTest, LedgerKeysAreLong) {
 TEST_F(ConfigTest, UpstreamAddresses) {
   for (const char* url :
        {"https://10.1.2.3", "https://172.16.0.1", "https://172.31.255.255", "https://192.168.0.1:8443",
-        "https://169.254.169.254", "https://100.64.0.1", "https://0.0.0.0", "https://224.0.0.1",
-        "https://255.255.255.255", "https://198.18.0.1", "https://[::]", "https://[fe80::1]", "https://[fd00::1]",
-        "https://[::ffff:10.0.0.1]", "https://[ff02::1]", "https://[64:ff9b::1]"}) {
+        "https://169.254.169.254", "https://100.64.0.1", "https://198.18.0.1", "https://192.0.2.1",
+        "https://198.51.100.1", "https://203.0.113.9", "https://[2001:db8::1]", "https://[2002:a00:1::1]",
+        "https://[3fff::1]", "https://[2001::1]", "https://[fe80::1]", "https://[fd00::1]", "https://[::ffff:10.0.0.1]",
+        "https://[::ffff:192.0.2.1]", "https://[64:ff9b::a00:1]"}) {
     const std::string flag = std::string("--astra_base_url=") + url;
-    EXPECT_EQ(Problem(LoadMore({flag})), "--astra_base_url: is a private address; --allow_private_upstream allows it")
-        << url;
+    EXPECT_THAT(Problem(LoadMore({flag})), StartsWith("--astra_base_url: is not a public address (")) << url;
     EXPECT_EQ(Problem(LoadMore({flag, "--allow_private_upstream"})), "") << url;
+  }
+  // No flag makes a connection to these.
+  for (const char* url :
+       {"https://0.0.0.0", "https://0.1.2.3", "https://224.0.0.1", "https://240.0.0.1", "https://255.255.255.255",
+        "https://[::]", "https://[ff02::1]", "https://[::ffff:0.0.0.0]", "https://[64:ff9b::e000:1]"}) {
+    for (const char* more : {"--kyc_delegation", "--allow_private_upstream"}) {
+      EXPECT_THAT(Problem(LoadMore({std::string("--astra_base_url=") + url, more})),
+                  StartsWith("--astra_base_url: is an address that nobody can be reached at ("))
+          << url;
+    }
   }
   for (const char* url :
        {"https://localhost:1", "https://127.0.0.1:1", "https://127.8.8.8", "https://[::1]:8443", "https://8.8.8.8",
@@ -585,7 +603,12 @@ TEST_F(ConfigTest, UpstreamAddresses) {
 TEST_F(ConfigTest, LimitErrorRules) {
   for (const char* rule : {"399:x", "500:x", "200:x", "0:x", "4000:x"}) {
     EXPECT_EQ(Problem(LoadMore({std::string("--astra_limit_error=") + rule})),
-              "--astra_limit_error: the status must be 400 to 499")
+              "--astra_limit_error: the status before the colon must be a number from 400 to 499")
+        << rule;
+  }
+  for (const char* rule : {"400: ", "400:    "}) {  // every error with a blank in it would be the limit
+    EXPECT_THAT(Problem(LoadMore({std::string("--astra_limit_error=") + rule})),
+                StartsWith("--astra_limit_error: the substring after the colon is blank"))
         << rule;
   }
   EXPECT_THAT(PROBLEM_OF(Valid(), (c.astra_limit_error = {400, "a\nb"})),
@@ -666,6 +689,78 @@ TEST_F(ConfigTest, MetricsListen) {
   EXPECT_EQ(Problem(LoadMore({"--metrics_listen=0.0.0.0:9464"})), "");
   EXPECT_THAT(Problem(LoadMore({"--metrics_listen=127.0.0.1:50051"})), StartsWith("--metrics_listen: is the same"));
   EXPECT_EQ(Problem(LoadMore({"--metrics_listen=127.0.0.1:0", "--listen=127.0.0.1:0"})), "");
+}
+
+TEST_F(ConfigTest, EveryWrongSettingIsNamedOnce) {
+  const auto lines = [&](const std::vector<std::string>& arguments, const std::vector<std::string>& environment = {}) {
+    return std::string(Load(arguments, environment).status().message());
+  };
+  EXPECT_EQ(
+      lines({"--shards=x", "--lisen=1", "--listen=0.0.0.0:1", "--connect_timeout=5m", "--upstream_timeout=11m",
+             "--ledger_key_file=/nonexistent", "--astra_base_url=https://192.0.2.1", "--noshards", "--log_level"},
+            {"USERINTENT_MAX_IN_FLIGHT=0", "USERINTENT_SHARDZ=1"}),
+      "USERINTENT_SHARDZ: unknown variable of the environment; no flag has this name\n"
+      "--lisen: there is no such flag; --help lists all\n"
+      "--noshards: there is no such flag; --help lists all\n"
+      "--log_level: needs a value\n"
+      "--shards: must be a whole number\n"
+      "--listen: off loopback needs the three --tls_ flags, or --allow_plaintext behind a mesh that adds TLS\n"
+      "--astra_base_url: is not a public address (Documentation (TEST-NET-1)); --allow_private_upstream allows it\n"
+      "--astra_client_id_file: required\n"
+      "--astra_client_secret_file: required\n"
+      "--connect_timeout: must be from 1ms to 1m\n"
+      "--upstream_timeout: must be from 1ms to 10m\n"
+      "--max_in_flight: must be from 1 to 1000000 (set by USERINTENT_MAX_IN_FLIGHT)\n"
+      "--ledger_key_file: cannot open the file: No such file or directory");
+}
+
+TEST_F(ConfigTest, WhatFollowsFromOneProblemIsNoOther) {
+  EXPECT_EQ(Problem(LoadMore({"--upstream_timeout=x", "--connect_timeout=40s"})),
+            Problem(LoadMore({"--upstream_timeout=x"})));
+  EXPECT_EQ(Problem(LoadMore({"--default_deadline=0s"})), "--default_deadline: must be from 1ms to 1h");
+  EXPECT_THAT(Problem(LoadMore({"--no_such_flag", "7"})), StartsWith("--no_such_flag: "));
+  // What cannot be read says nothing about the rest.
+  EXPECT_THAT(Problem(Load({"serve", "--lisen=1"})), HasSubstr("is no flag"));
+}
+
+TEST_F(ConfigTest, DurationsKnowDays) {
+  EXPECT_EQ(LoadMore({"--retention=400d"})->retention, absl::Hours(9600));
+  EXPECT_EQ(LoadMore({}, {"USERINTENT_RETENTION=396d12h"})->retention, absl::Hours(9516));
+  EXPECT_THAT(Problem(LoadMore({"--retention=395d"})), StartsWith("--retention: must be 0, or from 9504h"));
+  EXPECT_THAT(Problem(LoadMore({"--connect_timeout=1d"})), StartsWith("--connect_timeout: must be from 1ms to 1m"));
+}
+
+TEST_F(ConfigTest, FilesThatOthersMayWriteAreRefused) {
+  for (const mode_t mode : {0602u, 0620u, 0640u | 0020u, 0660u}) {
+    EXPECT_THAT(PROBLEM_OF(Valid(), chmod(c.ledger_key_file.c_str(), mode)),
+                StartsWith("--ledger_key_file: others than its owner may write"))
+        << mode;
+    EXPECT_THAT(PROBLEM_OF(ValidTls(), chmod(c.tls_key_file.c_str(), mode)),
+                StartsWith("--tls_key_file: others than its owner may write"))
+        << mode;
+  }
+  // Whom to trust is no secret, but not for everybody to say.
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), chmod(c.tls_client_ca_file.c_str(), 0646)),
+              StartsWith("--tls_client_ca_file: others may write"));
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.astra_ca_file = File("ca", CertificateText(NewKey().get()), 0666)),
+              StartsWith("--astra_ca_file: others may write"));
+}
+
+TEST_F(ConfigTest, CheckConfigLooksAtTheLedgersPlace) {
+  const auto check = [&](const std::string& path) {
+    return Problem(LoadMore({"--check_config", "--ledger=sqlite:" + path}));
+  };
+  EXPECT_EQ(check((directory_ / "a" / "b" / "ledger.db").string()), "");
+  EXPECT_FALSE(std::filesystem::exists(directory_ / "a"));
+  File("file", "x");
+  EXPECT_EQ(check((directory_ / "file" / "ledger.db").string()), "--ledger: its directory is not a directory");
+  EXPECT_EQ(check(File("notes", std::string(200, 'x'))),
+            "--ledger: is not a ledger, or its head is damaged; it was left as it is");
+  std::filesystem::create_directory(directory_ / "open");
+  chmod((directory_ / "open").c_str(), 0777);
+  EXPECT_THAT(check((directory_ / "open" / "ledger.db").string()), StartsWith("--ledger: others may write its"));
+  // At a start the ledger's own opening says the same.
+  EXPECT_EQ(Problem(LoadMore({"--ledger=sqlite:" + (directory_ / "open" / "ledger.db").string()})), "");
 }
 
 TEST_F(ConfigTest, CheckingWritesNothing) {
