@@ -1,8 +1,9 @@
 // Server: the composition root. Owns every part in the order of construction and is the only place that names concrete
 // classes: which ledger, which HTTP client, which metrics.
 //
-// Used from one thread (main's): Start, then HouseKeep every few hundred milliseconds, then Drain once. Destruction is
-// the reverse of construction: listener, shards, Astra clients, HTTP clients, ledger.
+// Used from one thread (main's): Start, then HouseKeep every few hundred milliseconds, then Drain once. Destruction
+// ends the HTTP endpoint, the operators' socket, the listener and the shards' threads, in this order; then the parts
+// go: the ledger before the shards, whose inboxes its last answers need, and last what all of them used.
 #pragma once
 
 #include <cstdint>

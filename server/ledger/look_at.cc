@@ -14,6 +14,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/sqlite_store.h"
@@ -74,13 +75,32 @@ absl::Status AskDatabase(sqlite3* db, const std::vector<uint64_t>& keys) {
   return absl::OkStatus();
 }
 
+// https://www.sqlite.org/uri.html. Every byte but the plainest is escaped. A relative path stays relative.
+std::string ImmutableUri(const std::string& path) {
+  std::string uri = "file:";
+  for (const char c : path) {
+    if (absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '/' || c == '.' || c == '-' || c == '_') {
+      uri += c;
+    } else {
+      absl::StrAppend(&uri, "%", absl::Hex(static_cast<unsigned char>(c), absl::kZeroPad2));
+    }
+  }
+  if (path.substr(0, 2) == "//") uri.insert(5, "//");  // else what follows would be a host
+  return uri + "?immutable=1";
+}
+
 // The caller holds the lock, or there is none to hold.
 absl::Status LookInside(const std::string& path, const std::vector<uint64_t>& keys) {
   sqlite3* db = nullptr;
   absl::Cleanup close = [&] { sqlite3_close(db); };
-  // Writable, because a log that a crash left can only be read so; and without the copying of the log at the end.
-  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
-  if (sqlite3_open_v2(path.c_str(), &db, flags, nullptr) != SQLITE_OK) return Refuse("cannot be opened as a database");
+  // A log that a crash left can only be read by a writer, who then must not copy it at the end. Without a log nobody
+  // writes: a writer would make an empty one.
+  struct stat log {};
+  const bool has_log = ::stat((path + "-wal").c_str(), &log) == 0 && log.st_size > 0;
+  const int flags = (has_log ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY | SQLITE_OPEN_URI) | SQLITE_OPEN_NOMUTEX |
+                    SQLITE_OPEN_EXRESCODE;
+  const std::string name = has_log ? path : ImmutableUri(path);
+  if (sqlite3_open_v2(name.c_str(), &db, flags, nullptr) != SQLITE_OK) return Refuse("cannot be opened as a database");
   sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
   sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
   // Before the log is first used: its index then needs no file.
