@@ -441,6 +441,7 @@ void Server::HouseKeep() {
         metrics.AddConnectionsOpened(stats.connections_opened - s.counted.connections_opened);
         metrics.AddReuseRefused(stats.reuse_refused - s.counted.reuse_refused);
         metrics.AddResendRefused(stats.resend_refused - s.counted.resend_refused);
+        metrics.AddHeadersIgnored(stats.headers_ignored - s.counted.headers_ignored);
         s.counted = stats;
       });
     }

@@ -57,8 +57,9 @@ struct Outcome {
   int status = 0;              // with kAnswered
   bool body_complete = false;  // the whole body came and was within the size limit
   std::string body;            // at most Options::max_answer_bytes; possibly personal data: never log it
-  std::string request_id;      // header Request-Id, as it came
-  std::string retry_after;     // header Retry-After, as it came
+  std::string request_id;      // header Request-Id, as it came but for blanks around it
+  std::string retry_after;     // header Retry-After, the same
+  std::string date;            // header Date, the same
   std::string_view detail;     // fixed text for logs: which step failed, never peer-supplied bytes
 };
 
@@ -90,8 +91,9 @@ struct Options {
 struct Stats {  // since the start; for metrics and benchmarks
   uint64_t exchanges = 0;
   uint64_t connections_opened = 0;
-  uint64_t reuse_refused = 0;   // pooled connections thrown away because they held unsolicited bytes or were closed
-  uint64_t resend_refused = 0;  // hidden re-sends by the library that were stopped
+  uint64_t reuse_refused = 0;    // pooled connections thrown away because they held unsolicited bytes or were closed
+  uint64_t resend_refused = 0;   // hidden re-sends by the library that were stopped
+  uint64_t headers_ignored = 0;  // fields of answers over HTTP/2 that were against its rules (see answer_head.h)
 };
 
 class Client {

@@ -55,12 +55,6 @@ bool EqualsIgnoringCase(std::string_view a, std::string_view lower) {
          });
 }
 
-std::string_view TrimBlanks(std::string_view text) {
-  const size_t first = text.find_first_not_of(" \t\r\n");
-  if (first == text.npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
-}
-
 // What is remembered with a TLS connection for as long as it lives.
 struct Connection {
   int fd = -1;        // its socket; -1 when it could not be found, then the connection is never used twice
@@ -889,6 +883,8 @@ size_t CurlClient::OnHeader(char* data, size_t size, size_t count, void* user) n
       if (outcome.request_id.empty()) outcome.request_id = value;
     } else if (EqualsIgnoringCase(name, "retry-after")) {
       if (outcome.retry_after.empty()) outcome.retry_after = value;
+    } else if (EqualsIgnoringCase(name, "date")) {
+      if (outcome.date.empty()) outcome.date = value;
     } else if (EqualsIgnoringCase(name, "transfer-encoding")) {
       exchange.transfer_encoding = true;
     } else if (EqualsIgnoringCase(name, "content-length")) {

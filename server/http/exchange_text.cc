@@ -10,6 +10,13 @@ void Wipe(std::string& text) {
   text.clear();
 }
 
+std::string_view TrimBlanks(std::string_view text) {
+  constexpr std::string_view kBlank = " \t\r\n";
+  const size_t first = text.find_first_not_of(kBlank);
+  if (first == text.npos) return {};
+  return text.substr(first, text.find_last_not_of(kBlank) - first + 1);
+}
+
 bool HasControl(std::string_view text) { return text.find_first_of(std::string_view("\r\n\0", 3)) != text.npos; }
 
 std::string_view DetailOf(NotSentCause cause) {

@@ -10,6 +10,9 @@ namespace userintent::http {
 
 void Wipe(std::string& text);  // all of its capacity; empty afterwards
 
+// Without the blanks and line ends around it.
+std::string_view TrimBlanks(std::string_view text);
+
 bool HasControl(std::string_view text);  // CR, LF or NUL
 
 std::string_view DetailOf(NotSentCause cause);

@@ -143,9 +143,8 @@ void H2Client::End(H2Exchange& exchange, NotSentCause cause, std::string_view de
   if (outcome.status != 0) {
     outcome.fate = Fate::kAnswered;
     outcome.body_complete = complete && !exchange.headers_cut && !exchange.body_cut;
-    outcome.detail = outcome.body_complete                       ? "answered"
-                     : exchange.headers_cut || exchange.body_cut ? detail
-                                                                 : "answer cut short";
+    const bool named = exchange.headers_cut || exchange.body_cut || !exchange.head.fault().empty();
+    outcome.detail = outcome.body_complete ? "answered" : named ? detail : "answer cut short";
   } else if (!was_sent) {
     outcome.fate = Fate::kNotSent;
     outcome.cause = cause;

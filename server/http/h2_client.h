@@ -55,6 +55,7 @@ class H2Client final : public Client, private H2Connection::Owner {
   bool Init();
 
   void OnEnded(H2Exchange& exchange, bool complete, std::string_view detail) override;
+  void OnFieldIgnored() override { ++stats_.headers_ignored; }
 
   void End(H2Exchange& exchange, NotSentCause cause, std::string_view detail, bool complete = false);
   void FailQueued(NotSentCause cause, std::string_view detail);

@@ -213,6 +213,7 @@ bool H2Connection::BeginSession() {
   nghttp2_option* option = nullptr;
   if (nghttp2_option_new(&option) != 0) return false;
   nghttp2_option_set_no_closed_streams(option, 1);
+  nghttp2_option_set_no_http_messaging(option, 1);  // AnswerHead knows more than yes and no
   nghttp2_option_set_max_continuations(option, 8);
   nghttp2_option_set_max_outbound_ack(option, 1000);
   nghttp2_option_set_max_settings(option, 32);
@@ -545,12 +546,20 @@ void H2Connection::LetGo(H2Exchange& exchange) {
 }
 
 // The answer came to its end. A peer need not have read the request for it.
-void H2Connection::Complete(H2Exchange& exchange, std::string_view detail) {
+void H2Connection::Complete(H2Exchange& exchange) {
   const int32_t stream = exchange.stream;
   const bool request_left = exchange.request.body.empty();
   LetGo(exchange);
   if (!request_left) nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream, NGHTTP2_CANCEL);
-  owner_.OnEnded(exchange, true, detail);
+  owner_.OnEnded(exchange, true, "answered");
+}
+
+// The answer is malformed. The status of a head that was whole still holds.
+void H2Connection::Reject(H2Exchange& exchange) {
+  const int32_t stream = exchange.stream;
+  LetGo(exchange);
+  nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream, NGHTTP2_PROTOCOL_ERROR);
+  owner_.OnEnded(exchange, false, exchange.head.fault());
 }
 
 H2Exchange* H2Connection::Find(int32_t stream) const {
@@ -588,7 +597,7 @@ int H2Connection::OnBeginHeaders(nghttp2_session*, const nghttp2_frame* frame, v
   auto& self = *static_cast<H2Connection*>(user);
   if (H2Exchange* exchange = self.Find(frame->hd.stream_id)) {
     exchange->heard = true;
-    exchange->head_status = 0;
+    exchange->head.Begin();
     self.Moved();
   }
   return 0;
@@ -601,18 +610,25 @@ int H2Connection::OnHeader(nghttp2_session*, const nghttp2_frame* frame, const u
   if (exchange == nullptr) return 0;
   exchange->header_bytes += name_size + value_size + 32;  // as RFC 9113 section 6.5.2 counts
   const std::string_view field = View(name, name_size);
-  const std::string_view text = View(value, value_size);
-  if (exchange->head_done) {
-    // Trailers say nothing that we want.
-  } else if (field == ":status") {
-    for (const char digit : text) exchange->head_status = exchange->head_status * 10 + (digit - '0');
-  } else if (exchange->head_status >= 200) {
-    if (field == "request-id" && exchange->outcome.request_id.empty()) exchange->outcome.request_id = text;
-    if (field == "retry-after" && exchange->outcome.retry_after.empty()) exchange->outcome.retry_after = text;
+  std::string_view text = View(value, value_size);
+  switch (exchange->head.Read(field, &text)) {
+    case AnswerHead::Field::kTake:
+      if (field == "request-id" && exchange->outcome.request_id.empty()) exchange->outcome.request_id = text;
+      if (field == "retry-after" && exchange->outcome.retry_after.empty()) exchange->outcome.retry_after = text;
+      if (field == "date" && exchange->outcome.date.empty()) exchange->outcome.date = text;
+      break;
+    case AnswerHead::Field::kSkip:
+      break;
+    case AnswerHead::Field::kIgnore:
+      self.owner_.OnFieldIgnored();
+      break;
+    case AnswerHead::Field::kMalformed:
+      self.Reject(*exchange);
+      return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;  // nghttp2 reads the rest for its tables, and says no more of it
   }
   if (exchange->header_bytes <= self.settings_.options.max_header_bytes) return 0;
   // What came so far is well-formed, and it begins with the status.
-  if (!exchange->head_done && exchange->head_status >= 200) exchange->outcome.status = exchange->head_status;
+  if (!exchange->head.done() && exchange->head.status() >= 200) exchange->outcome.status = exchange->head.status();
   exchange->headers_cut = true;
   self.LetGo(*exchange);
   self.owner_.OnEnded(*exchange, false, "answer head over the limit");
@@ -625,6 +641,10 @@ int H2Connection::OnData(nghttp2_session* session, uint8_t, int32_t stream, cons
   H2Exchange* const exchange = self.Find(stream);
   if (exchange == nullptr) return 0;
   self.Moved();
+  if (!exchange->head.ReadBody(size)) {
+    self.Reject(*exchange);
+    return 0;
+  }
   std::string& body = exchange->outcome.body;
   const size_t room = self.settings_.options.max_answer_bytes - body.size();
   body.append(reinterpret_cast<const char*>(data), std::min(size, room));
@@ -663,12 +683,19 @@ int H2Connection::OnFrame(nghttp2_session* session, const nghttp2_frame* frame, 
     case NGHTTP2_DATA: {
       H2Exchange* const exchange = self.Find(frame->hd.stream_id);
       if (exchange == nullptr) return 0;
-      if (frame->hd.type == NGHTTP2_HEADERS && !exchange->head_done && exchange->head_status >= 200) {
-        exchange->head_done = true;
-        exchange->outcome.status = exchange->head_status;
+      const bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+      AnswerHead& head = exchange->head;
+      bool fine = frame->hd.type == NGHTTP2_DATA || head.EndHead(end);
+      if (fine && head.done() && exchange->outcome.status == 0) {
+        exchange->outcome.status = head.status();
         CrashPoint("after-status");
       }
-      if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) self.Complete(*exchange, "answered");
+      if (fine && end) fine = head.EndBody();
+      if (!fine) {
+        self.Reject(*exchange);
+      } else if (end) {
+        self.Complete(*exchange);
+      }
       return 0;
     }
     default:

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "server/base/loop.h"
+#include "server/http/answer_head.h"
 #include "server/http/client.h"
 #include "server/http/connection_limits.h"
 #include "server/http/resolver.h"
@@ -42,11 +43,10 @@ struct H2Exchange {
   int32_t stream = 0;
   size_t body_offset = 0;    // how much of the body was offered to the connection; all of it: the body is empty
   size_t header_bytes = 0;   // of all heads and trailers
-  int head_status = 0;       // of the head that is being read
+  AnswerHead head;           // of the answer
   bool offered = false;      // a byte of its HEADERS may have been given to TLS: the end of "not sent"
   bool heard = false;        // the peer answered something, if only an interim head: the end of "refused"
   bool refused = false;      // the peer refused it unprocessed
-  bool head_done = false;    // a final head came; what follows are trailers
   bool headers_cut = false;  // over the limit
   bool body_cut = false;     // over the limit
 };
@@ -84,6 +84,8 @@ class H2Connection {
     virtual ~Owner() = default;
     // The connection has let go of the exchange. `complete`: the answer came to its proper end.
     virtual void OnEnded(H2Exchange& exchange, bool complete, std::string_view detail) = 0;
+    // A field of an answer was against the rules, and ignored.
+    virtual void OnFieldIgnored() = 0;
   };
 
   enum class State {
@@ -170,7 +172,8 @@ class H2Connection {
   void Receive(SteadyTime now);
   bool SendWire();
   void Watch(bool writable);
-  void Complete(H2Exchange& exchange, std::string_view detail);
+  void Complete(H2Exchange& exchange);
+  void Reject(H2Exchange& exchange);
   void Moved();
   void LetGo(H2Exchange& exchange);
   void Fail(NotSentCause cause, std::string_view detail);

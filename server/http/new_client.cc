@@ -53,6 +53,7 @@ class AutoClient final : public Client {
     stats_ = curl_->stats();
     stats_.exchanges += h2_->stats().exchanges;
     stats_.connections_opened += h2_->stats().connections_opened;
+    stats_.headers_ignored += h2_->stats().headers_ignored;
     return stats_;
   }
 

@@ -77,6 +77,7 @@ class Metrics {
   void AddConnectionsOpened(uint64_t n) noexcept;
   void AddReuseRefused(uint64_t n) noexcept;
   void AddResendRefused(uint64_t n) noexcept;
+  void AddHeadersIgnored(uint64_t n) noexcept;
 
   // The ledger.
   void RecordCommit(int operations, absl::Duration latency) noexcept;  // one durable batch

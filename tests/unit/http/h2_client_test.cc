@@ -164,11 +164,13 @@ TEST(H2Client, AnswerBeforeTheBodyIsWhole) {
 
 TEST(H2Client, HeadsThatAreMalformedAreNoAnswer) {
   const std::string kHeads[] = {
-      Literal("request-id", "x"),                       // no status
-      Head(201) + Literal(":path", "/"),                // a request's field
-      Literal("request-id", "x") + Head(201),           // status too late
-      Head(201) + Literal("connection", "keep-alive"),  // not of HTTP/2
-      Head(201) + Head(201),                            // twice
+      Literal("request-id", "x"),               // no status
+      Head(201) + Literal(":path", "/"),        // a request's field
+      Literal("request-id", "x") + Head(201),   // status too late
+      Head(201) + Literal("X-Served-By", "1"),  // a name that is not in lower case
+      Head(201) + Literal("content-length", "one"),
+      Head(201) + Literal("content-length", "1") + Literal("content-length", "2"),
+      Head(201) + Head(201),  // twice
       "\x08\x03"
       "2x1",
   };
@@ -181,7 +183,9 @@ TEST(H2Client, HeadsThatAreMalformedAreNoAnswer) {
       Serve(frames, 0);
     });
     Harness harness(For(peer));
-    ExpectMaybeSent(harness.Post());
+    const Outcome& outcome = harness.Post();
+    ExpectMaybeSent(outcome);
+    EXPECT_THAT(std::string(outcome.detail), ::testing::StartsWith("malformed answer: "));
     ExpectAnswered(harness.Post(), 201, "0");  // only the stream was wrong
     EXPECT_EQ(peer.server.accepted, 1);
   }

@@ -59,6 +59,7 @@ TEST_F(MetricsTest, EverySeriesExistsBeforeTheFirstCall) {
   EXPECT_EQ(Value(Calls("GetCreation", "INVALID_ARGUMENT", "UNKNOWN_FIELDS")), 0);
   EXPECT_EQ(Value("userintent_upstream_posts_total{verdict=\"unknown\"}"), 0);
   EXPECT_EQ(Value("userintent_upstream_resend_refused_total"), 0);
+  EXPECT_EQ(Value("userintent_upstream_headers_ignored_total"), 0);
   EXPECT_EQ(Value("userintent_call_seconds_count{method=\"GetCreation\"}"), 0);
   EXPECT_EQ(Value("userintent_build_info{curl=\"7.88\",grpc=\"1.51\",sqlite=\"3.40\",version=\"1.2.3\"}"), 1);
   EXPECT_GT(Value("userintent_start_time_seconds"), 1.7e9);
@@ -100,9 +101,11 @@ TEST_F(MetricsTest, CountsPostsUnderTheirVerdict) {
   metrics_.AddConnectionsOpened(3);
   metrics_.AddReuseRefused(2);
   metrics_.AddResendRefused(1);
+  metrics_.AddHeadersIgnored(2);
   EXPECT_EQ(Value("userintent_upstream_connections_opened_total"), 3);
   EXPECT_EQ(Value("userintent_upstream_reuse_refused_total"), 2);
   EXPECT_EQ(Value("userintent_upstream_resend_refused_total"), 1);
+  EXPECT_EQ(Value("userintent_upstream_headers_ignored_total"), 2);
 }
 
 TEST_F(MetricsTest, GaugesFollow) {

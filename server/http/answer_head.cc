@@ -1,0 +1,108 @@
+#include "server/http/answer_head.h"
+
+#include <algorithm>
+
+#include "server/http/exchange_text.h"
+
+namespace userintent::http {
+namespace {
+
+bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+
+// RFC 9110 section 5.6.2, in lower case as HTTP/2 wants it.
+bool IsNameCharacter(char c) {
+  return (c >= 'a' && c <= 'z') || IsDigit(c) || std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
+}
+
+// Of the connection, which in HTTP/2 has frames for such things (RFC 9113 section 8.2.2). Servers behind a proxy that
+// only translates send them all the same.
+bool IsOfTheConnection(std::string_view name) {
+  constexpr std::string_view kNames[] = {"connection", "keep-alive",        "proxy-connection",
+                                         "te",         "transfer-encoding", "upgrade"};
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+}
+
+bool HasControlCharacter(std::string_view value) {
+  return std::any_of(value.begin(), value.end(), [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return (byte < 0x20 && c != '\t') || byte == 0x7f;
+  });
+}
+
+}  // namespace
+
+AnswerHead::Field AnswerHead::Fault(std::string_view what) {
+  if (fault_.empty()) fault_ = what;
+  return Field::kMalformed;
+}
+
+void AnswerHead::Begin() {
+  regular_ = false;
+  if (!done_) status_ = 0;
+}
+
+bool AnswerHead::ReadStatus(std::string_view value) {
+  if (value.size() != 3 || value[0] < '1' || !std::all_of(value.begin(), value.end(), IsDigit)) return false;
+  status_ = (value[0] - '0') * 100 + (value[1] - '0') * 10 + (value[2] - '0');
+  return status_ != 101;  // HTTP/2 switches to nothing
+}
+
+// The same length again says nothing new (RFC 9110 section 8.6).
+bool AnswerHead::ReadLength(std::string_view value) {
+  if (value.empty() || value.size() > 18 || !std::all_of(value.begin(), value.end(), IsDigit)) return false;
+  int64_t length = 0;
+  for (const char digit : value) length = length * 10 + (digit - '0');
+  if (length_ >= 0 && length_ != length) return false;
+  length_ = length;
+  return true;
+}
+
+AnswerHead::Field AnswerHead::Read(std::string_view name, std::string_view* value) {
+  if (name.starts_with(':')) {
+    if (name != ":status") return Fault("malformed answer: unknown pseudo-header field");
+    if (done_) return Fault("malformed answer: status in the trailers");
+    if (regular_) return Fault("malformed answer: status after other fields");
+    if (status_ != 0) return Fault("malformed answer: status twice");
+    return ReadStatus(*value) ? Field::kSkip : Fault("malformed answer: status is none");
+  }
+  regular_ = true;
+  if (!done_ && status_ == 0) return Fault("malformed answer: no status before other fields");
+  if (std::any_of(name.begin(), name.end(), [](char c) { return c >= 'A' && c <= 'Z'; })) {
+    return Fault("malformed answer: field name in upper case");
+  }
+  *value = TrimBlanks(*value);
+  const bool readable = !name.empty() && std::all_of(name.begin(), name.end(), IsNameCharacter) &&
+                        !HasControlCharacter(*value) && !IsOfTheConnection(name);
+  if (done_ || status_ < 200) return readable ? Field::kSkip : Field::kIgnore;
+  if (name == "content-length" && !ReadLength(*value)) return Fault("malformed answer: content-length is none");
+  return readable ? Field::kTake : Field::kIgnore;
+}
+
+bool AnswerHead::EndHead(bool end_stream) {
+  if (done_) {
+    if (!end_stream) Fault("malformed answer: a head within the body");
+  } else if (status_ == 0) {
+    Fault("malformed answer: no status");
+  } else if (status_ >= 200) {
+    done_ = true;
+    if (status_ == 204 || status_ == 304) length_ = 0;  // whatever they announce, they have no body
+  } else if (end_stream) {
+    Fault("malformed answer: an interim head ends it");
+  }
+  return fault_.empty();
+}
+
+bool AnswerHead::ReadBody(size_t bytes) {
+  received_ += bytes;
+  if (!done_) Fault("malformed answer: a body before the head");
+  if (length_ >= 0 && received_ > static_cast<uint64_t>(length_)) Fault("malformed answer: more body than announced");
+  return fault_.empty();
+}
+
+bool AnswerHead::EndBody() {
+  if (!done_) Fault("malformed answer: it ends before a final head");
+  if (length_ >= 0 && received_ < static_cast<uint64_t>(length_)) Fault("malformed answer: less body than announced");
+  return fault_.empty();
+}
+
+}  // namespace userintent::http
