@@ -76,6 +76,7 @@ void Monitor::OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra
   static_assert(static_cast<int>(observe::Post::kUnknown) == static_cast<int>(astra::Verdict::kUnknown));
   metrics_.AddPostsInFlight(-1);
   metrics_.RecordPost(static_cast<observe::Post>(outcome.verdict), absl::FromChrono(took));
+  if (outcome.not_astras) metrics_.CountEdgeRejection();
   const bool created = outcome.verdict == astra::Verdict::kCreated;
   const Level level = created ? Level::kDebug : Level::kWarn;
   if (!observe::LogEnabled(level)) return;

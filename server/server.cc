@@ -306,7 +306,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
     ShardParts s;
     s.http = http::NewClient(HttpOptions(config, shards, p.authorities.get()));
     if (!s.http) return absl::ResourceExhaustedError("out of file descriptors or memory at the start");
-    s.astra = astra::NewRestClient(*s.http, *p.credentials, limit_rule);
+    s.astra =
+        astra::NewRestClient(*s.http, *p.credentials, limit_rule, "userintent-server/" + std::string(ProgramVersion()));
     s.shard = std::make_unique<rpc::Shard>(builder.AddCompletionQueue(), *s.http);
     s.calls = std::make_unique<rpc::CallServices>(
         rpc::CallServices{*p.service,

@@ -127,12 +127,31 @@ class StringSearch final : public Reader {
   std::string_view substring_;
 };
 
+class ErrorShape final : public Reader {
+ public:
+  bool found = false;
+
+ protected:
+  bool Key(string_t& name) override {
+    constexpr std::string_view kMembers[] = {"code",       "name", "description", "error", "error_description",
+                                             "status_code"};
+    found = found || (depth_ == 1 && std::find(std::begin(kMembers), std::end(kMembers), name) != std::end(kMembers));
+    return true;
+  }
+};
+
 }  // namespace
 
 std::optional<Answer> ParseAnswer(std::string_view body) {
   AnswerReader reader;
   if (!ReadAll(body, reader) || !reader.has_id) return std::nullopt;
   return std::move(reader.answer);
+}
+
+// An array of objects has no key at depth 1.
+bool IsAstraError(std::string_view body) {
+  ErrorShape shape;
+  return ReadAll(body, shape) && shape.found;
 }
 
 absl::StatusOr<LimitRule> ParseLimitRule(std::string_view text) {

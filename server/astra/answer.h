@@ -21,6 +21,10 @@ struct Answer {
 // ignored; a `status` of another type or shape is dropped, because the id does not depend on it.
 std::optional<Answer> ParseAnswer(std::string_view body);
 
+// Whether an error body has a shape in which Astra writes errors: a JSON object with one of the members that its
+// documentation names (code, name, description, error, error_description, status_code).
+bool IsAstraError(std::string_view body);
+
 // --astra_limit_error: what an answer looks like that says "this e-mail address has used its attempts".
 struct LimitRule {
   int status = 0;         // 400-499

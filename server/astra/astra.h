@@ -36,6 +36,7 @@ struct Outcome {
   std::string astra_status;                   // Astra's own word, at most 64 printable bytes, else empty
   std::string astra_request_id;               // at most 128 printable bytes, else empty
   std::optional<absl::Duration> retry_after;  // from Retry-After, where it parsed; never negative
+  bool not_astras = false;  // with kCredentialsRejected: the body is no error of Astra's, so an edge may have spoken
   bool repeat_pointless = false;  // with kNotSent: untrusted certificate, wrong host name, forbidden address
   bool cancelled = false;         // with kNotSent: CancelUnsent()
   std::string_view detail;        // fixed text for logs

@@ -126,7 +126,9 @@ void ClassifyAnswer(const http::Outcome& exchange, const std::optional<LimitRule
     if (exchange.body_complete) answer = ParseAnswer(exchange.body);
     if (!answer.has_value()) {
       out.verdict = Verdict::kUnknown;
-      out.detail = exchange.body_complete ? "2xx without a usable id" : "2xx with a body cut short";
+      out.detail = exchange.body_complete    ? "2xx without a usable id"
+                   : exchange.detail.empty() ? "2xx with a body cut short"
+                                             : exchange.detail;
       return;
     }
     out.verdict = Verdict::kCreated;
@@ -146,9 +148,16 @@ void ClassifyAnswer(const http::Outcome& exchange, const std::optional<LimitRule
   }
 
   std::optional<absl::Duration> retry_after;
-  if (status == 429 || status == 503) retry_after = ParseRetryAfter(exchange.retry_after, now);
+  if (status == 429 || status == 503) {
+    // A date is one of the answerer's clock, which says itself how late it is there.
+    retry_after = ParseRetryAfter(exchange.retry_after, ParseHttpDate(exchange.date).value_or(now));
+  }
   out.verdict = OfStatus(status, retry_after.has_value());
   out.detail = Detail(out.verdict);
+  if (out.verdict == Verdict::kCredentialsRejected && !IsAstraError(exchange.body)) {
+    out.not_astras = true;
+    out.detail = "refused without an error of Astra's: perhaps by an edge in front of it";
+  }
   out.retry_after = retry_after;
 }
 

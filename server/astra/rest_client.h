@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/time/clock.h"
@@ -21,7 +22,8 @@ using WallClock = absl::AnyInvocable<absl::Time()>;
 
 // RefreshCredentials(), called from a `done` that reports kCredentialsRejected, compares with what that very POST
 // showed, also when later POSTs have gone out since.
+// `user_agent` goes with every POST.
 std::unique_ptr<Client> NewRestClient(http::Client& http, Credentials& credentials, std::optional<LimitRule> limit_rule,
-                                      WallClock clock = absl::Now);
+                                      std::string user_agent, WallClock clock = absl::Now);
 
 }  // namespace userintent::astra

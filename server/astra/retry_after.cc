@@ -20,6 +20,23 @@ std::string_view TrimOptionalWhitespace(std::string_view text) {
 
 }  // namespace
 
+std::optional<absl::Time> ParseHttpDate(std::string_view header) {
+  header = TrimOptionalWhitespace(header);
+  // A date has blanks; words that stand for infinity in Abseil have none.
+  if (header.size() > kLongestDate || header.find(' ') == std::string_view::npos) return std::nullopt;
+  // ParseTime alone would also take "6 nov 1994", other spacing and a weekday that is not that day's; writing the
+  // moment down again and comparing takes exactly these forms.
+  const std::string date(header);
+  for (const char* format : kDates) {
+    absl::Time when;
+    std::string error;
+    if (absl::ParseTime(format, date, &when, &error) && absl::FormatTime(format, when, absl::UTCTimeZone()) == date) {
+      return when;
+    }
+  }
+  return std::nullopt;
+}
+
 std::optional<absl::Duration> ParseRetryAfter(std::string_view header, absl::Time now) {
   header = TrimOptionalWhitespace(header);
   if (header.empty()) return std::nullopt;
@@ -31,19 +48,9 @@ std::optional<absl::Duration> ParseRetryAfter(std::string_view header, absl::Tim
     return absl::Seconds(seconds);
   }
 
-  // A date has blanks; words that stand for infinity in Abseil have none.
-  if (header.size() > kLongestDate || header.find(' ') == std::string_view::npos) return std::nullopt;
-  // ParseTime alone would also take "6 nov 1994", other spacing and a weekday that is not that day's; writing the
-  // moment down again and comparing takes exactly these forms.
-  const std::string date(header);
-  for (const char* format : kDates) {
-    absl::Time when;
-    std::string error;
-    if (!absl::ParseTime(format, date, &when, &error)) continue;
-    if (absl::FormatTime(format, when, absl::UTCTimeZone()) != date) continue;
-    return std::clamp(when - now, absl::ZeroDuration(), kMaxRetryAfter);
-  }
-  return std::nullopt;
+  const std::optional<absl::Time> when = ParseHttpDate(header);
+  if (!when) return std::nullopt;
+  return std::clamp(*when - now, absl::ZeroDuration(), kMaxRetryAfter);
 }
 
 }  // namespace userintent::astra

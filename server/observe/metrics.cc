@@ -86,6 +86,7 @@ struct Metrics::Parts {
   Counter* reuse_refused = nullptr;
   Counter* resend_refused = nullptr;
   Counter* headers_ignored = nullptr;
+  Counter* edge_rejections = nullptr;
   Histogram* commit_seconds = nullptr;
   Histogram* commit_operations = nullptr;
   Counter* commit_failures = nullptr;
@@ -151,6 +152,8 @@ Metrics::Metrics(const BuildInfo& build, std::span<const ReasonLabels> reasons) 
                                 "Pooled connections thrown away because they were closed or held unsolicited bytes.");
   p.resend_refused = MakeCounter(r, "userintent_upstream_resend_refused_total",
                                  "Hidden re-sends by the HTTP library that were stopped.");
+  p.edge_rejections = MakeCounter(r, "userintent_upstream_edge_rejections_total",
+                                  "401 and 403 whose body is no error of Astra's: perhaps an edge in front of it.");
   p.headers_ignored = MakeCounter(r, "userintent_upstream_headers_ignored_total",
                                   "Header fields of Astra's answers that HTTP/2 forbids, and that were ignored.");
 
@@ -217,6 +220,7 @@ void Metrics::AddConnectionsOpened(uint64_t n) noexcept {
 void Metrics::AddReuseRefused(uint64_t n) noexcept { parts_->reuse_refused->Increment(static_cast<double>(n)); }
 
 void Metrics::AddResendRefused(uint64_t n) noexcept { parts_->resend_refused->Increment(static_cast<double>(n)); }
+void Metrics::CountEdgeRejection() noexcept { parts_->edge_rejections->Increment(); }
 void Metrics::AddHeadersIgnored(uint64_t n) noexcept { parts_->headers_ignored->Increment(static_cast<double>(n)); }
 
 void Metrics::RecordCommit(int operations, absl::Duration latency) noexcept {

@@ -73,6 +73,9 @@ class Metrics {
   // One POST that ended.
   void RecordPost(Post post, absl::Duration latency) noexcept;
 
+  // One 401 or 403 that did not read like Astra's own.
+  void CountEdgeRejection() noexcept;
+
   // What the HTTP client counts (http::Stats), as differences since the last call.
   void AddConnectionsOpened(uint64_t n) noexcept;
   void AddReuseRefused(uint64_t n) noexcept;

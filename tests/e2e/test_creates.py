@@ -153,6 +153,12 @@ def test_every_post_has_an_attempt_id_of_its_own(gateway, sandbox):
     assert sandbox.summary()["duplicate_attempt_ids"] == 0
 
 
+def assert_named_and_uncompressed(headers):
+    """Edges refuse who does not name himself, and compress for whoever does not say no."""
+    assert re.fullmatch(r"userintent-server/\d+\.\d+\.\d+", headers["user-agent"])
+    assert headers["accept-encoding"] == "identity"
+
+
 def test_headers(gateway, sandbox):
     request = person()
     gateway.create(request, metadata=[("x-canary", "from-the-caller"), ("authorization", "Bearer of-the-caller"),
@@ -162,6 +168,7 @@ def test_headers(gateway, sandbox):
     assert post["authorization_ok"] is True
     assert headers["content-type"] == "application/json"
     assert headers["accept"] == "application/json"
+    assert_named_and_uncompressed(headers)
     assert int(headers["content-length"]) > 100
     for absent in ("transfer-encoding", "expect", "cookie", "x-canary", "traceparent", "grpc-timeout"):
         assert absent not in headers, absent
@@ -175,10 +182,11 @@ def test_headers_over_http1(new_gateway, sandbox_http1):
     request = person()
     one.create(request).ok()
     [post] = assert_posts(sandbox_http1, request.email, 1)
-    headers = {name.lower() for name in post["headers"]}
+    headers = {name.lower(): value for name, value in post["headers"].items()}
+    assert_named_and_uncompressed(headers)
     assert post["proto"] == "HTTP/1.1"
     assert "content-length" in headers
-    assert not headers & {"transfer-encoding", "expect", "upgrade", "http2-settings"}
+    assert not headers.keys() & {"transfer-encoding", "expect", "upgrade", "http2-settings"}
 
 
 def test_replay(gateway, sandbox):

@@ -389,6 +389,24 @@ def test_upstream_credentials_rejected(gateway, sandbox, status):
     assert_row(gateway, sandbox, request, RELEASED, "UPSTREAM_CREDENTIALS_REJECTED")
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_edges_refusal_is_told_apart(new_gateway, sandbox, status):
+    """The caller hears the same; log and metrics say that it was not Astra who spoke."""
+    own = new_gateway()
+    request = person()
+    sandbox.answer(request.email, status, {"code": status, "name": "Forbidden"})
+    own.create(request).failed("UPSTREAM_CREDENTIALS_REJECTED", http_status=status)
+    request = person()
+    sandbox.fault("html", request.email, status=status)
+    own.create(request).failed("UPSTREAM_CREDENTIALS_REJECTED", sent="yes", recovery="WAIT_FOR_OPERATOR",
+                               http_status=status)
+    assert_row(own, sandbox, request, RELEASED, "UPSTREAM_CREDENTIALS_REJECTED")
+    assert "userintent_upstream_edge_rejections_total 1\n" in own.http("/metrics")[1]
+    details = [line["detail"] for line in own.log() if line["event"] == "post_ended"]
+    assert details[:2] == ["credentials rejected",
+                           "refused without an error of Astra's: perhaps by an edge in front of it"]
+
+
 def test_upstream_credentials_repaired(new_gateway, sandbox):
     """401 once, the file was repaired meanwhile: the call itself tries again and succeeds."""
     wrong = new_gateway()

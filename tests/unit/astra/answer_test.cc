@@ -293,6 +293,19 @@ TEST(LimitRule, Refuses) {
   }
 }
 
+TEST(ErrorBody, IsAstras) {
+  for (const char* body :
+       {R"({"code":403,"name":"Forbidden","description":"x"})", R"({"status_code":403})",
+        R"({"error":"invalid_client"})", R"({"error_description":null})", R"({"x":{},"name":"y"})"}) {
+    EXPECT_TRUE(IsAstraError(body)) << body;
+  }
+  for (const char* body :
+       {"", "{}", "<html>403 Forbidden</html>", R"("code")", R"(["code"])", R"([{"code":403}])", R"({"x":{"code":1}})",
+        R"({"message":"Forbidden"})", R"({"code":403)", R"({"code":403} {})", R"({"x":"code"})", "code"}) {
+    EXPECT_FALSE(IsAstraError(body)) << body;
+  }
+}
+
 TEST(ErrorBody, Contains) {
   struct Case {
     std::string body;

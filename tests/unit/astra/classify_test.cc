@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "server/astra/retry_after.h"
 
 namespace userintent::astra {
 namespace {
@@ -141,6 +142,44 @@ TEST(Classify, SuccessNeedsAUsableId) {
       EXPECT_EQ(outcome.astra_request_id, "req-1") << status << body;
     }
   }
+}
+
+// An edge's refusal reads like wrong credentials; the verdict stays, and the log tells them apart.
+TEST(Classify, ARefusalThatIsNotAstrasIsToldApart) {
+  for (const int status : {401, 403}) {
+    for (const std::string body : {"", "<html>Request blocked</html>", R"({"message":"Forbidden"})"}) {
+      const Outcome outcome = Classify(Answered(status, body), std::nullopt, kNow);
+      EXPECT_EQ(outcome.verdict, Verdict::kCredentialsRejected);
+      EXPECT_TRUE(outcome.not_astras) << body;
+      EXPECT_EQ(outcome.detail, "refused without an error of Astra's: perhaps by an edge in front of it");
+    }
+    const Outcome astras = Classify(Answered(status, R"({"code":403,"name":"Forbidden"})"), std::nullopt, kNow);
+    EXPECT_FALSE(astras.not_astras);
+    EXPECT_EQ(astras.detail, "credentials rejected");
+  }
+  EXPECT_FALSE(Classify(Answered(404, "<html>"), std::nullopt, kNow).not_astras);
+}
+
+// Whoever answers may have another idea of the time than we have.
+TEST(Classify, ADateIsOneOfTheAnswerersClock) {
+  http::Outcome exchange = Answered(503);
+  exchange.retry_after = "Sun, 06 Nov 2044 08:00:07 GMT";
+  exchange.date = "Sun, 06 Nov 2044 08:00:00 GMT";
+  EXPECT_EQ(Classify(exchange, std::nullopt, kNow).retry_after, absl::Seconds(7));
+  exchange.date = "whenever";
+  EXPECT_EQ(Classify(exchange, std::nullopt, kNow).retry_after, kMaxRetryAfter);
+  exchange.retry_after = "5";
+  exchange.date = "Sun, 06 Nov 2044 08:00:00 GMT";
+  EXPECT_EQ(Classify(exchange, std::nullopt, kNow).retry_after, absl::Seconds(5));
+}
+
+// Which fault cost the id is in the log.
+TEST(Classify, ABrokenAnswerKeepsItsCause) {
+  http::Outcome exchange = Answered(201);
+  exchange.body_complete = false;
+  exchange.detail = "malformed answer: less body than announced";
+  EXPECT_EQ(Classify(exchange, std::nullopt, kNow).detail, exchange.detail);
+  EXPECT_TRUE(Classify(exchange, std::nullopt, kNow).confirmed);
 }
 
 // Error bodies do not matter to the verdict, whatever they are.

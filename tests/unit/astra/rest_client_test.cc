@@ -65,7 +65,7 @@ class RestClientTest : public testing::Test {
     auto credentials = Credentials::Load(dir_.Path("id"), dir_.Path("secret"));
     ASSERT_TRUE(credentials.ok()) << credentials.status();
     credentials_ = *std::move(credentials);
-    client_ = NewRestClient(http_, *credentials_, LimitRule{422, "attempts"}, [] {
+    client_ = NewRestClient(http_, *credentials_, LimitRule{422, "attempts"}, "userintent-server/1.2.3", [] {
       return absl::FromCivil(absl::CivilSecond(1994, 11, 6, 8, 49, 0), absl::UTCTimeZone());
     });
     request_.set_email("ada@example.com");
@@ -92,7 +92,9 @@ TEST_F(RestClientTest, WhatIsSent) {
   EXPECT_EQ(sent.headers,
             (std::vector<std::pair<std::string, std::string>>{{"Authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="},
                                                               {"Content-Type", "application/json"},
-                                                              {"Accept", "application/json"}}));
+                                                              {"Accept", "application/json"},
+                                                              {"Accept-Encoding", "identity"},
+                                                              {"User-Agent", "userintent-server/1.2.3"}}));
   const auto body = nlohmann::json::parse(sent.body);
   EXPECT_EQ(body["email"], "ada@example.com");
   EXPECT_EQ(body["metadata"]["gateway_attempt_id"], "0f1e2d3c-4b5a-4978-8695-a4b3c2d1e0ff");

@@ -103,5 +103,15 @@ TEST(RetryAfter, AnythingElseIsAbsent) {
   }
 }
 
+TEST(HttpDate, ThreeFormsOneMoment) {
+  for (const char* text : {"Sun, 06 Nov 1994 08:49:37 GMT", " Sun, 06 Nov 1994 08:49:37 GMT\t",
+                           "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"}) {
+    EXPECT_EQ(ParseHttpDate(text), absl::FromUnixSeconds(784111777)) << text;
+  }
+  for (const char* text : {"", "784111777", "Sun, 06 Nov 1994 08:49:37 UTC", "infinite-past"}) {
+    EXPECT_EQ(ParseHttpDate(text), std::nullopt) << text;
+  }
+}
+
 }  // namespace
 }  // namespace userintent::astra

@@ -102,10 +102,12 @@ TEST_F(MetricsTest, CountsPostsUnderTheirVerdict) {
   metrics_.AddReuseRefused(2);
   metrics_.AddResendRefused(1);
   metrics_.AddHeadersIgnored(2);
+  metrics_.CountEdgeRejection();
   EXPECT_EQ(Value("userintent_upstream_connections_opened_total"), 3);
   EXPECT_EQ(Value("userintent_upstream_reuse_refused_total"), 2);
   EXPECT_EQ(Value("userintent_upstream_resend_refused_total"), 1);
   EXPECT_EQ(Value("userintent_upstream_headers_ignored_total"), 2);
+  EXPECT_EQ(Value("userintent_upstream_edge_rejections_total"), 1);
 }
 
 TEST_F(MetricsTest, GaugesFollow) {
