@@ -302,9 +302,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   }
 
   const int shards = config.shard_count();
+  http::Options http_options = HttpOptions(config, shards, p.authorities.get());
+  http_options.http1_period = std::make_shared<http::Http1Period>();  // what one shard learns, all know
   for (int i = 0; i < shards; ++i) {
     ShardParts s;
-    s.http = http::NewClient(HttpOptions(config, shards, p.authorities.get()));
+    s.http = http::NewClient(http_options);
     if (!s.http) return absl::ResourceExhaustedError("out of file descriptors or memory at the start");
     s.astra =
         astra::NewRestClient(*s.http, *p.credentials, limit_rule, "userintent-server/" + std::string(ProgramVersion()));

@@ -9,8 +9,10 @@
 // must hold Fate::kNotSent or kRefused (or an answer that allows it) in the hand.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -49,6 +51,8 @@ struct Request {
   std::string path;                                          // "/v1/user_intent"; trusted text, not escaped
   std::vector<std::pair<std::string, std::string>> headers;  // wiped after use; without CR and LF
   std::string body;                                          // never empty; wiped after use
+  // For libcurl: nothing is sent unless the peer picks http/1.1 by ALPN (kNotSent, kTls).
+  bool needs_http1_alpn = false;
 };
 
 struct Outcome {
@@ -70,6 +74,12 @@ enum class Transport {
   kLibcurl,
 };
 
+// What clients of one origin know together about its HTTP/2 (Transport::kAuto). Any thread.
+struct Http1Period {
+  std::atomic<SteadyTime::rep> until{0};  // HTTP/1.1 is spoken until then
+  std::atomic<bool> takes_h2{false};      // though ALPN would say h2: it asked for HTTP/1.1, or keeps refusing
+};
+
 struct Options {
   std::string origin;                   // "https://host:port"
   std::string ca_file;                  // empty: the system's
@@ -84,6 +94,7 @@ struct Options {
   std::chrono::milliseconds connect_timeout{3000};
   std::chrono::milliseconds exchange_timeout{30000};
   int max_connections = 32;
+  std::shared_ptr<Http1Period> http1_period;  // null: the client's own
   size_t max_answer_bytes = 64 * 1024;
   size_t max_header_bytes = 32 * 1024;
 };

@@ -131,6 +131,8 @@ struct Exchange {
   int forbidden_addresses = 0;
   int allowed_addresses = 0;
   bool internal = false;
+  bool needs_http1_alpn = false;
+  bool no_http1_alpn = false;  // and it was not there
 
   // The connection that it is on; valid from the pre-request callback until the handle is removed.
   SSL* ssl = nullptr;
@@ -367,6 +369,7 @@ Client::ExchangeId CurlClient::Start(Request request, Done done) {
   exchange.start = SteadyClock::now();
   exchange.url = options_.origin + request.path;
   exchange.body = std::move(request.body);
+  exchange.needs_http1_alpn = request.needs_http1_alpn;
   bool valid = !exchange.body.empty() && !HasControl(exchange.url);
   exchange.header_lines.reserve(request.headers.size() + 1);
   for (auto& [name, value] : request.headers) {
@@ -578,6 +581,7 @@ void CurlClient::FailAll() {
 
 NotSentCause CauseOf(const Exchange& exchange, CURLcode code) {
   if (exchange.internal) return NotSentCause::kInternal;
+  if (exchange.no_http1_alpn) return NotSentCause::kTls;
   switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
@@ -663,7 +667,7 @@ void CurlClient::End(Exchange& exchange, CURLcode code, bool cancelled) {
   } else if (exchange.reads == 0) {
     outcome.fate = Fate::kNotSent;
     outcome.cause = cancelled ? NotSentCause::kCancelled : CauseOf(exchange, code);
-    outcome.detail = DetailOf(outcome.cause);
+    outcome.detail = exchange.no_http1_alpn ? "peer does not offer HTTP/1.1" : DetailOf(outcome.cause);
   } else {
     outcome.fate = Fate::kMaybeSent;
     outcome.detail = UnansweredDetail(exchange, code);
@@ -778,7 +782,12 @@ int CurlClient::OnPrereq(void* data, char* ip, char* local_ip, int port, int loc
   const unsigned char* protocol = nullptr;
   unsigned int protocol_size = 0;
   SSL_get0_alpn_selected(ssl, &protocol, &protocol_size);
-  const bool http2 = protocol_size == 2 && std::memcmp(protocol, "h2", 2) == 0;
+  const std::string_view picked(reinterpret_cast<const char*>(protocol), protocol_size);
+  const bool http2 = picked == "h2";
+  if (exchange.needs_http1_alpn && picked != "http/1.1") {
+    exchange.no_http1_alpn = true;
+    return CURL_PREREQFUNC_ABORT;
+  }
 
   auto* connection = static_cast<Connection*>(SSL_get_ex_data(ssl, ConnectionIndex()));
   if (connection == nullptr) {

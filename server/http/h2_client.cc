@@ -16,6 +16,7 @@ namespace userintent::http {
 namespace {
 
 constexpr int kEventsPerTurn = 64;
+constexpr int kRefusedRounds = 7;  // one after the other: more than one call has tries, so "it keeps refusing"
 constexpr size_t kScratchSlack = 64 * 1024;
 
 struct Origin {
@@ -142,6 +143,7 @@ void H2Client::End(H2Exchange& exchange, NotSentCause cause, std::string_view de
   const bool was_sent = exchange.offered;
   if (outcome.status != 0) {
     outcome.fate = Fate::kAnswered;
+    refused_rounds_ = 0;
     outcome.body_complete = complete && !exchange.headers_cut && !exchange.body_cut;
     const bool named = exchange.headers_cut || exchange.body_cut || !exchange.head.fault().empty();
     outcome.detail = outcome.body_complete ? "answered" : named ? detail : "answer cut short";
@@ -151,6 +153,7 @@ void H2Client::End(H2Exchange& exchange, NotSentCause cause, std::string_view de
     outcome.detail = detail;
   } else if (exchange.refused) {
     outcome.fate = Fate::kRefused;
+    CountRefusal(exchange);
     outcome.detail = "refused unprocessed by the peer";
   } else {
     outcome.fate = Fate::kMaybeSent;
@@ -173,6 +176,20 @@ void H2Client::OnEnded(H2Exchange& exchange, bool complete, std::string_view det
 
 void H2Client::FailQueued(NotSentCause cause, std::string_view detail) {
   while (!queued_.empty()) End(queued_.front(), cause, detail);
+}
+
+// Refusals of exchanges that were under way together are one round.
+void H2Client::CountRefusal(const H2Exchange& exchange) {
+  if (exchange.start <= last_round_) return;
+  last_round_ = SteadyClock::now();
+  ++refused_rounds_;
+}
+
+Http1Reason H2Client::TakeHttp1Reason() {
+  const bool required = std::exchange(http1_required_, false);
+  const bool refused = refused_rounds_ >= kRefusedRounds;
+  if (required || refused) refused_rounds_ = 0;
+  return required ? Http1Reason::kRequired : refused ? Http1Reason::kKeepsRefusing : Http1Reason::kNone;
 }
 
 void H2Client::HandOver() {
@@ -209,6 +226,7 @@ std::optional<SteadyTime> H2Client::NextTimer() const {
     const auto now = SteadyClock::now();
     if (next_attempt_ > now) consider(next_attempt_);
   }
+  if (const auto lift = queued_.empty() ? std::nullopt : pace_.NextLift()) consider(*lift);
   for (const auto& connection : connections_) {
     if (const auto timer = connection->NextTimer()) consider(*timer);
   }
@@ -319,12 +337,16 @@ size_t H2Client::CountConnecting() const {
 }
 
 void H2Client::Dispatch(SteadyTime now) {
+  if (http1_required_ && on_no_http2_ != nullptr && !queued_.empty()) {
+    fresh_ = true;  // whoever asks TakeHttp1Reason() decides about these, then the next turn sends what is left
+    return;
+  }
   const bool any_young = std::any_of(connections_.begin(), connections_.end(),
                                      [now](const auto& c) { return c->Usable() && !c->Aged(now); });
   for (const auto& connection : connections_) {
     if (any_young && connection->Usable() && connection->Aged(now)) connection->Retire();
     // The first with room takes all that it can: the fuller the write, the cheaper, and the rest may close as idle.
-    for (size_t room = connection->Room(); room > 0 && !queued_.empty(); --room) {
+    for (size_t room = connection->Room(now); room > 0 && !queued_.empty(); --room) {
       H2Exchange& exchange = queued_.front();
       if (!connection->Submit(exchange, now)) break;
       sent_.splice(sent_.end(), queued_, exchange.self);
@@ -338,7 +360,7 @@ void H2Client::OpenConnections(SteadyTime now) {
   size_t capacity = 0;
   size_t kept = 0;
   for (const auto& connection : connections_) {
-    capacity += connection->Capacity();
+    capacity += connection->Capacity(now);
     if (connection->Usable() && !connection->Aged(now)) ++young;
     if (!connection->Usable() && connection->ever_ready()) continue;  // on its way out
     ++kept;
@@ -348,7 +370,8 @@ void H2Client::OpenConnections(SteadyTime now) {
   size_t wanted = 0;
   if (queued_.size() > capacity) {
     const size_t waiting = queued_.size() - capacity;
-    wanted = usual_limit_ == 0 ? 1 : (waiting + usual_limit_ - 1) / usual_limit_;
+    const size_t each = std::min({usual_limit_, pace_.AtOnce(now), pace_.InAll(now)});
+    wanted = each == 0 ? 1 : (waiting + each - 1) / each;
   } else if (young == 0 && !sent_.empty()) {
     wanted = 1;
   }
@@ -395,7 +418,7 @@ void H2Client::OpenConnections(SteadyTime now) {
   H2Connection::Owner& owner = *this;
   for (; connecting < wanted && kept < most && connections_.size() < 2 * most; ++connecting, ++kept) {
     H2Connection& connection =
-        *connections_.emplace_back(std::make_unique<H2Connection>(settings_, *tls_, epoll_, owner, scratch_));
+        *connections_.emplace_back(std::make_unique<H2Connection>(settings_, *tls_, epoll_, owner, pace_, scratch_));
     connection.Connect(allowed, now, since + settings_.options.connect_timeout);
   }
 }

@@ -24,6 +24,12 @@
 
 namespace userintent::http {
 
+enum class Http1Reason {
+  kNone,
+  kRequired,       // HTTP_1_1_REQUIRED, for a stream or the connection
+  kKeepsRefusing,  // it refuses every stream, also of those who try again, and answers none
+};
+
 class H2Client final : public Client, private H2Connection::Owner {
  public:
   // Takes over an exchange for which the origin offers no HTTP/2. Called from Turn(), with nothing sent.
@@ -44,6 +50,12 @@ class H2Client final : public Client, private H2Connection::Owner {
   size_t InFlight() const override { return exchanges_.size() + finished_.size(); }
   const Stats& stats() const override { return stats_; }
 
+  // Whether, since it was last asked, the peer has given a reason to speak HTTP/1.1 with it, though it takes h2 by
+  // ALPN.
+  Http1Reason TakeHttp1Reason();
+  // Gives away what waits to be sent, to `on_no_http2`, which must be there. Outside of Turn() only.
+  void HandOver();
+
   // Makes PollFd() readable when `fd` is; false if that cannot be.
   bool Watch(int fd);
 
@@ -56,10 +68,11 @@ class H2Client final : public Client, private H2Connection::Owner {
 
   void OnEnded(H2Exchange& exchange, bool complete, std::string_view detail) override;
   void OnFieldIgnored() override { ++stats_.headers_ignored; }
+  void OnHttp1Required() override { http1_required_ = true; }
 
   void End(H2Exchange& exchange, NotSentCause cause, std::string_view detail, bool complete = false);
   void FailQueued(NotSentCause cause, std::string_view detail);
-  void HandOver();
+  void CountRefusal(const H2Exchange& exchange);
   void TakeLookup(SteadyTime now);
   void Settle(SteadyTime now);
   void ApplyDeadlines(SteadyTime now);
@@ -80,6 +93,7 @@ class H2Client final : public Client, private H2Connection::Owner {
   std::string scratch_;
 
   std::vector<std::unique_ptr<H2Connection>> connections_;
+  Pace pace_;
   size_t usual_limit_ = 0;               // streams that the last connection took; 0: not known yet
   std::optional<SteadyTime> resolving_;  // since when an attempt waits for the name
   SteadyTime next_attempt_{};            // not before, while other connections are in use
@@ -88,6 +102,9 @@ class H2Client final : public Client, private H2Connection::Owner {
   Exchanges queued_;  // in order of `start`
   Exchanges sent_;    // the same, because exchanges are sent in their order
   std::unordered_map<ExchangeId, Exchanges::iterator> exchanges_;
+  bool http1_required_ = false;
+  int refused_rounds_ = 0;   // since the last answer
+  SteadyTime last_round_{};  // when the last of them ended
   bool fresh_ = false;       // something was queued since the last turn
   SteadyTime idle_since_{};  // when the last exchange that had been sent ended
   std::vector<std::pair<Done, Outcome>> finished_;

@@ -83,8 +83,9 @@ TcpState StateOf(int fd) {
 
 }  // namespace
 
-H2Connection::H2Connection(const H2Settings& settings, TlsContext& tls, int epoll, Owner& owner, std::string& scratch)
-    : settings_(settings), tls_(tls), epoll_(epoll), owner_(owner), scratch_(scratch) {}
+H2Connection::H2Connection(const H2Settings& settings, TlsContext& tls, int epoll, Owner& owner, Pace& pace,
+                           std::string& scratch)
+    : settings_(settings), tls_(tls), epoll_(epoll), owner_(owner), pace_(pace), scratch_(scratch) {}
 
 H2Connection::~H2Connection() {
   if (state_ == State::kReady && streams_ == 0) SayGoodbye();
@@ -482,15 +483,17 @@ void H2Connection::Fail(NotSentCause cause, std::string_view detail) {
 // ---- exchanges
 
 bool H2Connection::Failed() const {
-  return !ever_ready_ || (!used_ && now_ < ready_since_ + settings_.tuning.reconnect_after);
+  return !ever_ready_ || (submitted_ == 0 && now_ < ready_since_ + settings_.tuning.reconnect_after);
 }
 
 size_t H2Connection::Limit() const { return std::min(peer_streams_, settings_.tuning.max_streams); }
 
-size_t H2Connection::Capacity() const {
+size_t H2Connection::Capacity(SteadyTime now) const {
   if (!Usable() || (!wire_.empty() && now_ > wire_since_ + kBriefly)) return 0;
-  const size_t limit = Limit();
-  return limit > streams_ ? limit - streams_ : 0;
+  const size_t at_once = std::min(Limit(), pace_.AtOnce(now));
+  const size_t in_all = pace_.InAll(now);
+  if (at_once <= streams_ || in_all <= submitted_) return 0;
+  return std::min(at_once - streams_, in_all - submitted_);
 }
 
 bool H2Connection::Submit(H2Exchange& exchange, SteadyTime now) {
@@ -520,7 +523,7 @@ bool H2Connection::Submit(H2Exchange& exchange, SteadyTime now) {
   exchange.stream = stream;
   exchange.sent = now;
   if (streams_ == 0) heard_ = std::max(heard_, now);  // silence is counted from the first request on
-  used_ = true;
+  ++submitted_;
   ++streams_;
   ++unoffered_;
   return true;
@@ -533,6 +536,16 @@ void H2Connection::Abandon(H2Exchange& exchange) {
   LetGo(exchange);
   // Of a request that waits in nghttp2 this takes the HEADERS back.
   if (session_ != nullptr) nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream, NGHTTP2_CANCEL);
+}
+
+// nghttp2 ends the streams that were left out once this has returned.
+void H2Connection::OnGoAway(int32_t last_stream, uint32_t error) {
+  retired_ = true;
+  last_processed_ = std::min(last_processed_, last_stream);
+  const int32_t first = settings_.tuning.first_stream == 0 ? 1 : settings_.tuning.first_stream;
+  const auto taken = last_processed_ < first ? 0 : static_cast<size_t>((last_processed_ - first) / 2 + 1);
+  if (taken < submitted_) pace_.OnGoAway(taken, now_);
+  if (error == NGHTTP2_HTTP_1_1_REQUIRED) owner_.OnHttp1Required();
 }
 
 void H2Connection::Moved() {
@@ -671,10 +684,10 @@ int H2Connection::OnFrame(nghttp2_session* session, const nghttp2_frame* frame, 
       }
       return 0;
     case NGHTTP2_GOAWAY:
-      self.retired_ = true;
-      self.last_processed_ = std::min(self.last_processed_, frame->goaway.last_stream_id);
+      self.OnGoAway(frame->goaway.last_stream_id, frame->goaway.error_code);
       return 0;
     case NGHTTP2_RST_STREAM:
+      if (frame->rst_stream.error_code == NGHTTP2_HTTP_1_1_REQUIRED) self.owner_.OnHttp1Required();
       if (H2Exchange* exchange = self.Find(frame->hd.stream_id)) {
         exchange->refused = frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM;
       }
@@ -710,6 +723,7 @@ int H2Connection::OnStreamClose(nghttp2_session*, int32_t stream, uint32_t, void
   H2Exchange* const exchange = self.Find(stream);
   if (exchange == nullptr) return 0;
   // Either way in which a peer refuses counts only while it has answered nothing (RFC 9113 section 8.7).
+  if (exchange->refused) self.pace_.OnRefused(self.streams_, self.now_);
   exchange->refused = (exchange->refused || stream > self.last_processed_) && !exchange->heard;
   self.LetGo(*exchange);
   self.owner_.OnEnded(*exchange, false, "HTTP/2 stream ended without an answer");

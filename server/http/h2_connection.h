@@ -22,6 +22,7 @@
 #include "server/http/answer_head.h"
 #include "server/http/client.h"
 #include "server/http/connection_limits.h"
+#include "server/http/pace.h"
 #include "server/http/resolver.h"
 #include "server/http/tls_context.h"
 
@@ -86,6 +87,8 @@ class H2Connection {
     virtual void OnEnded(H2Exchange& exchange, bool complete, std::string_view detail) = 0;
     // A field of an answer was against the rules, and ignored.
     virtual void OnFieldIgnored() = 0;
+    // The peer wants to be spoken to in HTTP/1.1 (RFC 9113 section 7).
+    virtual void OnHttp1Required() = 0;
   };
 
   enum class State {
@@ -104,7 +107,7 @@ class H2Connection {
   };
 
   // `scratch` is the client's: empty between calls. All must outlive the connection.
-  H2Connection(const H2Settings& settings, TlsContext& tls, int epoll, Owner& owner, std::string& scratch);
+  H2Connection(const H2Settings& settings, TlsContext& tls, int epoll, Owner& owner, Pace& pace, std::string& scratch);
   ~H2Connection();
   H2Connection(const H2Connection&) = delete;
   H2Connection& operator=(const H2Connection&) = delete;
@@ -124,8 +127,8 @@ class H2Connection {
   const Failure& failure() const { return failure_; }
 
   // How many exchanges it takes at once: at present, and when what was written has left.
-  size_t Room() const { return wire_.empty() ? Capacity() : 0; }
-  size_t Capacity() const;
+  size_t Room(SteadyTime now) const { return wire_.empty() ? Capacity(now) : 0; }
+  size_t Capacity(SteadyTime now) const;
   // How many it would take in all, 0 before the peer has said.
   size_t Limit() const;
   bool Usable() const { return state_ == State::kReady && !retired_; }
@@ -174,6 +177,7 @@ class H2Connection {
   void Watch(bool writable);
   void Complete(H2Exchange& exchange);
   void Reject(H2Exchange& exchange);
+  void OnGoAway(int32_t last_stream, uint32_t error);
   void Moved();
   void LetGo(H2Exchange& exchange);
   void Fail(NotSentCause cause, std::string_view detail);
@@ -186,6 +190,7 @@ class H2Connection {
   TlsContext& tls_;
   const int epoll_;
   Owner& owner_;
+  Pace& pace_;
   std::string& scratch_;
 
   State state_ = State::kConnecting;
@@ -212,7 +217,7 @@ class H2Connection {
   size_t wire_sent_ = 0;     // how much of it has left
   SteadyTime wire_since_{};  // when wire_ began to wait for the socket
 
-  bool used_ = false;                   // an exchange was put on it
+  size_t submitted_ = 0;                // exchanges that were put on it, in all
   size_t streams_ = 0;                  // open in nghttp2, with or without an exchange
   size_t unoffered_ = 0;                // of them, whose HEADERS are still to be written
   uint32_t peer_streams_ = 0;           // the peer's limit

@@ -10,16 +10,22 @@
 namespace userintent::http {
 namespace {
 
+// For how long HTTP/1.1 is spoken with a peer that does not offer HTTP/2, or asks not to be spoken to in it.
 constexpr std::chrono::minutes kHttp1Remembered{10};
+// The latter costs a person each time that HTTP/2 is tried again, so the time doubles up to this.
+constexpr std::chrono::hours kHttp1Longest{24};
+// With one that keeps refusing streams: it may only have been busy.
+constexpr std::chrono::minutes kHttp1AfterRefusals{1};
 
 class AutoClient final : public Client {
  public:
   bool Init(const Options& options) {
+    period_ = options.http1_period ? options.http1_period : std::make_shared<Http1Period>();
     Options http1 = options;
     http1.http2 = false;
     curl_ = NewCurlClient(std::move(http1));
     h2_ = H2Client::Make(options, [this](ExchangeId id, Request request, Done done) {
-      http1_until_ = SteadyClock::now() + kHttp1Remembered;
+      if (!moving_) SpeakHttp1(kHttp1Remembered, false);
       moved_.emplace(id, StartHttp1(std::move(request), [this, id, done = std::move(done)](Outcome outcome) mutable {
                        moved_.erase(id);
                        done(std::move(outcome));
@@ -30,7 +36,8 @@ class AutoClient final : public Client {
 
   // Even ids are h2_'s, odd ones curl_'s.
   ExchangeId Start(Request request, Done done) override {
-    if (SteadyClock::now() < http1_until_) return StartHttp1(std::move(request), std::move(done)) * 2 + 1;
+    if (SteadyClock::now().time_since_epoch().count() < period_->until.load(std::memory_order_acquire))
+      return StartHttp1(std::move(request), std::move(done)) * 2 + 1;
     return h2_->Start(std::move(request), std::move(done)) * 2;
   }
   bool CancelUnsent(ExchangeId id) override {
@@ -46,6 +53,7 @@ class AutoClient final : public Client {
   }
   void Turn() noexcept override {
     h2_->Turn();
+    LookWhetherHttp2Works();
     if (curl_used_) curl_->Turn();
   }
   size_t InFlight() const override { return h2_->InFlight() + curl_->InFlight(); }
@@ -58,13 +66,45 @@ class AutoClient final : public Client {
   }
 
  private:
+  void SpeakHttp1(SteadyClock::duration time, bool takes_h2) {
+    period_->takes_h2.store(takes_h2, std::memory_order_relaxed);
+    period_->until.store((SteadyClock::now() + time).time_since_epoch().count(), std::memory_order_release);
+  }
+
+  void LookWhetherHttp2Works() {
+    const Http1Reason reason = h2_->TakeHttp1Reason();
+    if (reason == Http1Reason::kNone || SteadyClock::now() < no_http1_until_) return;
+    if (reason == Http1Reason::kRequired) {
+      SpeakHttp1(required_for_, true);
+      required_for_ = std::min<SteadyClock::duration>(required_for_ * 2, kHttp1Longest);
+    } else {
+      SpeakHttp1(kHttp1AfterRefusals, true);
+    }
+    moving_ = true;
+    h2_->HandOver();
+    moving_ = false;
+  }
+
   ExchangeId StartHttp1(Request request, Done done) {
     curl_used_ = true;
-    return curl_->Start(std::move(request), std::move(done));
+    if (!period_->takes_h2.load(std::memory_order_relaxed)) return curl_->Start(std::move(request), std::move(done));
+    // Bytes of HTTP/1.1 on a connection that is read as HTTP/2 would be a loss that nobody can tell from others, so
+    // the peer has to agree first. One that does not is asked in HTTP/2 again, by the next try.
+    request.needs_http1_alpn = true;
+    return curl_->Start(std::move(request), [this, done = std::move(done)](Outcome outcome) mutable {
+      if (outcome.fate == Fate::kNotSent && outcome.cause == NotSentCause::kTls) {
+        period_->until.store(0, std::memory_order_release);
+        no_http1_until_ = SteadyClock::now() + kHttp1Remembered;
+      }
+      done(std::move(outcome));
+    });
   }
 
   std::unordered_map<ExchangeId, ExchangeId> moved_;  // from h2_ to curl_, and not ended yet
-  SteadyTime http1_until_{};
+  std::shared_ptr<Http1Period> period_;
+  SteadyClock::duration required_for_ = kHttp1Remembered;
+  SteadyTime no_http1_until_{};  // it does not take HTTP/1.1 either
+  bool moving_ = false;
   bool curl_used_ = false;
   mutable Stats stats_;
   std::unique_ptr<Client> curl_;

@@ -294,18 +294,18 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
       }
       return Finish(ledger::State::kReleased, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
     case Verdict::kRefused:
-      // The peer closes this connection or is full for a moment; the next try goes elsewhere, so a short wait will do.
-      if (!retried_refusal_) {
-        retried_refusal_ = true;
-        if (TryAgain(JitterUpTo(kBackoffBase), true, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE)) return;
+      // The peer closes this connection or is full for a moment. It is a short wait at first, because the next try goes
+      // elsewhere, and never one for which there is no time.
+      ++refused_streams_;
+      if (TryAgain(std::min(BackoffAfter(refused_streams_ - 1), JitterUpTo(LongestWait())), true,
+                   v1::ERROR_REASON_UPSTREAM_UNAVAILABLE)) {
+        return;
       }
       return Finish(ledger::State::kReleased, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
     case Verdict::kNotSent: {
       if (outcome.cancelled && caller_left_) return Finish(ledger::State::kReleased, v1::ERROR_REASON_UNSPECIFIED);
-      const absl::Duration longest = std::min(kBackoffBase * (1 << std::min(tries_, 5)), kBackoffCap);
-      const absl::Duration wait = JitterUpTo(longest);
       if (!outcome.cancelled && !outcome.repeat_pointless &&
-          TryAgain(wait, false, v1::ERROR_REASON_UPSTREAM_UNREACHABLE)) {
+          TryAgain(BackoffAfter(tries_ - refused_streams_), false, v1::ERROR_REASON_UPSTREAM_UNREACHABLE)) {
         return;
       }
       return Finish(ledger::State::kReleased, v1::ERROR_REASON_UPSTREAM_UNREACHABLE);
@@ -319,14 +319,19 @@ absl::Duration Creation::JitterUpTo(absl::Duration longest) {
   return absl::Uniform(services_.random, 0.0, 1.0) * longest;
 }
 
-bool Creation::Fits(absl::Duration wait) const {
+absl::Duration Creation::BackoffAfter(int tries) {
+  return JitterUpTo(std::min(kBackoffBase * (1 << std::min(tries, 5)), kBackoffCap));
+}
+
+absl::Duration Creation::LongestWait() const {
   const SteadyTime latest = deadline_ - kAnswerMargin - services_.gate.options().min_deadline;
-  return wait <= absl::FromChrono(latest - services_.loop.Now());
+  return absl::FromChrono(latest - services_.loop.Now());
 }
 
 bool Creation::TryAgain(absl::Duration wait, bool new_attempt_id, v1::ErrorReason reason_if_given_up) {
   // A caller that left, or was answered already, gets no further try (contract section 4).
-  if (!done_ || tries_ >= kMaxTries || !Fits(wait) || services_.gate.draining()) return false;
+  if (!done_ || wait > LongestWait() || services_.gate.draining()) return false;
+  if (tries_ - refused_streams_ >= kMaxTries || tries_ >= kMaxTriesWithRefusals) return false;
   state_ = State::kWaiting;
   services_.waiting.insert(this);
   new_attempt_id_ = new_attempt_id;

@@ -78,6 +78,8 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   static constexpr int kMaxTries = 3;
   // A ledger that has said nothing for so long is out of order, whatever the caller's deadline.
   static constexpr std::chrono::seconds kLedgerSilent{1};
+  // Streams that the peer refused unprocessed do not count among these; with them there are up to six tries.
+  static constexpr int kMaxTriesWithRefusals = 6;
 
   // `caller` is the authenticated identity; `deadline` is finite.
   static std::shared_ptr<Creation> Start(Services& services, std::string caller, v1::CreateUserIntentRequest request,
@@ -123,7 +125,8 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void OnRecorded(ledger::FinishAnswer answer);
   void OnAnswerBy(bool stopping = false);
   void OnLateBeginning();
-  bool Fits(absl::Duration wait) const;
+  absl::Duration LongestWait() const;  // before another try; negative: there is no time for one
+  absl::Duration BackoffAfter(int tries);
   absl::Duration JitterUpTo(absl::Duration longest);
   void Respond(Reply reply);
   void LeaveGate();
@@ -156,7 +159,8 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   SteadyTime sent_at_{};
   Loop::TimerId wait_timer_ = 0;
   int tries_ = 0;
-  bool retried_refusal_ = false;      // the one more try after 429, 503 or a refused stream
+  int refused_streams_ = 0;           // of these tries
+  bool retried_refusal_ = false;      // the one more try after 429 or 503
   bool retried_credentials_ = false;  // the one more try after 401
   bool new_attempt_id_ = false;       // the next try is a new POST, not the same one begun again
   v1::ErrorReason reason_if_given_up_ = v1::ERROR_REASON_UNSPECIFIED;

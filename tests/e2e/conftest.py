@@ -71,8 +71,9 @@ class Transport:
 
 @pytest.fixture(scope="module", params=["nghttp2", "libcurl", "http1"])
 def transport(request, sandbox, sandbox_http1):
-    """HTTP/2 by nghttp2, which is the default, and by libcurl; HTTP/1.1, as the default finds out by itself."""
-    return {"nghttp2": Transport("nghttp2", sandbox, {}, True),
+    """HTTP/2 by nghttp2 and by libcurl; HTTP/1.1, as the default finds out by itself. nghttp2 alone, because the
+    default would stay with HTTP/1.1 after an upstream that asked for it."""
+    return {"nghttp2": Transport("nghttp2", sandbox, {"upstream_transport": "nghttp2"}, True),
             "libcurl": Transport("libcurl", sandbox, {"upstream_transport": "libcurl"}, True),
             "http1": Transport("http1", sandbox_http1, {}, False)}[request.param]
 

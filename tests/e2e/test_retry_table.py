@@ -133,11 +133,12 @@ ROWS = [
 
 REFUSED_STREAM, GOAWAY_BELOW = ("rst_stream", {"code": "REFUSED_STREAM"}), ("goaway", {"below": True})
 
-# 9, 10: Astra says that it did not process the stream. By nghttp2 that is heard: once more, and no more than once.
+# 9, 10: Astra says that it did not process the stream. By nghttp2 that is heard: up to six tries in all.
 REFUSED_ROWS = [(number, (kind, {**parameters, "times": times}), *then)
                 for number, (kind, parameters) in ((9, REFUSED_STREAM), (10, GOAWAY_BELOW))
                 for times, *then in ((1, CREATED, 2, SUCCEEDED, None, 1),
-                                     (2, "UPSTREAM_UNAVAILABLE", 2, RELEASED, None, 0))]
+                                     (5, CREATED, 6, SUCCEEDED, None, 1),
+                                     (6, "UPSTREAM_UNAVAILABLE", 6, RELEASED, None, 0))]
 
 
 def _as_libcurl_hears_it(row):
@@ -441,3 +442,35 @@ def test_early_answers(path):
         finally:
             path.sandbox.clear_faults()
             own.close()
+
+
+# -- the default transport and upstreams that want HTTP/1.1 --------------------------------------------------------------
+
+def test_http1_is_spoken_after_it_was_asked_for(new_gateway, sandbox):
+    """HTTP_1_1_REQUIRED for a stream costs the one who met it, and nobody after him, in whichever shard."""
+    own = new_gateway(upstream_timeout="5s", shards=2)
+    lost = person()
+    sandbox.fault("rst_stream", lost.email, code="HTTP_1_1_REQUIRED")
+    own.create(lost).failed("OUTCOME_UNKNOWN")
+    assert_posts(sandbox, lost.email, 1)
+    for _ in range(6):
+        request = person()
+        own.create(request).ok()
+        [post] = assert_posts(sandbox, request.email, 1)
+        assert post["proto"] == "HTTP/1.1"
+    sandbox.clear_faults()
+
+
+def test_an_upstream_that_keeps_refusing_is_spoken_to_in_http1(new_gateway, sandbox):
+    own = new_gateway(shards=1)
+    first = person()
+    sandbox.fault("rst_stream", first.email, code="REFUSED_STREAM", times=6)
+    own.create(first).failed("UPSTREAM_UNAVAILABLE", sent="yes", recovery="RETRY_SAME_ID")
+    assert_posts(sandbox, first.email, 6)
+    second = person()
+    sandbox.fault("rst_stream", second.email, code="REFUSED_STREAM", times=1)
+    own.create(second).ok()
+    posts = assert_posts(sandbox, second.email, 2)
+    assert [post["proto"] for post in posts] == ["HTTP/2.0", "HTTP/1.1"]
+    own.create(first).ok()
+    sandbox.clear_faults()

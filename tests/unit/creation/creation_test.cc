@@ -483,7 +483,7 @@ TEST_F(CreationTest, UnavailableWithRetryAfterGetsOneMoreTryAndHoldsNobodyBack) 
   EXPECT_TRUE(heard->reply->ok());
 }
 
-TEST_F(CreationTest, ARefusedStreamGetsOneMoreTryAtOnceUnderAnotherAttemptId) {
+TEST_F(CreationTest, ARefusedStreamIsTriedAgainAtOnceUnderAnotherAttemptId) {
   const auto heard = Call(Person(1));
   astra_.Answer(Verdict::kRefused, 0);
   loop_.Advance(100ms);
@@ -494,22 +494,61 @@ TEST_F(CreationTest, ARefusedStreamGetsOneMoreTryAtOnceUnderAnotherAttemptId) {
   EXPECT_TRUE(heard->reply->ok());
 }
 
-TEST_F(CreationTest, RefusedTwiceIsReleasedAndMayBeSentByARepeat) {
-  const auto heard = Call(Person(1));
-  astra_.Answer(Verdict::kRefused, 0);
-  loop_.Advance(100ms);
-  astra_.Answer(Verdict::kRefused, 0);
-  loop_.Advance(10s);
-  EXPECT_EQ(astra_.posts.size(), 2u) << "one more try, not two";
+TEST_F(CreationTest, RefusedSixTimesIsReleasedAndMayBeSentByARepeat) {
+  const auto heard = Call(Person(1), 30s);
+  for (size_t tries = 1; tries <= 6; ++tries) {
+    ASSERT_EQ(astra_.posts.size(), tries);
+    EXPECT_EQ(Row(1).attempt_id, astra_.posts.back().attempt_id) << "on disk before it leaves";
+    astra_.Answer(Verdict::kRefused, 0);
+    loop_.Advance(2s);
+  }
+  EXPECT_EQ(astra_.posts.size(), 6u) << "six tries, not seven";
   EXPECT_EQ(RowState(1), State::kReleased);
   ASSERT_TRUE(heard->reply);
   EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
   EXPECT_EQ(heard->reply->sent, Sent::kYes);
   const auto again = Call(Person(1));
-  ASSERT_EQ(astra_.posts.size(), 3u);
+  ASSERT_EQ(astra_.posts.size(), 7u);
   astra_.Answer(Verdict::kCreated, 201);
   loop_.Settle();
   EXPECT_TRUE(again->reply->ok());
+}
+
+TEST_F(CreationTest, RefusedStreamsAreTriedWhileTheDeadlineAllows) {
+  // However long the backoff would be: what is left is enough for a try.
+  const auto heard = Call(Person(1), 400ms);
+  for (int i = 0; i < 6; ++i) {
+    if (heard->reply) break;
+    astra_.Answer(Verdict::kRefused, 0);
+    loop_.Advance(60ms);
+    loop_.Settle();
+  }
+  EXPECT_GE(astra_.posts.size(), 3u);
+  loop_.Advance(1s);
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(gate_.in_flight(), 0);
+}
+
+// Each kind of proof has its own count: a refused stream takes no connection attempt away, nor the one more try of 503.
+TEST_F(CreationTest, RefusedStreamsDoNotUseUpTheOtherTries) {
+  const auto heard = Call(Person(1), 60s);
+  for (const Verdict verdict : {Verdict::kRefused, Verdict::kRefused, Verdict::kNotSent, Verdict::kUnavailable}) {
+    astra_.Answer(verdict, verdict == Verdict::kUnavailable ? 503 : 0, absl::Seconds(1));
+    loop_.Advance(2s);
+  }
+  ASSERT_EQ(astra_.posts.size(), 5u);
+  astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(1));
+  loop_.Advance(2s);
+  EXPECT_EQ(astra_.posts.size(), 5u) << "503 has one more try";
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
+
+  Call(Person(2), 60s);
+  for (int i = 0; i < 3; ++i) {
+    astra_.Answer(Verdict::kNotSent);
+    loop_.Advance(3s);
+  }
+  EXPECT_EQ(astra_.posts.size(), 8u) << "three connection attempts";
 }
 
 TEST_F(CreationTest, RefusedCredentialsGetOneMoreTryOnlyWithOthers) {
@@ -1097,7 +1136,7 @@ TEST_F(CreationTest, AnAttemptThatIsNotOnDiskIsNotSent) {
 }
 
 TEST_F(CreationTest, EachPostAfterARefusalIsInTheRowUnderItsOwnId) {
-  for (const Verdict verdict : {Verdict::kRateLimited, Verdict::kUnavailable, Verdict::kRefused}) {
+  for (const Verdict verdict : {Verdict::kRateLimited, Verdict::kUnavailable}) {
     const int n = static_cast<int>(verdict) + 1;
     const auto heard = Call(Person(n));
     const size_t before = astra_.posts.size();
