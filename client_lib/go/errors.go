@@ -105,7 +105,8 @@ type Error struct {
 	// Code and Message are those of the gRPC status.
 	Code    codes.Code
 	Message string
-	// Reason, Sent and Recovery are the gateway's words.
+	// Reason, Sent and Recovery are the gateway's words. Where this library knows that a call sent nothing, it says so
+	// itself: SentNo, and what may be done.
 	Reason   Reason
 	Sent     Sent
 	Recovery Recovery
@@ -126,7 +127,8 @@ type Error struct {
 	// Retryable: a loop may repeat the same call after RetryAfter. The library's own repeats are behind it then.
 	Retryable  bool
 	RetryAfter time.Duration
-	// RequestID of the call, also when the library made it. Tries counts the RPCs that this call made.
+	// RequestID of the call, also when the library made it. Tries counts the RPCs that this call made; 0: nothing left
+	// this process.
 	RequestID string
 	Tries     int
 
@@ -137,7 +139,11 @@ type Error struct {
 
 // MaybeSent says that a creation may have happened, or may still happen: after a deadline, a cancellation or a broken
 // connection, and whenever the gateway says so. Only the same request_id is safe then: Client.Repeat.
-func (e *Error) MaybeSent() bool { return e.Reason == "" || e.Sent == SentMaybe }
+//
+// It is false where this library knows that the call sent nothing: the context was over before it, the client is closed,
+// the request cannot be sent. It speaks of this call, and of the one that it repeated; what an earlier call with the same
+// id said stands.
+func (e *Error) MaybeSent() bool { return e.Sent == SentMaybe || e.Reason == "" && e.Sent != SentNo }
 
 // Error is one line for a log, without personal data.
 func (e *Error) Error() string {
@@ -268,14 +274,4 @@ func readPushback(trailer metadata.MD) (delay time.Duration, forbidden bool) {
 		delay = max(delay, time.Duration(ms)*time.Millisecond)
 	}
 	return delay, false
-}
-
-var errNotEncoded = errors.New("a string in the request is not UTF-8")
-
-// notEncoded turns gRPC's error into what the gateway says of bytes that are not a message: the encoder here refused the
-// request, so nothing was sent and no repeat helps.
-func (e *Error) notEncoded() {
-	e.cause = fmt.Errorf("%w: %v", errNotEncoded, e.Code)
-	e.Code, e.Message, e.Reason = codes.InvalidArgument, "The request cannot be encoded: "+errNotEncoded.Error()+".", ReasonMalformedRequest
-	e.Sent, e.Recovery = SentNo, RecoveryFixRequest
 }

@@ -34,12 +34,16 @@ const (
 	DefaultTimeout = 35 * time.Second
 	// DefaultMaxTries is how many RPCs one call may make.
 	DefaultMaxTries = 5
+
+	// maxRequestBytes of a message on the wire: the gateway takes no longer one.
+	maxRequestBytes = 64 * 1024
 )
 
 // Client calls the gateway. It may be used by any number of goroutines; one for a whole program is best.
 type Client struct {
 	rpc    pb.UserIntentServiceClient
 	own    *grpc.ClientConn // nil when the connection is the caller's
+	conn   grpc.ClientConnInterface
 	config clientConfig
 	budget *budget
 	jitter func() float64 // in [0, 1)
@@ -58,7 +62,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("userintent: %w", err)
 	}
-	c.rpc = pb.NewUserIntentServiceClient(c.own)
+	c.conn, c.rpc = c.own, pb.NewUserIntentServiceClient(c.own)
 	return c, nil
 }
 
@@ -66,7 +70,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 // gateway. Options for Dial only (credentials, WithDialOptions) have no effect here.
 func New(conn grpc.ClientConnInterface, options ...Option) *Client {
 	c := newClient(options)
-	c.rpc = pb.NewUserIntentServiceClient(conn)
+	c.conn, c.rpc = conn, pb.NewUserIntentServiceClient(conn)
 	// A size of zero takes retries of a service config off these calls, whatever connection they run on.
 	c.config.calls = append(c.config.calls, grpc.MaxRetryRPCBufferSize(0))
 	return c
@@ -135,17 +139,12 @@ func (c *Client) CreateUserIntent(ctx context.Context, request *pb.CreateUserInt
 	sent.RequestId = id
 
 	var response *pb.CreateUserIntentResponse
-	tries, failure := c.do(ctx, call, func(ctx context.Context, grpcOptions ...grpc.CallOption) (err error) {
+	tries, failure := c.do(ctx, call, sent, func(ctx context.Context, grpcOptions ...grpc.CallOption) (err error) {
 		response, err = c.rpc.CreateUserIntent(ctx, sent, grpcOptions...)
 		return err
 	})
 	if failure == nil {
 		return &Result{RequestID: id, Tries: tries, Response: response}, nil
-	}
-	if failure.Reason == "" {
-		if _, err := proto.Marshal(sent); err != nil {
-			failure.notEncoded()
-		}
 	}
 	failure.RequestID = id
 	failure.request = func() *pb.CreateUserIntentRequest { return sent }
@@ -159,15 +158,20 @@ func (c *Client) Repeat(ctx context.Context, err error, options ...CallOption) (
 	if !errors.As(err, &failure) || failure.request == nil {
 		return nil, err
 	}
-	return c.CreateUserIntent(ctx, failure.request(), append(options[:len(options):len(options)], WithRequestID(failure.RequestID))...)
+	result, err := c.CreateUserIntent(ctx, failure.request(), append(options[:len(options):len(options)], WithRequestID(failure.RequestID))...)
+	if again := (*Error)(nil); failure.MaybeSent() && errors.As(err, &again) && again.Reason == "" {
+		again.Sent, again.Recovery = "", "" // this call sent nothing, but the one before it may have
+	}
+	return result, err
 }
 
 // GetCreation answers what is recorded about one of the caller's own requests. It sends nothing to Astra. An unknown id
 // is an *Error with ReasonRequestNotFound.
 func (c *Client) GetCreation(ctx context.Context, requestID string, options ...CallOption) (*pb.Creation, error) {
 	var response *pb.GetCreationResponse
-	_, failure := c.do(ctx, c.callConfig(options), func(ctx context.Context, grpcOptions ...grpc.CallOption) (err error) {
-		response, err = c.rpc.GetCreation(ctx, &pb.GetCreationRequest{RequestId: requestID}, grpcOptions...)
+	request := &pb.GetCreationRequest{RequestId: requestID}
+	_, failure := c.do(ctx, c.callConfig(options), request, func(ctx context.Context, grpcOptions ...grpc.CallOption) (err error) {
+		response, err = c.rpc.GetCreation(ctx, request, grpcOptions...)
 		return err
 	})
 	if failure != nil {
@@ -186,11 +190,14 @@ func (c *Client) callConfig(options []CallOption) callConfig {
 }
 
 // do makes the tries of one call. The result is nil, or the error of the last try with everything but RequestID.
-func (c *Client) do(ctx context.Context, call callConfig, rpc func(context.Context, ...grpc.CallOption) error) (int, *Error) {
+func (c *Client) do(ctx context.Context, call callConfig, request proto.Message, rpc func(context.Context, ...grpc.CallOption) error) (int, *Error) {
 	if _, has := ctx.Deadline(); !has {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.config.timeout)
 		defer cancel()
+	}
+	if failure := c.notBegun(ctx, call, request); failure != nil {
+		return 0, failure
 	}
 	for tries := 1; ; tries++ {
 		var trailer metadata.MD
