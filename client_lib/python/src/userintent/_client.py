@@ -1,4 +1,4 @@
-"""The clients. A Client may be used by any number of threads, an AsyncClient by the tasks of one event loop."""
+"""The clients. A Client may be used by any number of threads, an AsyncClient by the tasks of one event loop at a time."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from ._core import (
     DEFAULT_MAX_TRIES,
     DEFAULT_TIMEOUT,
     GET,
+    MAX_REQUEST_BYTES,
     Call,
     ChannelOptions,
     CreateResult,
     RetryBudget,
     channel_options,
+    get_request,
     request_of,
     with_id,
 )
@@ -45,13 +47,8 @@ class _Lease:
         self.calls = 0
         self.retired = False
         self.methods = {
-            path: channel.unary_unary(path, request_serializer=_serialise, response_deserializer=response.FromString)
+            path: channel.unary_unary(path, response_deserializer=response.FromString)  # takes bytes: Call.encode()
             for path, response in _RESPONSES.items()}
-
-
-def _serialise(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data
 
 
 class _Base:
@@ -62,7 +59,7 @@ class _Base:
                  channel_options: Optional[ChannelOptions] = None) -> None:
         """One of: target with tls; target with plaintext=True; channel (yours: neither configured nor closed here).
 
-        timeout: seconds for a whole call, its repeats included, unless the call says otherwise.
+        timeout: seconds for a whole call, its repeats included, unless the call says otherwise. More than a year is a year.
         max_tries: RPCs that one call may make; 1 switches automatic repeats off.
         channel_options: gRPC's, beside and over the library's own.
         """
@@ -76,14 +73,19 @@ class _Base:
             raise ValueError("timeout must be above 0 and max_tries at least 1")
         self._target, self._tls, self._extra = target or "", tls, channel_options
         self._timeout, self._max_tries = timeout, max_tries
+        self._max_bytes = _max_bytes(channel_options)
         self._budget = RetryBudget()
         self._lock = threading.Lock()
         self._closed = False
         self._closing: set[asyncio.Task[None]] = set()  # AsyncClient only
         self._stamp = tls.stamp() if tls is not None else None
         self._looked = time.monotonic()
-        self._lease = _Lease(channel if channel is not None else self._connect())
         self._owned = channel is None
+        self._lease = self._first(channel)
+
+    def _first(self, channel: Optional[Any]) -> Optional[_Lease]:
+        """What the first call uses; None: it is made by that call."""
+        return _Lease(channel if channel is not None else self._connect())
 
     def _connect(self) -> Any:
         raise NotImplementedError
@@ -97,12 +99,18 @@ class _Base:
                 raise ValueError("the client is closed")
             if self._tls is not None and time.monotonic() - self._looked >= _RELOAD_INTERVAL:
                 self._reload()
-            self._lease.calls += 1
-            return self._lease
+            lease = self._current()
+            lease.calls += 1
+            return lease
+
+    def _current(self) -> _Lease:
+        assert self._lease is not None
+        return self._lease
 
     def _reload(self) -> None:
         self._looked = time.monotonic()
-        assert self._tls is not None
+        if self._tls is None or self._lease is None:
+            return
         try:
             stamp = self._tls.stamp()
             if stamp == self._stamp:
@@ -131,15 +139,23 @@ class _Base:
             if self._closed:
                 return None
             self._closed = True
-            return self._lease.channel if self._owned else None
+            return self._lease.channel if self._owned and self._lease is not None else None
 
     def _create_call(self, request: pb.CreateUserIntentRequest, request_id: Optional[str], timeout: Optional[float],
-                     max_tries: Optional[int]) -> Call:
-        return self._call(CREATE, with_id(request, request_id), timeout, max_tries)
+                     max_tries: Optional[int], maybe_before: bool = False) -> Call:
+        return self._call(CREATE, with_id(request, request_id), timeout, max_tries, maybe_before)
 
-    def _call(self, path: str, request: Any, timeout: Optional[float], max_tries: Optional[int] = None) -> Call:
+    def _call(self, path: str, request: Any, timeout: Optional[float], max_tries: Optional[int] = None,
+              maybe_before: bool = False) -> Call:
         return Call(path, request, self._timeout if timeout is None else timeout,
-                    self._max_tries if max_tries is None else max_tries, self._budget)
+                    self._max_tries if max_tries is None else max_tries, self._budget, maybe_before=maybe_before,
+                    max_bytes=self._max_bytes)
+
+
+def _max_bytes(options: Optional[ChannelOptions]) -> int:
+    """Of a request: the gateway's limit, or a lower one of the caller's own."""
+    own = [value for name, value in options or () if name == "grpc.max_send_message_length" and value >= 0]
+    return min([MAX_REQUEST_BYTES, *own[-1:]])
 
 
 class Client(_Base):
@@ -168,7 +184,9 @@ class Client(_Base):
 
         The id is request_id, else request.request_id, else a new one; it is in the result and in every error.
         """
-        call = self._create_call(request, request_id, timeout, max_tries)
+        return self._create(self._create_call(request, request_id, timeout, max_tries))
+
+    def _create(self, call: Call) -> CreateResult:
         response = self._run(call, None)
         return CreateResult(call.request_id, call.tries, response)
 
@@ -180,22 +198,25 @@ class Client(_Base):
     def repeat(self, error: UserIntentError, *, timeout: Optional[float] = None,
                max_tries: Optional[int] = None) -> CreateResult:
         """The call that ended with this error again: same request, same request_id, a new deadline."""
-        return self.create(request_of(error), timeout=timeout, max_tries=max_tries)
+        return self._create(self._create_call(request_of(error), None, timeout, max_tries, error.maybe_sent))
 
     def get_creation(self, request_id: str, *, timeout: Optional[float] = None) -> pb.Creation:
         """What is recorded about a request of this caller. Reads only. Raises UserIntentError (REQUEST_NOT_FOUND)."""
-        response = self._run(self._call(GET, pb.GetCreationRequest(request_id=request_id), timeout), None)
+        response = self._run(self._call(GET, get_request(request_id), timeout), None)
         creation: pb.Creation = response.creation
         return creation
 
     def _run(self, call: Call, cancellation: Optional[_Cancellation]) -> Any:
+        data = call.encode()
         lease = self._take()
         try:
             while True:
+                if cancellation is not None and cancellation.wait(0):
+                    raise call.cancelled()
                 timeout = call.begin_try()
                 try:
                     # A future also where nobody cancels: Ctrl-C ends its wait.
-                    future = lease.methods[call.path].future(call.request, timeout=timeout)
+                    future = lease.methods[call.path].future(data, timeout=timeout)
                 except ValueError as error:  # what gRPC says of a closed channel
                     if self._closed:
                         raise call.not_begun() from error
@@ -214,8 +235,8 @@ class Client(_Base):
                     raise
                 if cancellation is None:
                     time.sleep(wait)
-                elif cancellation.wait(wait):
-                    raise call.cancelled()
+                else:
+                    cancellation.wait(wait)
         finally:
             self._give_back(lease)
 
@@ -303,11 +324,39 @@ class PendingCreate:
 
 
 class AsyncClient(_Base):
-    """The asyncio client. Make it inside the event loop that uses it.
+    """The asyncio client, for the tasks of one event loop.
 
         async with AsyncClient("127.0.0.1:50051", plaintext=True) as client:
             created = await client.create(request)
+
+    It may be made where no loop runs, as a module's global say: it connects in the loop of its first call. When that
+    loop has ended (asyncio.run twice), the next call connects anew in its own. A call in a second loop while the first
+    one runs is a RuntimeError, and sends nothing: give each loop a client of its own.
     """
+
+    _loop: Optional[asyncio.AbstractEventLoop] = None  # that of the channel; None: not connected yet
+
+    def _first(self, channel: Optional[Any]) -> Optional[_Lease]:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            if channel is not None:
+                return super()._first(channel)
+            self._credentials()  # files that cannot be used are told here, where the client is made
+            return None
+        self._loop = loop
+        return super()._first(channel)
+
+    def _current(self) -> _Lease:
+        loop = asyncio.get_running_loop()
+        if self._owned and self._loop is not loop:
+            if self._loop is not None and self._loop.is_running():
+                raise RuntimeError("this AsyncClient is in use by another event loop that runs; give each loop its own")
+            if self._lease is not None:
+                # Nobody can close a channel of a loop that does not run: it closes when it is let go of.
+                self._lease.retired = True
+            self._lease, self._loop = _Lease(self._connect()), loop
+        return super()._current()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -319,10 +368,10 @@ class AsyncClient(_Base):
     async def close(self) -> None:
         """Ends the calls that run, with CANCELLED."""
         channel = self._retire()
-        if channel is not None:
+        if channel is not None and self._loop is asyncio.get_running_loop():
             await channel.close(None)
-        if self._closing:
-            await asyncio.gather(*self._closing, return_exceptions=True)
+        closing = [task for task in self._closing if task.get_loop() is asyncio.get_running_loop()]
+        await asyncio.gather(*closing, return_exceptions=True)
 
     async def create(self, request: pb.CreateUserIntentRequest, *, request_id: Optional[str] = None,
                      timeout: Optional[float] = None, max_tries: Optional[int] = None) -> CreateResult:
@@ -332,7 +381,9 @@ class AsyncClient(_Base):
         task is cancelled, asyncio.CancelledError leaves here as it must, without an id: give one that you have
         stored, or use submit().
         """
-        call = self._create_call(request, request_id, timeout, max_tries)
+        return await self._create(self._create_call(request, request_id, timeout, max_tries))
+
+    async def _create(self, call: Call) -> CreateResult:
         response = await self._run(call)
         return CreateResult(call.request_id, call.tries, response)
 
@@ -344,21 +395,22 @@ class AsyncClient(_Base):
     async def repeat(self, error: UserIntentError, *, timeout: Optional[float] = None,
                      max_tries: Optional[int] = None) -> CreateResult:
         """The call that ended with this error again: same request, same request_id, a new deadline."""
-        return await self.create(request_of(error), timeout=timeout, max_tries=max_tries)
+        return await self._create(self._create_call(request_of(error), None, timeout, max_tries, error.maybe_sent))
 
     async def get_creation(self, request_id: str, *, timeout: Optional[float] = None) -> pb.Creation:
         """What is recorded about a request of this caller. Reads only. Raises UserIntentError (REQUEST_NOT_FOUND)."""
-        response = await self._run(self._call(GET, pb.GetCreationRequest(request_id=request_id), timeout))
+        response = await self._run(self._call(GET, get_request(request_id), timeout))
         creation: pb.Creation = response.creation
         return creation
 
     async def _run(self, call: Call) -> Any:
+        data = call.encode()
         lease = self._take()
         try:
             while True:
                 timeout = call.begin_try()
                 try:
-                    rpc = lease.methods[call.path](call.request, timeout=timeout)
+                    rpc = lease.methods[call.path](data, timeout=timeout)
                 except grpc.aio.UsageError as error:  # what gRPC says of a closed channel
                     if self._closed:
                         raise call.not_begun() from error

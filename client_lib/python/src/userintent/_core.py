@@ -17,12 +17,14 @@ from typing import Any, Callable, Optional, Union
 
 import grpc
 
-from ._errors import Decoded, UserIntentError, cancelled, decode, make_error
+from ._errors import Decoded, UserIntentError, decode, local, make_error, refused
 from ._tls import Tls
 from .v1 import user_intent_service_pb2 as pb
 
 DEFAULT_TIMEOUT = 35.0
 DEFAULT_MAX_TRIES = 5
+MAX_REQUEST_BYTES = 64 * 1024  # of a message on the wire; the gateway takes no longer one
+_LONGEST_TIMEOUT = 365 * 86400.0  # seconds. Beyond it clocks and gRPC's conversions overflow, and nobody waits so long
 CREATE = "/userintent.v1.UserIntentService/CreateUserIntent"
 GET = "/userintent.v1.UserIntentService/GetCreation"
 
@@ -128,11 +130,13 @@ class CreateResult:
 class Call:
     """The tries of one call: which request to send, how long each may take, whether and when to send it again.
 
-    An error keeps its Call, for Client.repeat. repr() shows no personal data.
+    An error keeps its Call, for Client.repeat. repr() shows no personal data. maybe_before: it repeats a call of which
+    nobody knows whether it was sent. max_bytes: of the request, encoded.
     """
 
     def __init__(self, path: str, request: Request, timeout: float, max_tries: int, budget: RetryBudget,
-                 jitter: Callable[[], float] = random.random, clock: Callable[[], float] = time.monotonic) -> None:
+                 jitter: Callable[[], float] = random.random, clock: Callable[[], float] = time.monotonic,
+                 maybe_before: bool = False, max_bytes: int = MAX_REQUEST_BYTES) -> None:
         if not timeout > 0:
             raise ValueError("timeout must be above 0")
         if max_tries < 1:
@@ -143,7 +147,9 @@ class Call:
         self._max_tries = max_tries
         self._budget = budget
         self._jitter, self._clock = jitter, clock
-        self._deadline = clock() + timeout
+        self._maybe_before = maybe_before
+        self._max_bytes = max_bytes
+        self._deadline = clock() + min(timeout, _LONGEST_TIMEOUT)
         self._last: Optional[Decoded] = None
 
     def __repr__(self) -> str:
@@ -153,13 +159,26 @@ class Call:
     def request_id(self) -> str:
         return self.request.request_id
 
+    def encode(self) -> bytes:
+        """The bytes of every try. Raises InvalidRequestError when they cannot be sent."""
+        try:
+            data: bytes = self.request.SerializeToString()
+        except Exception as error:  # protobuf's EncodeError, and whatever an implementation raises beside it
+            raise self._error(refused(f"the request cannot be encoded ({type(error).__name__})")) from None
+        if len(data) > self._max_bytes:
+            raise self._error(refused(f"the request has {len(data)} bytes, more than the {self._max_bytes} that may be sent"))
+        return data
+
     def begin_try(self) -> float:
         """The timeout of the next RPC."""
         left = self._deadline - self._clock()
-        if left <= 0 and self._last is not None:
-            raise self._error(self._last)  # the wait took longer than it should have
+        if left <= 0:
+            if self._last is not None:
+                raise self._error(self._last)  # the wait took longer than it should have
+            message = "the deadline was over before the call began"
+            raise self._error(local(grpc.StatusCode.DEADLINE_EXCEEDED, message, self._not_sent()))
         self.tries += 1
-        return max(left, 0.001)
+        return left
 
     def succeeded(self) -> None:
         self._budget.succeeded()
@@ -174,12 +193,16 @@ class Call:
         return wait
 
     def cancelled(self) -> UserIntentError:
-        return self._error(cancelled())
+        return self._error(local(grpc.StatusCode.CANCELLED, "cancelled by the caller", self._not_sent()))
 
     def not_begun(self) -> UserIntentError:
-        """The client was closed while the call waited for its next try."""
+        """The client was closed before the RPC that begin_try() announced could begin."""
         self.tries -= 1
         return self.cancelled()
+
+    def _not_sent(self) -> bool:
+        """Surely nothing left this process, neither for this call nor for the one that it repeats."""
+        return self.tries == 0 and not self._maybe_before
 
     def _error(self, decoded: Decoded) -> UserIntentError:
         return make_error(decoded, self.request_id, self.tries, self)
@@ -199,8 +222,21 @@ def with_id(request: pb.CreateUserIntentRequest, request_id: Optional[str]) -> p
     """A copy with an id: the one given, else the request's own, else a new one. The caller's object stays as it is."""
     copy = pb.CreateUserIntentRequest()
     copy.CopyFrom(request)
-    copy.request_id = request_id or copy.request_id or new_request_id()
+    _set_id(copy, request_id or copy.request_id or new_request_id())
     return copy
+
+
+def get_request(request_id: str) -> pb.GetCreationRequest:
+    request = pb.GetCreationRequest()
+    _set_id(request, request_id)
+    return request
+
+
+def _set_id(request: Request, request_id: str) -> None:
+    try:
+        request.request_id = request_id
+    except ValueError:  # half a surrogate pair, or bytes that are not UTF-8
+        raise make_error(refused("request_id is not Unicode text"), repr(request_id), 0, None) from None
 
 
 def request_of(error: UserIntentError) -> pb.CreateUserIntentRequest:

@@ -46,11 +46,13 @@ class Decoded:
 class UserIntentError(Exception):
     """A call failed. The class tells what may be done (the server's `recovery`); the fields say the rest.
 
-    request_id: of the call, also when the library made it. tries: RPCs made by this call.
+    request_id: of the call, also when the library made it. tries: RPCs made by this call; 0: nothing left this process.
     code, message: of the gRPC status. reason, sent, recovery: the server's words, of this version or a newer one;
-    empty when the error was made by something else than the gateway (a library, a proxy, a broken connection).
+    empty when the error was made by something else than the gateway (a library, a proxy, a broken connection). Where
+    this library knows that the call sent nothing, it says so itself: sent is "no", recovery what may be done.
     maybe_sent: a creation may have happened, or may still happen. The same request_id is then the only safe way to go
-    on: Client.repeat(error), or create(request, request_id=error.request_id).
+    on: Client.repeat(error), or create(request, request_id=error.request_id). It speaks of this call, and of the one
+    that it repeated; what an earlier call with the same id said stands.
     retry_after: seconds after which a loop may repeat; None: it may not. The library's own repeats are behind it.
     """
 
@@ -61,7 +63,7 @@ class UserIntentError(Exception):
         self.metadata: Mapping[str, str] = dict(decoded.metadata)
         self.sent = self.metadata.get("sent", "")
         self.recovery = self.metadata.get("recovery", "")
-        self.maybe_sent = not decoded.reason or self.sent == "maybe"
+        self.maybe_sent = self.sent == "maybe" or (not decoded.reason and self.sent != "no")
         self.violations = decoded.violations
         self.retry_after = decoded.retry_after
         self.request_id = request_id
@@ -104,7 +106,7 @@ class UserIntentError(Exception):
         return int(text) if text.isascii() and text.isdigit() else None
 
     def _text(self) -> str:
-        words = [self.reason or "no details", self.code.name]
+        words = [self.reason or ("not sent" if self.sent == "no" else "no details"), self.code.name]
         if self.recovery:
             words.append(self.recovery)
         if self.maybe_sent:
@@ -125,7 +127,10 @@ def _restore(cls: type[UserIntentError], decoded: Decoded, request_id: str, trie
 
 
 class InvalidRequestError(UserIntentError):
-    """FIX_REQUEST, FIX_WITH_NEW_ID: correct the request; `recovery` says whether the id may be kept."""
+    """FIX_REQUEST, FIX_WITH_NEW_ID: correct the request; `recovery` says whether the id may be kept.
+
+    Also of a request that cannot be sent at all, with tries 0: longer than 64 KiB, or with text that is not Unicode.
+    """
 
 
 class RetryLaterError(UserIntentError):
@@ -160,13 +165,21 @@ _CLASSES: Mapping[str, type[UserIntentError]] = {
 
 
 def make_error(decoded: Decoded, request_id: str, tries: int, call: Any) -> UserIntentError:
-    kind = _CLASSES.get(decoded.metadata.get("recovery", ""), UserIntentError) if decoded.reason else OutcomeUnknownError
+    known = decoded.reason or "recovery" in decoded.metadata
+    kind = _CLASSES.get(decoded.metadata.get("recovery", ""), UserIntentError) if known else OutcomeUnknownError
     return kind(decoded, request_id, tries, call)
 
 
-def cancelled() -> Decoded:
-    """Of a call that was cancelled here."""
-    return Decoded(grpc.StatusCode.CANCELLED, "cancelled by the caller", "", {}, (), None, None)
+def local(code: grpc.StatusCode, message: str, not_sent: bool) -> Decoded:
+    """Of a call that ended here, without an answer. not_sent: nothing left this process."""
+    metadata = {"sent": "no", "recovery": "RETRY_SAME_ID"} if not_sent else {}
+    return Decoded(code, message, "", metadata, (), None, None)
+
+
+def refused(message: str) -> Decoded:
+    """In the gateway's words for bytes that are no message: a request that can never be sent."""
+    return Decoded(grpc.StatusCode.INVALID_ARGUMENT, message, "MALFORMED_REQUEST",
+                   {"sent": "no", "recovery": "FIX_REQUEST"}, (), None, None)
 
 
 def decode(error: Any) -> Decoded:
