@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "src/utf8.h"
 
 namespace userintent {
 namespace {
@@ -43,10 +45,30 @@ Call::Call(std::string request_id, absl::Duration timeout, int max_tries, Budget
 
 std::optional<absl::Duration> Call::BeginTry() {
   const absl::Duration left = deadline_ - clock_();
-  // A wait that took longer than it should have. The first try is made all the same: gRPC answers it.
-  if (tries_ > 0 && left <= absl::ZeroDuration()) return std::nullopt;
+  if (left <= absl::ZeroDuration()) {
+    // Of a repeat: a wait that took longer than it should have; the error before it stands.
+    if (tries_ == 0) EndHere(absl::StatusCode::kDeadlineExceeded, "the deadline was over before the call began");
+    return std::nullopt;
+  }
   ++tries_;
   return left;
+}
+
+bool Call::Accepts(const google::protobuf::Message& request) {
+  const size_t bytes = request.ByteSizeLong();
+  std::string problem;
+  if (bytes > kMaxRequestBytes) {
+    problem = absl::StrCat("the request has ", bytes, " bytes, more than the ", kMaxRequestBytes, " that may be sent");
+  } else if (!IsUtf8(request)) {
+    problem = "a string in the request is not UTF-8";
+  } else {
+    return true;
+  }
+  EndHere(absl::StatusCode::kInvalidArgument, std::move(problem));
+  // In the gateway's words for bytes that are no message.
+  error_.reason = "MALFORMED_REQUEST";
+  error_.recovery = std::string(recovery::kFixRequest);
+  return false;
 }
 
 std::optional<absl::Duration> Call::Failed(Error error) {
@@ -61,9 +83,18 @@ std::optional<absl::Duration> Call::Failed(Error error) {
 }
 
 void Call::Cancelled() {
+  EndHere(absl::StatusCode::kCancelled,
+          tries_ == 0 ? "cancelled before the call began" : "cancelled while waiting to repeat");
+}
+
+void Call::EndHere(absl::StatusCode code, std::string message) {
   error_ = Error();
-  error_.code = absl::StatusCode::kCancelled;
-  error_.message = "cancelled while waiting to repeat";
+  error_.code = code;
+  error_.message = std::move(message);
+  if (tries_ == 0) {  // nothing left this process
+    error_.sent = std::string(sent::kNo);
+    error_.recovery = std::string(recovery::kRetrySameId);
+  }
   error_.request_id = request_id_;
   error_.tries = tries_;
 }

@@ -10,9 +10,13 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "google/protobuf/message.h"
 #include "userintent/error.h"
 
 namespace userintent {
+
+// Of a message on the wire: the gateway takes no longer one.
+inline constexpr size_t kMaxRequestBytes = 64 * 1024;
 
 // A token bucket: repeats stay few beside the calls that succeed, so they cannot keep an outage going.
 class Budget {
@@ -42,16 +46,19 @@ class Call {
   Call(std::string request_id, absl::Duration timeout, int max_tries, Budget* budget);
   Call(std::string request_id, absl::Duration timeout, int max_tries, Budget* budget, Clock clock, Jitter jitter);
 
-  // Begins a try: the time that is left for its RPC. Absent: none is left for a repeat; the call has ended with
-  // error().
+  // Begins a try: the time that is left for its RPC. Absent: none is left; the call has ended with error().
   std::optional<absl::Duration> BeginTry();
+
+  // Whether this request can be sent at all. False: it is longer than the gateway takes, or a text in it is not UTF-8,
+  // which protobuf would send all the same; the call has ended with error(). Before the first try.
+  bool Accepts(const google::protobuf::Message& request);
 
   void Succeeded() { budget_->Succeeded(); }
 
   // How long to wait before the next try. Absent: there is to be none; the call has ended with error().
   std::optional<absl::Duration> Failed(Error error);
 
-  // The call was cancelled while no RPC ran: it has ended with error().
+  // The call was cancelled while no RPC ran: it has ended with error(), which says "not sent" before the first try.
   void Cancelled();
 
   const std::string& request_id() const { return request_id_; }
@@ -59,6 +66,9 @@ class Call {
   const Error& error() const { return error_; }
 
  private:
+  // An error of this library's own, of a call that ended without an answer.
+  void EndHere(absl::StatusCode code, std::string message);
+
   const std::string request_id_;
   const int max_tries_;
   Budget* const budget_;

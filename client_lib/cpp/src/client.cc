@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <map>
@@ -23,7 +24,10 @@ namespace {
 
 class AsyncCreate;
 
-std::chrono::system_clock::time_point In(absl::Duration left) { return absl::ToChronoTime(absl::Now() + left); }
+// Nobody waits longer than a year; far beyond it, the clocks' conversions in gRPC overflow.
+std::chrono::system_clock::time_point In(absl::Duration left) {
+  return absl::ToChronoTime(absl::Now() + std::min(left, absl::Hours(24 * 365)));
+}
 
 // A copy with an id: the one given, else the request's own, else a new one.
 v1::CreateUserIntentRequest WithId(const v1::CreateUserIntentRequest& request, const CallOptions& options) {
@@ -83,7 +87,30 @@ class AsyncCreate {
         request_(std::move(request)),
         done_(std::move(done)) {}
 
+  void Begin() {
+    if (!call_.Accepts(request_)) return Finish(StatusOf(call_.error()));
+    Try();
+  }
+
+  void Cancel() {
+    std::shared_ptr<grpc::ClientContext> context;
+    {
+      absl::MutexLock lock(&mu_);
+      cancelled_ = true;
+      context = context_;
+      if (alarm_ != nullptr) alarm_->Cancel();
+    }
+    if (context != nullptr) context->TryCancel();
+  }
+
+ private:
+  bool IsCancelled() {
+    absl::MutexLock lock(&mu_);
+    return cancelled_;
+  }
+
   void Try() {
+    if (IsCancelled()) return Waited(false);  // before this try began
     const std::optional<absl::Duration> left = call_.BeginTry();
     if (!left.has_value()) return Finish(StatusOf(call_.error()));
     auto context = std::make_shared<grpc::ClientContext>();
@@ -99,18 +126,6 @@ class AsyncCreate {
                                      [this, context](const grpc::Status& status) { Answered(status, *context); });
   }
 
-  void Cancel() {
-    std::shared_ptr<grpc::ClientContext> context;
-    {
-      absl::MutexLock lock(&mu_);
-      cancelled_ = true;
-      context = context_;
-      if (alarm_ != nullptr) alarm_->Cancel();
-    }
-    if (context != nullptr) context->TryCancel();
-  }
-
- private:
   void Answered(const grpc::Status& status, const grpc::ClientContext& context) {
     if (status.ok()) {
       call_.Succeeded();
@@ -204,6 +219,7 @@ namespace {
 template <typename Request, typename Response>
 absl::Status Wait(Call* call, Stub* stub, grpc::Status (Stub::*rpc)(grpc::ClientContext*, const Request&, Response*),
                   const Request& request, Response* response) {
+  if (!call->Accepts(request)) return StatusOf(call->error());
   for (;;) {
     const std::optional<absl::Duration> left = call->BeginTry();
     if (!left.has_value()) return StatusOf(call->error());
@@ -253,7 +269,7 @@ PendingCreate Client::CreateUserIntentAsync(const v1::CreateUserIntentRequest& r
   auto call =
       std::make_shared<AsyncCreate>(shared_, shared_->NewCall(request_id, options), std::move(sent), std::move(done));
   if (!shared_->Begin(call)) call->Cancel();
-  call->Try();
+  call->Begin();
   return PendingCreate(std::move(request_id), [weak = std::weak_ptr<AsyncCreate>(call)] {
     if (const std::shared_ptr<AsyncCreate> still = weak.lock()) still->Cancel();
   });
@@ -276,7 +292,15 @@ absl::StatusOr<CreateResult> ClientInterface::Repeat(const absl::Status& error,
   if (error.ok()) return absl::InvalidArgumentError("there is no error to repeat a call for");
   if (!failed.has_value() || failed->request_id.empty()) return error;
   options.request_id = failed->request_id;
-  return CreateUserIntent(request, options);
+  absl::StatusOr<CreateResult> result = CreateUserIntent(request, options);
+  std::optional<Error> again = ErrorOf(result.status());
+  if (failed->maybe_sent() && again.has_value() && again->reason.empty() && again->sent == sent::kNo) {
+    // This call sent nothing, but the one before it may have.
+    again->sent.clear();
+    again->recovery.clear();
+    return StatusOf(*again);
+  }
+  return result;
 }
 
 std::ostream& operator<<(std::ostream& out, const CreateResult& result) {

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "google/rpc/error_details.pb.h"
 #include "src/decode.h"
 
@@ -20,6 +21,7 @@ constexpr char kBadRequest[] = "type.googleapis.com/google.rpc.BadRequest";
 constexpr char kRetryInfo[] = "type.googleapis.com/google.rpc.RetryInfo";
 constexpr char kCall[] = "userintent.v1/call";
 constexpr absl::string_view kTries = "tries ";
+constexpr absl::string_view kNotSent = "not sent, ";  // before the others, where there is no ErrorInfo to say so
 constexpr absl::string_view kRequestId = ", request_id ";
 
 template <typename Message>
@@ -31,6 +33,10 @@ std::optional<Message> Payload(const absl::Status& status, const char* url) {
 }
 
 bool ReadCall(absl::string_view text, Error* error) {
+  if (absl::ConsumePrefix(&text, kNotSent)) {
+    error->sent = std::string(sent::kNo);
+    error->recovery = std::string(recovery::kRetrySameId);
+  }
   if (!absl::StartsWith(text, kTries)) return false;
   text.remove_prefix(kTries.size());
   const size_t comma = text.find(kRequestId);
@@ -49,7 +55,9 @@ bool Error::Is(v1::ErrorReason value) const {
 absl::Status StatusOf(const Error& error) {
   const absl::StatusCode code = error.code == absl::StatusCode::kOk ? absl::StatusCode::kUnknown : error.code;
   absl::Status status(code, error.message);
-  status.SetPayload(kCall, absl::Cord(absl::StrCat(kTries, error.tries, kRequestId, error.request_id)));
+  const bool not_sent = error.reason.empty() && error.sent == sent::kNo;
+  status.SetPayload(
+      kCall, absl::Cord(absl::StrCat(not_sent ? kNotSent : "", kTries, error.tries, kRequestId, error.request_id)));
   if (!error.reason.empty()) {
     google::rpc::ErrorInfo info;
     info.set_reason(error.reason);

@@ -1,6 +1,7 @@
 #include "src/call.h"
 
 #include "gmock/gmock.h"
+#include "userintent/v1/user_intent_service.pb.h"
 
 namespace userintent {
 namespace {
@@ -70,9 +71,48 @@ TEST_F(CallTest, AWaitThatTookTooLongTellsTheErrorBeforeIt) {
   EXPECT_EQ(call.error().tries, 1);
 }
 
-TEST_F(CallTest, AnExpiredFirstTryIsMade) {
-  Call call = NewCall(-absl::Seconds(1));
-  EXPECT_THAT(call.BeginTry(), Optional(-absl::Seconds(1)));
+TEST_F(CallTest, AnExpiredFirstTryIsNotMade) {
+  for (const absl::Duration timeout : {absl::ZeroDuration(), -absl::Seconds(1), -absl::InfiniteDuration()}) {
+    Call call = NewCall(timeout);
+    EXPECT_EQ(call.BeginTry(), std::nullopt);
+    EXPECT_EQ(call.error().code, absl::StatusCode::kDeadlineExceeded);
+    EXPECT_FALSE(call.error().maybe_sent());
+    EXPECT_EQ(call.error().sent, sent::kNo);
+    EXPECT_EQ(call.error().tries, 0);
+    EXPECT_EQ(call.error().request_id, "id");
+  }
+}
+
+TEST_F(CallTest, CancelledBeforeTheFirstTryIsNotSent) {
+  Call call = NewCall(absl::Seconds(35));
+  call.Cancelled();
+  EXPECT_EQ(call.error().code, absl::StatusCode::kCancelled);
+  EXPECT_FALSE(call.error().maybe_sent());
+  EXPECT_EQ(call.error().recovery, recovery::kRetrySameId);
+}
+
+TEST_F(CallTest, TextThatIsNotUtf8IsRefused) {
+  const auto accepts = [this](const std::string& text) {
+    v1::CreateUserIntentRequest request;
+    (*request.mutable_metadata())["key"] = text;
+    Call call = NewCall(absl::Seconds(35));
+    const bool accepted = call.Accepts(request);
+    if (!accepted) {
+      EXPECT_EQ(call.error().reason, "MALFORMED_REQUEST");
+      EXPECT_FALSE(call.error().maybe_sent());
+    }
+    return accepted;
+  };
+  for (const char* good : {"", "a", "\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80",
+                           "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "a\xf0\x9f\x98\x80z"}) {
+    EXPECT_TRUE(accepts(good)) << testing::PrintToString(good);
+  }
+  for (const char* bad :
+       {"\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xc2", "\xc2\x41", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xed\xbf\xbf",
+        "\xe2\x82", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xf0\x9f\x98", "\xff", "A\xffz"}) {
+    EXPECT_FALSE(accepts(bad)) << testing::PrintToString(bad);
+  }
+  EXPECT_TRUE(accepts(std::string("\0", 1)));
 }
 
 TEST_F(CallTest, MaxTries) {

@@ -236,7 +236,73 @@ TEST_P(RepeatTest, OwnDeadlineMaybeSentAndRepeat) {
 TEST_P(RepeatTest, AnExpiredDeadline) {
   FakeGateway gateway({Ok()});
   const auto client = gateway.Connect();
-  EXPECT_EQ(Create(client.get(), Within(-absl::Seconds(1))).status().code(), absl::StatusCode::kDeadlineExceeded);
+  for (const absl::Duration timeout : {absl::ZeroDuration(), -absl::Seconds(1), -absl::InfiniteDuration()}) {
+    const Error error = ErrorIn(Create(client.get(), Within(timeout)).status());
+    EXPECT_EQ(error.code, absl::StatusCode::kDeadlineExceeded);
+    EXPECT_FALSE(error.maybe_sent());
+    EXPECT_EQ(error.sent, sent::kNo);
+    EXPECT_EQ(error.tries, 0);
+    EXPECT_FALSE(error.request_id.empty());
+  }
+  EXPECT_EQ(gateway.heard().size(), 0U);
+}
+
+TEST_P(RepeatTest, TheLongestDeadlines) {
+  FakeGateway gateway({Ok()});
+  const auto client = gateway.Connect();
+  for (const absl::Duration timeout : {absl::InfiniteDuration(), absl::Hours(24) * 1'000'000'000}) {
+    EXPECT_TRUE(Create(client.get(), Within(timeout)).ok());
+  }
+}
+
+TEST_P(RepeatTest, WhatCannotBeSentIsInvalidAndNotSent) {
+  FakeGateway gateway({Ok()});
+  const auto client = gateway.Connect();
+  for (const std::string& id : {std::string(70000, '1'), std::string("\xff")}) {
+    CallOptions options;
+    options.request_id = id;
+    const Error error = ErrorIn(Create(client.get(), options).status());
+    EXPECT_EQ(error.code, absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(error.reason, "MALFORMED_REQUEST");
+    EXPECT_EQ(error.recovery, recovery::kFixRequest);
+    EXPECT_FALSE(error.maybe_sent());
+    EXPECT_EQ(error.tries, 0);
+    EXPECT_EQ(error.request_id, id);
+    EXPECT_FALSE(ErrorIn(client->GetCreation(id).status()).maybe_sent());
+  }
+  EXPECT_EQ(gateway.heard().size(), 0U);
+}
+
+TEST(ClientTest, TheLimitCountsTheIdThatTheLibraryMakes) {
+  FakeGateway gateway({Ok()});
+  const auto client = gateway.Connect();
+  v1::CreateUserIntentRequest request;
+  request.set_request_id(NewRequestId());
+  request.set_address2(std::string(65000, 'x'));
+  request.mutable_address2()->append(64 * 1024 - request.ByteSizeLong(), 'x');
+  ASSERT_EQ(request.ByteSizeLong(), 64U * 1024);
+  request.clear_request_id();
+  EXPECT_TRUE(client->CreateUserIntent(request).ok());
+  request.mutable_address2()->push_back('x');
+  EXPECT_EQ(ErrorIn(client->CreateUserIntent(request).status()).reason, "MALFORMED_REQUEST");
+  EXPECT_EQ(gateway.heard().size(), 1U);
+}
+
+TEST(ClientTest, ARepeatThatCannotBeginStaysMaybeSent) {
+  FakeGateway gateway({Fails(grpc::StatusCode::UNAVAILABLE), Ok()});
+  const auto client = gateway.Connect();
+  const absl::Status first = client->CreateUserIntent(Person()).status();
+  absl::Status last = first;
+  for (int i = 0; i < 2; ++i) {
+    last = client->Repeat(last, Person(), Within(absl::ZeroDuration())).status();
+    EXPECT_TRUE(ErrorIn(last).maybe_sent());
+    EXPECT_EQ(ErrorIn(last).recovery, "");
+    EXPECT_EQ(ErrorIn(last).request_id, ErrorIn(first).request_id);
+  }
+  EXPECT_TRUE(client->Repeat(last, Person()).ok());
+  const absl::Status never = client->CreateUserIntent(Person(), Within(absl::ZeroDuration())).status();
+  EXPECT_FALSE(ErrorIn(client->Repeat(never, Person(), Within(absl::ZeroDuration())).status()).maybe_sent());
+  EXPECT_EQ(gateway.heard().size(), 2U);
 }
 
 TEST_P(RepeatTest, NoRetriesOfGrpcItself) {

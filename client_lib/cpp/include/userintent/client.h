@@ -71,7 +71,8 @@ struct ClientOptions {
 struct CallOptions {
   // The request_id, whatever the request says. Empty: that of the request, else a new one.
   std::string request_id = {};
-  // For the whole call, its repeats included. Zero or less: DEADLINE_EXCEEDED at once. Absent: the client's.
+  // For the whole call, its repeats included. Zero or less: DEADLINE_EXCEEDED at once, and nothing is sent. More than a
+  // year is a year. Absent: the client's.
   std::optional<absl::Duration> timeout = {};
   // Less than 1 counts as 1. Absent: the client's.
   std::optional<int> max_tries = {};

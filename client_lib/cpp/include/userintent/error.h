@@ -57,6 +57,8 @@ struct Error {
 
   // The gateway's words. All three are empty when the error was not made by the gateway (a deadline or a cancellation
   // here, a broken connection, a proxy). reason: the name of a value of v1::ErrorReason without ERROR_REASON_; see Is.
+  // Where this library knows that a call sent nothing (a deadline that was over before it, a cancellation before its
+  // RPC, a request that cannot be sent), it says so itself: sent is kNo, and recovery what may be done.
   std::string reason = {};
   std::string sent = {};
   std::string recovery = {};
@@ -81,12 +83,13 @@ struct Error {
 
   // The id that was used, also when the library made it.
   std::string request_id = {};
-  // RPCs that this one call made, 1 or more.
+  // RPCs that this one call made; 0: nothing left this process.
   int tries = 0;
 
   // True when a creation may have happened, or may still happen: the gateway says so, or the error is not the gateway's
-  // and nobody knows. Only the same request_id is safe then: ClientInterface::Repeat.
-  bool maybe_sent() const { return reason.empty() || sent == sent::kMaybe; }
+  // and nobody knows. Only the same request_id is safe then: ClientInterface::Repeat. It speaks of this call, and of
+  // the one that it repeated; what an earlier call with the same id said stands.
+  bool maybe_sent() const { return sent == sent::kMaybe || (reason.empty() && sent != sent::kNo); }
 
   // Whether the gateway gave this reason. False for every reason that this library does not know.
   bool Is(v1::ErrorReason value) const;
