@@ -288,8 +288,9 @@ func parse(s step) (*pb.CreateUserIntentRequest, error) {
 	return request, nil
 }
 
+// deadline makes the context of a call; ms 0: none, below 0: over already.
 func deadline(ms int) (context.Context, context.CancelFunc) {
-	if ms > 0 {
+	if ms != 0 {
 		return context.WithTimeout(context.Background(), time.Duration(ms)*time.Millisecond)
 	}
 	return context.WithCancel(context.Background())

@@ -187,7 +187,8 @@ class Scenario:
 
     @staticmethod
     def options(step):
-        options = {"timeout": step["deadline_ms"] / 1000} if "deadline_ms" in step else {}
+        # Below 0, over before the call begins: what is left of so short a time-out when the call looks at the clock.
+        options = {"timeout": max(step["deadline_ms"] / 1000, 1e-12)} if "deadline_ms" in step else {}
         return {**options, "max_tries": step["max_tries"]} if "max_tries" in step else options
 
     def clean(self, texts):

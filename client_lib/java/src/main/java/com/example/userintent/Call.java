@@ -35,6 +35,9 @@ final class Call<Q, P> {
   }
 
   P block() {
+    if (Thread.currentThread().isInterrupted()) {
+      throw tries.notBegun(Status.Code.CANCELLED, "interrupted before the call began", null);
+    }
     while (true) {
       tries.begin();
       try {

@@ -8,16 +8,22 @@ import java.util.Objects;
  * Immutable; any thread may use it.
  */
 public final class CallSettings {
-  private static final CallSettings DEFAULTS = new CallSettings(null, 0, "");
+  private static final CallSettings DEFAULTS = new CallSettings(null, 0, "", false);
 
   final Duration timeout; // null: the client's
   final int maxTries; // 0: the client's
   final String requestId; // empty: the request's own
+  final boolean maybeBefore; // it repeats a call of which nobody knows whether it was sent
 
-  private CallSettings(Duration timeout, int maxTries, String requestId) {
+  private CallSettings(Duration timeout, int maxTries, String requestId, boolean maybeBefore) {
     this.timeout = timeout;
     this.maxTries = maxTries;
     this.requestId = requestId;
+    this.maybeBefore = maybeBefore;
+  }
+
+  CallSettings repeating(UserIntentException error) {
+    return new CallSettings(timeout, maxTries, error.getRequestId(), error.isMaybeSent());
   }
 
   /**
@@ -37,7 +43,7 @@ public final class CallSettings {
    * @return a copy with this setting
    */
   public CallSettings withTimeout(Duration timeout) {
-    return new CallSettings(positive(timeout), maxTries, requestId);
+    return new CallSettings(positive(timeout), maxTries, requestId, maybeBefore);
   }
 
   /**
@@ -47,7 +53,7 @@ public final class CallSettings {
    * @return a copy with this setting
    */
   public CallSettings withMaxTries(int maxTries) {
-    return new CallSettings(timeout, atLeastOne(maxTries), requestId);
+    return new CallSettings(timeout, atLeastOne(maxTries), requestId, maybeBefore);
   }
 
   /**
@@ -58,7 +64,7 @@ public final class CallSettings {
    * @return a copy with this setting
    */
   public CallSettings withRequestId(String requestId) {
-    return new CallSettings(timeout, maxTries, Objects.requireNonNull(requestId, "requestId"));
+    return new CallSettings(timeout, maxTries, Objects.requireNonNull(requestId, "requestId"), maybeBefore);
   }
 
   static Duration positive(Duration timeout) {

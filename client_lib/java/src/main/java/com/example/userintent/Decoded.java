@@ -47,10 +47,24 @@ final class Decoded implements Serializable {
     return new Decoded(code, message, "", Map.of(), List.of(), null);
   }
 
-  /** In the words of the gateway for bytes that are no message: such a request never leaves this process. */
+  /** Made here, of a call for which nothing left this process. */
+  static Decoded notSent(Status.Code code, String message) {
+    return new Decoded(code, message, "", Map.of("sent", "no", "recovery", "RETRY_SAME_ID"), List.of(), null);
+  }
+
   static Decoded malformed() {
-    return new Decoded(Status.Code.INVALID_ARGUMENT, "The request cannot be encoded: a text in it is not Unicode.",
+    return malformed("a text in it is not Unicode");
+  }
+
+  /** In the words of the gateway for bytes that are no message: such a request never leaves this process. */
+  static Decoded malformed(String problem) {
+    return new Decoded(Status.Code.INVALID_ARGUMENT, "The request cannot be sent: " + problem + ".",
         "MALFORMED_REQUEST", Map.of("sent", "no", "recovery", "FIX_REQUEST"), List.of(), null);
+  }
+
+  /** The gateway says so, or nobody knows. */
+  boolean isMaybeSent() {
+    return word("sent").equals("maybe") || reason.isEmpty() && !word("sent").equals("no");
   }
 
   static Decoded of(Status status, Metadata trailers) {

@@ -2,7 +2,10 @@ package com.example.userintent;
 
 import com.example.userintent.v1.CreateUserIntentRequest;
 
-/** FIX_REQUEST, FIX_WITH_NEW_ID: correct the request; {@link #needsNewId} says whether the id may be kept. */
+/**
+ * FIX_REQUEST, FIX_WITH_NEW_ID: correct the request; {@link #needsNewId} says whether the id may be kept. Also of a
+ * request that cannot be sent at all, longer than 64 KiB or with text that is not Unicode: nothing was sent then.
+ */
 public final class InvalidRequestException extends UserIntentException {
   private static final long serialVersionUID = 1;
 

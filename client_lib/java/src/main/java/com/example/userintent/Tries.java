@@ -1,6 +1,7 @@
 package com.example.userintent;
 
 import com.example.userintent.v1.CreateUserIntentRequest;
+import io.grpc.Context;
 import io.grpc.Deadline;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
@@ -21,11 +22,17 @@ final class Tries {
   private final RetryBudget budget;
   private final DoubleSupplier jitter; // in [0, 1)
   private final BooleanSupplier channelClosed;
+  private final boolean maybeBefore; // it repeats a call of which nobody knows whether it was sent
   private volatile int count;
   private Decoded last;
 
   Tries(String requestId, CreateUserIntentRequest request, Deadline deadline, int maxTries, RetryBudget budget,
       DoubleSupplier jitter, BooleanSupplier channelClosed) {
+    this(requestId, request, deadline, maxTries, budget, jitter, channelClosed, false);
+  }
+
+  Tries(String requestId, CreateUserIntentRequest request, Deadline deadline, int maxTries, RetryBudget budget,
+      DoubleSupplier jitter, BooleanSupplier channelClosed, boolean maybeBefore) {
     this.requestId = requestId;
     this.request = request;
     this.deadline = deadline;
@@ -33,6 +40,7 @@ final class Tries {
     this.budget = budget;
     this.jitter = jitter;
     this.channelClosed = channelClosed;
+    this.maybeBefore = maybeBefore;
   }
 
   int count() {
@@ -50,6 +58,12 @@ final class Tries {
     }
     if (last != null && deadline.isExpired()) {
       throw error(last, null); // the wait took longer than it should have
+    }
+    if (last == null && Context.current().isCancelled() && !deadline.isExpired()) {
+      throw notBegun(Status.Code.CANCELLED, "cancelled before the call began", Context.current().cancellationCause());
+    }
+    if (last == null && deadline.isExpired()) {
+      throw notBegun(Status.Code.DEADLINE_EXCEEDED, "the deadline was over before the call began", null);
     }
     count++;
   }
@@ -84,8 +98,13 @@ final class Tries {
     return cancelled("the client was closed", cause);
   }
 
-  UserIntentException malformed() {
-    return error(Decoded.malformed(), null);
+  /** The call ends before its first RPC: nothing left this process. */
+  UserIntentException notBegun(Status.Code code, String message, Throwable cause) {
+    return error(maybeBefore ? Decoded.local(code, message) : Decoded.notSent(code, message), cause);
+  }
+
+  UserIntentException malformed(String problem) {
+    return error(Decoded.malformed(problem), null);
   }
 
   private UserIntentException error(Decoded decoded, Throwable cause) {

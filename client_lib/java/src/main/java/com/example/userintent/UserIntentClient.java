@@ -17,6 +17,7 @@ import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
 import io.grpc.MethodDescriptor;
+import io.grpc.Status;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
@@ -51,6 +52,8 @@ public final class UserIntentClient implements AutoCloseable {
 
   /** How many RPCs a call may make, unless the client or the call says otherwise. */
   public static final int DEFAULT_MAX_TRIES = 5;
+
+  private static final int MAX_REQUEST_BYTES = 64 * 1024; // of a message on the wire; the gateway takes no longer one
 
   private final Channel channel;
   private final ManagedChannel own; // null: the channel is the caller's
@@ -180,9 +183,7 @@ public final class UserIntentClient implements AutoCloseable {
   public CreateResult createUserIntent(CreateUserIntentRequest request, CallSettings settings) {
     CreateUserIntentRequest sent = withId(request, settings);
     Tries tries = tries(sent.getRequestId(), sent, settings);
-    if (!isUnicode(sent)) {
-      throw tries.malformed();
-    }
+    checkSendable(sent, tries);
     CreateUserIntentResponse response = call(UserIntentServiceGrpc.getCreateUserIntentMethod(), sent, tries).block();
     return new CreateResult(sent.getRequestId(), tries.count(), response);
   }
@@ -210,11 +211,12 @@ public final class UserIntentClient implements AutoCloseable {
     CreateUserIntentRequest sent = withId(request, settings);
     Tries tries = tries(sent.getRequestId(), sent, settings);
     CallFuture<CreateResult> future = new CallFuture<>(tries, sent.getRequestId());
-    if (isUnicode(sent)) {
+    try {
+      checkSendable(sent, tries);
       call(UserIntentServiceGrpc.getCreateUserIntentMethod(), sent, tries)
           .start(future, response -> new CreateResult(sent.getRequestId(), tries.count(), response));
-    } else {
-      future.completeExceptionally(tries.malformed());
+    } catch (UserIntentException refused) {
+      future.completeExceptionally(refused);
     }
     return future;
   }
@@ -244,7 +246,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws IllegalStateException when the client is closed
    */
   public CreateResult repeat(UserIntentException error, CallSettings settings) {
-    return createUserIntent(requestOf(error), settings.withRequestId(error.getRequestId()));
+    return createUserIntent(requestOf(error), settings.repeating(error));
   }
 
   /**
@@ -269,7 +271,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws IllegalStateException when the client is closed
    */
   public CallFuture<CreateResult> repeatAsync(UserIntentException error, CallSettings settings) {
-    return createUserIntentAsync(requestOf(error), settings.withRequestId(error.getRequestId()));
+    return createUserIntentAsync(requestOf(error), settings.repeating(error));
   }
 
   /**
@@ -319,7 +321,11 @@ public final class UserIntentClient implements AutoCloseable {
   public CallFuture<Creation> getCreationAsync(String requestId, CallSettings settings) {
     Tries tries = tries(requestId, null, settings);
     CallFuture<Creation> future = new CallFuture<>(tries, requestId);
-    getCall(requestId, tries).start(future, GetCreationResponse::getCreation);
+    try {
+      getCall(requestId, tries).start(future, GetCreationResponse::getCreation);
+    } catch (UserIntentException refused) {
+      future.completeExceptionally(refused);
+    }
     return future;
   }
 
@@ -338,12 +344,16 @@ public final class UserIntentClient implements AutoCloseable {
 
   private Call<GetCreationRequest, GetCreationResponse> getCall(String requestId, Tries tries) {
     GetCreationRequest request = GetCreationRequest.newBuilder().setRequestId(requestId).build();
+    checkSendable(request, tries);
     return call(UserIntentServiceGrpc.getGetCreationMethod(), request, tries);
   }
 
   private <Q, P> Call<Q, P> call(MethodDescriptor<Q, P> method, Q message, Tries tries) {
     if (closed) {
       throw new IllegalStateException("the client is closed");
+    }
+    if (channel instanceof ManagedChannel && ((ManagedChannel) channel).isShutdown()) {
+      throw tries.notBegun(Status.Code.UNAVAILABLE, "the channel was shut down before the call began", null);
     }
     return new Call<>(channel, method, message, tries, waiting);
   }
@@ -353,7 +363,8 @@ public final class UserIntentClient implements AutoCloseable {
     Deadline deadline = Deadline.after(TimeUnit.NANOSECONDS.convert(limit), TimeUnit.NANOSECONDS);
     Deadline ofContext = Context.current().getDeadline();
     return new Tries(requestId, request, ofContext == null ? deadline : deadline.minimum(ofContext),
-        settings.maxTries == 0 ? maxTries : settings.maxTries, budget, jitter, () -> own != null && closed);
+        settings.maxTries == 0 ? maxTries : settings.maxTries, budget, jitter,
+        () -> own != null && closed, settings.maybeBefore);
   }
 
   private static CreateUserIntentRequest withId(CreateUserIntentRequest request, CallSettings settings) {
@@ -368,6 +379,17 @@ public final class UserIntentClient implements AutoCloseable {
       throw new IllegalArgumentException("this error holds no request: it was serialised, or is not of a creation");
     }
     return error.request();
+  }
+
+  /** Throws what gRPC or the gateway would only find out later, when nobody can tell any more whether it was sent. */
+  private static void checkSendable(Message message, Tries tries) {
+    if (!isUnicode(message)) {
+      throw tries.malformed("a text in it is not Unicode");
+    }
+    int bytes = message.getSerializedSize();
+    if (bytes > MAX_REQUEST_BYTES) {
+      throw tries.malformed("it has " + bytes + " bytes, more than the " + MAX_REQUEST_BYTES + " that may be sent");
+    }
   }
 
   /** False for a lone surrogate, in whose place protobuf would send a question mark: a value that nobody gave. */

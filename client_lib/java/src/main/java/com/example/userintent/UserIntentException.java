@@ -49,7 +49,7 @@ public class UserIntentException extends RuntimeException {
 
   static UserIntentException of(
       Decoded decoded, String requestId, int tries, CreateUserIntentRequest request, Throwable cause) {
-    if (decoded.reason.isEmpty()) {
+    if (decoded.reason.isEmpty() && decoded.isMaybeSent()) {
       return new OutcomeUnknownException(decoded, requestId, tries, request, cause);
     }
     switch (decoded.word("recovery")) {
@@ -136,7 +136,8 @@ public class UserIntentException extends RuntimeException {
   /**
    * Was a request for this id handed to Astra? The strongest answer over all tries of the id.
    *
-   * @return {@code no}, {@code maybe} or {@code yes}; empty when the error is not the gateway's
+   * @return {@code no}, {@code maybe} or {@code yes}; empty when the error is not the gateway's, unless this library
+   *     knows that the call sent nothing: {@code no}
    */
   public final String getSent() {
     return decoded.word("sent");
@@ -146,7 +147,7 @@ public class UserIntentException extends RuntimeException {
    * What may be done, in the gateway's word.
    *
    * @return FIX_REQUEST, FIX_WITH_NEW_ID, RETRY_SAME_ID, ASK_SAME_ID, USE_EXISTING, WAIT_FOR_OPERATOR, STOP, or one
-   *     that only a newer gateway knows; empty when the error is not the gateway's
+   *     that only a newer gateway knows; empty when the error is not the gateway's, unless the call sent nothing
    */
   public final String getRecovery() {
     return decoded.word("recovery");
@@ -155,12 +156,14 @@ public class UserIntentException extends RuntimeException {
   /**
    * A creation may have happened, or may still happen: the gateway says so, or the error is not the gateway's (a
    * deadline, a cancellation, a broken connection). Only the same request_id is safe then:
-   * {@link UserIntentClient#repeat}.
+   * {@link UserIntentClient#repeat}. False where this library knows that the call sent nothing: its deadline was over,
+   * or it was cancelled, before it began, or its request cannot be sent. It speaks of this call, and of the one that it
+   * repeated; what an earlier call with the same id said stands.
    *
    * @return whether it may
    */
   public final boolean isMaybeSent() {
-    return decoded.reason.isEmpty() || getSent().equals("maybe");
+    return decoded.isMaybeSent();
   }
 
   /**
@@ -251,7 +254,7 @@ public class UserIntentException extends RuntimeException {
   /**
    * RPCs that this call made.
    *
-   * @return a count; 0 when the call ended before its first
+   * @return a count; 0 when the call ended before its first, so that nothing left this process
    */
   public final int getTries() {
     return tries;
@@ -277,7 +280,7 @@ public class UserIntentException extends RuntimeException {
     if (!decoded.word("recovery").isEmpty()) {
       text.append(decoded.word("recovery")).append(", ");
     }
-    if (decoded.reason.isEmpty() || decoded.word("sent").equals("maybe")) {
+    if (decoded.isMaybeSent()) {
       text.append("maybe sent, ");
     }
     return text.append("request_id ").append(requestId).append(", tries ").append(tries).append(')').toString();

@@ -184,7 +184,8 @@ final class Scenario {
   private static CallSettings settings(JsonObject step) {
     CallSettings settings = CallSettings.defaults();
     if (step.has("deadline_ms")) {
-      settings = settings.withTimeout(Duration.ofMillis(step.get("deadline_ms").getAsLong()));
+      long ms = step.get("deadline_ms").getAsLong();
+      settings = settings.withTimeout(ms < 0 ? Duration.ofNanos(1) : Duration.ofMillis(ms)); // below 0: over at once
     }
     return step.has("max_tries") ? settings.withMaxTries(step.get("max_tries").getAsInt()) : settings;
   }
