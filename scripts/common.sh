@@ -19,5 +19,53 @@ check() {
 }
 end_checks() { [ ${#failures[@]} = 0 ] || die "${SUBJECT:+$SUBJECT: }failed: $(printf '%s; ' "${failures[@]}")"; }
 
+# readme_steps README OLD NEW: performs the commands of its Install section in the current directory, where the path OLD in
+# them is NEW. Packages are only looked up: those of Debian that are neither here nor to be had are an error.
+readme_steps() {
+  local steps
+  steps=$("$ROOT/scripts/readme.py" --steps "$1") || return 1
+  (
+    apt-get() {
+      local name
+      for name in "${@:3}"; do # after `install -y`
+        apt-cache show "$name" >/dev/null 2>&1 || [ -z "$(ls /var/lib/apt/lists/*_Packages* 2>/dev/null)" ] || die "no package $name"
+      done
+    }
+    set -eu
+    eval "${steps//"$2"/$3}"
+  )
+}
+
+# with_gateway NAME COMMAND...: the command, with a gateway before the sandbox at USERINTENT_GATEWAY. NAME: of the runner.
+with_gateway() {
+  local made pid status=1
+  made=$(mktemp -d)
+  "$ROOT/tests/conformance/run.py" --serve "$1" --match "own id" >"$made/plan" &
+  pid=$!
+  for _ in $(seq 600); do
+    [ ! -s "$made/plan" ] || break
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  if [ -s "$made/plan" ]; then
+    USERINTENT_GATEWAY=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["clients"]["plain"]["address"])' "$(cat "$made/plan")") &&
+      export USERINTENT_GATEWAY && "${@:2}" && status=0
+  fi
+  kill "$pid" 2>/dev/null || true
+  wait "$pid" 2>/dev/null || true
+  rm -rf "$made"
+  return "$status"
+}
+
+# twice PATTERN COMMAND...: it succeeds two times, one after the other, and each time says a line of this form (extended regular
+# expression); the two lines differ. For `with_gateway`.
+twice() {
+  local first second
+  first=$("${@:2}") && second=$("${@:2}") || return 1
+  note "$first"
+  note "$second"
+  [[ $first =~ ^$1$ && $second =~ ^$1$ && $first != "$second" ]]
+}
+
 # Output that goes to a file or a log gets no escape codes.
 if [ ! -t 1 ] || [ -n "${NO_COLOR:-}" ]; then say() { printf '==> %s\n' "$*"; }; fi

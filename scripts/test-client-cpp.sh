@@ -61,44 +61,26 @@ newer() {
 # One text in two packages.
 service_config() { cmp client_lib/cpp/service_config.json client_lib/python/src/userintent/service_config.json; }
 
-# A project of nothing but the README's lines, and one that has the library inside.
+# A project of nothing but the README's lines; its first call goes to a real gateway, twice.
 readme() {
   local sample=$work/sample
-  mkdir -p "$sample"
-  python3 - client_lib/cpp/README.md "$sample" <<'PY' || return 1
-import pathlib, re, sys
-text = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
-files = dict(re.findall(r"^```cpp\n// (\w+\.cc)\n(.*?)^```", text, re.M | re.S))
-files["CMakeLists.txt"], = re.findall(r"^```cmake\n(.*?)^```", text, re.M | re.S)
-if len(files) != text.count("```cpp\n") + 1 or len(files) != 5:
-    sys.exit("a C++ block of the README has no file name")
-for name, block in files.items():
-    path = pathlib.Path(sys.argv[2], name)
-    if not path.exists() or path.read_text() != block:
-        path.write_text(block)
-PY
+  scripts/readme.py client_lib/cpp/README.md "$sample" || return 1
   configure "$sample/build" "$sample" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_CXX_FLAGS="-Wall -Wextra -Werror" &&
-    quietly cmake --build "$sample/build" && "$sample/build/yourservice_test" --gtest_brief=1 && against_gateway "$sample/build/yourservice"
+    quietly cmake --build "$sample/build" && "$sample/build/yourservice_test" --gtest_brief=1 &&
+    with_gateway cpp twice 'request_id [0-9a-f-]{36}, user intent [^ ]+, new' "$sample/build/yourservice" && refused
 }
 
-# against_gateway PROGRAM: the README's first call, for real; a second one is refused with the intent that exists.
-against_gateway() {
-  local plan gateway said status=1 pid
-  tests/conformance/run.py --serve cpp --match "own id" >"$work/plan" &
-  pid=$!
-  for _ in $(seq 300); do
-    [ ! -s "$work/plan" ] || break
-    kill -0 "$pid" 2>/dev/null || return 1
-    sleep 0.1
-  done
-  plan=$(cat "$work/plan")
-  gateway=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["clients"]["plain"]["address"])' "$plan") &&
-    said=$(USERINTENT_GATEWAY=$gateway "$1") && note "$said" && [[ $said =~ ^[0-9a-f-]{36}\ [^\ ]+\ 0$ ]] &&
-    ! said=$(USERINTENT_GATEWAY=$gateway "$1" 2>&1) && [[ $said == ALREADY_EXISTS:*PERSON_EXISTS* ]] && status=0
-  kill "$pid"
-  wait "$pid" || true
-  [ "$status" = 0 ] || note "it said: ${said:-nothing}"
-  return "$status"
+# refused: an error is told in one line that holds no byte of its binary details.
+refused() {
+  local said
+  ! said=$(USERINTENT_GATEWAY=127.0.0.1:1 "$work/sample/build/yourservice" 2>&1) && note "$said" &&
+    [[ $said =~ ^UNAVAILABLE:\ [[:print:]]+\ \(maybe\ sent,\ request_id\ [0-9a-f-]{36},\ tries\ 1\)$ ]]
+}
+
+# The README's install steps, up to what the parts above do already: configure with the .proto files that they bring.
+install_steps() {
+  rm -rf "$work/steps" && mkdir -p "$work/steps" || return 1
+  (cd "$work/steps" && cmake() { [ "$1" != -S ] || command cmake "$@"; } && quietly readme_steps "$ROOT/client_lib/cpp/README.md" client_lib/ "$ROOT/client_lib/")
 }
 
 # The library inside another project, and a program with a copy of google/rpc of its own.
@@ -128,7 +110,8 @@ CC
 check "unit tests (C++17)" unit
 check "builds as C++20" newer
 check "service config" service_config
-check "README's lines against the installed package" readme
+check "README's install steps" install_steps
+check "README's lines against the installed package, two runs" readme
 check "add_subdirectory, and another google/rpc" inside
 check "conformance scenarios" tests/conformance/run.py --only cpp --junit "$results/conformance-cpp.xml"
 end_checks

@@ -78,41 +78,19 @@ sys.exit(len(names) < 20 or majors != {int(sys.argv[2])} or bool(stray))
 PY
 }
 
-# A project made of nothing but the README's lines and the installed artifact; its first call goes to a real gateway.
+# A project made of nothing but the README's lines, by its install steps; its first call goes to a real gateway, twice.
 readme() {
   rm -rf "$work/sample"
-  "$TOOLS/venv/bin/python" - client_lib/java/README.md "$work/sample" <<'PY' || return 1
-import pathlib, re, sys
-text, out = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"), pathlib.Path(sys.argv[2])
-(dependency,) = re.findall(r"^```xml\n(.*?)^```", text, re.M | re.S)
-sources = re.findall(r"^```java\n// (\S+)\n(.*?)^```", text, re.M | re.S)
-assert len(sources) == text.count("```java") > 0
-(out / "src/main/java").mkdir(parents=True)
-for name, source in sources:
-    (out / "src/main/java" / name).write_text(source)
-(out / "pom.xml").write_text(f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
-<groupId>sample</groupId><artifactId>sample</artifactId><version>1</version>
-<properties><maven.compiler.release>11</maven.compiler.release><project.build.sourceEncoding>UTF-8</project.build.sourceEncoding></properties>
-<dependencies>{dependency}</dependencies>
-<build><pluginManagement><plugins>
-<plugin><groupId>org.apache.maven.plugins</groupId><artifactId>maven-resources-plugin</artifactId><version>3.3.1</version></plugin>
-<plugin><groupId>org.apache.maven.plugins</groupId><artifactId>maven-compiler-plugin</artifactId><version>3.14.1</version></plugin>
-<plugin><groupId>org.apache.maven.plugins</groupId><artifactId>maven-dependency-plugin</artifactId><version>3.8.1</version></plugin>
-</plugins></pluginManagement></build></project>
-""")
-PY
-  quietly "${maven[@]}" -f "$work/sample/pom.xml" compile dependency:build-classpath "-Dmdep.outputFile=$work/sample/classpath" || return 1
-  local plan serve said status=0
-  coproc SERVE { exec "$TOOLS/venv/bin/python" tests/conformance/run.py --serve readme --match "created with the caller's own id"; }
-  serve=$SERVE_PID
-  read -r -t 60 plan <&"${SERVE[0]}" || { kill "$serve"; return 1; }
-  said=$(USERINTENT_GATEWAY=$("$TOOLS/venv/bin/python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["clients"]["plain"]["address"])' "$plan") \
-    java -cp "$work/sample/target/classes:$(cat "$work/sample/classpath")" FirstCall) || status=$?
-  kill "$serve"
-  wait "$serve" 2>/dev/null || true
-  note "$said"
-  [ "$status" = 0 ] && [[ $said =~ ^[0-9a-f-]{36}\ [^\ ]+\ false$ ]]
+  scripts/readme.py client_lib/java/README.md "$work/sample" || return 1
+  (
+    mvn() { command "${maven[@]}" "-DbuildDirectory=$work/installed" "$@"; }
+    readme_steps client_lib/java/README.md client_lib/ "$ROOT/client_lib/" &&
+      cd "$work/sample" && with_gateway java twice '[0-9a-f-]{36} [^ ]+ false' first_call
+  )
 }
+
+# Maven colours even an empty line.
+first_call() { mvn -q compile exec:exec | sed 's/\x1b\[[0-9;]*m//g' | sed '/^$/d'; }
 
 conformance() { "$TOOLS/venv/bin/python" tests/conformance/run.py --only java --junit "$results/conformance.xml"; }
 
@@ -121,7 +99,7 @@ check "javac's lints" lint
 check "class files of Java 11" class_files
 check "unit tests, grpc-java $GRPC_OLDEST, protobuf $PROTOBUF_OLDEST, Java $JAVA_OLDEST" oldest
 check "unit tests, protobuf $PROTOBUF_NEWEST" unit newest "-Dprotobuf.version=$PROTOBUF_NEWEST"
-check "README" readme
+check "README: install steps, two runs" readme
 check "conformance scenarios ($CONFORMANCE_STORM_CALLS calls in the storm)" conformance
 cp "$work"/target/surefire-reports/TEST-*.xml "$results/" || failures+=(reports)
 end_checks

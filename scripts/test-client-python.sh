@@ -102,6 +102,31 @@ for candidate in $CLIENT_PYTHON_MORE; do
   done
 done
 
+# The README's install steps, and each of its programs two times against a real gateway.
+readme() {
+  local sample=$work/readme one='[0-9a-f-]{36} [^ ]+ False 1' program
+  scripts/readme.py client_lib/python/README.md "$sample" || return 1
+  if [ "$(cat "$sample/.stamp" 2>/dev/null)" != "$stamp" ]; then
+    rm -rf "$sample/userintent-venv"
+    (cd "$sample" && quietly readme_steps "$ROOT/client_lib/python/README.md" ./client_lib/ "$work/src/client_lib/") || return 1
+    echo "$stamp" >"$sample/.stamp"
+  fi
+  program=$sample/userintent-venv/bin/python
+  with_gateway python twice "$one" "$program" "$sample/first_call.py" && with_gateway python twice "$one" "$program" "$sample/async_call.py" &&
+    with_gateway python same "$program" "$sample/stored_id.py"
+}
+
+# same COMMAND...: two runs say the same.
+same() {
+  local first second
+  first=$("$@") && second=$("$@") && note "$first" && [ -n "$first" ] && [ "$first" = "$second" ]
+}
+
+# quietly COMMAND...: its output only if it fails
+quietly() { "$@" >"$work/log" 2>&1 || { tail -n 40 "$work/log" >&2; return 1; }; }
+say "Python client: README, install steps, two runs"
+run README readme
+
 for name in oldest newest; do
   say "Python client: conformance, $name ($CONFORMANCE_STORM_CALLS calls in the storm)"
   CONFORMANCE_PYTHON=$work/$name/bin/python run "conformance, $name" tests/conformance/run.py --only python --junit "$results/conformance-$name.xml"

@@ -240,6 +240,7 @@ class Scenario:
 
     def repeat(self, step):
         client, error = self.begun[step["of"]], self.errors[step["of"]]
+        self.begun[step.get("name")] = client
         self.outcome(step, time.monotonic(), lambda: client.repeat(error, **self.options(step)), of_create, step.get("name"))
 
     def get(self, step):

@@ -154,7 +154,7 @@ class _Base:
 
 def _max_bytes(options: Optional[ChannelOptions]) -> int:
     """Of a request: the gateway's limit, or a lower one of the caller's own."""
-    own = [value for name, value in options or () if name == "grpc.max_send_message_length" and value >= 0]
+    own = [int(value) for name, value in options or () if name == "grpc.max_send_message_length" and value >= 0]
     return min([MAX_REQUEST_BYTES, *own[-1:]])
 
 
