@@ -101,3 +101,13 @@ func isKey(name string) bool {
 	}
 	return true
 }
+
+// namesSomething is true for every target but control characters, nothing at all, and a scheme with nothing behind it. gRPC
+// makes a connection of those, too, whose calls fail in ways that read like a gateway that is away.
+func namesSomething(target string) bool {
+	bare := strings.TrimRight(target, "/")
+	if bare == "" || strings.HasSuffix(bare, ":") && strings.Count(bare, ":") == 1 {
+		return false
+	}
+	return !strings.ContainsFunc(target, func(r rune) bool { return r < ' ' || r == 0x7f })
+}

@@ -131,3 +131,19 @@ func TestTheLongestTimeoutIsATimeout(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestTargetsThatNameNothing(t *testing.T) {
+	for _, target := range []string{"", "/", "://", "dns:///", "host:", "127.0.0.1\x00:1", "host\n:1", "host\x7f:1"} {
+		if _, err := Dial(target, WithPlaintext()); err == nil || !strings.Contains(err.Error(), "target") {
+			t.Errorf("%q: %v", target, err)
+		}
+	}
+	for _, target := range []string{"localhost:1", "dns:///localhost:1", "[::1]:1", "::", "unix:/run/x", "passthrough:///x"} {
+		c, err := Dial(target, WithPlaintext())
+		if err != nil {
+			t.Errorf("%q: %v", target, err)
+			continue
+		}
+		_ = c.Close()
+	}
+}

@@ -52,6 +52,9 @@ type Client struct {
 // Dial makes a client with a connection of its own; Close ends it. The connection is made at the first call. One of
 // WithTLS, WithPlaintext or WithTransportCredentials must be among the options.
 func Dial(target string, options ...Option) (*Client, error) {
+	if !namesSomething(target) {
+		return nil, errors.New("userintent: the target is empty, or holds a control character")
+	}
 	c := newClient(options)
 	creds, err := c.config.credentials()
 	if err != nil {

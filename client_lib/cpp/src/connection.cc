@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/string_view.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/create_channel.h"
 #include "src/call.h"
@@ -33,12 +35,24 @@ void KeepThreads() {
   (void)kept;
 }
 
+// True for everything but control characters, nothing at all, and a scheme with nothing behind it. gRPC makes a channel
+// of those, too, whose calls fail in ways that read like a broken connection; of a NUL, of what is before it.
+bool NamesSomething(absl::string_view target) {
+  for (const char c : target) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) return false;
+  }
+  const size_t last = target.find_last_not_of('/');
+  return last != absl::string_view::npos && target.find(':') != last;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const ClientOptions& options) {
   const int kinds = int{options.tls.has_value()} + int{options.plaintext} + int{options.channel != nullptr};
   if (kinds != 1) return absl::InvalidArgumentError("give exactly one of tls, plaintext and channel");
-  if (options.channel == nullptr && options.target.empty()) return absl::InvalidArgumentError("target is empty");
+  if (options.channel == nullptr && !NamesSomething(options.target)) {
+    return absl::InvalidArgumentError("target is empty, or holds a control character");
+  }
   if (options.timeout <= absl::ZeroDuration()) return absl::InvalidArgumentError("timeout must be above zero");
   if (options.max_tries < 1) return absl::InvalidArgumentError("max_tries must be at least 1");
   KeepThreads();

@@ -539,8 +539,23 @@ TEST(ClientTest, OptionsThatMakeNoSense) {
   options.max_tries = 0;
   EXPECT_TRUE(refused(options));
   options.max_tries = 1;
-  options.target = "";
-  EXPECT_TRUE(refused(options));
+  EXPECT_FALSE(refused(options));
+}
+
+TEST(ClientTest, TargetsThatNameNothing) {
+  const auto refused = [](std::string target) {
+    ClientOptions options;
+    options.target = std::move(target);
+    options.plaintext = true;
+    return Client::Create(options).status().code() == absl::StatusCode::kInvalidArgument;
+  };
+  for (const char* target : {"", "/", "://", "dns:///", "host:", "host\n:1", "host\x7f:1"}) {
+    EXPECT_TRUE(refused(target)) << target;
+  }
+  EXPECT_TRUE(refused(std::string("127.0.0.1\0:1", 12))) << "gRPC would call 127.0.0.1";
+  for (const char* target : {"localhost:1", "dns:///localhost:1", "[::1]:1", "::", "unix:/run/x"}) {
+    EXPECT_FALSE(refused(target)) << target;
+  }
 }
 
 TEST(ClientTest, AChannelOfTheCallersOwn) {

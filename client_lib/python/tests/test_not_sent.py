@@ -126,6 +126,20 @@ def test_a_repeat_that_cannot_begin_stays_maybe_sent(gateway):
     assert len(gateway.calls) == 2
 
 
+@both
+@pytest.mark.parametrize("target", ["", "/", "://", "dns:///", "host:", "127.0.0.1\0:1", "host\n:1", "host\x7f:1"])
+def test_targets_that_name_nothing(connect, target):
+    with pytest.raises(ValueError, match="target"), connect(target, plaintext=True):
+        pass
+
+
+@both
+@pytest.mark.parametrize("target", ["localhost:1", "dns:///localhost:1", "[::1]:1", "::", "unix:/run/x", "ipv4:127.0.0.1:1"])
+def test_targets_that_name_something(connect, target):
+    with connect(target, plaintext=True):
+        pass
+
+
 # -- an AsyncClient and its event loop -----------------------------------------------------------------------------------
 
 

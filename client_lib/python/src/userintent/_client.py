@@ -65,6 +65,8 @@ class _Base:
         """
         if (channel is None) == (target is None):
             raise ValueError("give a target or a channel")
+        if target is not None and not _names_something(target):
+            raise ValueError("the target is empty, or holds a control character")
         if target is not None and (tls is not None) == plaintext:
             raise ValueError("give tls=Tls(...), or plaintext=True where the connection needs no protection")
         if channel is not None and (tls is not None or plaintext or channel_options is not None):
@@ -150,6 +152,13 @@ class _Base:
         return Call(path, request, self._timeout if timeout is None else timeout,
                     self._max_tries if max_tries is None else max_tries, self._budget, maybe_before=maybe_before,
                     max_bytes=self._max_bytes)
+
+
+def _names_something(target: str) -> bool:
+    """gRPC makes a channel of anything, whose calls fail in ways that read like a broken connection; of a NUL, of another
+    target: what is before it. True for everything but control characters, nothing at all, and a scheme with nothing behind it."""
+    bare = target.rstrip("/")
+    return bool(bare) and not (bare.endswith(":") and bare.count(":") == 1) and all(c >= " " and c != "\x7f" for c in target)
 
 
 def _max_bytes(options: Optional[ChannelOptions]) -> int:

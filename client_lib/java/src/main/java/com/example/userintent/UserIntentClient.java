@@ -81,9 +81,13 @@ public final class UserIntentClient implements AutoCloseable {
    * @param target the gateway, such as {@code gateway.internal:50051}, or any other target that gRPC knows
    * @return a builder that still needs one of {@link Builder#tls}, {@link Builder#plaintext} and
    *     {@link Builder#credentials}
+   * @throws IllegalArgumentException when the target is empty, or holds a control character
    */
   public static Builder builder(String target) {
-    return new Builder(Objects.requireNonNull(target, "target"), null);
+    if (!namesSomething(target)) {
+      throw new IllegalArgumentException("the target is empty, or holds a control character");
+    }
+    return new Builder(target, null);
   }
 
   /**
@@ -379,6 +383,16 @@ public final class UserIntentClient implements AutoCloseable {
       throw new IllegalArgumentException("this error holds no request: it was serialised, or is not of a creation");
     }
     return error.request();
+  }
+
+  /**
+   * True for everything but control characters, nothing at all, and a scheme with nothing behind it. gRPC makes a
+   * channel of some of those, too, whose calls fail in ways that read like a gateway that is away.
+   */
+  private static boolean namesSomething(String target) {
+    String bare = Objects.requireNonNull(target, "target").replaceAll("/+$", "");
+    boolean onlyScheme = bare.endsWith(":") && bare.indexOf(':') == bare.length() - 1;
+    return !bare.isEmpty() && !onlyScheme && target.chars().noneMatch(c -> c < ' ' || c == 0x7f);
   }
 
   /** Throws what gRPC or the gateway would only find out later, when nobody can tell any more whether it was sent. */

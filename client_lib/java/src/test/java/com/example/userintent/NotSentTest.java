@@ -141,6 +141,16 @@ class NotSentTest {
   }
 
   @Test
+  void targetsThatNameNothing() {
+    for (String target : List.of("", "/", "://", "dns:///", "host:", "127.0.0.1\0:1", "host\n:1", "host\u007f:1")) {
+      assertThrows(IllegalArgumentException.class, () -> UserIntentClient.builder(target), target);
+    }
+    for (String target : List.of("localhost:1", "dns:///localhost:1", "[::1]:1", "::", "unix:/run/x")) {
+      UserIntentClient.builder(target);
+    }
+  }
+
+  @Test
   void aRepeatThatCannotBeginStaysMaybeSent() {
     gateway.answers.add(FakeGateway.SILENCE);
     UserIntentException first = failure(
