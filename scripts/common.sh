@@ -22,17 +22,18 @@ end_checks() { [ ${#failures[@]} = 0 ] || die "${SUBJECT:+$SUBJECT: }failed: $(p
 # readme_steps README OLD NEW: performs the commands of its Install section in the current directory, where the path OLD in
 # them is NEW. Packages are only looked up: those of Debian that are neither here nor to be had are an error.
 readme_steps() {
-  local steps
-  steps=$("$ROOT/scripts/readme.py" --steps "$1") || return 1
+  local steps=() step text
+  text=$("$ROOT/scripts/readme.py" --steps "$1") || return 1
+  mapfile -t steps <<<"${text//"$2"/$3}"
   (
+    # shellcheck disable=SC2329 # the steps call it
     apt-get() {
       local name
       for name in "${@:3}"; do # after `install -y`
         apt-cache show "$name" >/dev/null 2>&1 || [ -z "$(ls /var/lib/apt/lists/*_Packages* 2>/dev/null)" ] || die "no package $name"
       done
     }
-    set -eu
-    eval "${steps//"$2"/$3}"
+    for step in "${steps[@]}"; do eval "$step" || exit 1; done
   )
 }
 

@@ -83,6 +83,7 @@ readme() {
   rm -rf "$work/sample"
   scripts/readme.py client_lib/java/README.md "$work/sample" || return 1
   (
+    # shellcheck disable=SC2329 # the steps call it
     mvn() { command "${maven[@]}" "-DbuildDirectory=$work/installed" "$@"; }
     readme_steps client_lib/java/README.md client_lib/ "$ROOT/client_lib/" &&
       cd "$work/sample" && with_gateway java twice '[0-9a-f-]{36} [^ ]+ false' first_call
