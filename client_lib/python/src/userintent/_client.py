@@ -1,4 +1,4 @@
-"""The clients. A Client may be used by any number of threads, an AsyncClient by the tasks of one event loop at a time."""
+"""The clients. Any number of threads may use a Client, the tasks of one event loop at a time an AsyncClient."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ class _Base:
                  channel_options: Optional[ChannelOptions] = None) -> None:
         """One of: target with tls; target with plaintext=True; channel (yours: neither configured nor closed here).
 
-        timeout: seconds for a whole call, its repeats included, unless the call says otherwise. More than a year is a year.
+        timeout: seconds for a whole call, its repeats included, unless the call says otherwise. More than a year is
+        a year.
         max_tries: RPCs that one call may make; 1 switches automatic repeats off.
         channel_options: gRPC's, beside and over the library's own.
         """
@@ -155,10 +156,14 @@ class _Base:
 
 
 def _names_something(target: str) -> bool:
-    """gRPC makes a channel of anything, whose calls fail in ways that read like a broken connection; of a NUL, of another
-    target: what is before it. True for everything but control characters, nothing at all, and a scheme with nothing behind it."""
+    """True for everything but control characters, nothing at all, and a scheme with nothing behind it.
+
+    gRPC makes a channel of those, too, whose calls fail in ways that read like a broken connection; of a NUL, of what
+    is before it.
+    """
     bare = target.rstrip("/")
-    return bool(bare) and not (bare.endswith(":") and bare.count(":") == 1) and all(c >= " " and c != "\x7f" for c in target)
+    only_scheme = bare.endswith(":") and bare.count(":") == 1
+    return bool(bare) and not only_scheme and all(c >= " " and c != "\x7f" for c in target)
 
 
 def _max_bytes(options: Optional[ChannelOptions]) -> int:

@@ -166,7 +166,8 @@ class Call:
         except Exception as error:  # protobuf's EncodeError, and whatever an implementation raises beside it
             raise self._error(refused(f"the request cannot be encoded ({type(error).__name__})")) from None
         if len(data) > self._max_bytes:
-            raise self._error(refused(f"the request has {len(data)} bytes, more than the {self._max_bytes} that may be sent"))
+            message = f"the request has {len(data)} bytes, more than the {self._max_bytes} that may be sent"
+            raise self._error(refused(message))
         return data
 
     def begin_try(self) -> float:
