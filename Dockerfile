@@ -20,7 +20,7 @@ COPY cmake cmake
 COPY proto proto
 COPY server server
 RUN --mount=type=cache,target=/root/.cache/ccache \
-    cmake --preset release -DUSERINTENT_TESTS=OFF && cmake --build --preset release \
+    cmake --preset release -DUSERINTENT_TESTS=OFF -DUSERINTENT_SANDBOX=OFF && cmake --build --preset release \
     && strip --strip-debug build/release/bin/*
 
 FROM golang:1.26-trixie AS go-sandbox

@@ -5,12 +5,13 @@ export GOTOOLCHAIN := local
 JOBS ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps lint-deps build run test test-gateway test-clients soak mutants bench bench-gate lint format asan tsan compose-test clean
+.PHONY: help deps lint-deps build run test test-gateway test-clients soak mutants bench bench-gate lint format docs asan tsan compose-test clean
 
 help: ## this list
 	@echo 'The User Intent gateway. Targets:'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
-	@echo 'Variables: JOBS=$(JOBS), RUN_ONCE=1 (run: end after the call), GATEWAY_PORT=50051, CHANGED=1 (lint: only changed C++)'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name does; do printf '  make %-13s %s\n' "$$name" "$$does"; done
+	@echo 'Variables: JOBS=$(JOBS), RUN_ONCE=1 (run: end after the call), GATEWAY_PORT=50051, CHANGED=1 (lint: only changed C++),'
+	@echo '  SUITES="e2e client-go" (test: only these; scripts/test.sh --list tells all)'
 
 deps: ## install what a build and the tests need (Debian 12 or 13)
 	@scripts/deps.sh
@@ -22,23 +23,22 @@ build: build-release ## gateway, sandbox and tests into build/release/bin
 
 .PHONY: build-release build-asan build-tsan
 build-release build-asan build-tsan: build-%: deps
-	@test -f build/$*/build.ninja || cmake --preset $*
+	@grep -q '^USERINTENT_TESTS:BOOL=ON' build/$*/CMakeCache.txt 2>/dev/null && test -f build/$*/build.ninja || cmake --preset $* -DUSERINTENT_TESTS=ON
 	@cmake --build --preset $* -j $(JOBS)
 
-run: build ## gateway in front of the sandbox, one call shown; Ctrl-C stops it
+run: ## gateway in front of the sandbox, one call shown; Ctrl-C stops it
+	@scripts/deps.sh run
+	@scripts/build-run.sh
 	@scripts/run.sh
 
-test: test-gateway test-clients ## every test
+test: build ## every test; SUITES="..." for some
+	@scripts/test.sh release $(SUITES)
 
 test-gateway: build ## C++ tests, end-to-end, crash and history suites
-	@scripts/test.sh
+	@scripts/test.sh release gateway
 
 test-clients: build ## the client libraries, packaged as users get them, against the real gateway
-	@CLIENT_PYTHON_MORE=$${CLIENT_PYTHON_MORE-} scripts/test-client-python.sh
-	@scripts/test-client-go.sh
-	@scripts/test-client-java.sh
-	@scripts/test-client-cpp.sh
-	@build/tools/venv/bin/python tests/conformance/run.py --cross-only
+	@scripts/test.sh release clients
 
 soak: build ## crashes and random histories until SOAK_MINUTES (60) have passed
 	@scripts/soak.sh
@@ -60,11 +60,14 @@ format: lint-deps ## clang-format and gofmt, in place
 	@git ls-files --cached --others --exclude-standard '*.java' | xargs -r build/tools/lint/bin/clang-format --style=file:client_lib/java/.clang-format -i
 	@git ls-files --cached --others --exclude-standard '*.go' | xargs -r gofmt -w
 
+docs: build ## docs/flags.md and docs/metrics.md anew, from --help and /metrics
+	@build/tools/venv/bin/python scripts/reference_pages.py
+
 asan: build-asan ## C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	@scripts/test.sh asan
+	@scripts/test.sh asan cpp
 
 tsan: build-tsan ## C++ tests under ThreadSanitizer
-	@scripts/test.sh tsan
+	@scripts/test.sh tsan cpp
 
 compose-test: ## the containers; the integration suite and the conformance scenarios in them (needs docker)
 	@scripts/compose-test.sh

@@ -68,5 +68,43 @@ twice() {
   [[ $first =~ ^$1$ && $second =~ ^$1$ && $first != "$second" ]]
 }
 
+# reason LOG: what most likely went wrong, in words; the last line of the log where nothing is known about it.
+reason() {
+  if grep -qiE 'no space left|not enough free space|disk quota exceeded' "$1"; then
+    echo "the disk is full: $(df -hP "$ROOT" /tmp /var 2>/dev/null | awk 'NR > 1 && !seen[$6]++ {printf "%s%s free at %s", sep, $4, $6; sep = ", "}')"
+  elif grep -qiE 'could not resolve|temporary failure|name resolution|unable to locate package|has no installation candidate|network is unreachable|no route to host|connection (refused|timed out|reset)|failed to establish|dial tcp|no matching distribution|cannot initiate the connection' "$1"; then
+    echo "no network, or the package registry does not answer"
+  elif grep -qiE 'could not get lock|unable to acquire the dpkg' "$1"; then
+    echo "another apt runs; wait for it and start again"
+  elif grep -qiE 'permission denied|are you root|password is required|terminal is required|not in the sudoers' "$1"; then
+    echo "not allowed for the user $(id -un)"
+  else
+    grep -v '^[[:space:]]*$' "$1" | tail -n 1 || true
+  fi
+}
+
+# patiently WHAT COMMAND...: runs it with its output in a log. A second line tells every ten seconds (PATIENTLY_EVERY) that it
+# lives, and what it is at; where it fails, one line tells why and where the log is.
+patiently() {
+  local what=$1 log pid from=$SECONDS told=$SECONDS status=0
+  shift
+  log=$(mktemp)
+  "$@" >"$log" 2>&1 &
+  pid=$!
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 0.2
+    if [ $((SECONDS - told)) -ge "${PATIENTLY_EVERY:-10}" ]; then
+      told=$SECONDS
+      note "$what: $((SECONDS - from)) s ... $(tail -n 1 "$log" | tr -d '\r' | cut -c 1-70)"
+    fi
+  done
+  wait "$pid" || status=$?
+  if [ "$status" = 0 ]; then
+    rm -f "$log"
+    return 0
+  fi
+  die "$what failed: $(reason "$log") (log: $log)"
+}
+
 # Output that goes to a file or a log gets no escape codes.
 if [ ! -t 1 ] || [ -n "${NO_COLOR:-}" ]; then say() { printf '==> %s\n' "$*"; }; fi

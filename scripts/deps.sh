@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# Installs what a build, the tests and (with the argument `lint`) the linters need on Debian 12 or 13; with `java` only what
-# the Java client needs. Run again, it only looks (well under a second) and says nothing. docs/dependencies.md explains
+# Installs what a build and the tests need on Debian 12 or 13; with an argument other things:
+#   run      only what `make run` needs: no test library, nothing of Python's but google/rpc/*.proto; grpcurl comes by `grpcurl`
+#   grpcurl  builds grpcurl (make run does it beside the compiler)
+#   lint     the linters
+#   java     what the Java client needs Run again, it only looks (well under a second) and says nothing. docs/dependencies.md explains
 # every name and every version.
+# A step that takes long says every ten seconds that it lives; one that fails says why in one line.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -26,18 +30,22 @@ libjemalloc-dev         | allocator of the server
 libicu-dev              | Unicode: what can be seen, what is the same text
 libssl-dev              | TLS, HMAC, random numbers
 libsqlite3-dev          | the ledger
-libre2-dev              | re2, which gRPC links
-nlohmann-json3-dev      | JSON to and from Astra
+libre2-dev              | patterns of PO boxes; gRPC links it too
+nlohmann-json3-dev      | reads JSON answers of Astra
 libspdlog-dev           | log
 prometheus-cpp-dev      | metrics
 libcivetweb-dev         | HTTP server of /metrics
-libgtest-dev            | unit tests
-libgmock-dev            | unit tests
 ca-certificates         | TLS to package registries and to Astra
 openssl                 | throw-away keys and certificates for make run and the tests
+python3                 | free ports for make run; tests
+python3-venv            | keeps what comes from PyPI out of the system
+'
+
+# For the tests and the linters.
+readonly APT_TESTS='
+libgtest-dev            | unit tests
+libgmock-dev            | unit tests
 git                     | compares the API with what landed before
-python3                 | tests
-python3-venv            | keeps the Python packages below out of the system
 '
 
 # For the Java client and its tests only, where PATH has no javac or no mvn.
@@ -65,14 +73,8 @@ install_apt() {
     command -v sudo >/dev/null || die "not root and no sudo; as root run: apt-get install --no-install-recommends ${missing[*]}"
     run=(sudo)
   fi
-  local log
-  log=$(mktemp)
-  if ! { "${run[@]}" apt-get update -qq &&
-    "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
-    tail -n 20 "$log" >&2
-    die "apt-get failed (whole log: $log)"
-  fi
-  rm -f "$log"
+  patiently "apt-get update" "${run[@]}" apt-get update -qq
+  patiently "apt-get install" "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
 }
 
 # venv NAME REQUIREMENTS WHY: a venv under build/tools with exactly these packages, made anew when the file changed.
@@ -83,15 +85,20 @@ venv() {
   say "PyPI: $2 into build/tools/$1 ($why)"
   rm -rf "$dir"
   /usr/bin/python3 -m venv "$dir"
-  "$dir/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$file"
+  patiently "pip" "$dir/bin/pip" install --disable-pip-version-check --no-deps --requirement "$file"
   "$dir/bin/pip" check >/dev/null || die "$2 leaves out a package that another one needs: $("$dir/bin/pip" check)"
   echo "$stamp" >"$dir/.stamp"
 }
 
-# pip_into DIR PACKAGE==VERSION: one package, without a venv of its own.
+# pip_into DIR PACKAGE==VERSION: one package, without a venv of its own. Needs no venv of the tests either, only a pip.
 pip_into() {
+  local pip=$TOOLS/venv/bin/pip
+  if [ ! -x "$pip" ]; then
+    pip=$TOOLS/pip/bin/pip
+    [ -x "$pip" ] || patiently "python3 -m venv" /usr/bin/python3 -m venv "$TOOLS/pip"
+  fi
   rm -rf "$1"
-  "$TOOLS/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --target "$1" "$2"
+  patiently "pip" "$pip" install --disable-pip-version-check --no-deps --target "$1" "$2"
 }
 
 install_protos() {
@@ -125,32 +132,45 @@ install_grpcurl() {
   local stamp
   stamp=$(cat "$ROOT/tests/tools/go.mod" "$ROOT/tests/tools/go.sum" | sha256sum)
   [ -x "$TOOLS/bin/grpcurl" ] && [ "$(cat "$TOOLS/bin/.grpcurl.stamp" 2>/dev/null)" = "$stamp" ] && return 0
-  say "Go: grpcurl, as pinned in tests/tools/go.mod, into build/tools/bin (calls the gateway by hand; about a minute)"
+  say "Go: grpcurl, as pinned in tests/tools/go.mod, into build/tools/bin (calls the gateway by hand)"
   mkdir -p "$TOOLS/bin"
   local version
   version=$(sed -n 's|.*fullstorydev/grpcurl \(v.*\)|\1|p' "$ROOT/tests/tools/go.mod")
-  (cd "$ROOT/tests/tools" && CGO_ENABLED=0 GOBIN=$TOOLS/bin GOFLAGS=-mod=readonly \
-    go install -ldflags="-s -w -X main.version=$version" github.com/fullstorydev/grpcurl/cmd/grpcurl 2>&1 | sed '/^go: downloading/d')
+  # -v: the log names each package, so that whoever waits sees it go on.
+  patiently "go install grpcurl" env CGO_ENABLED=0 GOBIN="$TOOLS/bin" GOFLAGS=-mod=readonly \
+    go -C "$ROOT/tests/tools" install -v -ldflags="-s -w -X main.version=$version" github.com/fullstorydev/grpcurl/cmd/grpcurl
   echo "$stamp" >"$TOOLS/bin/.grpcurl.stamp"
 }
 
 . /etc/os-release
 [ "${ID:-}" = debian ] || note "made for Debian 12 and 13; this is ${PRETTY_NAME:-something else}, so package names may differ"
-mkdir -p "$TOOLS"
-exec 9>"$TOOLS/.lock"  # two makes at once must not install over each other
-flock 9
-if [ "${1:-}" = java ]; then
-  if ! command -v javac >/dev/null || ! command -v mvn >/dev/null; then install_apt "$APT_JAVA"; fi
-  exit 0
+what=${1:-all}
+if ! mkdir -p "$TOOLS" 2>/dev/null || [ ! -w "$TOOLS" ]; then
+  die "$TOOLS cannot be written by $(id -un); is the disk full, or did another user build here?"
 fi
-install_apt "$APT"
-case ${1:-all} in
+# grpcurl is built while others install, and over nothing that they do.
+lock=$TOOLS/.lock
+[ "$what" != grpcurl ] || lock=$TOOLS/.lock.grpcurl
+exec 9>"$lock"  # two makes at once must not install over each other
+flock 9
+case $what in
   all)
+    install_apt "$APT$APT_TESTS"
     venv venv tests/requirements.txt "pytest, gRPC for Python"
     install_protos
     install_go
     install_grpcurl
     ;;
-  lint) venv lint scripts/requirements-lint.txt "clang-format, clang-tidy, buf, shellcheck, ruff, yamllint, hadolint" ;;
-  *) die "usage: deps.sh [all|lint|java]" ;;
+  run)
+    install_apt "$APT"
+    install_protos
+    install_go
+    ;;
+  grpcurl) install_grpcurl ;;
+  lint)
+    install_apt "$APT$APT_TESTS"
+    venv lint scripts/requirements-lint.txt "clang-format, clang-tidy, buf, shellcheck, ruff, yamllint, hadolint"
+    ;;
+  java) if ! command -v javac >/dev/null || ! command -v mvn >/dev/null; then install_apt "$APT_JAVA"; fi ;;
+  *) die "usage: deps.sh [all|run|grpcurl|lint|java]" ;;
 esac

@@ -1,0 +1,200 @@
+"""The scripts that people meet first: what they say when something is missing, and that one failing suite hides no other."""
+
+import os
+import pathlib
+import socket
+import subprocess
+
+import pytest
+
+from harness.process import BIN_DIR, PATIENCE
+from harness.protos import REPO
+
+SCRIPTS = REPO / "scripts"
+
+
+def shell(command, cwd=REPO, **environment):
+    return subprocess.run(["bash", "-c", command], cwd=cwd, env={**os.environ, "NO_COLOR": "1", **environment}, text=True,
+                          capture_output=True, timeout=PATIENCE + 100)
+
+
+def program(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The scripts in a directory of their own, so that nothing of this build is touched."""
+    root = tmp_path / "checkout"
+    for name in ("scripts", "run", "test", "Makefile", "tests/tools"):
+        source = REPO / name
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "-r", str(source), str(target)], check=True)
+    return root
+
+
+def errors(ended):
+    return [line for line in ended.stderr.splitlines() if line.strip()]
+
+
+# -- make test ------------------------------------------------------------------------------------------------------------
+
+SUITES = ["cpp", "e2e", "crash", "histories", "client-python", "client-go", "client-java", "client-cpp", "client-cross"]
+
+
+def suites(tmp_path, failing):
+    for name in SUITES:
+        program(tmp_path / "suites" / name, f"#!/bin/sh\necho ran {name}\nexit {int(name in failing)}\n")
+    report = '<testsuite name="x"><testcase classname="test_a" name="test_b[1 x]"><failure/></testcase></testsuite>'
+    program(tmp_path / "suites" / "e2e", f"""#!/bin/sh
+echo ran e2e
+echo '{report if "e2e" in failing else report.replace("<failure/>", "")}' >"$TEST_RESULTS/release/e2e.xml"
+exit {int("e2e" in failing)}
+""")
+    return dict(TEST_SUITES_DIR=str(tmp_path / "suites"), TEST_RESULTS=str(tmp_path / "results"))
+
+
+def test_one_failing_suite_keeps_no_other_from_running(tmp_path):
+    ended = shell("scripts/test.sh", **suites(tmp_path, ["e2e", "client-go"]))
+    assert ended.returncode == 1
+    assert [line.removeprefix("ran ") for line in ended.stdout.splitlines() if line.startswith("ran ")] == SUITES
+    assert "0 passed, 1 failed" in ended.stdout
+    end = ended.stdout.rpartition("What failed, and how to run that alone")[2].split("\n")
+    assert [line.strip() for line in end if line] == [
+        "build/tools/venv/bin/python -m pytest -p no:cacheprovider 'tests/e2e/test_a.py::test_b[1 x]'",
+        "scripts/test.sh release e2e",
+        "scripts/test.sh release client-go",
+    ]
+
+
+def test_nothing_failed_ends_with_the_counts(tmp_path):
+    ended = shell("scripts/test.sh", **suites(tmp_path, []))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "1 passed, 0 failed"
+
+
+def test_some_suites_only(tmp_path):
+    ended = shell("scripts/test.sh release client-go clients", **suites(tmp_path, []))
+    assert ended.returncode == 0
+    ran = [line.removeprefix("ran ") for line in ended.stdout.splitlines() if line.startswith("ran ")]
+    assert ran == ["client-go", *SUITES[4:]]
+    assert errors(shell("scripts/test.sh release nonsense", **suites(tmp_path, []))) == [
+        "error: there is no suite nonsense; scripts/test.sh --list tells all"]
+
+
+def test_the_commands_of_failed_tests_name_program_and_case(tmp_path):
+    (tmp_path / "release" / "gtest").mkdir(parents=True)
+    (tmp_path / "release" / "gtest" / "x_test.xml").write_text(
+        '<testsuites><testsuite><testcase classname="A/Room" name="Says/0"><failure/></testcase></testsuite></testsuites>')
+    (tmp_path / "release" / "ctest.xml").write_text(
+        '<testsuite><testcase name="x_test" status="fail"><failure/></testcase>'
+        '<testcase name="go_test" status="fail"><failure/></testcase></testsuite>')
+    (tmp_path / "release" / "crash.xml").write_text(
+        '<testsuite><testcase classname="tests.crash.test_crash.TestX" name="test_y"><error/></testcase></testsuite>')
+    ended = shell(f"python3 scripts/count_tests.py --failed {tmp_path}/release")
+    assert [line.strip() for line in ended.stdout.splitlines()] == [
+        "build/release/bin/x_test --gtest_filter=A/Room.Says/0",
+        "build/tools/venv/bin/python -m pytest -p no:cacheprovider tests/crash/test_crash.py::TestX::test_y",
+        "ctest --preset release -R '^go_test$'",
+    ]
+
+
+# -- deps.sh, ./run -------------------------------------------------------------------------------------------------------
+
+def fake_apt(tmp_path, says, status=100):
+    """A machine on which one package is missing, and whose apt-get ends like this."""
+    program(tmp_path / "bin" / "apt-get", f"#!/bin/sh\necho '{says}'\nexit {status}\n")
+    program(tmp_path / "bin" / "dpkg-query", "#!/bin/sh\necho installed bash\n")
+    program(tmp_path / "bin" / "sudo", '#!/bin/sh\nexec "$@"\n')
+    return f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize("says, reason", [
+    ("Err:1 Temporary failure resolving", "no network, or the package registry does not answer"),
+    ("E: You don't have enough free space in /var/cache/apt/archives/. not enough free space", "the disk is full: "),
+    ("E: Could not get lock /var/lib/dpkg/lock-frontend", "another apt runs; wait for it and start again"),
+    ("E: something else", "E: something else"),
+], ids=["network", "disk", "lock", "other"])
+def test_a_failing_apt_is_one_line(checkout, tmp_path, says, reason):
+    ended = shell("scripts/deps.sh run", cwd=checkout, PATH=fake_apt(tmp_path, says.replace("'", "")))
+    assert ended.returncode == 1
+    (line,) = errors(ended)
+    assert line.startswith(f"error: apt-get update failed: {reason.replace(chr(39), '')}"), line
+
+
+def test_neither_root_nor_sudo_is_one_line(checkout, tmp_path):
+    fake_apt(tmp_path, "")
+    (tmp_path / "bin" / "sudo").unlink()
+    program(tmp_path / "bin" / "id", "#!/bin/sh\necho 1000\n")
+    # A PATH without the machine's own sudo.
+    for name in pathlib.Path("/usr/bin").iterdir():
+        if name.name not in ("sudo", "apt-get", "id", "dpkg-query"):
+            (tmp_path / "bin" / name.name).symlink_to(name)
+    ended = shell("scripts/deps.sh run", cwd=checkout, PATH=str(tmp_path / "bin"))
+    assert ended.returncode == 1
+    (line,) = errors(ended)
+    assert line.startswith("error: not root and no sudo; as root run: apt-get install --no-install-recommends make g++ "), line
+
+
+def test_a_first_call_needs_no_library_of_the_tests(checkout, tmp_path):
+    path = fake_apt(tmp_path, "x")
+    for what, needed in (("run", False), ("all", True)):
+        ended = shell(f"scripts/deps.sh {what}", cwd=checkout, PATH=path)
+        assert ("libgtest-dev" in ended.stdout) == needed, what
+        assert "pytest" not in ended.stdout or needed
+
+
+def test_a_long_step_says_that_it_lives():
+    ended = shell(". scripts/common.sh; patiently 'a step' sh -c 'echo half way; sleep 3'", PATIENTLY_EVERY="1")
+    assert ended.returncode == 0
+    said = ended.stdout.splitlines()
+    assert said and all(line.startswith("    a step: ") and line.endswith("half way") for line in said), ended.stdout
+
+
+def test_make_is_brought_where_there_is_none(checkout, tmp_path):
+    """A PATH without make; apt-get brings it, and it is called with the target."""
+    here = tmp_path / "bin"
+    here.mkdir()
+    for name in ("bash", "sh", "dirname", "id", "mktemp", "sleep", "rm", "tail", "tr", "cut", "env", "cat", "chmod", "echo"):
+        (here / name).symlink_to(f"/usr/bin/{name}")
+    program(here / "sudo", '#!/bin/sh\nexec "$@"\n')
+    program(here / "apt-get", f"""#!/bin/sh
+[ "$1" = install ] || exit 0
+printf '#!/bin/sh\\necho make "$@"\\n' >{here}/make
+chmod +x {here}/make
+""")
+    for name in ("run", "test"):
+        ended = shell(f"./{name} X=1", cwd=checkout, PATH=str(here))
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.splitlines()[-1] == f"make --no-print-directory -C {checkout} {name} X=1"
+        assert ("installing make" in ended.stdout) == (name == "run")
+
+
+def test_too_little_disk_is_said_before_the_build(checkout):
+    ended = shell("scripts/build-run.sh", cwd=checkout, BUILD_NEEDS_MIB="999999999")
+    assert ended.returncode == 1
+    (line,) = errors(ended)
+    assert line.startswith("error: the disk is full: ") and line.endswith("a build needs 999999999"), line
+
+
+def test_a_build_of_another_user_is_one_line(checkout):
+    (checkout / "build").write_text("nobody may make a directory here\n")
+    ended = shell("scripts/deps.sh run", cwd=checkout)
+    assert ended.returncode == 1
+    (line,) = errors(ended)
+    assert "cannot be written by" in line
+
+
+# -- make run -------------------------------------------------------------------------------------------------------------
+
+def test_a_taken_port_is_one_line_and_another_is_used():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = shell("scripts/run.sh", GATEWAY_PORT=str(port), RUN_ONCE="1", GATEWAY_BIN_DIR=str(BIN_DIR))
+    assert ended.returncode == 0, ended.stderr
+    assert len([line for line in ended.stdout.splitlines() if f"port {port} is taken, so the gateway gets" in line]) == 1
+    assert '"status": "USER_INTENT_STATUS_PENDING"' in ended.stdout
