@@ -20,15 +20,16 @@ if [ ! -f build/release/build.ninja ]; then
   cmake --preset release -DUSERINTENT_TESTS=OFF >build/configure.log || die "cmake failed: $(reason build/configure.log) (log: build/configure.log)"
 fi
 log=build/run-build.log
-status=0
-# A line for each compiled file would hide what comes after it: on a terminal ninja keeps to one line, elsewhere every 20th is shown.
-show() { if [ -t 1 ]; then cat; else awk 'NR % 20 == 0 || !/^\[/ {print "    " $0; fflush()}'; fi; }
-if [ -t 1 ]; then
-  cmake --build --preset release -j "${JOBS:-$(nproc)}" -t userintent-server userintent-ledger astra-sandbox || status=$?
-else
-  { cmake --build --preset release -j "${JOBS:-$(nproc)}" -t userintent-server userintent-ledger astra-sandbox || exit "$?"; } 2>&1 | tee "$log" | show ||
-    status=$?
-fi
-[ "$status" = 0 ] || die "the build failed$([ ! -s "$log" ] || printf ': %s' "$(reason "$log")")"
+build() { cmake --build --preset release -j "${JOBS:-$(nproc)}" -t userintent-server userintent-ledger astra-sandbox 2>&1 | tee "$log"; }
+# A terminal sees ninja's own lines. Elsewhere every twentieth is enough, and what is not ninja's.
+sparse() {
+  local line seen=0
+  while IFS= read -r line; do
+    if [[ $line == \[* ]] && [ $((++seen % 20)) != 0 ]; then continue; fi
+    note "$line"
+  done
+}
+if [ -t 1 ]; then built() { build; }; else built() { build | sparse; }; fi
+built || die "the build failed: $(reason "$log") (log: $log)"
 wait "$grpcurl" || die "grpcurl could not be built"
 trap - EXIT

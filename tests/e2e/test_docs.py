@@ -1,0 +1,83 @@
+"""docs/flags.md and docs/metrics.md against the program, and the links of every page."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from harness.gateway import SERVER
+from harness.protos import REPO
+
+sys.path.insert(0, str(REPO / "scripts"))
+import reference_pages  # noqa: E402
+
+
+def rows(page):
+    """{first cell: other cells} of every table of the page."""
+    found = {}
+    for line in page.read_text().splitlines():
+        if line.startswith("| `"):
+            first, *others = (part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1])
+            found[first.strip("`")] = others
+    return found
+
+
+def test_every_flag_with_its_default_is_on_the_page_and_nothing_else():
+    text = subprocess.run([SERVER, "--help"], capture_output=True, text=True, check=True).stdout
+    wanted = {}
+    for line in text.splitlines():
+        if match := re.match(r"  (?:-\w, )?--(\w+)", line):
+            default = re.search(r"\(default: (.*)\)$", line)
+            wanted[match[1]] = default[1] if default else ""
+    assert len(wanted) > 30
+    page = {re.match(r"--(\w+)", first)[1]: others[0].strip("`").replace("\\|", "|")
+            for first, others in rows(reference_pages.FLAGS).items() if first.startswith("--")}
+    assert page == wanted, "`make docs` writes the page anew"
+
+
+def test_every_metric_is_on_the_page_and_nothing_else(new_gateway):
+    families = dict(line.split(" ")[2:4] for line in new_gateway().http("/metrics")[1].splitlines() if line.startswith("# TYPE "))
+    assert len(families) > 15
+    page = {first: others[0] for first, others in rows(reference_pages.METRICS).items()}
+    assert page == families, "`make docs` writes the page anew"
+
+
+def test_the_pages_are_as_the_program_writes_them():
+    wrong = [line for path, wanted in reference_pages.pages().items() for line in reference_pages.differences(path, wanted)]
+    assert not wrong, "`make docs` writes them anew:\n" + "\n".join(wrong)
+
+
+def test_the_comparison_names_what_is_missing_and_what_is_unknown(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A page\n| `--old=FILE` | none | x |\n")
+    assert reference_pages.differences(page, "# A page\n| `--new=FILE` | none | x |\n") == [
+        "page.md: not the program's: | `--old=FILE` | none | x |", "page.md: missing: | `--new=FILE` | none | x |"]
+    help_text = "  --one=A|B  (default: A)\n      first line\n      second <line>\n\n  -h, --help\n      print this\n"
+    assert reference_pages.entries(help_text) == [["one", "A|B", "A", "first line second <line>"], ["help", "", "", "print this"]]
+
+
+def pages():
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"], cwd=REPO, capture_output=True,
+                            text=True, check=True).stdout
+    return [REPO / name for name in listed.splitlines() if (REPO / name).exists()]
+
+
+def anchors(page):
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(REPO)))
+def test_every_link_leads_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    wrong = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        if not path.exists() or (anchor and path.suffix == ".md" and anchor not in anchors(path)):
+            wrong.append(target)
+    assert not wrong
