@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
 # make compose-test: builds the images, starts the stack, and runs against it the demo, the integration suite, the
-# conformance scenarios with the four client libraries, and checks of the containers themselves. A project, port and volumes of its own: a stack that is up already is left alone.
+# conformance scenarios with the four client libraries, and checks of the containers themselves; and README's first command on a
+# bare Debian. A project, ports and volumes of its own: a stack that is up already is left alone.
+#   COMPOSE_BARE=0  leaves out the bare Debian, which builds everything from nothing
 # Reports (JUnit XML) go to build/compose-results.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
 docker compose version >/dev/null 2>&1 || die "needs Docker with compose v2"
 export COMPOSE_PROJECT_NAME=userintent-test-$$ COMPOSE_ANSI=never
-GATEWAY_PORT=$(/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+read -r GATEWAY_PORT METRICS_PORT < <(/usr/bin/python3 -c 'import socket
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+print(*(s.getsockname()[1] for s in held))')
 REQUEST_ID=$(cat /proc/sys/kernel/random/uuid)
-export GATEWAY_PORT REQUEST_ID
+export GATEWAY_PORT METRICS_PORT REQUEST_ID
 results=$ROOT/build/compose-results
 rm -rf "$results"
 mkdir -p "$results"
@@ -22,7 +26,7 @@ finish() {
     docker compose --profile test ps --all || true
     docker compose logs --tail 40 || true
   fi
-  docker compose --profile test down --volumes --timeout 40 >/dev/null 2>&1 || true
+  docker compose --profile test down --volumes --timeout 45 >/dev/null 2>&1 || true
   exit "$status"
 }
 trap finish EXIT
@@ -47,25 +51,61 @@ check() {
 say "Images"
 docker compose --profile test build --quiet
 say "Start: keys, sandbox, gateway (on port $GATEWAY_PORT)"
-docker compose up --detach --wait --wait-timeout 120 gateway 2>"$results/up.log" || { cat "$results/up.log"; die "the stack did not come up"; }
+docker compose up --detach --wait --wait-timeout 120 2>"$results/up.log" || { cat "$results/up.log"; die "the stack did not come up"; }
 
 in_gateway() { docker compose exec -T gateway "$@" 2>/dev/null; }
-demo() { timeout 120 docker compose run --rm -T demo 2>/dev/null; }
+demo() { timeout 120 docker compose run --rm -T demo once 2>/dev/null; }
 demo_shows_an_intent() { local out; out=$(demo) && grep -Eq '"(userIntent|user_intent)"' <<<"$out"; }
 demo_is_a_replay() { local out; out=$(demo) && grep -q '"replayed": true' <<<"$out"; }
 unprivileged() { [ "$(in_gateway id -u)" = 10001 ] && in_gateway grep -q '^CapBnd:[[:space:]]*0*$' /proc/1/status && in_gateway grep -q '^NoNewPrivs:[[:space:]]*1$' /proc/1/status; }
 read_only() { ! in_gateway sh -c 'touch /usr/local/bin/x || touch /etc/x'; }
 secrets_private() { [ -z "$(in_gateway find /secrets/gateway /var/lib/userintent -type f -perm /077)" ]; }
-restart() { docker compose restart --timeout 40 gateway 2>/dev/null && docker compose up --detach --wait --wait-timeout 60 gateway 2>/dev/null; }
-exits_0_on_sigterm() { docker compose stop --timeout 40 gateway 2>/dev/null && [ "$(docker inspect -f '{{.State.ExitCode}}' "$(docker compose ps -aq gateway)")" = 0 ]; }
+restart() { docker compose restart --timeout 45 gateway 2>/dev/null && docker compose up --detach --wait --wait-timeout 60 gateway 2>/dev/null; }
+exits_0_on_sigterm() { docker compose stop --timeout 45 gateway 2>/dev/null && [ "$(docker inspect -f '{{.State.ExitCode}}' "$(docker compose ps -aq gateway)")" = 0 ]; }
 suite() { timeout 600 docker compose run --rm -T -v "$results:/results" "$@" --junitxml /results/integration.xml 2>"$results/suite.log"; }
 conformance() { timeout 900 docker compose run --rm -T -v "$results:/results" conformance --junit /results/conformance.xml 2>"$results/conformance.log"; }
 
-check "one call is shown" demo_shows_an_intent
+# The line of docs/grpcurl.md that copies a caller's keys out, as it stands there.
+keys_are_copied_out() {
+  rm -rf build/keys
+  local line
+  line=$(grep -F 'docker compose run --rm -T keys' docs/grpcurl.md) && bash -c "${line#\$ }" 2>/dev/null && [ -s build/keys/client.key ]
+}
+host_call() {
+  "$TOOLS/bin/grpcurl" -cacert build/keys/ca.crt -cert build/keys/client.crt -key build/keys/client.key "localhost:$GATEWAY_PORT" \
+    grpc.health.v1.Health/Check | grep -q SERVING
+}
+stranger_call() { ! "$TOOLS/bin/grpcurl" -connect-timeout 5 -cacert build/keys/ca.crt "localhost:$GATEWAY_PORT" grpc.health.v1.Health/Check 2>/dev/null; }
+metrics() { /usr/bin/python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())' "http://127.0.0.1:$METRICS_PORT/metrics"; }
+metrics_are_scraped() { grep -q '^userintent_ledger_writable 1$' < <(metrics); }
+up_has_shown_a_call() { docker compose logs --no-log-prefix demo 2>/dev/null | grep -q '"status": "USER_INTENT_STATUS_PENDING"'; }
+up_again_ends_with_0() { docker compose up --detach --wait --wait-timeout 60 2>/dev/null; }
+one_grace_period() {
+  [ "$(docker compose config 2>/dev/null | sed -n 's/^ *stop_grace_period: //p' | sort -u)" = 45s ] && grep -q 'a grace period of 45 s' docs/operations.md
+}
+
+# A Debian with nothing: README's first command as it stands, in a copy of what git knows. What compilers made is kept for the
+# next time, in a volume of its own.
+bare_debian() {
+  git ls-files -z --cached --others --exclude-standard | tar --null -T - -c |
+    timeout --kill-after=30 1500 docker run --rm -i -v userintent-bare-cache:/root/.cache debian:trixie-slim \
+      sh -c 'mkdir /gateway && cd /gateway && tar -x && RUN_ONCE=1 ./run && make help' >"$results/bare.log" 2>&1 &&
+    grep -q 'apt: installing make' "$results/bare.log" && grep -q '"status": "USER_INTENT_STATUS_PENDING"' "$results/bare.log" && return 0
+  tail -n 40 "$results/bare.log"
+  return 1
+}
+
+check "up --wait has ended with 0 and shown a call" up_has_shown_a_call
+check "up --wait ends with 0 again" up_again_ends_with_0
+check "one more call is shown" demo_shows_an_intent
+check "a caller's keys are copied out by the documented command" keys_are_copied_out
+check "the published port is called from this machine with them" host_call
+check "and not without them" stranger_call
+check "metrics are scraped from this machine" metrics_are_scraped
+check "one grace period everywhere" one_grace_period
 check "the gateway runs without privileges" unprivileged
 check "its root file system is read only" read_only
 check "its keys and its ledger are its own" secrets_private
-check "the port is published on this machine" timeout 5 bash -c ": </dev/tcp/127.0.0.1/$GATEWAY_PORT"
 check "the gateway restarts" restart
 check "the same request is a replay after the restart" demo_is_a_replay
 say "Integration suite"
@@ -73,6 +113,10 @@ suite -e DEMO_REQUEST_ID="$REQUEST_ID" integration || { cat "$results/suite.log"
 say "Conformance scenarios: Go, Python, Java and C++"
 conformance || { cat "$results/conformance.log"; failed=$((failed + 1)); }
 check "the gateway exits with 0 on SIGTERM" exits_0_on_sigterm
+if [ "${COMPOSE_BARE:-1}" != 0 ]; then
+  say "README's first command on a bare Debian"
+  check "./run on a bare Debian ends with a call" bare_debian
+fi
 
 echo "<testsuite name=\"compose\">$report</testsuite>" >"$results/compose.xml"
 say "compose: $(/usr/bin/python3 scripts/count_tests.py "$results" || true)"

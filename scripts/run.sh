@@ -140,7 +140,7 @@ say "Your turn. The same request_id again gives the same intent, and Astra is no
 printf "\nbuild/tools/bin/grpcurl -plaintext -d '%s' 127.0.0.1:%s %s\n\n" "$(tr -d '\n' <<<"$request" | sed 's/  */ /g')" "$port" "$METHOD"
 note "what is recorded about it:"
 printf "\nbuild/tools/bin/grpcurl -plaintext -d '{\"request_id\": \"%s\"}' 127.0.0.1:%s userintent.v1.UserIntentService/GetCreation\n\n" "$uuid" "$port"
-note "what reached Astra: curl -s http://127.0.0.1:$admin_port/accounting/summary"
+note "what reached Astra, for a browser: http://127.0.0.1:$admin_port/accounting/summary"
 note "Ctrl-C stops the gateway and the sandbox."
 # Ends only when the gateway does; a signal breaks the wait and runs the trap.
 wait "$gateway" || status=$?

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The one call that `docker compose up` shows: CreateUserIntent for an invented person, over mTLS. REQUEST_ID, where
 # given, makes it the same person and the same request each time.
+#   demo.sh once|stay   stay: does not end after the call, and is healthy by the file /tmp/shown
 set -eu
 uuid=${REQUEST_ID:-$(cat /proc/sys/kernel/random/uuid)}
 method=userintent.v1.UserIntentService/CreateUserIntent
@@ -28,3 +29,7 @@ echo '==> The answer'
 call.sh -d "$request" gateway:50051 "$method"
 echo '==> Your turn. The same request_id again gives the same intent, and Astra is not asked twice:'
 printf "docker compose run --rm -T grpcurl -d '%s' gateway:50051 %s\n" "$(echo "$request" | tr -d '\n' | sed 's/  */ /g')" "$method"
+if [ "${1:-once}" = stay ]; then
+  touch /tmp/shown
+  exec sleep infinity
+fi

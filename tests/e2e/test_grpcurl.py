@@ -73,15 +73,35 @@ def test_the_comparison_can_fail():
     assert not shape.fullmatch(trimmed('{\n  "id": "abc",\n'))
 
 
+def test_readme_names_grpcurl_where_it_is(new_gateway, sandbox):
+    """README's call as printed, but for the port: from the root of the checkout, with nothing on the PATH."""
+    (line,) = re.findall(r"^    (build/tools/bin/grpcurl -plaintext -d .*?CreateUserIntent)$", (REPO / "README.md").read_text(), re.M | re.S)
+    own = new_gateway(sandbox)
+    ended = subprocess.run(["bash", "-c", line.replace("127.0.0.1:50051", own.address)], cwd=REPO, env={"PATH": "/usr/bin:/bin"}, text=True,
+                           capture_output=True, timeout=PATIENCE + 40)
+    assert ended.returncode == 0, ended.stderr
+    assert '"status": "USER_INTENT_STATUS_PENDING"' in ended.stdout
+
+
+def test_the_files_of_the_mtls_commands_are_made_by_a_line_of_the_page():
+    text = PAGE.read_text()
+    used = set(re.findall(r"(?<= )build/keys/[\w.]+", text))
+    assert len(used) == 3
+    (made,) = re.findall(r"^    mkdir -p build/keys && docker compose run --rm -T keys \| tar -x -C build/keys$", text, re.M)
+    service = (REPO / "docker-compose.yml").read_text().partition("\n  keys:")[2].partition("\n\n")[0]
+    assert made and all(f'"{path.rpartition("/")[2]}"' in service for path in used)
+
+
 def test_every_command_of_the_page(new_gateway, authority, tmp_path):
     grpcurl = find()
     if grpcurl is None:
         pytest.fail("grpcurl is missing: set GRPCURL, or install it into build/tools/bin")
     key, certificate = authority.issue("page-server", ["DNS:localhost"])
     client_key, client_certificate = authority.issue("page-client", ["URI:spiffe://example.test/page"])
-    (tmp_path / "ca.crt").write_bytes(authority.ca_file.read_bytes())
-    (tmp_path / "client.key").write_bytes(client_key.read_bytes())
-    (tmp_path / "client.crt").write_bytes(client_certificate.read_bytes())
+    keys = tmp_path / "build" / "keys"
+    keys.mkdir(parents=True)
+    for name, file in (("ca.crt", authority.ca_file), ("client.key", client_key), ("client.crt", client_certificate)):
+        (keys / name).write_bytes(file.read_bytes())
     own = Sandbox()  # its account is the page's alone
     try:
         plain = new_gateway(own)
@@ -90,7 +110,7 @@ def test_every_command_of_the_page(new_gateway, authority, tmp_path):
         secured_port = secured.address.rpartition(":")[2]
 
         def local(text):
-            return text.replace("127.0.0.1:50051", plain.address).replace(":50052", f":{secured_port}")
+            return text.replace("127.0.0.1:50051", plain.address).replace("localhost:50051", f"localhost:{secured_port}")
 
         environment = {**os.environ, "PATH": f"{os.path.dirname(os.path.abspath(grpcurl))}:{os.environ['PATH']}"}
         wrong = []
