@@ -31,5 +31,5 @@ sparse() {
 }
 if [ -t 1 ]; then built() { build; }; else built() { build | sparse; }; fi
 built || die "the build failed: $(reason "$log") (log: $log)"
-wait "$grpcurl" || die "grpcurl could not be built"
+wait "$grpcurl" || die "grpcurl could not be built; the line about it is above"
 trap - EXIT

@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import re
 import socket
 import subprocess
+import sys
 
 import pytest
 
@@ -198,3 +200,49 @@ def test_a_taken_port_is_one_line_and_another_is_used():
     assert ended.returncode == 0, ended.stderr
     assert len([line for line in ended.stdout.splitlines() if f"port {port} is taken, so the gateway gets" in line]) == 1
     assert '"status": "USER_INTENT_STATUS_PENDING"' in ended.stdout
+
+
+def test_a_first_call_builds_server_tool_and_sandbox_alone(tmp_path):
+    ended = shell("make --no-print-directory -n run")
+    assert ended.stdout.split() == ["scripts/deps.sh", "run", "scripts/build-run.sh", "scripts/run.sh"]
+    # Without the test libraries, which deps.sh run does not bring.
+    configured = shell(f"cmake -S . -B {tmp_path} -G Ninja -DUSERINTENT_TESTS=OFF -DCMAKE_DISABLE_FIND_PACKAGE_GTest=ON")
+    assert configured.returncode == 0, configured.stderr
+    steps = shell(f"ninja -C {tmp_path} -t commands userintent-server userintent-ledger astra-sandbox").stdout
+    assert "bin/astra-sandbox ." in steps and "bin/userintent-ledger" in steps
+    assert not [line for line in steps.splitlines() if re.search(r"tests/(unit|bench|crash|fuzz)|bench-peer", line)]
+
+
+def test_the_build_of_a_first_call_is_no_obstacle_to_the_tests(checkout):
+    """`make build` after `make run` goes on in the same directory, with the tests switched on."""
+    (checkout / "build" / "release").mkdir(parents=True)
+    (checkout / "build" / "release" / "CMakeCache.txt").write_text("USERINTENT_TESTS:BOOL=OFF\n")
+    (checkout / "build" / "release" / "build.ninja").write_text("")
+    assert "USERINTENT_TESTS:BOOL=ON" in (said := shell("make -n build-release", cwd=checkout).stdout)
+    assert "cmake --preset release -DUSERINTENT_TESTS=ON" in said
+
+
+# -- house rules ----------------------------------------------------------------------------------------------------------
+
+def test_a_room_of_the_server_includes_only_those_below_it():
+    sys.path.insert(0, str(SCRIPTS))
+    import check_text
+
+    def found(name, include):
+        return [rule for _, rule, _ in check_text.breaches(name, f'#include "server/{include}"\n'.encode())]
+
+    assert found("server/http/address.cc", "ledger/book.h") == ["layer"]
+    assert found("server/base/uuid.cc", "observe/log.h") == ["layer"]
+    assert found("server/rpc/calls.cc", "admin/desk.h") == ["layer"]
+    assert found("server/rpc/calls.cc", "intent/creation.h") == []
+    assert found("server/server.cc", "admin/desk.h") == []
+
+
+def test_one_grace_period_everywhere():
+    """Ten seconds more than --drain_timeout: in the compose file, in the pages, in the compose suite."""
+    text = subprocess.run([BIN_DIR / "userintent-server", "--help"], capture_output=True, text=True, check=True).stdout
+    grace = int(re.search(r"--drain_timeout=DURATION  \(default: (\d+)s\)", text)[1]) + 10
+    compose = (REPO / "docker-compose.yml").read_text()
+    assert set(re.findall(r"stop_grace_period: (\w+)", compose)) == {f"{grace}s"}
+    assert f"a grace period of {grace} s" in (REPO / "docs" / "operations.md").read_text()
+    assert set(re.findall(r"--timeout (\d+)", (SCRIPTS / "compose-test.sh").read_text())) == {str(grace)}
