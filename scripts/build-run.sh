@@ -11,7 +11,9 @@ free=$(df -Pm "$ROOT" | awk 'NR == 2 {print $4}')
 if [ ! -x build/release/bin/userintent-server ] && [ "$free" -lt "${BUILD_NEEDS_MIB:-700}" ]; then
   die "the disk is full: $free MiB free at $ROOT, and a build needs ${BUILD_NEEDS_MIB:-700}"
 fi
-say "Building the gateway, its ledger tool and the sandbox, as fast as $(nproc) cores go (about a minute and a half on 2)"
+if [ ! -x build/release/bin/userintent-server ]; then
+  say "Building the gateway, its ledger tool and the sandbox: about a minute and a half on two cores that have nothing else to do"
+fi
 scripts/deps.sh grpcurl &
 grpcurl=$!
 stop() { kill "$grpcurl" 2>/dev/null || true; }
