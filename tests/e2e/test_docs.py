@@ -81,3 +81,22 @@ def test_every_link_leads_somewhere(page):
         if not path.exists() or (anchor and path.suffix == ".md" and anchor not in anchors(path)):
             wrong.append(target)
     assert not wrong
+
+
+def test_every_package_that_is_installed_has_its_reason_on_the_page():
+    page = (REPO / "docs" / "dependencies.md").read_text()
+    script = (REPO / "scripts" / "deps.sh").read_text()
+    packages = [line.partition("|")[0].strip() for block in re.findall(r"^readonly APT\w*='\n(.*?)^'$", script, re.M | re.S)
+                for line in block.splitlines()]
+    for file in ("tests/requirements.txt", "scripts/requirements-lint.txt"):
+        packages += re.findall(r"^([\w-]+)==", (REPO / file).read_text(), re.M)
+    assert len(packages) > 40
+    assert [name for name in packages if name.lower() not in page.lower()] == []
+
+
+def test_what_a_stranger_looks_for_first_is_there():
+    for name, words in (("LICENSE", "Apache License"), ("CHANGELOG.md", "## [Unreleased]"), ("SECURITY.md", "private"),
+                        ("CONTRIBUTING.md", "./test"), ("README.md", "no personal data in clear")):
+        text = (REPO / name).read_text()
+        assert words in text, name
+        assert name == "README.md" or f"({name})" in (REPO / "README.md").read_text(), f"README does not lead to {name}"
