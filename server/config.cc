@@ -73,7 +73,9 @@
       "where requests are recorded; sqlite makes the directory; memory is for tests and "                        \
       "forgets everything at the end")                                                                           \
   ROW(std::string, ledger_key_file, "required; 32 or more random bytes, the key of the ledger's hashes")         \
-  ROW(std::string, ledger_previous_key_file, "the key before the current one, while rows under it remain")       \
+  ROW(std::string, ledger_previous_key_file,                                                                     \
+      "keys before the current one, while rows under them remain; files, "                                       \
+      "separated by commas, the last key first")                                                                 \
   ROW(absl::Duration, retention,                                                                                 \
       "requests that ended longer ago are forgotten, at least 9504h (13 months); 0: never; attempts of e-mail "  \
       "addresses are kept for ever")                                                                             \
@@ -222,6 +224,21 @@ std::string LimitError::Text() const { return *this == LimitError() ? "" : std::
 bool Origin::loopback() const { return IsLoopback(host); }
 std::string Origin::Text() const {
   return "https://" + Bracketed(host) + (port == 443 ? "" : ':' + std::to_string(port));
+}
+
+std::vector<Config::KeyFile> Config::previous_key_files() const {
+  std::vector<KeyFile> files;
+  if (ledger_previous_key_file.empty()) return files;
+  std::string_view rest = ledger_previous_key_file;
+  for (;;) {
+    const size_t comma = rest.find(',');
+    files.push_back({std::string(rest.substr(0, comma)), "--ledger_previous_key_file"});
+    if (comma == std::string_view::npos) break;
+    rest.remove_prefix(comma + 1);
+  }
+  if (files.size() == 1) return files;
+  for (size_t i = 0; i < files.size(); ++i) files[i].what += " (file " + std::to_string(i + 1) + ')';
+  return files;
 }
 
 int Config::shard_count() const {
@@ -603,10 +620,6 @@ absl::Status CheckCredential(std::string_view flag, const std::string& path, boo
   return absl::OkStatus();
 }
 
-absl::Status CheckLedgerKey(std::string_view flag, const std::string& path) {
-  return ReadLedgerKey(path, "--" + std::string(flag)).status();
-}
-
 void CheckUpstream(const Config& config, Problems& problems) {
   Origin again;
   if (!ParseOrigin(config.astra_base_url.Text(), &again) || again != config.astra_base_url) {
@@ -716,9 +729,10 @@ void CheckLedger(const Config& config, Problems& problems) {
     if (config.ledger.kind != LedgerLocation::Kind::kSqlite) problems.Add("retention", "needs --ledger=sqlite:PATH");
   }
   if (config.ledger_key_file.empty()) problems.Add("ledger_key_file", "required");
-  problems.Add(CheckLedgerKey("ledger_key_file", config.ledger_key_file));
-  if (!config.ledger_previous_key_file.empty()) {
-    problems.Add(CheckLedgerKey("ledger_previous_key_file", config.ledger_previous_key_file));
+  problems.Add(ReadLedgerKey(config.ledger_key_file, "--ledger_key_file").status());
+  for (const Config::KeyFile& file : config.previous_key_files()) {
+    problems.Add(file.path.empty() ? absl::InvalidArgumentError(file.what + ": the list names an empty path")
+                                   : ReadLedgerKey(file.path, file.what).status());
   }
 }
 
@@ -750,11 +764,11 @@ absl::Status CheckLedgerPlace(const Config& config) {
   if (config.ledger.kind != LedgerLocation::Kind::kSqlite) return absl::OkStatus();
   const absl::StatusOr<Secret> key = ReadLedgerKey(config.ledger_key_file, "--ledger_key_file");
   if (!key.ok()) return key.status();
-  std::vector<uint64_t> keys = {intent::Fingerprinter(*key, std::nullopt).key_id()};
-  if (!config.ledger_previous_key_file.empty()) {
-    const absl::StatusOr<Secret> old = ReadLedgerKey(config.ledger_previous_key_file, "--ledger_previous_key_file");
+  std::vector<uint64_t> keys = {intent::Fingerprinter(*key).key_id()};
+  for (const Config::KeyFile& file : config.previous_key_files()) {
+    const absl::StatusOr<Secret> old = ReadLedgerKey(file.path, file.what);
     if (!old.ok()) return old.status();
-    keys.push_back(intent::Fingerprinter(*old, std::nullopt).key_id());
+    keys.push_back(intent::Fingerprinter(*old).key_id());
   }
   const absl::Status status = ledger::LookAt(config.ledger.path, keys);
   return status.ok() ? status : Problem("ledger", std::string(status.message()));

@@ -86,7 +86,7 @@ struct Config {
   absl::Duration min_deadline = absl::Milliseconds(100);
   LedgerLocation ledger{LedgerLocation::Kind::kSqlite, "data/ledger.db"};
   std::string ledger_key_file;
-  std::string ledger_previous_key_file;
+  std::string ledger_previous_key_file;             // see previous_key_files()
   absl::Duration retention = absl::ZeroDuration();  // of requests that ended; zero: for ever
   int email_attempt_limit = 3;
   bool kyc_delegation = false;
@@ -102,6 +102,12 @@ struct Config {
   Action action = Action::kServe;
 
   bool tls() const { return !tls_cert_file.empty(); }
+  // The files of --ledger_previous_key_file, each with what an error calls it.
+  struct KeyFile {
+    std::string path;
+    std::string what;
+  };
+  std::vector<KeyFile> previous_key_files() const;
   bool reflection_on() const { return reflection.value_or(listen.loopback()); }
   // --shards, or one per two cores.
   int shard_count() const;

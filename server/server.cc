@@ -91,24 +91,44 @@ rpc::AcceptorOptions AcceptorOptionsFor(const Config& config) {
   return options;
 }
 
-struct OpenedLedger {
-  std::unique_ptr<ledger::Ledger> ledger;
-  ledger::SqliteLedger* sqlite = nullptr;  // the same, where it is one
+// The keys that the ledger may hold rows under.
+struct LedgerKeys {
+  Secret current;
+  std::vector<Secret> previous;
 };
 
-absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, const intent::Fingerprinter& fingerprinter,
-                                        observe::Metrics& metrics) {
+absl::StatusOr<LedgerKeys> ReadLedgerKeys(const Config& config) {
+  LedgerKeys keys;
+  auto key = ReadLedgerKey(config.ledger_key_file, "--ledger_key_file");
+  if (!key.ok()) return key.status();
+  keys.current = *std::move(key);
+  for (const Config::KeyFile& file : config.previous_key_files()) {
+    auto previous = ReadLedgerKey(file.path, file.what);
+    if (!previous.ok()) return previous.status();
+    keys.previous.push_back(*std::move(previous));
+  }
+  return keys;
+}
+
+struct OpenedLedger {
+  std::unique_ptr<ledger::Ledger> ledger;
+  std::unique_ptr<intent::Fingerprinter> fingerprinter;
+  ledger::SqliteLedger* sqlite = nullptr;  // the same ledger, where it is one
+};
+
+absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, observe::Metrics& metrics) {
+  const absl::StatusOr<LedgerKeys> keys = ReadLedgerKeys(config);
+  if (!keys.ok()) return keys.status();
+  auto fingerprinter = std::make_unique<intent::Fingerprinter>(keys->current, keys->previous);
   const ledger::WaiterLimits waiters{static_cast<size_t>(config.max_waiters_per_request),
                                      static_cast<size_t>(config.max_waiters_per_caller)};
   if (config.ledger.kind == LedgerLocation::Kind::kMemory) {
-    return OpenedLedger{std::make_unique<ledger::MemoryLedger>(waiters), nullptr};
+    return OpenedLedger{std::make_unique<ledger::MemoryLedger>(waiters), std::move(fingerprinter), nullptr};
   }
   ledger::SqliteLedgerOptions options;
   options.store.path = config.ledger.path;
-  options.store.key_id = fingerprinter.key_id();
-  if (!fingerprinter.previous_key_ids().empty()) {
-    options.store.previous_key_id = fingerprinter.previous_key_ids().front();
-  }
+  options.store.key_id = fingerprinter->key_id();
+  options.store.previous_key_ids = fingerprinter->previous_key_ids();
   options.store.crash_point = CrashHook::Get();
   options.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
   options.waiters = waiters;
@@ -124,8 +144,13 @@ absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, const intent::Fing
   if (!opened.ok()) {
     return absl::Status(opened.status().code(), absl::StrCat("--ledger: ", opened.status().message()));
   }
+  // A call pays for each key, so one that nothing is found under any more is left out.
   ledger::SqliteLedger* const sqlite = opened->get();
-  return OpenedLedger{*std::move(opened), sqlite};
+  std::vector<Secret> needed;
+  for (size_t i = 0; i < keys->previous.size(); ++i) {
+    if (sqlite->needs_key(fingerprinter->previous_key_ids()[i])) needed.push_back(keys->previous[i]);
+  }
+  return OpenedLedger{*std::move(opened), std::make_unique<intent::Fingerprinter>(keys->current, needed), sqlite};
 }
 
 absl::StatusOr<rpc::TlsMaterial> LoadTls(const Config& config) {
@@ -253,18 +278,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
     limit_rule = *std::move(rule);
   }
 
-  auto key = ReadLedgerKey(config.ledger_key_file, "--ledger_key_file");
-  if (!key.ok()) return key.status();
-  std::vector<Secret> previous;
-  if (!config.ledger_previous_key_file.empty()) {
-    auto old = ReadLedgerKey(config.ledger_previous_key_file, "--ledger_previous_key_file");
-    if (!old.ok()) return old.status();
-    previous.push_back(*std::move(old));
-  }
-  p.fingerprinter = std::make_unique<intent::Fingerprinter>(*key, previous);
-  auto opened = OpenLedger(config, *p.fingerprinter, *p.metrics);
+  auto opened = OpenLedger(config, *p.metrics);
   if (!opened.ok()) return opened.status();
   p.ledger = std::move(opened->ledger);
+  p.fingerprinter = std::move(opened->fingerprinter);
   const size_t recovered = opened->sqlite != nullptr ? opened->sqlite->recovered() : 0;
   p.metrics->SetRecoveredRows(static_cast<int64_t>(recovered));
 

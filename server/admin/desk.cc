@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "server/base/uuid.h"
@@ -80,6 +82,25 @@ absl::StatusOr<size_t> LimitOf(int32_t limit) {
     return absl::InvalidArgumentError("the limit must be from 1 to 1000");
   }
   return static_cast<size_t>(limit);
+}
+
+void Fill(const std::vector<ledger::LedgerKey>& keys, std::map<uint64_t, int64_t> requests,
+          v1::GetStatisticsResponse* out) {
+  for (const ledger::LedgerKey& key : keys) {
+    v1::KeyUse* use = out->add_keys();
+    use->set_key(ledger::KeyName(key.id));
+    use->set_role(key.until ? "previous" : "current");
+    use->set_requests(std::exchange(requests[key.id], 0));
+    Set(key.since, use->mutable_since());
+    if (key.until) Set(*key.until, use->mutable_until());
+  }
+  for (const auto& [id, count] : requests) {
+    if (count == 0) continue;
+    v1::KeyUse* use = out->add_keys();
+    use->set_key(ledger::KeyName(id));
+    use->set_role("unknown");
+    use->set_requests(count);
+  }
 }
 
 int64_t SizeOf(const std::string& path) {
@@ -176,6 +197,9 @@ absl::Status Desk::GetStatistics(const v1::GetStatisticsRequest&, v1::GetStatist
   response->set_log_bytes(SizeOf(options_.path + "-wal"));
   response->set_server_runs(options_.server_runs);
   return options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
+    const absl::StatusOr<std::vector<ledger::LedgerKey>> keys = store.Keys();
+    if (!keys.ok()) return keys.status();
+    admin::Fill(*keys, std::move(totals.requests_by_key), response);
     const absl::Time now = options_.now();
     const auto oldest = [&](ledger::State state) { return store.Oldest(state, absl::InfiniteFuture(), false, 1); };
     const auto sending = oldest(ledger::State::kSending);

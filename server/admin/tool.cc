@@ -53,7 +53,7 @@ constexpr char kHelp[] =
       requests whose outcome nobody knows, the oldest first; without those that their caller replaced; or, instead,
       those that run
   stats
-      how much of everything there is
+      how much of everything there is, and how many requests are under which key
   resolve REQUEST_ID --caller=NAME (--created=INTENT_ID | --not_created) --actor=NAME --evidence=TEXT
       records what became of an unresolved request. Created: its repeats answer OK with that intent. Not created: its
       repeats answer UPSTREAM_REJECTED, and only a new request_id can try again. Nothing is ever sent again under this
@@ -352,6 +352,13 @@ void Print(const v1::GetStatisticsResponse& s) {
   Line("audit entries", absl::StrCat(s.audit_entries()));
   Line("database",
        absl::StrCat(s.database_bytes(), " bytes, and ", s.log_bytes(), " of log; schema ", s.schema_version()));
+  for (const v1::KeyUse& key : s.keys()) {
+    std::string used;
+    if (key.has_since()) used = absl::StrCat(", in use since ", When(key.since()));
+    if (key.has_until()) absl::StrAppend(&used, " until ", When(key.until()));
+    Line(&key == &s.keys(0) ? "keys" : "", absl::StrCat(key.key(), " ", key.role(), ": ", key.requests(),
+                                                        key.requests() == 1 ? " request" : " requests", used));
+  }
   Line("server", s.server_runs() ? "runs" : "does not run");
 }
 

@@ -53,6 +53,7 @@ SqliteLedger::SqliteLedger(SqliteLedgerOptions options, std::unique_ptr<LedgerFi
     : options_(std::move(options)),
       file_(std::move(file)),
       recovered_(recovered),
+      needed_keys_(store->needed_keys()),
       store_(std::move(store)),
       book_(*store_),
       front_(*store_, book_, options_.unknown_reason, options_.store.crash_point, options_.waiters),

@@ -18,6 +18,7 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 
@@ -84,6 +85,9 @@ class SqliteLedger : public OpLedger {
   // Rows that Open turned from SENDING into UNKNOWN.
   size_t recovered() const { return recovered_; }
 
+  // Whether anything may still be found under this previous key, as of Open.
+  bool needs_key(uint64_t key_id) const { return needed_keys_.count(key_id) != 0; }
+
   // Runs `work` on the writer's thread in a transaction of its own (Front::Transact), and waits for it. For operators'
   // doings, which can wait: never from a shard's thread. Work that reads much does so in slices, a call each, because
   // every call of the gateway waits meanwhile.
@@ -103,6 +107,7 @@ class SqliteLedger : public OpLedger {
   const SqliteLedgerOptions options_;
   const std::unique_ptr<LedgerFile> file_;
   const size_t recovered_;
+  const std::set<uint64_t> needed_keys_;
   std::atomic<bool> writable_{true};
 
   std::mutex mutex_;

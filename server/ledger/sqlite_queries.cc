@@ -1,7 +1,9 @@
 // The part of SqliteStore that an operator asks. Statements are made for each use: nobody waits for microseconds here.
 #include <algorithm>
+#include <bit>
 #include <utility>
 
+#include "absl/strings/str_format.h"
 #include "server/ledger/sqlite_store.h"
 #include "server/ledger/sqlite_use.h"
 
@@ -53,13 +55,29 @@ absl::StatusOr<std::vector<AuditEntry>> SqliteStore::Audit(const std::optional<U
   }
 }
 
+std::string KeyName(uint64_t key_id) { return absl::StrFormat("%08x", key_id >> 32); }
+
+absl::StatusOr<std::vector<LedgerKey>> SqliteStore::Keys() {
+  std::vector<LedgerKey> keys;
+  Use use(*this, "SELECT key_id, since, retired_at FROM ledger_key ORDER BY retired_at IS NOT NULL, retired_at DESC");
+  for (;;) {
+    const absl::StatusOr<bool> more = use.Step();
+    if (!more.ok()) return more.status();
+    if (!*more) return keys;
+    LedgerKey& key = keys.emplace_back();
+    key.id = std::bit_cast<uint64_t>(use.Number(0));
+    key.since = absl::FromUnixMicros(use.Number(1));
+    if (sqlite3_column_type(use.statement(), 2) != SQLITE_NULL) key.until = absl::FromUnixMicros(use.Number(2));
+  }
+}
+
 absl::StatusOr<int64_t> SqliteStore::AuditEntries() { return Number("SELECT count(*) FROM audit"); }
 
 absl::Status SqliteStore::Add(int attempt_limit, int64_t slice, Totals& totals) {
   {
     Use use(*this,
-            "SELECT state, count(*), max(id) FROM (SELECT id, state FROM request WHERE id > ?1 ORDER BY id LIMIT ?2) "
-            "GROUP BY state");
+            "SELECT state, count(*), max(id), key_id "
+            "FROM (SELECT id, state, key_id FROM request WHERE id > ?1 ORDER BY id LIMIT ?2) GROUP BY state, key_id");
     use.Bind(1, totals.last_request).Bind(2, slice);
     totals.done = true;
     for (;;) {
@@ -67,6 +85,7 @@ absl::Status SqliteStore::Add(int attempt_limit, int64_t slice, Totals& totals) 
       if (!more.ok()) return more.status();
       if (!*more) break;
       totals.requests.at(static_cast<size_t>(use.Number(0))) += use.Number(1);
+      totals.requests_by_key[std::bit_cast<uint64_t>(use.Number(3))] += use.Number(1);
       totals.last_request = std::max(totals.last_request, use.Number(2));
       totals.done = false;
     }

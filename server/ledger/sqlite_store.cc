@@ -216,6 +216,11 @@ Row AsKept(Row row) {
   return row;
 }
 
+bool Given(const SqliteStoreOptions& options, uint64_t key_id) {
+  const std::vector<uint64_t>& previous = options.previous_key_ids;
+  return key_id == options.key_id || std::find(previous.begin(), previous.end(), key_id) != previous.end();
+}
+
 absl::Status Damaged(const std::string& path, const std::string& what) {
   return absl::DataLossError(absl::StrCat("ledger ", path, ": is damaged (", what, "); restore it or ask for help"));
 }
@@ -356,7 +361,7 @@ absl::Status SqliteStore::CheckKey() {
   // One transaction: who is refused must not have changed which key is in use. Closing the connection rolls back.
   if (absl::Status s = Execute("BEGIN IMMEDIATE"); !s.ok()) return s;
   if (absl::Status s = UseKey(); !s.ok()) return s;
-  if (absl::Status s = ForgetMovedKeys(); !s.ok()) return s;
+  if (absl::Status s = LookForOlderKeys(); !s.ok()) return s;
   Reach("during-rotation");
   return Execute("COMMIT");
 }
@@ -372,9 +377,12 @@ absl::Status SqliteStore::UseKey() {
   const absl::StatusOr<int64_t> stored = Number("SELECT key_id FROM ledger_key WHERE retired_at IS NULL");
   if (!stored.ok()) return stored.status();
   if (*stored == key) return absl::OkStatus();
-  if (!options_.previous_key_id || *stored != std::bit_cast<int64_t>(*options_.previous_key_id)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("ledger ", options_.path, ": was made with another key; with this one it would know nobody"));
+  if (!Given(options_, std::bit_cast<uint64_t>(*stored))) {
+    const absl::StatusOr<int64_t> rows = Number("SELECT count(*) FROM request WHERE key_id = ?1", *stored);
+    if (!rows.ok()) return rows.status();
+    return absl::FailedPreconditionError(absl::StrCat("ledger ", options_.path, ": was made with another key (",
+                                                      KeyName(std::bit_cast<uint64_t>(*stored)), ", ", *rows,
+                                                      " rows under it); with this one alone it would know nobody"));
   }
   const std::string retire =
       absl::StrCat("UPDATE ledger_key SET retired_at = ", Micros(options_.now()), " WHERE retired_at IS NULL");
@@ -383,25 +391,38 @@ absl::Status SqliteStore::UseKey() {
 }
 
 // A row moves to a new key when somebody shows its content again. Until the last one has moved, its key is needed.
-absl::Status SqliteStore::ForgetMovedKeys() {
-  const int64_t given = std::bit_cast<int64_t>(options_.previous_key_id.value_or(options_.key_id));
-  for (;;) {
-    const absl::StatusOr<int64_t> left =
-        Number("SELECT count(*) FROM ledger_key WHERE retired_at IS NOT NULL AND key_id <> ?1", given);
-    if (!left.ok()) return left.status();
-    if (*left == 0) return absl::OkStatus();
-    const absl::StatusOr<int64_t> key =
-        Number("SELECT key_id FROM ledger_key WHERE retired_at IS NOT NULL AND key_id <> ?1", given);
-    if (!key.ok()) return key.status();
-    const absl::StatusOr<int64_t> rows = Number("SELECT EXISTS (SELECT 1 FROM request WHERE key_id = ?1)", *key);
-    if (!rows.ok()) return rows.status();
-    if (*rows != 0) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "ledger ", options_.path, ": still holds rows under an older key, which must be given as the previous one"));
+absl::Status SqliteStore::LookForOlderKeys() {
+  const absl::StatusOr<std::vector<LedgerKey>> keys = Keys();
+  if (!keys.ok()) return keys.status();
+  std::string missing;
+  for (const LedgerKey& key : *keys) {
+    if (!key.until) continue;
+    const int64_t id = std::bit_cast<int64_t>(key.id);
+    const absl::StatusOr<int64_t> any = Number("SELECT EXISTS (SELECT 1 FROM request WHERE key_id = ?1)", id);
+    if (!any.ok()) return any.status();
+    if (Given(options_, key.id)) {
+      if (*any != 0) needed_keys_.insert(key.id);
+    } else if (*any == 0) {
+      const std::string sql = absl::StrCat("DELETE FROM ledger_key WHERE key_id = ", id);
+      if (absl::Status s = Execute(sql.c_str()); !s.ok()) return s;
+    } else {
+      const absl::StatusOr<int64_t> rows = Number("SELECT count(*) FROM request WHERE key_id = ?1", id);
+      if (!rows.ok()) return rows.status();
+      absl::StrAppend(&missing, missing.empty() ? "" : " and ", *rows, " rows under the older key ", KeyName(key.id),
+                      " (in use until ", absl::FormatTime("%Y-%m-%d", *key.until, absl::UTCTimeZone()), ")");
     }
-    const std::string sql = absl::StrCat("DELETE FROM ledger_key WHERE key_id = ", *key);
-    if (absl::Status s = Execute(sql.c_str()); !s.ok()) return s;
   }
+  if (!missing.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("ledger ", options_.path, ": still holds ", missing, "; give it as a previous key"));
+  }
+  if (needed_keys_.size() == options_.previous_key_ids.size()) return absl::OkStatus();
+  // Attempts outlive the requests that a retention forgot, and nothing says which key their address is under.
+  const absl::StatusOr<int64_t> purged =
+      Number("SELECT EXISTS (SELECT 1 FROM email WHERE purged_confirmed + purged_possible > 0)");
+  if (!purged.ok()) return purged.status();
+  if (*purged != 0) needed_keys_.insert(options_.previous_key_ids.begin(), options_.previous_key_ids.end());
+  return absl::OkStatus();
 }
 
 absl::Status SqliteStore::CheckCounters() {

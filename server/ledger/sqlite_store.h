@@ -10,8 +10,10 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -30,10 +32,10 @@ namespace userintent::ledger {
 
 struct SqliteStoreOptions {
   std::string path;
-  // Fingerprints::key_id of the ledger's key, and of the key before a rotation. A ledger made with any other key is
-  // refused: it would know nobody, and the promise would be void.
+  // Fingerprints::key_id of the ledger's key, and of the keys before it. A ledger that was last used with any other key
+  // is refused: it would know nobody, and the promise would be void. So is one with rows under a key that is not given.
   uint64_t key_id = 0;
-  std::optional<uint64_t> previous_key_id;
+  std::vector<uint64_t> previous_key_ids;
   // For an operator's tool: the ledger must be there already, and its key is not asked for, because nothing is looked
   // up by a hash.
   bool for_operator = false;
@@ -47,8 +49,19 @@ struct SqliteStoreOptions {
   bool synchronous_normal = false;
 };
 
+// A key that is, or was, in use; `id` is Fingerprints::key_id.
+struct LedgerKey {
+  uint64_t id = 0;
+  absl::Time since = absl::InfinitePast();
+  std::optional<absl::Time> until;  // nothing: the current one
+};
+
+// What an operator may read of a key's id: the first 8 of its 16 hexadecimal digits.
+std::string KeyName(uint64_t key_id);
+
 // What is in a ledger, taken in slices. See SqliteStore::Add.
 struct Totals {
+  std::map<uint64_t, int64_t> requests_by_key;
   std::array<int64_t, 6> requests{};  // by the number of their state
   int64_t addresses = 0;
   int64_t addresses_at_limit = 0;  // with as many attempts surely used
@@ -97,6 +110,10 @@ class SqliteStore : public Store {
   // Adds the next `slice` rows and addresses. Call it until `done`; what changes meanwhile may be missed.
   absl::Status Add(int attempt_limit, int64_t slice, Totals& totals);
   absl::StatusOr<int64_t> AuditEntries();
+  // The keys that rows may be under, the current one first, then the last one first.
+  absl::StatusOr<std::vector<LedgerKey>> Keys();
+  // Those of the previous keys given that something may still be found under, as of Open.
+  const std::set<uint64_t>& needed_keys() const { return needed_keys_; }
   int64_t callers() const { return static_cast<int64_t>(caller_ids_.size()); }
   static int SchemaVersion();
   // What SQLite writes into the head of the file, to tell a ledger from other databases.
@@ -116,7 +133,7 @@ class SqliteStore : public Store {
   absl::Status Migrate();
   absl::Status CheckKey();
   absl::Status UseKey();
-  absl::Status ForgetMovedKeys();
+  absl::Status LookForOlderKeys();
   absl::Status CheckCounters();
   absl::Status Prepare();
   absl::Status LoadCallers();
@@ -149,6 +166,7 @@ class SqliteStore : public Store {
   sqlite3* db_ = nullptr;
   int version_ = 0;  // of the schema, as found
   int wal_frames_ = 0;
+  std::set<uint64_t> needed_keys_;
 
   // Names and numbers of callers; few, for ever, and asked for by every operation.
   absl::flat_hash_map<std::string, int64_t> caller_ids_;

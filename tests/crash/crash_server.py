@@ -115,7 +115,8 @@ class CrashServer:
 
     def rotate_key(self):
         """For the next start."""
-        self.flags["ledger_previous_key_file"] = self.flags["ledger_key_file"]
+        previous = [self.flags["ledger_key_file"], *filter(None, [self.flags.get("ledger_previous_key_file")])]
+        self.flags["ledger_previous_key_file"] = ",".join(map(str, previous))
         self.flags["ledger_key_file"] = self._new_key()
 
     async def start(self, crash_at=None, at_once=False, linger_ms=0, **flags):

@@ -12,6 +12,7 @@ import pytest
 from harness import canary
 from harness.certs import Authority
 from harness.gateway import Gateway
+from harness.ledger_tool import Ledger
 from harness.process import BIN_DIR
 from harness.sandbox import Sandbox
 
@@ -124,6 +125,26 @@ def new_gateway(sandbox):
             errors.append(error)
     if errors:
         raise errors[0]
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """The tool, on a ledger of the test's own."""
+    return Ledger(tmp_path / "ledger" / "ledger.db")
+
+
+@pytest.fixture
+def durable(sandbox, ledger):
+    """Makes gateways on that ledger."""
+    made = []
+
+    def make(**flags):
+        made.append(Gateway(sandbox, **{"ledger": f"sqlite:{ledger.path}", **flags}))
+        return made[-1]
+
+    yield make
+    for gateway in made:
+        gateway.close()
 
 
 @pytest.fixture(scope="session")

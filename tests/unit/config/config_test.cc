@@ -565,6 +565,25 @@ TEST_F(ConfigTest, LedgerKeysAreLong) {
   EXPECT_EQ(PROBLEM_OF(Valid(), c.ledger_previous_key_file = File("x", binary)), "");
 }
 
+TEST_F(ConfigTest, PreviousKeysAreAList) {
+  Config config;
+  EXPECT_TRUE(config.previous_key_files().empty());
+  config.ledger_previous_key_file = "/a,b";
+  ASSERT_EQ(config.previous_key_files().size(), 2u);
+  EXPECT_EQ(config.previous_key_files()[0].path, "/a");
+  EXPECT_EQ(config.previous_key_files()[1].path, "b");
+  const std::string key(48, 'k');
+  const std::string second = File("second", "another key of thirty-two or more bytes");
+  EXPECT_EQ(PROBLEM_OF(Valid(), c.ledger_previous_key_file = File("first", key) + ',' + second), "");
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.ledger_previous_key_file = File("first", key) + ',' + File("x", "short")),
+              StartsWith("--ledger_previous_key_file (file 2): must hold 32"));
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.ledger_previous_key_file = second + ",/nowhere/key," + second),
+              StartsWith("--ledger_previous_key_file (file 2): cannot open"));
+  for (const std::string& list : {second + ',', ',' + second, second + ",," + second}) {
+    EXPECT_THAT(PROBLEM_OF(Valid(), c.ledger_previous_key_file = list), HasSubstr("empty path"));
+  }
+}
+
 TEST_F(ConfigTest, UpstreamAddresses) {
   for (const char* url :
        {"https://10.1.2.3", "https://172.16.0.1", "https://172.31.255.255", "https://192.168.0.1:8443",

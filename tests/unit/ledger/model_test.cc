@@ -192,7 +192,7 @@ struct World {
   std::vector<std::pair<std::string, int>> slots;
   std::vector<Content> contents;
   int limit = 3;
-  bool rotation = false;
+  int rotations = 0;
   std::vector<int> most_attempts;  // POSTs of each slot
   bool aging = false;              // after a while, what ended before it may be forgotten
 };
@@ -221,7 +221,7 @@ struct Node {
   std::array<int8_t, kMaxSlots> used{};      // per e-mail (index of the first content with it): attempts at Astra
   std::array<Counters, kMaxSlots> purged{};  // per e-mail: what forgotten rows counted for
   int8_t resolved = 0;                       // by the operator
-  bool rotated = false;
+  int8_t rotated = 0;                        // so many times
   bool aged = false;
   std::shared_ptr<const Step> path;
 };
@@ -273,7 +273,7 @@ class Checker {
     int supersedes;  // request number, 0 for none
   };
 
-  BeginRequest RequestOf(const Asked& asked, bool rotated) const {
+  BeginRequest RequestOf(const Asked& asked, int rotated) const {
     const Content& content = world_.contents[asked.content];
     Call call{.caller = world_.slots[asked.slot].first,
               .id = world_.slots[asked.slot].second,
@@ -283,17 +283,20 @@ class Checker {
               .allow_repeat = asked.allow_repeat,
               .limit = world_.limit};
     if (asked.supersedes != 0) call.supersedes = asked.supersedes;
-    if (world_.rotation) {
-      call.key = rotated ? kKey : kOldKey;
-      if (rotated) call.previous = {kOldKey};
-    }
+    call.key = KeyAfter(rotated);
+    for (int before = rotated; before-- > 0;) call.previous.push_back(KeyAfter(before));
     return call.request();
   }
+  // The last rotation of a world leads to kKey.
+  uint64_t KeyAfter(int rotated) const {
+    static constexpr uint64_t kKeys[] = {kOldestKey, kOldKey, kKey};
+    return kKeys[2 - world_.rotations + rotated];
+  }
   // Hashing is most of the work, so each request is made once.
-  const BeginRequest& Cached(const Asked& asked, bool rotated) {
+  const BeginRequest& Cached(const Asked& asked, int rotated) {
     const size_t at =
-        (((asked.slot * 8 + asked.content) * 2 + asked.allow_repeat) * 8 + static_cast<size_t>(asked.supersedes)) * 2 +
-        rotated;
+        (((asked.slot * 8 + asked.content) * 2 + asked.allow_repeat) * 8 + static_cast<size_t>(asked.supersedes)) * 4 +
+        static_cast<size_t>(rotated);
     if (cache_.size() <= at) cache_.resize(at + 1);
     if (!cache_[at]) cache_[at] = RequestOf(asked, rotated);
     return *cache_[at];
@@ -367,8 +370,9 @@ class Checker {
     return rows;
   }
 
-  static bool UnderOldKey(const std::vector<std::optional<Row>>& rows) {
-    return std::any_of(rows.begin(), rows.end(), [](const auto& row) { return row && row->key_id == kOldKey; });
+  bool UnderOldKey(const Node& node, const std::vector<std::optional<Row>>& rows) const {
+    return std::any_of(rows.begin(), rows.end(),
+                       [key = KeyAfter(node.rotated)](const auto& row) { return row && row->key_id != key; });
   }
 
   // Everything that must hold in every state.
@@ -528,9 +532,9 @@ class Checker {
       Push(std::move(after));
     }
     if (node.aged) ExpandPurge(node, rows);
-    if (world_.rotation && !node.rotated) {
+    if (node.rotated < world_.rotations) {
       Node after = Next(node, "rotate");
-      after.rotated = true;
+      ++after.rotated;
       Push(std::move(after));
     }
   }
@@ -569,7 +573,8 @@ class Checker {
     const bool goes = look->verdict == V::kWouldGo && !elsewhere;
     if (goes && rows[asked.slot] && rows[asked.slot]->record.attempts >= world_.most_attempts[asked.slot]) return;
     // Without a key to move to, a refused call writes nothing; and with one, it does not matter which refusal it is.
-    if (!goes && !elsewhere && (!node.rotated || asked.allow_repeat || asked.supersedes != 0 || !UnderOldKey(rows)))
+    if (!goes && !elsewhere &&
+        (!node.rotated || asked.allow_repeat || asked.supersedes != 0 || !UnderOldKey(node, rows)))
       return;
     request.may_start = true;
     Node after = Next(node, goes ? name() : "touch: " + name());
@@ -765,15 +770,14 @@ World Wide() {
       {{"one", 1}, {"one", 2}, {"two", 1}},
       {{"a@example.com", "ann", "8.8.8.8"}, {"a@example.com", "bob", "8.8.8.8"}, {"b@example.com", "ann", "8.8.8.8"}},
       2,
-      false,
+      0,
       {2, 1, 1}};
 }
 
 // Chains of superseding: three requests of one caller for one address, a stranger beside them.
 World Chains() {
-  return {
-      "chains",    {{"one", 1}, {"one", 2}, {"one", 3}, {"two", 1}}, {{"a@example.com", "ann", "8.8.8.8"}}, 3, false,
-      {2, 2, 1, 1}};
+  return {"chains",    {{"one", 1}, {"one", 2}, {"one", 3}, {"two", 1}}, {{"a@example.com", "ann", "8.8.8.8"}}, 3, 0,
+          {2, 2, 1, 1}};
 }
 
 World Rotating() {
@@ -781,14 +785,19 @@ World Rotating() {
           {{"one", 1}, {"one", 2}, {"two", 1}},
           {{"a@example.com", "ann", "8.8.8.8"}, {"a@example.com", "ann", "8.8.4.4"}},
           2,
-          true,
+          1,
           {2, 1, 1}};
+}
+
+// Three keys: rows under each of them at once.
+World RotatingTwice() {
+  return {"rotating twice", {{"one", 1}, {"one", 2}, {"two", 1}}, {{"a@example.com", "ann", "8.8.8.8"}}, 2, 2,
+          {1, 1, 1}};
 }
 
 // Forgetting, and ids that begin a second life. Superseding in one caller's name, a stranger beside.
 World Aging() {
-  return {"aging", {{"one", 1}, {"one", 2}, {"two", 1}}, {{"a@example.com", "ann", "8.8.8.8"}}, 2, false, {1, 1, 1},
-          true};
+  return {"aging", {{"one", 1}, {"one", 2}, {"two", 1}}, {{"a@example.com", "ann", "8.8.8.8"}}, 2, 0, {1, 1, 1}, true};
 }
 
 size_t Explore(const World& world) {
@@ -800,7 +809,8 @@ size_t Explore(const World& world) {
 }
 
 TEST(ModelTest, EveryHistoryKeepsThePromise) {
-  const size_t states = Explore(Rotating()) + Explore(Chains()) + Explore(Wide()) + Explore(Aging());
+  const size_t states =
+      Explore(RotatingTwice()) + Explore(Rotating()) + Explore(Chains()) + Explore(Wide()) + Explore(Aging());
   EXPECT_GE(states, 100'000u);
 }
 

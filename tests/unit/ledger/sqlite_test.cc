@@ -8,6 +8,7 @@
 #include <iterator>
 #include <map>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/sqlite_ledger.h"
@@ -17,6 +18,7 @@
 namespace userintent::ledger {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using V = BeginVerdict;
 
@@ -274,7 +276,7 @@ TEST_F(SqliteTest, AnotherKeyIsRefused) {
   ledger_.reset();
   options_.store.key_id = 5;
   EXPECT_THAT(Refusal(), HasSubstr("another key"));
-  options_.store.previous_key_id = 6;
+  options_.store.previous_key_ids = {6};
   EXPECT_THAT(Refusal(), HasSubstr("another key"));
 }
 
@@ -287,28 +289,92 @@ TEST_F(SqliteTest, AKeyRotates) {
   Finish(Unknown({"one", Id(2)}));
 
   options_.store.key_id = kKey;
-  options_.store.previous_key_id = kOldKey;
+  options_.store.previous_key_ids = {kOldKey};
   Reopen();
   Reopen();
   EXPECT_EQ(Begin({.previous = {kOldKey}}).verdict, V::kRecorded);
 
   // A row is left under the old key: without it the ledger does not start, and with another one neither.
   ledger_.reset();
-  options_.store.previous_key_id.reset();
+  options_.store.previous_key_ids.clear();
   EXPECT_THAT(Refusal(), HasSubstr("older key"));
   options_.store.key_id = 123;
-  options_.store.previous_key_id = kKey;
+  options_.store.previous_key_ids = {kKey};
   EXPECT_THAT(Refusal(), HasSubstr("older key"));
 
   options_.store.key_id = kKey;
-  options_.store.previous_key_id = kOldKey;
+  options_.store.previous_key_ids = {kOldKey};
   Open();
   EXPECT_EQ(Begin({.id = 2, .email = "b@example.com", .previous = {kOldKey}}).verdict, V::kRecorded);
   // Now all have moved.
-  options_.store.previous_key_id.reset();
+  options_.store.previous_key_ids.clear();
   Reopen();
   EXPECT_EQ(Begin({}).verdict, V::kRecorded);
   EXPECT_EQ(Begin({.id = 3, .email = "b@example.com"}).unresolved, Id(2));
+}
+
+// Key 1, 2, 3: rows stay under each as long as nobody shows them, and each rotation needs all keys that have some.
+TEST_F(SqliteTest, AKeyRotatesAgainWhileRowsAreUnderTheOneBefore) {
+  constexpr uint64_t kThird = 0x1234567800000001;
+  options_.store.key_id = kOldestKey;
+  Open();
+  for (int id = 1; id <= 3; ++id) {
+    Begin({.id = id, .email = absl::StrCat(id, "@example.com"), .key = kOldestKey});
+    Finish(Succeeded({"one", Id(id)}));
+  }
+  options_.store.key_id = kOldKey;
+  options_.store.previous_key_ids = {kOldestKey};
+  Reopen();
+  Begin({.id = 4, .email = "4@example.com", .key = kOldKey, .previous = {kOldestKey}});
+  Finish(Unknown({"one", Id(4)}));
+
+  options_.store.key_id = kThird;
+  options_.store.previous_key_ids = {kOldKey};
+  ledger_.reset();
+  EXPECT_THAT(Refusal(), AllOf(HasSubstr("3 rows under the older key 00000000"), HasSubstr("give it")));
+  options_.store.previous_key_ids = {kOldestKey};
+  EXPECT_THAT(Refusal(), AllOf(HasSubstr("another key (00000000, 1 rows"), HasSubstr("know nobody")));
+  options_.store.previous_key_ids = {kOldKey, kOldestKey};
+  Open();
+  EXPECT_TRUE(ledger_->needs_key(kOldKey));
+  EXPECT_TRUE(ledger_->needs_key(kOldestKey));
+  const std::vector<uint64_t> previous = {kOldKey, kOldestKey};
+  EXPECT_EQ(Begin({.id = 1, .email = "1@example.com", .key = kThird, .previous = previous}).verdict, V::kRecorded);
+  EXPECT_EQ(Begin({.id = 9, .email = "2@example.com", .key = kThird, .previous = previous}).verdict, V::kPersonExists);
+  EXPECT_EQ(Begin({.id = 9, .email = "4@example.com", .key = kThird, .previous = previous}).unresolved, Id(4));
+  EXPECT_EQ(Begin({.id = 4, .email = "4@example.com", .key = kThird, .previous = previous}).verdict, V::kRecorded);
+
+  Totals totals;
+  std::vector<LedgerKey> keys;
+  EXPECT_TRUE(ledger_
+                  ->Administer([&](SqliteStore& store, Book&) {
+                    while (!totals.done) EXPECT_TRUE(store.Add(3, 2, totals).ok());
+                    keys = store.Keys().value();
+                    return absl::OkStatus();
+                  })
+                  .ok());
+  EXPECT_EQ(totals.requests_by_key, (std::map<uint64_t, int64_t>{{kThird, 2}, {kOldestKey, 2}}));
+  ASSERT_EQ(keys.size(), 3u);
+  EXPECT_EQ(keys[0].id, kThird);
+  EXPECT_FALSE(keys[0].until);
+  EXPECT_EQ(keys[1].id, kOldKey);
+  EXPECT_EQ(keys[2].id, kOldestKey);
+
+  // The key in the middle has nothing left: it is not looked for, and may be dropped before the older one.
+  Reopen();
+  EXPECT_FALSE(ledger_->needs_key(kOldKey));
+  EXPECT_TRUE(ledger_->needs_key(kOldestKey));
+  options_.store.previous_key_ids = {kOldestKey};
+  Reopen();
+  EXPECT_EQ(Begin({.id = 3, .email = "3@example.com", .key = kThird, .previous = {kOldestKey}}).verdict, V::kRecorded);
+  options_.store.previous_key_ids.clear();
+  ledger_.reset();
+  EXPECT_THAT(Refusal(), HasSubstr("1 rows under the older key"));
+}
+
+TEST_F(SqliteTest, AKeyIsCalledByTheStartOfItsId) {
+  EXPECT_EQ(KeyName(0x1234567800000001), "12345678");
+  EXPECT_EQ(KeyName(7), "00000000");
 }
 
 TEST(NetworkFileSystemTest, IsKnownByItsNumber) {
@@ -663,7 +729,7 @@ TEST_F(RetentionTest, ForgottenAttemptsMoveToANewKey) {
   Finish(Succeeded(key_));
   EXPECT_TRUE(Administer([](SqliteStore&, Book& book) { return book.Purge(At(100), 10).status(); }).ok());
   options_.store.key_id = kKey;
-  options_.store.previous_key_id = kOldKey;
+  options_.store.previous_key_ids = {kOldKey};
   Reopen();
   Begin({.id = 3, .person = "bob"});  // somebody forgot to say the previous key: the address is known under both
   Finish(Failed({"one", Id(3)}));
@@ -672,6 +738,23 @@ TEST_F(RetentionTest, ForgottenAttemptsMoveToANewKey) {
   EXPECT_EQ(merged.budget.used_min, 1);
   EXPECT_EQ(merged.budget.used_max, 3);
   Reopen();  // counters are checked at the start
+}
+
+// All that is left under the old key are attempts, which belong to no request any more.
+TEST_F(RetentionTest, AKeyOfForgottenAttemptsIsStillLookedFor) {
+  options_.retention = absl::ZeroDuration();
+  options_.store.key_id = kOldKey;
+  Open();
+  Begin({.key = kOldKey});
+  Finish(Succeeded(key_));
+  options_.store.key_id = kKey;
+  options_.store.previous_key_ids = {kOldKey};
+  Reopen();
+  EXPECT_TRUE(ledger_->needs_key(kOldKey));
+  EXPECT_TRUE(Administer([](SqliteStore&, Book& book) { return book.Purge(At(100), 10).status(); }).ok());
+  Reopen();
+  EXPECT_TRUE(ledger_->needs_key(kOldKey));
+  EXPECT_EQ(Begin({.id = 2, .person = "bob", .previous = {kOldKey}}).budget.used_min, 1);
 }
 
 TEST_F(RetentionTest, NothingIsForgottenWithoutARetention) {
@@ -994,7 +1077,7 @@ TEST_F(SqliteTest, DyingInARotationLeavesOneOfTheTwoKeys) {
   Finish(Succeeded(key_));
   ledger_.reset();
   options_.store.key_id = kKey;
-  options_.store.previous_key_id = kOldKey;
+  options_.store.previous_key_ids = {kOldKey};
   const pid_t child = ::fork();
   if (child == 0) {
     g_die_at = "during-rotation";

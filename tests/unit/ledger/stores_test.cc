@@ -16,6 +16,7 @@ constexpr int kIds = 8;
 const std::vector<std::string> kCallers = {"one", "two"};
 const std::vector<std::string> kEmails = {"a@example.com", "b@example.com", "c@example.com", "d@example.com"};
 const std::vector<std::string> kPersons = {"ann", "bob"};
+const std::vector<uint64_t> kKeys = {kOldestKey, kOldKey, kKey};  // each takes the place of the one before it
 
 std::string Show(const std::optional<Uuid>& id) { return id ? UuidText(*id) : "-"; }
 // To the microsecond: that much is kept.
@@ -36,7 +37,7 @@ std::string Show(const Budget& b) { return std::to_string(b.used_min) + ".." + s
 // One operation drawn from the dice, done to a book: what it said, in words.
 class Deed {
  public:
-  Deed(std::mt19937& dice, int64_t at, bool rotated) : kind_(Below(dice, 20)), now_(At(at) + absl::Nanoseconds(1)) {
+  Deed(std::mt19937& dice, int64_t at, size_t rotations) : kind_(Below(dice, 20)), now_(At(at) + absl::Nanoseconds(1)) {
     call_.caller = Pick(dice, kCallers);
     call_.id = Below(dice, kIds);
     // Mostly what this id has always asked for, so that what was released starts again.
@@ -48,8 +49,8 @@ class Deed {
     call_.may_start = Below(dice, 8) != 0;
     call_.limit = Below(dice, 2) == 0 ? 0 : 3;
     call_.attempt = Below(dice, 1000);
-    call_.key = rotated ? kKey : kOldKey;
-    if (rotated) call_.previous = {kOldKey};
+    call_.key = kKeys.at(rotations);
+    call_.previous.assign(kKeys.rend() - static_cast<std::ptrdiff_t>(rotations), kKeys.rend());
     const std::vector<FinishRequest> ends = {
         Succeeded(call_.key_of()),     Succeeded(call_.key_of()), Failed(call_.key_of()),  Unknown(call_.key_of()),
         Unknown(call_.key_of(), true), Released(call_.key_of()),  Released(call_.key_of())};
@@ -117,7 +118,7 @@ std::string Contents(Store& store) {
       if (got.record) out << Show(*got.record) << ' ' << Show(got.budget) << '\n';
     }
   }
-  for (const uint64_t key : {kOldKey, kKey}) {
+  for (const uint64_t key : kKeys) {
     for (const std::string& email : kEmails) {
       const Digest address = Prints(key, email, "", "").email;
       const Counters count = store.Count(address).value();
@@ -152,14 +153,14 @@ class StoresTest : public testing::TestWithParam<int> {
 INSTANTIATE_TEST_SUITE_P(Random, StoresTest, testing::Range(1, 21));
 
 TEST_P(StoresTest, Agree) {
-  constexpr int kSteps = 600;
+  constexpr int kSteps = 900;
   std::mt19937 dice(static_cast<unsigned>(GetParam()));
   Book memory_book(memory_), sqlite_book(*sqlite_);
   for (int step = 0; step < kSteps;) {
     ASSERT_TRUE(memory_.Start().ok() && sqlite_->Start().ok());
     bool undo = dice() % 5 == 0;
     for (auto left = dice() % 6; left > 0; --left, ++step) {
-      const Deed deed(dice, step, step >= kSteps / 2);
+      const Deed deed(dice, step, std::min(kKeys.size() - 1, static_cast<size_t>(step) * kKeys.size() / kSteps));
       const std::string said = deed.DoTo(memory_book);
       ASSERT_EQ(deed.DoTo(sqlite_book), said) << "step " << step;
       // A protocol's breach has written nothing; anything worse takes the transaction with it.
