@@ -78,8 +78,11 @@ void SqliteLedger::Run(Op op) {
   Wake();
 }
 
-absl::Status SqliteLedger::Administer(Work work) {
-  Job job{work, {}};
+absl::Status SqliteLedger::Administer(Work work) { return Await({work, true, {}}); }
+
+absl::Status SqliteLedger::Between(Work work) { return Await({work, false, {}}); }
+
+absl::Status SqliteLedger::Await(Job job) {
   std::future<absl::Status> done = job.done.get_future();
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -193,7 +196,8 @@ void SqliteLedger::Write() {
     }
     if (job != nullptr) {
       std::promise<absl::Status> done = std::move(job->done);  // the job is gone as soon as this is kept
-      done.set_value(front_.Transact([&] { return job->work(*store_, book_); }));
+      const auto work = [&] { return job->work(*store_, book_); };
+      done.set_value(job->in_transaction ? front_.Transact(work) : work());
     }
     if (before && !front_.healthy()) {
       pause = absl::ToChronoMilliseconds(options_.retry_first);

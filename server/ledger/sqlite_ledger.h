@@ -94,10 +94,21 @@ class SqliteLedger : public OpLedger {
   using Work = absl::FunctionRef<absl::Status(SqliteStore&, Book&)>;
   absl::Status Administer(Work work);
 
+  // The same outside of any transaction, between two batches, also while writes fail. For what SQLite does not do
+  // within one: copying the database. The work leaves no transaction behind.
+  absl::Status Between(Work work);
+
  private:
   SqliteLedger(SqliteLedgerOptions options, std::unique_ptr<LedgerFile> file, std::unique_ptr<SqliteStore> store,
                size_t recovered);
+  struct Job {
+    Work work;
+    bool in_transaction;
+    std::promise<absl::Status> done;
+  };
+
   void Run(Op op) override;
+  absl::Status Await(Job job);
   void Wake();   // under mutex_
   void Write();  // the writer thread
   bool PurgeSome();
@@ -112,12 +123,8 @@ class SqliteLedger : public OpLedger {
 
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<Op> queue_;  // guarded by mutex_
-  struct Job {
-    Work work;
-    std::promise<absl::Status> done;
-  };
-  std::deque<Job*> jobs_;  // guarded by mutex_; they live in Administer
+  std::deque<Op> queue_;   // guarded by mutex_
+  std::deque<Job*> jobs_;  // guarded by mutex_; they live in Await
   bool idle_ = true;       // guarded by mutex_: the writer sleeps, so whoever brings work must wake it
   bool stop_ = false;      // guarded by mutex_
 

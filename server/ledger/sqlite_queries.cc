@@ -1,6 +1,7 @@
 // The part of SqliteStore that an operator asks. Statements are made for each use: nobody waits for microseconds here.
 #include <algorithm>
 #include <bit>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -69,6 +70,39 @@ absl::StatusOr<std::vector<LedgerKey>> SqliteStore::Keys() {
     key.since = absl::FromUnixMicros(use.Number(1));
     if (sqlite3_column_type(use.statement(), 2) != SQLITE_NULL) key.until = absl::FromUnixMicros(use.Number(2));
   }
+}
+
+absl::StatusOr<bool> SqliteStore::HasRowsUnder(uint64_t key_id) {
+  const absl::StatusOr<int64_t> any =
+      Number("SELECT EXISTS (SELECT 1 FROM request WHERE key_id = ?1)", std::bit_cast<int64_t>(key_id));
+  if (!any.ok()) return any.status();
+  return *any != 0;
+}
+
+absl::StatusOr<bool> SqliteStore::AddOfAddresses(const std::vector<Digest>& emails, int64_t slice, int64_t& last,
+                                                 std::vector<Row>& rows) {
+  // No index leads from an address to all of its rows: calls ask for the open and the successful ones only.
+  const absl::StatusOr<int64_t> end = Number("SELECT max(id) FROM request WHERE true");
+  if (!end.ok()) return end.status();
+  if (last >= *end) return false;
+  for (const Digest& email : emails) {
+    const absl::StatusOr<Address> address = AddressOf(email);
+    if (!address.ok()) return address.status();
+    if (address->id == 0) continue;
+    Use use(*this, "SELECT " REQUEST_COLUMNS "WHERE r.id > ?1 AND r.id <= ?2 AND r.email = ?3 ORDER BY r.id");
+    use.Bind(1, last).Bind(2, last + slice).Bind(3, address->id);
+    absl::StatusOr<std::vector<Row>> found = All(use);
+    if (!found.ok()) return found.status();
+    std::move(found->begin(), found->end(), std::back_inserter(rows));
+  }
+  last += slice;
+  return true;
+}
+
+absl::StatusOr<absl::Time> SqliteStore::LastChange() {
+  const absl::StatusOr<int64_t> micros = Number("SELECT max(updated_at) FROM request WHERE true");
+  if (!micros.ok()) return micros.status();
+  return *micros == 0 ? absl::InfinitePast() : absl::FromUnixMicros(*micros);
 }
 
 absl::StatusOr<int64_t> SqliteStore::AuditEntries() { return Number("SELECT count(*) FROM audit"); }

@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -39,6 +40,12 @@ struct SqliteStoreOptions {
   // For an operator's tool: the ledger must be there already, and its key is not asked for, because nothing is looked
   // up by a hash.
   bool for_operator = false;
+  // With that, for a copy to be made of it: it is neither brought up to date nor made ready for calls.
+  bool as_it_is = false;
+  // With for_operator, for a file that only this process reads: every page and every index is checked, and nothing is
+  // written, not even beside it. `cancelled` is asked while that lasts.
+  bool inspect = false;
+  std::function<bool()> cancelled = nullptr;
   absl::Time (*now)() = absl::Now;
   void (*crash_point)(std::string_view name) = nullptr;
   // The write-ahead log is copied into the database when it holds this many pages of 4 KiB. Calls wait meanwhile, so
@@ -107,6 +114,11 @@ class SqliteStore : public Store {
   absl::StatusOr<std::vector<Row>> Oldest(State state, absl::Time created_before, bool not_superseded, size_t limit);
   // The last entries, of one request or of all; the newest first.
   absl::StatusOr<std::vector<AuditEntry>> Audit(const std::optional<Uuid>& request_id, size_t limit);
+  // Of the rows with these addresses, the ones among the `slice` rows after `last`, in the order of arrival; sets
+  // `last` to where the next slice begins. Call it until it returns false.
+  absl::StatusOr<bool> AddOfAddresses(const std::vector<Digest>& emails, int64_t slice, int64_t& last,
+                                      std::vector<Row>& rows);
+  absl::StatusOr<bool> HasRowsUnder(uint64_t key_id);
   // Adds the next `slice` rows and addresses. Call it until `done`; what changes meanwhile may be missed.
   absl::Status Add(int attempt_limit, int64_t slice, Totals& totals);
   absl::StatusOr<int64_t> AuditEntries();
@@ -118,6 +130,9 @@ class SqliteStore : public Store {
   static int SchemaVersion();
   // What SQLite writes into the head of the file, to tell a ledger from other databases.
   static int64_t ApplicationId();
+  int version() const { return version_; }  // of the schema, as found
+  // When a request changed last. Reads them all.
+  absl::StatusOr<absl::Time> LastChange();
 
   // Copies the write-ahead log into the database once it is long. Between transactions; when it fails nothing is lost,
   // the log only grows. Kept out of Commit, so that no answer waits for it.
@@ -125,9 +140,11 @@ class SqliteStore : public Store {
 
  private:
   class Use;
+  friend class SqliteCopy;  // backup.cc
   explicit SqliteStore(const SqliteStoreOptions& options) : options_(options) {}
 
   absl::Status Connect();
+  absl::Status ConnectToRead();
   absl::Status CheckOurs();
   absl::Status CheckUndamaged();
   absl::Status Migrate();

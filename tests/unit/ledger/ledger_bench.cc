@@ -3,15 +3,21 @@
 //   ledger_bench start DIRECTORY ROWS                makes ROWS rows where there is no ledger; opens it
 //   ledger_bench stats DIRECTORY SLICE               an operator's statistics, and how long they hold the writer at
 //   most
+//   ledger_bench backup DIRECTORY FILE CONCURRENT    a copy, with so many calls at once beside it, and how long they
+//   take
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <functional>
+#include <thread>
 
+#include "server/ledger/backup.h"
 #include "server/ledger/sqlite_ledger.h"
 #include "tests/unit/ledger/fault_vfs.h"
 #include "tests/unit/ledger/support.h"
@@ -126,6 +132,47 @@ int Start(const std::string& directory, int rows) {
   return 0;
 }
 
+int Backup(const std::string& directory, const std::string& file, int concurrent) {
+  const auto ledger = SqliteLedger::Open(Options(directory, false)).value();
+  const auto between = [&ledger](absl::FunctionRef<absl::Status(SqliteStore&)> work) {
+    return ledger->Between([&work](SqliteStore& store, Book&) { return work(store); });
+  };
+  Driver driver{*ledger, 0, concurrent, {}, 0, {}};
+  const auto calls = [&](const char* when, const std::function<bool()>& more) {
+    driver.took.clear();
+    const auto from = Clock::now();
+    while (more()) {
+      driver.done = 0;
+      driver.Run(concurrent * 4);
+    }
+    std::sort(driver.took.begin(), driver.took.end());
+    if (driver.took.empty()) return;
+    const double count = static_cast<double>(driver.took.size());
+    const auto at = [&](double share) { return driver.took[static_cast<size_t>(share * (count - 1))] * 1e3; };
+    std::printf("%s: %.0f calls/s, p50 %.1f ms, p99 %.1f ms, longest %.1f ms\n", when, count / Seconds(from), at(0.5),
+                at(0.99), at(1));
+  };
+  const auto end = Clock::now() + std::chrono::seconds(concurrent == 0 ? 0 : 5);
+  if (concurrent != 0) calls("without", [&] { return Clock::now() < end; });
+  std::atomic<bool> done{false};
+  absl::StatusOr<BackupReport> report = absl::UnknownError("");
+  std::thread copier([&] {
+    BackupOptions options;
+    options.path = file;
+    report = BackUp(between, options);
+    done = true;
+  });
+  if (concurrent != 0) calls("meanwhile", [&] { return !done; });
+  copier.join();
+  if (!report.ok()) return std::printf("%s\n", report.status().ToString().c_str()), 1;
+  std::printf("%.0f MB in %.2f s, the longest slice %.1f ms\n", static_cast<double>(report->copy.bytes) * 1e-6,
+              absl::ToDoubleSeconds(report->took), absl::ToDoubleMilliseconds(report->longest_slice));
+  const auto from = Clock::now();
+  const bool good = CheckCopy(file).ok();
+  std::printf("checked alone in %.2f s: %s\n", Seconds(from), good ? "good" : "bad");
+  return good ? 0 : 1;
+}
+
 int Stats(const std::string& directory, int slice) {
   const auto ledger = SqliteLedger::Open(Options(directory, false)).value();
   Totals totals;
@@ -155,8 +202,10 @@ int Main(int argc, char** argv) {
   if (what == "calls" && argc == 5) return Calls(argv[2], std::atoi(argv[3]), std::atoi(argv[4]));
   if (what == "start" && argc == 4) return Start(argv[2], std::atoi(argv[3]));
   if (what == "stats" && argc == 4) return Stats(argv[2], std::atoi(argv[3]));
+  if (what == "backup" && argc == 5) return Backup(argv[2], argv[3], std::atoi(argv[4]));
   std::fprintf(stderr,
-               "usage: ledger_bench calls DIRECTORY CONCURRENT CALLS | start DIRECTORY ROWS | stats DIRECTORY SLICE\n");
+               "usage: ledger_bench calls DIRECTORY CONCURRENT CALLS | start DIRECTORY ROWS | stats DIRECTORY SLICE"
+               " | backup DIRECTORY FILE CONCURRENT\n");
   return 1;
 }
 
