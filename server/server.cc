@@ -358,7 +358,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   OpenProbes(p, bound);
 
   if (opened->sqlite != nullptr) {
-    auto admin = admin::AdminServer::Start(*opened->sqlite, config.ledger.path);
+    auto admin = admin::AdminServer::Start(*opened->sqlite, *p.fingerprinter, config.ledger.path);
     if (admin.ok()) {
       p.admin = *std::move(admin);
     } else {

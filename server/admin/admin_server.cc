@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/admin/desk.h"
 #include "server/admin/socket.h"
+#include "server/observe/log.h"
 #include "server/rpc/listener.h"
 #include "userintent/admin/v1/ledger_admin_service.grpc.pb.h"
 
@@ -19,7 +20,7 @@ namespace userintent::admin {
 
 class AdminServer::Service final : public v1::LedgerAdminService::Service {
  public:
-  explicit Service(Desk desk) : desk_(std::move(desk)) {}
+  explicit Service(Desk::Options options) : desk_(std::move(options)) {}
 
   grpc::Status ShowRequest(grpc::ServerContext*, const v1::ShowRequestRequest* request,
                            v1::ShowRequestResponse* response) override {
@@ -42,6 +43,22 @@ class AdminServer::Service final : public v1::LedgerAdminService::Service {
     return Answer(desk_.ListAudit(*request, response));
   }
 
+  grpc::Status FindRequests(grpc::ServerContext*, const v1::FindRequestsRequest* request,
+                            v1::FindRequestsResponse* response) override {
+    return Answer(desk_.FindRequests(*request, response));
+  }
+  grpc::Status BackUp(grpc::ServerContext* context, const v1::BackUpRequest* request,
+                      v1::BackUpResponse* response) override {
+    const absl::Status status = desk_.BackUp(*request, response, [context] { return context->IsCancelled(); });
+    if (status.ok()) {
+      observe::Log(observe::Level::kInfo, "ledger_backed_up", {{"rows", response->copy().requests()}});
+    } else {
+      observe::Log(observe::Level::kWarn, "ledger_not_backed_up",
+                   {{"warning", observe::SafeText(std::string(status.message()))}});
+    }
+    return Answer(status);
+  }
+
  private:
   static grpc::Status Answer(const absl::Status& status) {
     return {static_cast<grpc::StatusCode>(status.code()), std::string(status.message())};
@@ -49,7 +66,9 @@ class AdminServer::Service final : public v1::LedgerAdminService::Service {
   Desk desk_;
 };
 
-absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::SqliteLedger& ledger, const std::string& path) {
+absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::SqliteLedger& ledger,
+                                                                const intent::Fingerprinter& fingerprinter,
+                                                                const std::string& path) {
   const std::string socket = SocketPath(path);
   if (!SocketFits(socket)) {
     return absl::InvalidArgumentError(absl::StrCat(socket, ": is too long a name for a socket (107 bytes)"));
@@ -60,8 +79,10 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::SqliteLe
   }
   Desk::Options options;
   options.transact = [&ledger](Desk::Work work) { return ledger.Administer(work); };
+  options.between = [&ledger](Desk::Work work) { return ledger.Between(work); };
+  options.fingerprinter = &fingerprinter;
   options.path = path;
-  auto service = std::make_unique<Service>(Desk(std::move(options)));
+  auto service = std::make_unique<Service>(std::move(options));
 
   grpc::ServerBuilder builder;
   rpc::ConfigureBuilder(builder, false);

@@ -2,14 +2,15 @@
 //
 // A gRPC server of its own with one thread, so that nothing of it can be reached from the network, and no call of the
 // gateway meets it but in the ledger's queue. Who may open the socket may do everything: its mode is 0600. Made and
-// destroyed by server.cc; borrows the ledger, which outlives it. A shard must run from before Start() until after the
-// destructor: its thread reads this server's sockets too (see Start).
+// destroyed by server.cc; borrows the ledger and the fingerprinter, which outlive it. A shard must run from before
+// Start() until after the destructor: its thread reads this server's sockets too (see Start).
 #pragma once
 
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "server/intent/fingerprint.h"
 #include "server/ledger/sqlite_ledger.h"
 
 namespace grpc {
@@ -23,7 +24,9 @@ class AdminServer {
  public:
   // Replaces the socket of a dead process: whoever holds the ledger's lock owns the name. The status says in one line
   // why there is none; the gateway can do without.
-  static absl::StatusOr<std::unique_ptr<AdminServer>> Start(ledger::SqliteLedger& ledger, const std::string& path);
+  static absl::StatusOr<std::unique_ptr<AdminServer>> Start(ledger::SqliteLedger& ledger,
+                                                            const intent::Fingerprinter& fingerprinter,
+                                                            const std::string& path);
   ~AdminServer();
   AdminServer(const AdminServer&) = delete;
   AdminServer& operator=(const AdminServer&) = delete;

@@ -1,13 +1,16 @@
 #include "server/admin/desk.h"
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "server/base/uuid.h"
 #include "server/intent/reply.h"
 #include "userintent/v1/errors.pb.h"
@@ -260,6 +263,96 @@ absl::Status Desk::ListAudit(const v1::ListAuditRequest& request, v1::ListAuditR
     }
     return absl::OkStatus();
   });
+}
+
+// What is not found must not be there: so every key with rows is needed. A server's start has seen to that.
+absl::Status Desk::CheckKeys(SqliteStore& store) const {
+  if (options_.server_runs) return absl::OkStatus();
+  const absl::StatusOr<std::vector<ledger::LedgerKey>> keys = store.Keys();
+  if (!keys.ok()) return keys.status();
+  const std::vector<uint64_t> previous = options_.fingerprinter->previous_key_ids();
+  for (const ledger::LedgerKey& key : *keys) {
+    if (key.id == options_.fingerprinter->key_id() ||
+        std::find(previous.begin(), previous.end(), key.id) != previous.end()) {
+      continue;
+    }
+    const absl::StatusOr<bool> any = store.HasRowsUnder(key.id);
+    if (!any.ok()) return any.status();
+    if (*any) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the ledger holds requests under the key ", ledger::KeyName(key.id), ", which was not given"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Desk::FindRequests(const v1::FindRequestsRequest& request, v1::FindRequestsResponse* response) {
+  const absl::StatusOr<size_t> limit = LimitOf(request.limit());
+  if (!limit.ok()) return limit.status();
+  if (options_.fingerprinter == nullptr) return absl::FailedPreconditionError("the ledger's key is not known here");
+  userintent::v1::CreateUserIntentRequest only_email;
+  only_email.set_email(request.email());
+  std::vector<ledger::Digest> emails = {options_.fingerprinter->Current(only_email).email};
+  for (const ledger::Fingerprints& older : options_.fingerprinter->Older(only_email)) {
+    if (std::find(emails.begin(), emails.end(), older.email) == emails.end()) emails.push_back(older.email);
+  }
+  ledger::Counters count;
+  absl::Status status = options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
+    if (absl::Status s = CheckKeys(store); !s.ok()) return s;
+    for (const ledger::Digest& email : emails) {
+      const absl::StatusOr<ledger::Counters> one = store.Count(email);
+      if (!one.ok()) return one.status();
+      count += *one;
+    }
+    return absl::OkStatus();
+  });
+  std::vector<ledger::Row> rows;
+  int64_t last = 0;
+  for (bool more = true; status.ok() && more && rows.size() <= *limit;) {
+    status = options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
+      const absl::StatusOr<bool> any = store.AddOfAddresses(emails, kSlice, last, rows);
+      more = any.ok() && *any;
+      return any.status();
+    });
+  }
+  if (!status.ok()) return status;
+  response->set_more(rows.size() > *limit);
+  for (size_t i = 0; i < std::min(rows.size(), *limit); ++i) Fill(rows[i].record, response->add_requests());
+  response->set_attempts_used_min(ledger::BudgetOf(count).used_min);
+  response->set_attempts_used_max(ledger::BudgetOf(count).used_max);
+  return absl::OkStatus();
+}
+
+void Desk::Fill(const ledger::CopyReport& report, v1::Copy* out) {
+  const std::array<int64_t, 6>& requests = report.totals.requests;
+  out->set_bytes(report.bytes);
+  out->set_schema_version(report.schema_version);
+  out->set_requests(std::accumulate(requests.begin(), requests.end(), int64_t{0}));
+  out->set_sending(requests.at(static_cast<size_t>(ledger::State::kSending)));
+  out->set_email_addresses(report.totals.addresses);
+  out->set_audit_entries(report.audit_entries);
+  out->set_key(ledger::KeyName(report.key_id));
+  if (report.last_change != absl::InfinitePast()) Set(report.last_change, out->mutable_last_change_time());
+}
+
+absl::Status Desk::BackUp(const v1::BackUpRequest& request, v1::BackUpResponse* response,
+                          std::function<bool()> cancelled) {
+  const std::unique_lock<std::mutex> lock(backup_, std::try_to_lock);
+  if (!lock.owns_lock()) return absl::FailedPreconditionError("another backup is being made; wait for its end");
+  ledger::BackupOptions options;
+  options.path = request.path();
+  options.cancelled = std::move(cancelled);
+  const absl::StatusOr<ledger::BackupReport> report = ledger::BackUp(
+      [this](absl::FunctionRef<absl::Status(SqliteStore&)> work) {
+        return options_.between([&work](SqliteStore& store, Book&) { return work(store); });
+      },
+      options);
+  if (!report.ok()) return report.status();
+  response->set_path(request.path());
+  Fill(report->copy, response->mutable_copy());
+  Set(report->took, response->mutable_took());
+  Set(report->longest_slice, response->mutable_longest_wait());
+  return absl::OkStatus();
 }
 
 }  // namespace userintent::admin

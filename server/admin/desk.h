@@ -6,12 +6,15 @@
 #pragma once
 
 #include <functional>
+#include <mutex>
 #include <string>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/intent/fingerprint.h"
+#include "server/ledger/backup.h"
 #include "server/ledger/book.h"
 #include "server/ledger/sqlite_store.h"
 #include "userintent/admin/v1/ledger_admin_service.pb.h"
@@ -25,6 +28,10 @@ class Desk {
   struct Options {
     // Runs the work in a transaction of its own, and waits for it.
     std::function<absl::Status(Work)> transact;
+    // Runs the work between two transactions, and waits for it.
+    std::function<absl::Status(Work)> between;
+    // Under the ledger's keys; null: nothing can be found by a hash. Outlives the desk.
+    const intent::Fingerprinter* fingerprinter = nullptr;
     std::string path;         // of the ledger file, for its size
     bool server_runs = true;  // false: what is SENDING has lost its owner
     absl::Time (*now)() = absl::Now;
@@ -38,10 +45,22 @@ class Desk {
   absl::Status ResolveRequest(const v1::ResolveRequestRequest& request, v1::ResolveRequestResponse* response);
   absl::Status ListAudit(const v1::ListAuditRequest& request, v1::ListAuditResponse* response);
 
+  absl::Status FindRequests(const v1::FindRequestsRequest& request, v1::FindRequestsResponse* response);
+  // `cancelled` is asked now and then; true: the copy is given up.
+  absl::Status BackUp(
+      const v1::BackUpRequest& request, v1::BackUpResponse* response,
+      std::function<bool()> cancelled = [] { return false; });
+
+  // What BackUp tells of a copy, and the tool when it checks one.
+  static void Fill(const ledger::CopyReport& report, v1::Copy* out);
+
  private:
   void Fill(const ledger::Record& record, v1::Request* out) const;
 
+  absl::Status CheckKeys(ledger::SqliteStore& store) const;
+
   const Options options_;
+  std::mutex backup_;  // one copy at a time
 };
 
 }  // namespace userintent::admin

@@ -15,6 +15,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -30,10 +32,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "server/admin/ask.h"
 #include "server/admin/desk.h"
 #include "server/admin/socket.h"
 #include "server/base/duration.h"
+#include "server/intent/fingerprint.h"
 #include "server/intent/text.h"
+#include "server/ledger/backup.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/sqlite_ledger.h"
 #include "userintent/admin/v1/ledger_admin_service.grpc.pb.h"
@@ -54,12 +59,20 @@ constexpr char kHelp[] =
       those that run
   stats
       how much of everything there is, and how many requests are under which key
-  resolve REQUEST_ID --caller=NAME (--created=INTENT_ID | --not_created) --actor=NAME --evidence=TEXT
+  resolve REQUEST_ID --caller=NAME (--created=INTENT_ID | --not_created) --actor=NAME --evidence=TEXT [--yes]
       records what became of an unresolved request. Created: its repeats answer OK with that intent. Not created: its
       repeats answer UPSTREAM_REJECTED, and only a new request_id can try again. Nothing is ever sent again under this
-      id. The evidence (a ticket, the id of Astra's answer) is kept for ever: no personal data
+      id. The evidence (a ticket, the id of Astra's answer) is kept for ever: no personal data. On a terminal it
+      shows what will change and asks first, unless --yes is given
   audit [REQUEST_ID] [--limit=100]
       what operators did, the newest first
+  find --email [--limit=100] [--ledger_key_file=FILE [--ledger_previous_key_file=FILE,...]]
+      the requests of an e-mail address, the oldest first, and the attempts that it used. The address is one line on
+      stdin: the command line is no place for it. Without a server the ledger's keys are needed
+  backup FILE
+      copies the ledger into a new file and checks the copy, also while the server runs; calls are served meanwhile
+  check FILE  (or backup --check FILE)
+      reads a copy from end to end: is it a whole ledger, and what is in it?
 
   --ledger=sqlite:PATH  (default: USERINTENT_LEDGER of the environment, else sqlite:data/ledger.db)
   --json                one JSON object on stdout
@@ -70,6 +83,7 @@ Exit status: 0 done, 1 refused or not found, 2 wrong usage.
 )";
 
 constexpr auto kTimeout = std::chrono::seconds(60);
+constexpr auto kBackupTimeout = std::chrono::hours(12);
 
 // ---- the command line ----
 
@@ -83,7 +97,7 @@ constexpr FlagRow kFlags[] = {
     {"ledger", false, ""},
     {"json", true, ""},
     {"caller", false, "show resolve"},
-    {"limit", false, "unresolved audit"},
+    {"limit", false, "unresolved audit find"},
     {"older_than", false, "unresolved"},
     {"not_superseded", true, "unresolved"},
     {"sending", true, "unresolved"},
@@ -91,6 +105,11 @@ constexpr FlagRow kFlags[] = {
     {"not_created", true, "resolve"},
     {"actor", false, "resolve"},
     {"evidence", false, "resolve"},
+    {"yes", true, "resolve"},
+    {"email", true, "find"},
+    {"ledger_key_file", false, "find"},
+    {"ledger_previous_key_file", false, "find"},
+    {"check", true, "backup"},
 };
 
 struct CommandLine {
@@ -145,17 +164,25 @@ absl::StatusOr<CommandLine> Parse(int argc, const char* const* argv) {
 // The server through its socket, or this process on the file.
 class Ledger {
  public:
-  // `writes`: what a dead process left SENDING is made UNKNOWN first, as a server's start would.
-  static absl::StatusOr<Ledger> Open(const std::string& path, bool writes);
+  // How the file is opened where no server runs.
+  struct Access {
+    bool writes = false;    // what a dead process left SENDING is made UNKNOWN first, as a server's start would
+    bool as_it_is = false;  // an older schema is not brought up to date
+    std::unique_ptr<const intent::Fingerprinter> fingerprinter = nullptr;
+  };
+  static absl::StatusOr<Ledger> Open(const std::string& path, Access access);
 
-  template <typename Request, typename Response>
+  std::chrono::system_clock::duration timeout = kTimeout;
+
+  bool is_server() const { return desk_ == nullptr; }
+
+  template <typename Request, typename Response, typename Local>
   absl::Status Call(grpc::Status (v1::LedgerAdminService::Stub::*remote)(grpc::ClientContext*, const Request&,
                                                                          Response*),
-                    absl::Status (Desk::*local)(const Request&, Response*), const Request& request,
-                    Response* response) {
-    if (desk_) return (desk_.get()->*local)(request, response);
+                    Local local, const Request& request, Response* response) {
+    if (desk_) return std::invoke(local, *desk_, request, response);
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kTimeout);
+    context.set_deadline(std::chrono::system_clock::now() + timeout);
     const grpc::Status status = (stub_.get()->*remote)(&context, request, response);
     if (status.ok()) return absl::OkStatus();
     std::string text = status.error_message();
@@ -171,6 +198,7 @@ class Ledger {
   std::unique_ptr<ledger::LedgerFile> file_;
   std::unique_ptr<ledger::SqliteStore> store_;
   std::unique_ptr<ledger::Book> book_;
+  std::unique_ptr<const intent::Fingerprinter> fingerprinter_;
   std::unique_ptr<Desk> desk_;
 };
 
@@ -191,7 +219,7 @@ absl::StatusOr<bool> Listens(const std::string& socket) {
                                                   "; run this as the user of the server"));
 }
 
-absl::StatusOr<Ledger> Ledger::Open(const std::string& path, bool writes) {
+absl::StatusOr<Ledger> Ledger::Open(const std::string& path, Access access) {
   Ledger opened;
   const std::string socket = SocketPath(path);
   const absl::StatusOr<bool> listens = Listens(socket);
@@ -220,9 +248,10 @@ absl::StatusOr<Ledger> Ledger::Open(const std::string& path, bool writes) {
   ledger::SqliteStoreOptions options;
   options.path = path;
   options.for_operator = true;
+  options.as_it_is = access.as_it_is;
   absl::StatusOr<std::unique_ptr<ledger::SqliteStore>> store = ledger::SqliteStore::Open(options);
   if (!store.ok()) return store.status();
-  if (writes) {
+  if (access.writes) {
     const auto recovered = ledger::RecoverAll(**store, options, userintent::v1::ERROR_REASON_OUTCOME_UNKNOWN);
     if (!recovered.ok()) return recovered.status();
   }
@@ -237,6 +266,9 @@ absl::StatusOr<Ledger> Ledger::Open(const std::string& path, bool writes) {
     if (!s.ok()) db->Rollback();
     return s;
   };
+  desk.between = [db = opened.store_.get(), book = opened.book_.get()](Desk::Work work) { return work(*db, *book); };
+  opened.fingerprinter_ = std::move(access.fingerprinter);
+  desk.fingerprinter = opened.fingerprinter_.get();
   desk.path = path;
   desk.server_runs = false;
   opened.desk_ = std::make_unique<Desk>(std::move(desk));
@@ -278,7 +310,7 @@ const char* Meaning(const v1::Request& request) {
 
 void Line(const char* name, const std::string& value) { absl::PrintF("%-14s %s\n", name, value); }
 
-void Print(const v1::Request& r) {
+void Print(const v1::Request& r, bool with_attempts = true) {
   Line("request", r.request_id());
   Line("caller", r.caller());
   Line("state", absl::StrCat(Word(r.state()), " (", Meaning(r), ")"));
@@ -292,8 +324,10 @@ void Print(const v1::Request& r) {
   if (!r.astra_request_id().empty()) Line("astra request", r.astra_request_id());
   Line("attempt id",
        absl::StrCat(r.gateway_attempt_id(), " (of ", r.posts(), r.posts() == 1 ? " POST)" : " POSTs, the last)"));
-  Line("attempts used",
-       absl::StrCat(r.attempts_used_min(), " surely, ", r.attempts_used_max(), " at most, by its e-mail address"));
+  if (with_attempts) {
+    Line("attempts used",
+         absl::StrCat(r.attempts_used_min(), " surely, ", r.attempts_used_max(), " at most, by its e-mail address"));
+  }
   if (!r.supersedes_request_id().empty()) Line("supersedes", r.supersedes_request_id());
   if (!r.superseded_by_request_id().empty()) Line("superseded by", r.superseded_by_request_id());
   Line("recorded", absl::StrCat(When(r.create_time()), " (", Age(r.age()), " ago)"));
@@ -373,6 +407,38 @@ void Print(const v1::ListAuditResponse& response) {
   if (response.more()) absl::PrintF("there are more than these %d: --limit\n", response.entries_size());
 }
 
+void Print(const v1::FindRequestsResponse& response) {
+  for (int i = 0; i < response.requests_size(); ++i) {
+    if (i != 0) std::puts("");
+    Print(response.requests(i), false);
+  }
+  if (response.requests().empty()) std::puts("no request of this address");
+  if (response.more()) absl::PrintF("there are more than these %d: --limit\n", response.requests_size());
+  std::puts("");
+  Line("attempts used", absl::StrCat(response.attempts_used_min(), " surely, ", response.attempts_used_max(),
+                                     " at most, by this address"));
+}
+
+void Print(const v1::Copy& copy) {
+  Line("requests", absl::StrCat(copy.requests(), ", of which ", copy.sending(), " were being sent"));
+  Line("addresses", absl::StrCat(copy.email_addresses()));
+  Line("audit entries", absl::StrCat(copy.audit_entries()));
+  Line("last change", copy.has_last_change_time() ? When(copy.last_change_time()) : "none");
+  Line("key", copy.key());
+  Line("size", absl::StrCat(copy.bytes(), " bytes; schema ", copy.schema_version()));
+}
+
+void Print(const v1::BackUpResponse& response) {
+  const auto seconds = [](const google::protobuf::Duration& d) {
+    return absl::StrFormat("%.3f s", static_cast<double>(d.seconds()) + d.nanos() * 1e-9);
+  };
+  std::puts("backed up and checked");
+  Line("file", response.path());
+  Print(response.copy());
+  Line("took", absl::StrCat(seconds(response.took()), "; calls waited ", seconds(response.longest_wait()),
+                            " at most at a time"));
+}
+
 // ---- the commands ----
 
 struct Context {
@@ -395,17 +461,25 @@ absl::Status PrintJson(const google::protobuf::Message& message) {
   return absl::OkStatus();
 }
 
+template <typename Request, typename Response, typename Local>
+absl::Status AskOf(Ledger& ledger, const Context& context,
+                   grpc::Status (v1::LedgerAdminService::Stub::*remote)(grpc::ClientContext*, const Request&,
+                                                                        Response*),
+                   Local local, const Request& request) {
+  Response response;
+  if (absl::Status s = ledger.Call(remote, local, request, &response); !s.ok()) return s;
+  if (context.json) return PrintJson(response);
+  Print(response);
+  return absl::OkStatus();
+}
+
 template <typename Request, typename Response>
 absl::Status Ask(const Context& context,
                  grpc::Status (v1::LedgerAdminService::Stub::*remote)(grpc::ClientContext*, const Request&, Response*),
                  absl::Status (Desk::*local)(const Request&, Response*), const Request& request, bool writes = false) {
-  absl::StatusOr<Ledger> ledger = Ledger::Open(context.path, writes);
+  absl::StatusOr<Ledger> ledger = Ledger::Open(context.path, {.writes = writes});
   if (!ledger.ok()) return ledger.status();
-  Response response;
-  if (absl::Status s = ledger->Call(remote, local, request, &response); !s.ok()) return s;
-  if (context.json) return PrintJson(response);
-  Print(response);
-  return absl::OkStatus();
+  return AskOf(*ledger, context, remote, local, request);
 }
 
 absl::StatusOr<int32_t> Limit(const CommandLine& line) {
@@ -444,6 +518,36 @@ absl::Status Stats(const Context& context) {
   return Ask(context, &v1::LedgerAdminService::Stub::GetStatistics, &Desk::GetStatistics, v1::GetStatisticsRequest());
 }
 
+// Shows the request on stderr, and what would be recorded of it; OK when the operator says yes.
+absl::Status Confirm(const Context& context, const v1::ResolveRequestRequest& resolve) {
+  absl::StatusOr<Ledger> ledger = Ledger::Open(context.path, {});
+  if (!ledger.ok()) return ledger.status();
+  v1::ShowRequestRequest show;
+  show.set_request_id(resolve.request_id());
+  show.set_caller(resolve.caller());
+  v1::ShowRequestResponse found;
+  if (absl::Status s = ledger->Call(&v1::LedgerAdminService::Stub::ShowRequest, &Desk::ShowRequest, show, &found);
+      !s.ok()) {
+    return s;
+  }
+  const v1::Request& r = found.requests(0);
+  const bool created = resolve.outcome_case() == v1::ResolveRequestRequest::kUserIntentId;
+  const std::string change =
+      created ? absl::StrCat("SUCCEEDED with the intent ", resolve.user_intent_id(),
+                             ": its repeats answer OK with it, and one attempt of its e-mail address is surely used")
+              : "FAILED: its repeats answer UPSTREAM_REJECTED, and its caller may create the person under a new id";
+  return AskForYes(absl::StrFormat(
+      "request        %s of %s\n"
+      "recorded       %s, %s\n"
+      "attempt id     %s\n"
+      "now            %s (%s)\n"
+      "becomes        %s\n"
+      "This cannot be taken back.",
+      r.request_id(), r.caller(), When(r.create_time()),
+      r.http_status() == 0 ? "no answer of Astra came" : absl::StrCat("Astra answered HTTP ", r.http_status()),
+      r.gateway_attempt_id(), Word(r.state()), Meaning(r), change));
+}
+
 absl::Status Resolve(const Context& context) {
   const CommandLine& line = context.line;
   for (const char* flag : {"caller", "actor", "evidence"}) {
@@ -462,6 +566,9 @@ absl::Status Resolve(const Context& context) {
   }
   request.set_actor(line.get("actor"));
   request.set_evidence(line.get("evidence"));
+  if (!line.has("yes") && OnTerminal()) {
+    if (absl::Status s = Confirm(context, request); !s.ok()) return s;
+  }
   return Ask(context, &v1::LedgerAdminService::Stub::ResolveRequest, &Desk::ResolveRequest, request, true);
 }
 
@@ -474,6 +581,60 @@ absl::Status Audit(const Context& context) {
   return Ask(context, &v1::LedgerAdminService::Stub::ListAudit, &Desk::ListAudit, request);
 }
 
+absl::Status Find(const Context& context) {
+  const CommandLine& line = context.line;
+  if (!line.has("email")) return Usage("find needs --email, and the address on stdin");
+  v1::FindRequestsRequest request;
+  const absl::StatusOr<int32_t> limit = Limit(line);
+  if (!limit.ok()) return limit.status();
+  request.set_limit(*limit);
+  Ledger::Access access;
+  if (line.has("ledger_key_file")) {
+    absl::StatusOr<std::unique_ptr<const intent::Fingerprinter>> keys =
+        ReadKeys(line.get("ledger_key_file"), line.get("ledger_previous_key_file"));
+    if (!keys.ok()) return keys.status();
+    access.fingerprinter = *std::move(keys);
+  }
+  const bool has_key = access.fingerprinter != nullptr;
+  absl::StatusOr<Ledger> ledger = Ledger::Open(context.path, std::move(access));
+  if (!ledger.ok()) return ledger.status();
+  if (!ledger->is_server() && !has_key) {
+    return Usage("no server runs here, so find needs --ledger_key_file (and --ledger_previous_key_file)");
+  }
+  absl::StatusOr<std::string> email = ReadEmail();
+  if (!email.ok()) return email.status();
+  request.set_email(*std::move(email));
+  return AskOf(*ledger, context, &v1::LedgerAdminService::Stub::FindRequests, &Desk::FindRequests, request);
+}
+
+absl::Status Check(const Context& context) {
+  const absl::StatusOr<ledger::CopyReport> report = ledger::CheckCopy(context.line.words[1]);
+  if (!report.ok()) return report.status();
+  v1::Copy copy;
+  Desk::Fill(*report, &copy);
+  if (context.json) return PrintJson(copy);
+  std::puts("a whole ledger");
+  Print(copy);
+  return absl::OkStatus();
+}
+
+absl::Status LocalBackUp(Desk& desk, const v1::BackUpRequest& request, v1::BackUpResponse* response) {
+  return desk.BackUp(request, response);
+}
+
+absl::Status BackUp(const Context& context) {
+  if (context.line.has("check")) return Check(context);
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::absolute(context.line.words[1], error);
+  if (error) return absl::UnavailableError(absl::StrCat("cannot tell where this is: ", error.message()));
+  v1::BackUpRequest request;
+  request.set_path(path.string());
+  absl::StatusOr<Ledger> ledger = Ledger::Open(context.path, {.as_it_is = true});
+  if (!ledger.ok()) return ledger.status();
+  ledger->timeout = kBackupTimeout;
+  return AskOf(*ledger, context, &v1::LedgerAdminService::Stub::BackUp, LocalBackUp, request);
+}
+
 struct CommandRow {
   std::string_view name;
   size_t least_words;  // the command and its argument
@@ -483,17 +644,22 @@ struct CommandRow {
 
 constexpr CommandRow kCommands[] = {
     {"show", 2, 2, Show},       {"unresolved", 1, 1, Unresolved}, {"stats", 1, 1, Stats},
-    {"resolve", 2, 2, Resolve}, {"audit", 1, 2, Audit},
+    {"resolve", 2, 2, Resolve}, {"audit", 1, 2, Audit},           {"find", 1, 1, Find},
+    {"backup", 2, 2, BackUp},   {"check", 2, 2, Check},
 };
 
 absl::Status Run(const CommandLine& line) {
-  if (line.words.empty()) return Usage("a command is missing: show, unresolved, stats, resolve or audit");
+  if (line.words.empty())
+    return Usage("a command is missing: show, unresolved, stats, resolve, audit, find, backup or check");
   const auto* command = std::find_if(std::begin(kCommands), std::end(kCommands),
                                      [&](const CommandRow& row) { return row.name == line.words[0]; });
   if (command == std::end(kCommands)) {
-    return Usage("there is no such command: show, unresolved, stats, resolve or audit");
+    return Usage("there is no such command: show, unresolved, stats, resolve, audit, find, backup or check");
   }
-  if (line.words.size() < command->least_words) return Usage(absl::StrCat(line.words[0], " needs a request id"));
+  if (line.words.size() < command->least_words) {
+    const bool file = command->name == "backup" || command->name == "check";
+    return Usage(absl::StrCat(line.words[0], file ? " needs a file" : " needs a request id"));
+  }
   if (line.words.size() > command->most_words) return Usage(absl::StrCat(line.words[0], ": too many arguments"));
   for (const FlagRow& row : kFlags) {
     if (line.has(row.name) && !row.commands.empty() && row.commands.find(command->name) == std::string_view::npos) {

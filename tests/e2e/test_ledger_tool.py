@@ -200,7 +200,7 @@ def test_wrong_words(durable, ledger, sandbox):
 def test_help():
     for word in ("--help", "-help"):
         text = run(word).done().out
-        for command in ("show", "unresolved", "stats", "resolve", "audit"):
+        for command in ("show", "unresolved", "stats", "resolve", "audit", "find", "backup", "check"):
             assert f"\n  {command}" in text
 
 
