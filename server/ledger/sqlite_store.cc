@@ -323,7 +323,8 @@ absl::Status SqliteStore::ConnectToRead() {
   if (sqlite3_open_v2(uri.c_str(), &db_, flags, options_.vfs) != SQLITE_OK) return Error("open it");
   sqlite3_db_config(db_, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
   sqlite3_db_config(db_, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
-  for (const char* pragma : {"PRAGMA cell_size_check = ON", "PRAGMA mmap_size = 0", "PRAGMA temp_store = MEMORY"}) {
+  for (const char* pragma : {"PRAGMA cell_size_check = ON", "PRAGMA mmap_size = 0", "PRAGMA temp_store = MEMORY",
+                             "PRAGMA cache_size = -65536"}) {
     if (sqlite3_exec(db_, pragma, nullptr, nullptr, nullptr) != SQLITE_OK) return Error("set it up");
   }
   if (options_.cancelled) {
