@@ -63,7 +63,7 @@ struct Outcome {
   std::string body;            // at most Options::max_answer_bytes; possibly personal data: never log it
   std::string request_id;      // header Request-Id, as it came but for blanks around it
   std::string retry_after;     // header Retry-After, the same
-  std::string date;            // header Date, the same
+  std::string date;            // header Date, the same; of answers from 300 on only, where a date has a use
   std::string_view detail;     // fixed text for logs: which step failed, never peer-supplied bytes
 };
 

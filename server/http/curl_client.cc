@@ -893,7 +893,7 @@ size_t CurlClient::OnHeader(char* data, size_t size, size_t count, void* user) n
     } else if (EqualsIgnoringCase(name, "retry-after")) {
       if (outcome.retry_after.empty()) outcome.retry_after = value;
     } else if (EqualsIgnoringCase(name, "date")) {
-      if (outcome.date.empty()) outcome.date = value;
+      if (outcome.status >= 300 && outcome.date.empty()) outcome.date = value;
     } else if (EqualsIgnoringCase(name, "transfer-encoding")) {
       exchange.transfer_encoding = true;
     } else if (EqualsIgnoringCase(name, "content-length")) {

@@ -628,7 +628,9 @@ int H2Connection::OnHeader(nghttp2_session*, const nghttp2_frame* frame, const u
     case AnswerHead::Field::kTake:
       if (field == "request-id" && exchange->outcome.request_id.empty()) exchange->outcome.request_id = text;
       if (field == "retry-after" && exchange->outcome.retry_after.empty()) exchange->outcome.retry_after = text;
-      if (field == "date" && exchange->outcome.date.empty()) exchange->outcome.date = text;
+      if (field == "date" && exchange->head.status() >= 300 && exchange->outcome.date.empty()) {
+        exchange->outcome.date = text;
+      }
       break;
     case AnswerHead::Field::kSkip:
       break;
