@@ -76,6 +76,9 @@
   ROW(std::string, ledger_previous_key_file,                                                                     \
       "keys before the current one, while rows under them remain; files, "                                       \
       "separated by commas, the last key first")                                                                 \
+  ROW(bool, ledger_must_exist, "a path without a ledger is refused instead of getting a new one")                \
+  ROW(std::optional<absl::Time>, ledger_restored,                                                                \
+      "acknowledges, once, that a backup of this time (RFC 3339) stands for a newer ledger")                     \
   ROW(absl::Duration, retention,                                                                                 \
       "requests that ended longer ago are forgotten, at least 9504h (13 months); 0: never; attempts of e-mail "  \
       "addresses are kept for ever")                                                                             \
@@ -344,6 +347,10 @@ constexpr Form FormOf<LimitError>() {
 template <>
 constexpr Form FormOf<absl::Duration>() {
   return {"DURATION", "must be a duration with its unit (ms, s, m, h or d), for example 500ms or 3s"};
+}
+template <>
+constexpr Form FormOf<std::optional<absl::Time>>() {
+  return {"TIME", "must be a time as in RFC 3339, for example 2026-01-31T09:30:00Z"};
 }
 template <>
 constexpr Form FormOf<int>() {
@@ -709,6 +716,26 @@ absl::Status CheckLedgerPath(const std::string& path) {
   return absl::OkStatus();
 }
 
+// Whether a ledger must be there, and is a backup.
+void CheckLedgersLife(const Config& config, Problems& problems) {
+  const bool sqlite = config.ledger.kind == LedgerLocation::Kind::kSqlite;
+  struct stat info {};
+  const bool there = sqlite && stat(config.ledger.path.c_str(), &info) == 0;
+  if (there && info.st_size == 0) problems.Add("ledger", "the file holds 0 bytes, so what it held is lost");
+  if (config.ledger_must_exist && !sqlite) {
+    problems.Add("ledger_must_exist", "needs --ledger=sqlite:PATH");
+  } else if (config.ledger_must_exist && !there) {
+    problems.Add("ledger_must_exist", "there is no ledger at the path");
+  }
+  if (!config.ledger_restored) return;
+  const absl::Time time = *config.ledger_restored;
+  if (!sqlite) {
+    problems.Add("ledger_restored", "needs --ledger=sqlite:PATH");
+  } else if (time <= absl::UnixEpoch() || time > absl::Now() + absl::Minutes(1)) {
+    problems.Add("ledger_restored", "must be the time of a backup, and not in the future");
+  }
+}
+
 void CheckLedger(const Config& config, Problems& problems) {
   switch (config.ledger.kind) {
     case LedgerLocation::Kind::kPostgresql:
@@ -720,6 +747,7 @@ void CheckLedger(const Config& config, Problems& problems) {
       problems.Add(CheckLedgerPath(config.ledger.path));
       break;
   }
+  CheckLedgersLife(config, problems);
   if (config.retention != absl::ZeroDuration()) {
     // Callers may repeat an id for as long; and not so long that the clock cannot count back.
     constexpr absl::Duration kLeast = absl::Hours(396 * 24);

@@ -87,6 +87,8 @@ struct Config {
   LedgerLocation ledger{LedgerLocation::Kind::kSqlite, "data/ledger.db"};
   std::string ledger_key_file;
   std::string ledger_previous_key_file;             // see previous_key_files()
+  bool ledger_must_exist = false;                   // no new ledger is made
+  std::optional<absl::Time> ledger_restored;        // the time of the backup that stands for a newer ledger
   absl::Duration retention = absl::ZeroDuration();  // of requests that ended; zero: for ever
   int email_attempt_limit = 3;
   bool kyc_delegation = false;

@@ -116,6 +116,28 @@ struct OpenedLedger {
   ledger::SqliteLedger* sqlite = nullptr;  // the same ledger, where it is one
 };
 
+// What of a ledger's life an operator must not overlook.
+void TellOfLedger(const std::string& path, const ledger::SqliteLedger& ledger, observe::Metrics& metrics) {
+  metrics.SetLedgerRows(ledger.rows());
+  metrics.SetLedgerMadeAt(ledger.made_at());
+  if (ledger.made()) {
+    const std::string text =
+        absl::StrCat("ledger ", path,
+                     ": is new and knows no request; right at the first start only. From the second "
+                     "one on, --ledger_must_exist keeps a lost ledger from being replaced by an empty one");
+    Log(Level::kWarn, "new_ledger", {{"warning", SafeText(text)}});
+  }
+  if (const std::optional<ledger::Restored>& restored = ledger.restored()) {
+    metrics.SetLedgerRestored(absl::FromUnixMicros(restored->backup_of));
+    const std::string text = absl::StrCat("ledger ", path, ": is a backup of ", ledger::TimeText(restored->backup_of),
+                                          " in the place of one that served until ",
+                                          ledger::TimeText(restored->served_until),
+                                          "; what was sent after the backup is not in it, and a repeat of it would be "
+                                          "sent again");
+    Log(Level::kWarn, "restored_ledger", {{"warning", SafeText(text)}});
+  }
+}
+
 absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, observe::Metrics& metrics) {
   const absl::StatusOr<LedgerKeys> keys = ReadLedgerKeys(config);
   if (!keys.ok()) return keys.status();
@@ -133,6 +155,8 @@ absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, observe::Metrics& 
   options.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
   options.waiters = waiters;
   options.retention = config.retention;
+  options.must_exist = config.ledger_must_exist;
+  options.restored = config.ledger_restored;
   options.on_purge = [&metrics](size_t rows) { metrics.CountPurged(static_cast<int64_t>(rows)); };
   options.warn = [](const std::string& text) { Log(Level::kError, "ledger", {{"warning", SafeText(text)}}); };
   options.on_batch = [&metrics](const ledger::BatchReport& report) {
@@ -146,6 +170,7 @@ absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, observe::Metrics& 
   }
   // A call pays for each key, so one that nothing is found under any more is left out.
   ledger::SqliteLedger* const sqlite = opened->get();
+  TellOfLedger(config.ledger.path, *sqlite, metrics);
   std::vector<Secret> needed;
   for (size_t i = 0; i < keys->previous.size(); ++i) {
     if (sqlite->needs_key(fingerprinter->previous_key_ids()[i])) needed.push_back(keys->previous[i]);
@@ -192,6 +217,7 @@ struct Server::Parts {
   rpc::HealthService health_service;
   rpc::HealthState health;
   std::vector<ShardParts> shards;
+  ledger::SqliteLedger* sqlite = nullptr;  // the ledger, where it is one
   std::unique_ptr<ledger::Ledger> ledger;  // after the shards: its last answers need their inboxes
   std::unique_ptr<admin::AdminServer> admin;
   std::unique_ptr<grpc::Service> reflection;
@@ -282,6 +308,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   if (!opened.ok()) return opened.status();
   p.ledger = std::move(opened->ledger);
   p.fingerprinter = std::move(opened->fingerprinter);
+  p.sqlite = opened->sqlite;
   const size_t recovered = opened->sqlite != nullptr ? opened->sqlite->recovered() : 0;
   p.metrics->SetRecoveredRows(static_cast<int64_t>(recovered));
 
@@ -455,6 +482,10 @@ void Server::HouseKeep() {
   if (now >= p.next_stats) {
     p.next_stats = now + kStatsInterval;
     CountConnections(p);
+    if (p.sqlite != nullptr) {
+      p.metrics->SetLedgerRows(p.sqlite->rows());
+      p.metrics->SetLedgerInPlace(p.sqlite->InPlace());
+    }
     for (ShardParts& s : p.shards) {
       s.shard->Post([&s, &metrics = *p.metrics] {
         const http::Stats& stats = s.http->stats();

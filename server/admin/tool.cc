@@ -1,5 +1,6 @@
 #include "server/admin/tool.h"
 
+#include <google/protobuf/struct.pb.h>
 #include <google/protobuf/util/json_util.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
@@ -34,12 +35,14 @@
 #include "absl/time/time.h"
 #include "server/admin/ask.h"
 #include "server/admin/desk.h"
+#include "server/admin/restore.h"
 #include "server/admin/socket.h"
 #include "server/base/duration.h"
+#include "server/base/secret_file.h"
 #include "server/intent/fingerprint.h"
 #include "server/intent/text.h"
 #include "server/ledger/backup.h"
-#include "server/ledger/ledger_file.h"
+#include "server/ledger/opening.h"
 #include "server/ledger/sqlite_ledger.h"
 #include "userintent/admin/v1/ledger_admin_service.grpc.pb.h"
 #include "userintent/v1/errors.pb.h"
@@ -74,6 +77,10 @@ constexpr char kHelp[] =
   check FILE  (or backup --check FILE)
       reads a copy from end to end: is it a whole ledger, and what is in it?
 
+  restore FILE [--ledger_key_file=FILE]
+      puts a copy in the ledger's place, while no server runs: checked as a whole (and against the key), what was there
+      is kept under another name. It says what to give the next start as --ledger_restored
+
   --ledger=sqlite:PATH  (default: USERINTENT_LEDGER of the environment, else sqlite:data/ledger.db)
   --json                one JSON object on stdout
 
@@ -107,7 +114,7 @@ constexpr FlagRow kFlags[] = {
     {"evidence", false, "resolve"},
     {"yes", true, "resolve"},
     {"email", true, "find"},
-    {"ledger_key_file", false, "find"},
+    {"ledger_key_file", false, "find restore"},
     {"ledger_previous_key_file", false, "find"},
     {"check", true, "backup"},
 };
@@ -237,31 +244,32 @@ absl::StatusOr<Ledger> Ledger::Open(const std::string& path, Access access) {
     return absl::NotFoundError(absl::StrCat("there is no ledger at ", path, " (",
                                             std::generic_category().message(errno), "); --ledger names another one"));
   }
-  absl::StatusOr<std::unique_ptr<ledger::LedgerFile>> file = ledger::LedgerFile::Open(path, true);
-  if (absl::IsAborted(file.status())) {
+  ledger::OpeningOptions opening;
+  opening.store.path = path;
+  opening.store.for_operator = true;
+  opening.store.as_it_is = access.as_it_is;
+  opening.only_read = !access.writes;
+  absl::StatusOr<ledger::OpenedFiles> files = ledger::OpenFiles(opening);
+  if (absl::IsAborted(files.status())) {
     return absl::UnavailableError(
         absl::StrCat("ledger ", path, ": another process uses it but does not answer at ", socket,
                      SocketFits(socket) ? "; a server that starts or ends does so: try again in a moment"
                                         : ", whose name is too long for a socket; stop the server first"));
   }
-  if (!file.ok()) return file.status();
-  ledger::SqliteStoreOptions options;
-  options.path = path;
-  options.for_operator = true;
-  options.as_it_is = access.as_it_is;
-  absl::StatusOr<std::unique_ptr<ledger::SqliteStore>> store = ledger::SqliteStore::Open(options);
-  if (!store.ok()) return store.status();
+  if (!files.ok()) return files.status();
   if (access.writes) {
-    const auto recovered = ledger::RecoverAll(**store, options, userintent::v1::ERROR_REASON_OUTCOME_UNKNOWN);
+    const auto recovered =
+        ledger::RecoverAll(*files->store, opening.store, userintent::v1::ERROR_REASON_OUTCOME_UNKNOWN);
     if (!recovered.ok()) return recovered.status();
   }
-  opened.file_ = *std::move(file);
-  opened.store_ = *std::move(store);
+  opened.file_ = std::move(files->file);
+  opened.store_ = std::move(files->store);
   opened.book_ = std::make_unique<ledger::Book>(*opened.store_);
   Desk::Options desk;
-  desk.transact = [db = opened.store_.get(), book = opened.book_.get()](Desk::Work work) {
+  desk.transact = [db = opened.store_.get(), book = opened.book_.get(), writes = access.writes](Desk::Work work) {
     absl::Status s = db->Start();
     if (s.ok()) s = work(*db, *book);
+    if (s.ok() && writes) s = db->Touch();  // newer than a copy that was made before
     if (s.ok()) s = db->Commit();
     if (!s.ok()) db->Rollback();
     return s;
@@ -635,6 +643,40 @@ absl::Status BackUp(const Context& context) {
   return AskOf(*ledger, context, &v1::LedgerAdminService::Stub::BackUp, LocalBackUp, request);
 }
 
+absl::Status RestoreCopy(const Context& context) {
+  std::optional<uint64_t> key_id;
+  if (context.line.has("ledger_key_file")) {
+    const absl::StatusOr<Secret> key = ReadLedgerKey(context.line.get("ledger_key_file"), "--ledger_key_file");
+    if (!key.ok()) return key.status();
+    key_id = intent::Fingerprinter(*key).key_id();
+  }
+  const absl::StatusOr<bool> listens = Listens(SocketPath(context.path));
+  if (!listens.ok()) return listens.status();
+  if (*listens) return absl::FailedPreconditionError("a server runs on this ledger; stop it first");
+  const absl::StatusOr<RestoreResult> result = Restore(context.line.words[1], context.path, key_id);
+  if (!result.ok()) return result.status();
+  const std::string last_change = ledger::TimeText(result->last_change);
+  if (context.json) {
+    google::protobuf::Struct out;
+    auto& fields = *out.mutable_fields();
+    fields["kept_as"].set_string_value(result->kept_as);
+    fields["requests"].set_string_value(absl::StrCat(result->rows));
+    fields["last_change"].set_string_value(last_change);
+    fields["must_be_acknowledged"].set_bool_value(result->must_be_acknowledged);
+    return PrintJson(out);
+  }
+  std::puts("restored");
+  Line("requests", absl::StrCat(result->rows));
+  Line("last change", last_change);
+  if (!result->kept_as.empty()) Line("kept", absl::StrCat("what was there is now ", result->kept_as));
+  Line("next",
+       result->must_be_acknowledged
+           ? absl::StrCat("start the server with --ledger_restored=", last_change,
+                          ": this directory served a newer ledger, and what it sent since then would be sent again")
+           : "start the server");
+  return absl::OkStatus();
+}
+
 struct CommandRow {
   std::string_view name;
   size_t least_words;  // the command and its argument
@@ -645,19 +687,18 @@ struct CommandRow {
 constexpr CommandRow kCommands[] = {
     {"show", 2, 2, Show},       {"unresolved", 1, 1, Unresolved}, {"stats", 1, 1, Stats},
     {"resolve", 2, 2, Resolve}, {"audit", 1, 2, Audit},           {"find", 1, 1, Find},
-    {"backup", 2, 2, BackUp},   {"check", 2, 2, Check},
+    {"backup", 2, 2, BackUp},   {"check", 2, 2, Check},           {"restore", 2, 2, RestoreCopy},
 };
 
+constexpr char kCommandNames[] = "show, unresolved, stats, resolve, audit, find, backup, check or restore";
+
 absl::Status Run(const CommandLine& line) {
-  if (line.words.empty())
-    return Usage("a command is missing: show, unresolved, stats, resolve, audit, find, backup or check");
+  if (line.words.empty()) return Usage(absl::StrCat("a command is missing: ", kCommandNames));
   const auto* command = std::find_if(std::begin(kCommands), std::end(kCommands),
                                      [&](const CommandRow& row) { return row.name == line.words[0]; });
-  if (command == std::end(kCommands)) {
-    return Usage("there is no such command: show, unresolved, stats, resolve, audit, find, backup or check");
-  }
+  if (command == std::end(kCommands)) return Usage(absl::StrCat("there is no such command: ", kCommandNames));
   if (line.words.size() < command->least_words) {
-    const bool file = command->name == "backup" || command->name == "check";
+    const bool file = command->name == "backup" || command->name == "check" || command->name == "restore";
     return Usage(absl::StrCat(line.words[0], file ? " needs a file" : " needs a request id"));
   }
   if (line.words.size() > command->most_words) return Usage(absl::StrCat(line.words[0], ": too many arguments"));

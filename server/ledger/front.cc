@@ -113,7 +113,8 @@ absl::Status Front::Apply(Op& op, Result& result) {
                           return absl::OkStatus();
                         },
                         [](ForgetOp&) { return absl::OkStatus(); },
-                        [&](NextAttemptOp& next) {
+                        [&](NextAttemptOp& next) -> absl::Status {
+                          if (!resend_) return absl::OkStatus();
                           absl::Status s = book_.NextAttempt(next.key, next.attempt_id, next.sent_so_far, next.now);
                           if (s.ok()) result = true;
                           return s;

@@ -90,6 +90,8 @@ class Front {
 
   // While false, nothing new starts, as if the store could not be written; outcomes are still written.
   void set_admit(bool admit) { admit_ = admit; }
+  // While false, what runs sends no further POST either (NextAttempt hears false).
+  void set_resend(bool resend) { resend_ = resend; }
 
   size_t waiting_outcomes() const { return outcomes_.size(); }
   size_t waiting_joins() const { return waiters_by_token_.size(); }
@@ -126,6 +128,7 @@ class Front {
   const WaiterLimits limits_;
   bool healthy_ = true;
   bool admit_ = true;
+  bool resend_ = true;
   absl::Status last_error_;
   absl::flat_hash_map<Key, std::vector<Waiter>, KeyHash> waiters_;
   absl::flat_hash_map<Ledger::Token, Key> waiters_by_token_;

@@ -24,6 +24,7 @@ namespace {
 
 constexpr uint64_t kTmpfs = 0x01021994;
 constexpr uint64_t kRamfs = 0x858458f6;
+constexpr char kLock[] = ".lock";
 
 class Descriptor {
  public:
@@ -85,6 +86,43 @@ bool InGroup(gid_t group) {
 uint32_t BigEndian(const std::array<unsigned char, 100>& head, size_t at) {
   return static_cast<uint32_t>(head[at]) << 24 | static_cast<uint32_t>(head[at + 1]) << 16 |
          static_cast<uint32_t>(head[at + 2]) << 8 | static_cast<uint32_t>(head[at + 3]);
+}
+
+int OpenLock(const std::string& path) {
+  return ::open((path + kLock).c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+}
+
+// Nothing is at the path: whether it may be a new ledger's.
+absl::Status CheckAbsent(const std::string& path) {
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) == 0) {
+    return Refuse(path, "is a symbolic link to a file that is not there; is a disk not mounted?");
+  }
+  if (::stat((path + "-wal").c_str(), &status) == 0 && status.st_size > 0) {
+    return Refuse(path,
+                  "is not there, but its log (-wal) is: put the ledger back, or a backup by "
+                  "userintent-ledger restore");
+  }
+  return absl::OkStatus();
+}
+
+// The file that is there.
+absl::Status MakePrivate(const std::string& path) {
+  if (absl::Status s = CheckIsLedger(path); !s.ok()) return WithPath(path, s);
+  const Descriptor data(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (data.get() < 0) return RefuseErrno(path, "open it");
+  struct stat status {};
+  if (::fstat(data.get(), &status) != 0) return RefuseErrno(path, "look at it");
+  if (!S_ISREG(status.st_mode)) return Refuse(path, "is not a regular file");
+  if (status.st_size == 0) {
+    return Refuse(path,
+                  "is a file of 0 bytes: what it held is lost; put a backup in place by userintent-ledger "
+                  "restore, or remove the file to begin with a new ledger");
+  }
+  if ((status.st_mode & 07777) != 0600 && ::fchmod(data.get(), 0600) != 0) {
+    return RefuseErrno(path, "make it private (mode 0600)");
+  }
+  return ::fsync(data.get()) == 0 ? absl::OkStatus() : RefuseErrno(path, "sync it");
 }
 
 }  // namespace
@@ -167,7 +205,7 @@ const char* NetworkFileSystem(uint64_t magic) {
   }
 }
 
-absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Open(const std::string& path, bool for_operator) {
+absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Lock(const std::string& path, bool for_operator) {
   if (path.empty()) return absl::FailedPreconditionError("ledger: the path is empty");
   const std::filesystem::path file(path);
   const std::filesystem::path directory = file.has_parent_path() ? file.parent_path() : ".";
@@ -183,35 +221,87 @@ absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Open(const std::string& 
     return Refuse(path, absl::StrCat("lies on ", name, "; the ledger needs a local disk"));
   }
 
-  const std::string lock_path = path + ".lock";
-  // Where no lock file is, no process uses the ledger, and the file may be looked at. What is no ledger gets no lock.
-  if (::access(lock_path.c_str(), F_OK) != 0) {
-    if (absl::Status s = CheckIsLedger(path); !s.ok()) return WithPath(path, s);
-  }
-  Descriptor lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  Descriptor lock(OpenLock(path));
   if (lock.get() < 0) return RefuseErrno(path, "open its lock file");
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return RefuseErrno(path, "lock it");
     return absl::AbortedError(
         absl::StrCat("ledger ", path, ": another process uses it; two on one ledger would each send"));
   }
-
-  if (absl::Status s = CheckIsLedger(path); !s.ok()) return WithPath(path, s);
-  {
-    const Descriptor data(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (data.get() < 0) return RefuseErrno(path, "open it");
-    struct stat status {};
-    if (::fstat(data.get(), &status) != 0) return RefuseErrno(path, "look at it");
-    if (!S_ISREG(status.st_mode)) return Refuse(path, "is not a regular file");
-    if ((status.st_mode & 07777) != 0600 && ::fchmod(data.get(), 0600) != 0) {
-      return RefuseErrno(path, "make it private (mode 0600)");
-    }
-    if (::fsync(data.get()) != 0) return RefuseErrno(path, "sync it");
-  }
-  const Descriptor holder(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (holder.get() < 0 || ::fsync(holder.get()) != 0) return RefuseErrno(path, "sync its directory");
   return std::unique_ptr<LedgerFile>(
       new LedgerFile(path, directory.string(), lock.release(), magic == kTmpfs || magic == kRamfs));
+}
+
+absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Open(const std::string& path, bool for_operator) {
+  // Where no lock file is, no process uses the ledger, and the file may be looked at. What is no ledger gets no lock.
+  if (::access((path + kLock).c_str(), F_OK) != 0) {
+    if (absl::Status s = CheckIsLedger(path); !s.ok()) return WithPath(path, s);
+  }
+  absl::StatusOr<std::unique_ptr<LedgerFile>> file = Lock(path, for_operator);
+  if (!file.ok()) return file.status();
+  if (absl::Status s = (*file)->exists() ? MakePrivate(path) : CheckAbsent(path); !s.ok()) return s;
+  if (!(*file)->SyncDirectory().ok()) return RefuseErrno(path, "sync its directory");
+  return file;
+}
+
+bool LedgerFile::exists() const {
+  struct stat status {};
+  return ::stat(path_.c_str(), &status) == 0;
+}
+
+std::string LedgerFile::log_path() const {
+  std::error_code error;
+  const std::filesystem::path real = std::filesystem::canonical(path_, error);
+  return (error ? path_ : real.string()) + "-wal";
+}
+
+absl::Status LedgerFile::SyncDirectory() const {
+  const Descriptor holder(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (holder.get() < 0 || ::fsync(holder.get()) != 0) return RefuseErrno(path_, "sync its directory");
+  return absl::OkStatus();
+}
+
+LedgerFile::Identity LedgerFile::Of(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return {};
+  return {status.st_dev, status.st_ino};
+}
+
+absl::Status LedgerFile::Watch() {
+  log_path_ = log_path();
+  data_ = Of(path_);
+  holder_ = Of(directory_);
+  log_ = Of(log_path_);
+  if (data_.inode == 0 || holder_.inode == 0) return Refuse(path_, "was moved while it was opened");
+  return absl::OkStatus();
+}
+
+absl::Status LedgerFile::InPlace() {
+  const Identity data = Of(path_);
+  if (data != data_) {
+    return Refuse(path_, data.inode == 0 ? "the file is gone from its path while the server has it open"
+                                         : "another file is at its path than the one that the server has open");
+  }
+  if (Of(directory_) != holder_) return Refuse(path_, "its directory is another one than when it was opened");
+  // Commits would go on into a log that no start finds. The end of the process copies it into the ledger.
+  if (log_.inode != 0 && Of(log_path_) != log_) {
+    return Refuse(path_,
+                  "its log (-wal) is gone or replaced; stop the server with SIGTERM, which copies what it has "
+                  "open into the ledger, and start it again");
+  }
+  return HoldLock();
+}
+
+// Whoever finds no lock file would make one and think itself alone.
+absl::Status LedgerFile::HoldLock() {
+  struct stat held {};
+  if (::fstat(lock_, &held) != 0) return RefuseErrno(path_, "look at its lock file");
+  if (Of(path_ + kLock) == Identity{held.st_dev, held.st_ino}) return absl::OkStatus();
+  Descriptor lock(OpenLock(path_));
+  if (lock.get() < 0) return RefuseErrno(path_, "make its lock file anew");
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return Refuse(path_, "another process holds a new lock file of it");
+  ::close(std::exchange(lock_, lock.release()));
+  return absl::OkStatus();
 }
 
 LedgerFile::~LedgerFile() { ::close(lock_); }

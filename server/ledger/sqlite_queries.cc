@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/ledger/sqlite_store.h"
 #include "server/ledger/sqlite_use.h"
@@ -103,6 +104,41 @@ absl::StatusOr<absl::Time> SqliteStore::LastChange() {
   const absl::StatusOr<int64_t> micros = Number("SELECT max(updated_at) FROM request WHERE true");
   if (!micros.ok()) return micros.status();
   return *micros == 0 ? absl::InfinitePast() : absl::FromUnixMicros(*micros);
+}
+
+absl::StatusOr<int64_t> SqliteStore::NewestChange() {
+  if (revision_ != 0) return revision_;
+  const absl::StatusOr<int64_t> changed = Number("SELECT max(updated_at) FROM request");
+  if (!changed.ok()) return changed.status();
+  return std::max(*changed, made_at_);
+}
+
+absl::Status SqliteStore::CheckWhole() {
+  Use use(*this, "PRAGMA integrity_check(1)");
+  const absl::StatusOr<bool> said = use.Step();
+  if (!said.ok()) return said.status();
+  if (*said && Text(use.statement(), 0) == "ok") return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("ledger ", options_.path, ": is damaged (a page or an index does not fit)"));
+}
+
+absl::StatusOr<bool> SqliteStore::HasKey(uint64_t key_id) {
+  const absl::StatusOr<int64_t> keys = Number(
+      "SELECT count(*) FROM ledger_key WHERE key_id = ?1 AND retired_at IS NULL", std::bit_cast<int64_t>(key_id));
+  if (!keys.ok()) return keys.status();
+  return *keys != 0;
+}
+
+absl::Status SqliteStore::AddRestored(const Restored& restored) {
+  Use use(*this, "INSERT INTO restored (backup_of, served_until, acknowledged_at) VALUES (?1, ?2, ?3)");
+  return use.Bind(1, restored.backup_of).Bind(2, restored.served_until).Bind(3, restored.acknowledged_at).Run();
+}
+
+absl::StatusOr<std::optional<Restored>> SqliteStore::LastRestored() {
+  Use use(*this, "SELECT backup_of, served_until, acknowledged_at FROM restored ORDER BY seq DESC LIMIT 1");
+  const absl::StatusOr<bool> found = use.Step();
+  if (!found.ok()) return found.status();
+  if (!*found) return std::nullopt;
+  return Restored{use.Number(0), use.Number(1), use.Number(2)};
 }
 
 absl::StatusOr<int64_t> SqliteStore::AuditEntries() { return Number("SELECT count(*) FROM audit"); }

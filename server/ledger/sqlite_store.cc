@@ -38,6 +38,9 @@ struct Migration {
 //
 // Version 3. request_person: within the address, whose numbers grow with time, so that the entries of one batch lie
 // together. A person's digest alone is random, and took a page of its own for each call.
+//
+// Version 4. probe.revision: see SqliteStore::revision. restored: that this ledger is a copy which an operator put in
+// place of a newer one, and knows it (docs/decisions/0008); for ever.
 constexpr Migration kMigrations[] = {
     {1, R"sql(
 CREATE TABLE migration (
@@ -127,6 +130,15 @@ CREATE INDEX request_unknown ON request (created_at) WHERE state = 4;
 DROP INDEX request_person;
 CREATE INDEX request_person ON request (email, person) WHERE state = 2;
 )sql"},
+    {4, R"sql(
+ALTER TABLE probe ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE restored (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  backup_of INTEGER NOT NULL,
+  served_until INTEGER NOT NULL,
+  acknowledged_at INTEGER NOT NULL
+) STRICT;
+)sql"},
 };
 constexpr int kVersion = kMigrations[std::size(kMigrations) - 1].version;
 
@@ -205,7 +217,7 @@ constexpr const char* kSql[] = {
     "SELECT " REQUEST_COLUMNS "WHERE r.id > ?1 ORDER BY r.id LIMIT ?2",
     "DELETE FROM request WHERE caller = ?1 AND request_id = ?2",
     "UPDATE email SET purged_confirmed = purged_confirmed + ?2, purged_possible = purged_possible + ?3 WHERE id = ?1",
-    "UPDATE probe SET written = written + 1 WHERE id = 1",
+    "UPDATE probe SET written = written + 1, revision = ?1 WHERE id = 1",
 };
 
 // As it would be read: times are kept in microseconds.
@@ -266,9 +278,9 @@ absl::StatusOr<int64_t> SqliteStore::Number(const char* sql, std::optional<int64
 
 absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const SqliteStoreOptions& options) {
   std::unique_ptr<SqliteStore> store(new SqliteStore(options));
-  for (const auto step :
-       {&SqliteStore::Connect, &SqliteStore::CheckOurs, &SqliteStore::CheckUndamaged, &SqliteStore::Migrate,
-        &SqliteStore::CheckKey, &SqliteStore::CheckCounters, &SqliteStore::Prepare, &SqliteStore::LoadCallers}) {
+  for (const auto step : {&SqliteStore::Connect, &SqliteStore::CheckOurs, &SqliteStore::CheckUndamaged,
+                          &SqliteStore::Migrate, &SqliteStore::CheckKey, &SqliteStore::CheckCounters,
+                          &SqliteStore::Prepare, &SqliteStore::LoadLife, &SqliteStore::LoadCallers}) {
     absl::Status status = (store.get()->*step)();
     if (absl::IsDataLoss(status) && !absl::StrContains(status.message(), "damaged")) {
       return Damaged(options.path, std::string(status.message()));
@@ -455,11 +467,13 @@ absl::Status SqliteStore::CheckCounters() {
       "SELECT sum(id * 2654435761 % 4294967291 * (confirmed - purged_confirmed)), "
       "sum(id * 2654435761 % 4294967291 * (possible - purged_possible)) FROM email");
   if (!counted.ok()) return counted.status();
-  const absl::StatusOr<std::pair<int64_t, int64_t>> recomputed = Numbers(
-      "SELECT sum(email * 2654435761 % 4294967291 * confirmed), "
-      "sum(email * 2654435761 % 4294967291 * (state <> 5 AND confirmed = 0)) FROM request");
+  Use use(*this,
+          "SELECT sum(email * 2654435761 % 4294967291 * confirmed), "
+          "sum(email * 2654435761 % 4294967291 * (state <> 5 AND confirmed = 0)), count(*) FROM request");
+  const absl::StatusOr<bool> recomputed = use.Step();
   if (!recomputed.ok()) return recomputed.status();
-  if (*counted == *recomputed) return absl::OkStatus();
+  rows_ = use.Number(2);
+  if (*counted == std::pair(use.Number(0), use.Number(1))) return absl::OkStatus();
   return Damaged(options_.path, "an attempt counter is not the sum over its requests");
 }
 
@@ -472,6 +486,17 @@ absl::Status SqliteStore::Prepare() {
       return Error("prepare a statement");
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status SqliteStore::LoadLife() {
+  const absl::StatusOr<int64_t> made_at = Number("SELECT applied_at FROM migration WHERE version = 1");
+  if (!made_at.ok()) return made_at.status();
+  made_at_ = *made_at;
+  if (version_ < 4 && (options_.as_it_is || options_.inspect)) return absl::OkStatus();
+  const absl::StatusOr<int64_t> revision = Number("SELECT revision FROM probe");
+  if (!revision.ok()) return revision.status();
+  revision_ = *revision;
   return absl::OkStatus();
 }
 
@@ -494,7 +519,10 @@ absl::Status SqliteStore::Start() { return Use(*this, kStart).Run(); }
 
 absl::Status SqliteStore::Commit() {
   absl::Status status = Use(*this, kCommit).Run();
-  if (status.ok()) fresh_callers_.clear();
+  if (!status.ok()) return status;
+  fresh_callers_.clear();
+  rows_ += std::exchange(fresh_rows_, 0);
+  revision_ = std::exchange(fresh_revision_, std::nullopt).value_or(revision_);
   return status;
 }
 
@@ -507,6 +535,8 @@ void SqliteStore::Rollback() {
     caller_ids_.erase(at);
   }
   fresh_callers_.clear();
+  fresh_rows_ = 0;
+  fresh_revision_.reset();
   ForgetCopies();
 }
 
@@ -684,6 +714,7 @@ absl::Status SqliteStore::InsertOrReplace(const Row& row) {
   sqlite3_set_last_insert_rowid(db_, 0);  // it stays so when a row is replaced
   if (absl::Status s = use.Run(); !s.ok()) return s;
   const int64_t id = sqlite3_last_insert_rowid(db_);
+  if (id != 0) ++fresh_rows_;
   if (id == 0 || record.state != State::kSending) return absl::OkStatus();
   if (running_.size() >= kKept) running_.clear();
   running_.emplace(record.key, Running{id, AsKept(row)});
@@ -756,18 +787,33 @@ absl::Status SqliteStore::Purge(const Row& row, Counters counted) {
     return s;
   }
   if (sqlite3_changes(db_) != 1) return absl::InternalError("no such row");
+  --fresh_rows_;
   Use use(*this, kAddPurged);
   return use.Bind(1, address->id).Bind(2, int64_t{counted.confirmed}).Bind(3, int64_t{counted.possible}).Run();
 }
 
-absl::Status SqliteStore::Touch() { return Use(*this, kTouch).Run(); }
+absl::Status SqliteStore::Touch() { return Advance(0); }
+
+absl::Status SqliteStore::Advance(int64_t beyond) {
+  const int64_t next = std::max({Micros(options_.now()), revision_ + 1, beyond + 1});
+  Use use(*this, kTouch);
+  if (absl::Status s = use.Bind(1, next).Run(); !s.ok()) return s;
+  fresh_revision_ = next;
+  return absl::OkStatus();
+}
 
 absl::Status SqliteStore::CheckpointIfLong() {
-  if (wal_frames_ < options_.long_log_pages) return absl::OkStatus();
+  return wal_frames_ < options_.long_log_pages ? absl::OkStatus() : Checkpoint();
+}
+
+absl::Status SqliteStore::Checkpoint() {
   Reach("before-checkpoint");
-  const int code = sqlite3_wal_checkpoint_v2(db_, nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+  int frames = 0;
+  int copied = 0;
+  const int code = sqlite3_wal_checkpoint_v2(db_, nullptr, SQLITE_CHECKPOINT_PASSIVE, &frames, &copied);
   if (code != SQLITE_OK) return Error("copy its log");
   wal_frames_ = 0;
+  if (frames == copied) in_file_ = revision_;
   Reach("after-checkpoint");
   return absl::OkStatus();
 }

@@ -77,6 +77,13 @@ struct Totals {
   int64_t last_address = 0;
 };
 
+// That this ledger stands for a newer one that is lost: an operator said so at a start. Unix microseconds.
+struct Restored {
+  int64_t backup_of = 0;     // as of when it is, by the operator's word
+  int64_t served_until = 0;  // the lost one's last known revision
+  int64_t acknowledged_at = 0;
+};
+
 class SqliteStore : public Store {
  public:
   // Opens or makes the database and checks it: readable by us, not newer than us, undamaged, our key, counters equal to
@@ -134,9 +141,30 @@ class SqliteStore : public Store {
   // When a request changed last. Reads them all.
   absl::StatusOr<absl::Time> LastChange();
 
+  // The ledger's life. `made_at`, in Unix microseconds, also tells one ledger from another. `revision` grows with every
+  // Touch, and is the time of that Touch in Unix microseconds unless the clock went back: of two copies of a ledger the
+  // one with the larger revision is the newer. 0: never touched since revisions exist.
+  int64_t made_at() const { return made_at_; }
+  int64_t revision() const { return revision_; }
+  // As Touch, with a revision that is larger than `beyond`, too.
+  absl::Status Advance(int64_t beyond);
+  // What the database file holds for sure without its write-ahead log, by the copying of this process; 0: not known.
+  int64_t in_file() const { return in_file_; }
+  void set_in_file(int64_t revision) { in_file_ = revision; }
+  int64_t rows() const { return rows_; }  // requests
+
+  // In sqlite_queries.cc. NewestChange: the revision, or where there is none the newest change of a request, which
+  // takes a pass over all. CheckWhole: every page and every index.
+  absl::StatusOr<int64_t> NewestChange();
+  absl::Status CheckWhole();
+  absl::StatusOr<bool> HasKey(uint64_t key_id);
+  absl::Status AddRestored(const Restored& restored);
+  absl::StatusOr<std::optional<Restored>> LastRestored();
+
   // Copies the write-ahead log into the database once it is long. Between transactions; when it fails nothing is lost,
   // the log only grows. Kept out of Commit, so that no answer waits for it.
   absl::Status CheckpointIfLong();
+  absl::Status Checkpoint();
 
  private:
   class Use;
@@ -153,6 +181,7 @@ class SqliteStore : public Store {
   absl::Status LookForOlderKeys();
   absl::Status CheckCounters();
   absl::Status Prepare();
+  absl::Status LoadLife();
   absl::Status LoadCallers();
 
   absl::Status Execute(const char* sql);
@@ -184,6 +213,13 @@ class SqliteStore : public Store {
   int version_ = 0;  // of the schema, as found
   int wal_frames_ = 0;
   std::set<uint64_t> needed_keys_;
+  int64_t made_at_ = 0;
+  int64_t revision_ = 0;
+  int64_t in_file_ = 0;
+  int64_t rows_ = 0;
+  // Of the open transaction.
+  int64_t fresh_rows_ = 0;
+  std::optional<int64_t> fresh_revision_;
 
   // Names and numbers of callers; few, for ever, and asked for by every operation.
   absl::flat_hash_map<std::string, int64_t> caller_ids_;

@@ -95,6 +95,10 @@ struct Metrics::Parts {
   Gauge* recovered_rows = nullptr;
   Counter* purged_rows = nullptr;
   Counter* persons_told_across = nullptr;
+  Gauge* ledger_rows = nullptr;
+  Gauge* ledger_made_at = nullptr;
+  Gauge* ledger_restored = nullptr;
+  Gauge* ledger_in_place = nullptr;
   Gauge* draining = nullptr;
   std::array<Counter*, 2> credential_reloads{};  // [ok]
   Gauge* connections = nullptr;
@@ -171,6 +175,14 @@ Metrics::Metrics(const BuildInfo& build, std::span<const ReasonLabels> reasons) 
                                       "Calls that heard PERSON_EXISTS about a person of another caller.");
   p.purged_rows =
       MakeCounter(r, "userintent_ledger_purged_rows_total", "Ended requests forgotten because of --retention.");
+  p.ledger_rows = MakeGauge(r, "userintent_ledger_rows", "Requests in the ledger.");
+  p.ledger_made_at = MakeGauge(r, "userintent_ledger_made_at_seconds", "When the ledger was made, in Unix time.");
+  p.ledger_restored =
+      MakeGauge(r, "userintent_ledger_restored_at_seconds",
+                "Time of the backup that was acknowledged by --ledger_restored, in Unix time; 0: none.");
+  p.ledger_in_place =
+      MakeGauge(r, "userintent_ledger_in_place", "1 while the ledger's files are where they were opened.");
+  p.ledger_in_place->Set(1);
 
   p.draining = MakeGauge(r, "userintent_draining", "1 while the process drains.");
   Family<Counter>& reloads = BuildCounter()
@@ -242,6 +254,18 @@ void Metrics::SetRecoveredRows(int64_t rows) noexcept { parts_->recovered_rows->
 
 void Metrics::CountPersonToldAcross() noexcept { parts_->persons_told_across->Increment(); }
 void Metrics::CountPurged(int64_t rows) noexcept { parts_->purged_rows->Increment(static_cast<double>(rows)); }
+
+void Metrics::SetLedgerRows(int64_t rows) noexcept { parts_->ledger_rows->Set(static_cast<double>(rows)); }
+
+void Metrics::SetLedgerMadeAt(absl::Time time) noexcept {
+  parts_->ledger_made_at->Set(static_cast<double>(absl::ToUnixMillis(time)) / 1e3);
+}
+
+void Metrics::SetLedgerRestored(absl::Time backup) noexcept {
+  parts_->ledger_restored->Set(static_cast<double>(absl::ToUnixMillis(backup)) / 1e3);
+}
+
+void Metrics::SetLedgerInPlace(bool in_place) noexcept { parts_->ledger_in_place->Set(in_place ? 1 : 0); }
 
 void Metrics::SetDraining(bool draining) noexcept { parts_->draining->Set(draining ? 1 : 0); }
 

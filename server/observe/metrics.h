@@ -89,6 +89,11 @@ class Metrics {
   void SetLedgerUncommitted(int64_t outcomes) noexcept;  // outcomes that could not be made durable yet
   void SetRecoveredRows(int64_t rows) noexcept;          // rows that start-up turned from SENDING into UNKNOWN
   void CountPurged(int64_t rows) noexcept;               // rows older than the retention, forgotten
+  void SetLedgerRows(int64_t rows) noexcept;
+  void SetLedgerMadeAt(absl::Time time) noexcept;
+  // The time of the backup that stands for a newer ledger, by the operator's word; never called: 0.
+  void SetLedgerRestored(absl::Time backup) noexcept;
+  void SetLedgerInPlace(bool in_place) noexcept;  // its files are where they were opened
 
   // One call that heard PERSON_EXISTS about a person that another caller created.
   void CountPersonToldAcross() noexcept;

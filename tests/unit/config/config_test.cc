@@ -228,6 +228,9 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
        }},
       {"ledger_key_file", "/a", [](const Config& c) { return c.ledger_key_file == "/a"; }},
       {"ledger_previous_key_file", "/a", [](const Config& c) { return c.ledger_previous_key_file == "/a"; }},
+      {"ledger_must_exist", "true", [](const Config& c) { return c.ledger_must_exist; }},
+      {"ledger_restored", "2026-01-31T09:30:00Z",
+       [](const Config& c) { return c.ledger_restored == absl::FromUnixSeconds(1769851800); }},
       {"retention", "9504h", [](const Config& c) { return c.retention == absl::Hours(9504); }},
       {"email_attempt_limit", "0", [](const Config& c) { return c.email_attempt_limit == 0; }},
       {"kyc_delegation", "true", [](const Config& c) { return c.kyc_delegation; }},
@@ -683,6 +686,36 @@ TEST_F(ConfigTest, LedgerLocations) {
   }
   EXPECT_EQ(Problem(LoadMore({"--ledger=sqlite:a\nb"})), "--ledger: the path holds control characters");
   EXPECT_EQ(Problem(LoadMore({"--ledger=sqlite:" + directory_.string()})), "--ledger: the path is not a regular file");
+}
+
+TEST_F(ConfigTest, WhetherALedgerMustBeThere) {
+  const std::string path = (directory_ / "ledger.db").string();
+  const std::string ledger = "--ledger=sqlite:" + path;
+  EXPECT_EQ(Problem(LoadMore({ledger, "--ledger_must_exist"})), "--ledger_must_exist: there is no ledger at the path");
+  EXPECT_EQ(Problem(LoadMore({"--ledger=memory:", "--ledger_must_exist"})),
+            "--ledger_must_exist: needs --ledger=sqlite:PATH");
+  std::ofstream(path).flush();
+  EXPECT_EQ(Problem(LoadMore({ledger})), "--ledger: the file holds 0 bytes, so what it held is lost");
+  std::ofstream(path) << "x";
+  EXPECT_EQ(Problem(LoadMore({ledger, "--ledger_must_exist"})), "");
+}
+
+TEST_F(ConfigTest, LedgerRestored) {
+  const char* ledger = "--ledger=sqlite:data/ledger.db";
+  EXPECT_EQ(Problem(LoadMore({ledger, "--ledger_restored=2026-01-31T09:30:00+01:00"})), "");
+  EXPECT_EQ(Problem(LoadMore({ledger, "--ledger_restored="})), "");
+  for (const char* wrong : {"yes", "2026-01-31", "2026-02-30T00:00:00Z", "2026-01-31T09:30:00", "1769851800"}) {
+    EXPECT_THAT(Problem(LoadMore({ledger, std::string("--ledger_restored=") + wrong})),
+                StartsWith("--ledger_restored: must be a time as in RFC 3339"))
+        << wrong;
+  }
+  for (const char* wrong : {"infinite-future", "infinite-past", "9999-01-01T00:00:00Z", "1970-01-01T00:00:00Z"}) {
+    EXPECT_THAT(Problem(LoadMore({ledger, std::string("--ledger_restored=") + wrong})),
+                StartsWith("--ledger_restored: must be"))
+        << wrong;
+  }
+  EXPECT_EQ(Problem(LoadMore({"--ledger=memory:", "--ledger_restored=2026-01-31T09:30:00Z"})),
+            "--ledger_restored: needs --ledger=sqlite:PATH");
 }
 
 TEST_F(ConfigTest, Retention) {

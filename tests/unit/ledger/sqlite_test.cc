@@ -401,6 +401,9 @@ TEST_F(SqliteTest, TooLittleSpaceStopsOnlyWhatIsNew) {
 // --- schema 2, and what operators do ---
 
 // What the present version of the schema has and an older one does not.
+constexpr char kBackToSchema3[] =
+    "ALTER TABLE probe DROP COLUMN revision; DROP TABLE restored; DELETE FROM migration WHERE version = 4;"
+    "PRAGMA user_version = 3;";
 constexpr char kBackToSchema2[] =
     "DROP INDEX request_person; CREATE INDEX request_person ON request (person) WHERE state = 2;"
     "DELETE FROM migration WHERE version = 3; PRAGMA user_version = 2;";
@@ -452,7 +455,8 @@ class AdminTest : public SqliteTest {
 
 class OldSchemaTest : public AdminTest, public testing::WithParamInterface<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Sqlite, OldSchemaTest,
-                         testing::Values(kBackToSchema2, std::string(kBackToSchema2) + kBackToSchema1),
+                         testing::Values(kBackToSchema3, std::string(kBackToSchema3) + kBackToSchema2,
+                                         std::string(kBackToSchema3) + kBackToSchema2 + kBackToSchema1),
                          [](const auto& each) { return std::to_string(each.index + 1) + "_back"; });
 
 TEST_P(OldSchemaTest, IsBroughtUpToDate) {
@@ -462,6 +466,7 @@ TEST_P(OldSchemaTest, IsBroughtUpToDate) {
   Lose(2);
   ledger_.reset();
   Tamper(GetParam());
+  std::filesystem::remove(MarkPath(options_.store.path));  // there was none then
   Open();
   EXPECT_EQ(Begin({}).verdict, V::kRecorded);
   EXPECT_TRUE(Resolve(AsCreated({"one", Id(2)}))->changed);

@@ -133,6 +133,16 @@ TEST_F(MetricsTest, GaugesFollow) {
   EXPECT_EQ(Value("userintent_ledger_purged_rows_total"), 5);
   metrics_.CountPersonToldAcross();
   EXPECT_EQ(Value("userintent_person_exists_across_callers_total"), 1);
+  EXPECT_EQ(Value("userintent_ledger_restored_at_seconds"), 0);
+  EXPECT_EQ(Value("userintent_ledger_in_place"), 1);
+  metrics_.SetLedgerRows(6);
+  metrics_.SetLedgerMadeAt(absl::FromUnixMillis(1'700'000'000'500));
+  metrics_.SetLedgerRestored(absl::FromUnixSeconds(1'700'000'001));
+  metrics_.SetLedgerInPlace(false);
+  EXPECT_EQ(Value("userintent_ledger_rows"), 6);
+  EXPECT_EQ(Value("userintent_ledger_made_at_seconds"), 1'700'000'000.5);
+  EXPECT_EQ(Value("userintent_ledger_restored_at_seconds"), 1'700'000'001);
+  EXPECT_EQ(Value("userintent_ledger_in_place"), 0);
   EXPECT_EQ(Value("userintent_draining"), 1);
   metrics_.SetConnections(7);
   metrics_.SetPortAnswers(true);
