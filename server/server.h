@@ -1,5 +1,5 @@
-// Server: the composition root. Owns every part and chooses between concrete classes: which ledger, which metrics. Which HTTP
-// client is chosen by server/http/new_client.h.
+// Server: the composition root. Owns every part and chooses between concrete classes: which ledger, which metrics.
+// Which HTTP client is chosen by server/http/new_client.h.
 //
 // Used from one thread (main's): Start, then HouseKeep every few hundred milliseconds, then Drain once. Destruction
 // ends the HTTP endpoint, the operators' socket, the listener and the shards' threads, in this order; then the parts
