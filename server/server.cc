@@ -129,11 +129,11 @@ void TellOfLedger(const std::string& path, const ledger::SqliteLedger& ledger, o
   }
   if (const std::optional<ledger::Restored>& restored = ledger.restored()) {
     metrics.SetLedgerRestored(absl::FromUnixMicros(restored->backup_of));
-    const std::string text = absl::StrCat("ledger ", path, ": is a backup of ", ledger::TimeText(restored->backup_of),
-                                          " in the place of one that served until ",
-                                          ledger::TimeText(restored->served_until),
-                                          "; what was sent after the backup is not in it, and a repeat of it would be "
-                                          "sent again");
+    const std::string text =
+        absl::StrCat("ledger ", path, ": is a backup of ", ledger::TimeText(restored->backup_of),
+                     " in the place of one that served until ", ledger::TimeText(restored->served_until),
+                     "; what was sent after the backup is not in it, and a repeat of it would be "
+                     "sent again");
     Log(Level::kWarn, "restored_ledger", {{"warning", SafeText(text)}});
   }
 }
