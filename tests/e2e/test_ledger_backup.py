@@ -72,7 +72,7 @@ def test_a_copy_is_a_ledger_of_its_own(durable, ledger, sandbox, copy, beside):
         assert told["path"] == str(copy) and told["copy"]["requests"] == "2"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     checked = run("--json", "check", str(copy)).json()
-    assert checked == told["copy"] and checked["email_addresses"] == "2" and checked["schema_version"] == 3
+    assert checked == told["copy"] and checked["email_addresses"] == "2" and checked["schema_version"] == 4
     assert checked["key"] == ledger.json("stats")["keys"][0]["key"]
     assert "a whole ledger" in run("backup", "--check", str(copy)).done().out
 
@@ -172,8 +172,10 @@ def test_check_refuses_what_is_no_backup(durable, ledger, copy, tmp_path):
     run("check", str(tmp_path)).refused("is no file")
     copy.write_bytes(b"")
     run("check", str(copy)).refused("some other program's database")
-    shutil.copy(ledger.path, f"{copy}.plain")  # of a running server: half of it is in the log
-    run("check", f"{copy}.plain").refused("ledger")
+    # The file of a running server without its log: a ledger as of the time when the log was last copied into it. Only
+    # its numbers tell; the mark beside the ledger is what keeps it from taking the ledger's place unnoticed.
+    shutil.copy(ledger.path, f"{copy}.plain")
+    assert run("--json", "check", f"{copy}.plain").json()["requests"] == "0"
     copy.unlink()
     ledger("backup", str(copy)).done()
     data = copy.read_bytes()

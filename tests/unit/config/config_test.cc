@@ -20,6 +20,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+
 namespace userintent {
 namespace {
 
@@ -582,7 +584,7 @@ TEST_F(ConfigTest, PreviousKeysAreAList) {
               StartsWith("--ledger_previous_key_file (file 2): must hold 32"));
   EXPECT_THAT(PROBLEM_OF(Valid(), c.ledger_previous_key_file = second + ",/nowhere/key," + second),
               StartsWith("--ledger_previous_key_file (file 2): cannot open"));
-  for (const std::string& list : {second + ',', ',' + second, second + ",," + second}) {
+  for (const std::string& list : {second + ',', ',' + second, absl::StrCat(second, ",,", second)}) {
     EXPECT_THAT(PROBLEM_OF(Valid(), c.ledger_previous_key_file = list), HasSubstr("empty path"));
   }
 }
