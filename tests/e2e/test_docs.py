@@ -1,4 +1,4 @@
-"""docs/flags.md and docs/metrics.md against the program, and the links of every page."""
+"""docs/flags.md and docs/metrics.md against the program; what other pages name of it; and the links of every page."""
 
 import re
 import subprocess
@@ -63,6 +63,39 @@ def pages():
     return [REPO / name for name in listed.splitlines() if (REPO / name).exists()]
 
 
+def named(pattern):
+    """What every page names of this form, with the pages that do."""
+    found = {}
+    for page in pages():
+        for name in re.findall(pattern, page.read_text()):
+            found.setdefault(name, []).append(str(page.relative_to(REPO)))
+    return found
+
+
+def test_every_flag_that_a_page_names_is_one_of_our_programs():
+    known = ""
+    for program in ("userintent-server", "userintent-ledger", "astra-sandbox"):
+        done = subprocess.run([SERVER.parent / program, "--help"], capture_output=True, text=True, check=False)
+        known += done.stdout + done.stderr
+    flags = named(r"(?<![\w-])--([a-z0-9]+(?:_[a-z0-9]+)+)\b")  # with an underscore, as ours are and no other tool's
+    assert len(flags) > 30
+    assert {flag: where for flag, where in flags.items() if not re.search(rf"\b{flag}\b", known)} == {}
+
+
+def test_every_metric_that_a_page_names_exists(new_gateway):
+    exposed = new_gateway().http("/metrics")[1]
+    metrics = named(r"`(userintent_[a-z_]+[a-z])")
+    assert len(metrics) > 15
+    assert {name: where for name, where in metrics.items() if f"# TYPE {name} " not in exposed} == {}
+
+
+def test_every_log_line_that_a_page_names_is_written_somewhere():
+    source = "".join(path.read_text() for path in (REPO / "server").rglob("*.cc"))
+    events = named(r"(?:[Ll]og|log line|log says) `([a-z_]+)`")
+    assert len(events) > 5
+    assert {name: where for name, where in events.items() if f'"{name}"' not in source} == {}
+
+
 def anchors(page):
     """What GitHub makes of the headings."""
     headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
@@ -97,6 +130,6 @@ def test_every_package_that_is_installed_has_its_reason_on_the_page():
 def test_what_a_stranger_looks_for_first_is_there():
     for name, words in (("LICENSE", "Apache License"), ("CHANGELOG.md", "## [Unreleased]"), ("SECURITY.md", "private"),
                         ("CONTRIBUTING.md", "./test"), ("README.md", "no personal data in clear")):
-        text = (REPO / name).read_text()
+        text = " ".join((REPO / name).read_text().split())
         assert words in text, name
         assert name == "README.md" or f"({name})" in (REPO / "README.md").read_text(), f"README does not lead to {name}"
