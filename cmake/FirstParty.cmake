@@ -10,6 +10,8 @@ if(NOT USERINTENT_SANITIZE)
 else()
   target_compile_options(ui_first_party INTERFACE -fsanitize=${USERINTENT_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)
+  # GCC loses sight of what it instruments, and then takes an empty std::optional for one that is read.
+  target_compile_options(ui_first_party INTERFACE -Wno-maybe-uninitialized)
   # Abseil's flags hold a fence, which ThreadSanitizer does not follow; GCC says so wherever one is inlined.
   if(USERINTENT_SANITIZE MATCHES thread)
     target_compile_options(ui_first_party INTERFACE -Wno-tsan)
