@@ -63,7 +63,7 @@ constexpr ErrorRow kRows[] = {
      "The request may have been processed, and nobody can know yet. It is never sent again; ask with the same "
      "request_id."},
     {v1::ERROR_REASON_CALLER_UNAUTHENTICATED, StatusCode::kUnauthenticated, Sent::kNo, Recovery::kStop, false,
-     "The client certificate holds no usable identity: one URI SAN, or a DNS SAN."},
+     "The client certificate has ended, or holds no usable identity: one URI SAN, or a DNS SAN."},
     {v1::ERROR_REASON_CALLER_NOT_ALLOWED, StatusCode::kPermissionDenied, Sent::kNo, Recovery::kStop, false,
      "This caller may not call this method."},
     {v1::ERROR_REASON_REQUEST_NOT_FOUND, StatusCode::kNotFound, Sent::kNo, Recovery::kStop, false,

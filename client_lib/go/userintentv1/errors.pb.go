@@ -109,7 +109,8 @@ const (
 	// UNKNOWN. The request may have been processed and nobody can know. It is
 	// never sent again for this request_id.
 	ErrorReason_ERROR_REASON_OUTCOME_UNKNOWN ErrorReason = 23
-	// UNAUTHENTICATED. The client certificate holds no usable identity.
+	// UNAUTHENTICATED. The client certificate has ended, or holds no usable
+	// identity.
 	ErrorReason_ERROR_REASON_CALLER_UNAUTHENTICATED ErrorReason = 24
 	// PERMISSION_DENIED. The caller may not call this method.
 	ErrorReason_ERROR_REASON_CALLER_NOT_ALLOWED ErrorReason = 25
