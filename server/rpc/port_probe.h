@@ -21,7 +21,7 @@
 namespace userintent::rpc {
 
 struct PortProbeOptions {
-  std::string host;  // an IP address; one of the machine itself. "Any address" is asked on loopback
+  std::string host;  // an IP address of the machine itself. "Any address" is asked on loopback, of either family
   uint16_t port = 0;
   bool tls = false;
   std::function<void(uint16_t)> announce;  // told the local port before each connection; may be empty
@@ -45,6 +45,7 @@ class PortProbe {
  private:
   void Run();
   bool Ask() const;
+  bool AskAt(const std::string& place, std::chrono::steady_clock::time_point end) const;
 
   const PortProbeOptions options_;
   const std::string hello_;  // what a client says first

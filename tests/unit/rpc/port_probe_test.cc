@@ -121,6 +121,22 @@ TEST(PortProbe, NobodyListens) {
   EXPECT_TRUE(Becomes(probe, false));
 }
 
+// A container may be without ::1, and then IPv4 is where callers come from.
+TEST(PortProbe, APortOnEveryAddressIsFoundInEitherFamily) {
+  for (const char* host : {"::", "0.0.0.0", "localhost"}) {
+    Port port(false);  // at 127.0.0.1 alone
+    PortProbeOptions options = Quick(port.number, false);
+    options.host = host;
+    options.silences = 1;
+    const PortProbe probe(options);
+    for (int came = 0; came < 3; ++came) {
+      while (port.came_from == 0 && probe.alive()) std::this_thread::sleep_for(milliseconds(1));
+      port.came_from = 0;
+      ASSERT_TRUE(probe.alive()) << host;
+    }
+  }
+}
+
 TEST(PortProbe, ItTellsWhereItComesFromBeforeItComes) {
   Port port(false);
   std::atomic<uint16_t> told{0};
