@@ -4,6 +4,7 @@
 #include <grpc/support/log.h>
 #include <grpcpp/impl/server_builder_option.h>
 #include <grpcpp/impl/server_builder_plugin.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
 
 #include <algorithm>
@@ -22,6 +23,8 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
     std::erase_if(*plugins, [](const auto& plugin) { return plugin->name() == "proto_server_reflection"; });
   }
 };
+
+constexpr int kReflectionThreads = 32;
 
 void LogOfGrpc(gpr_log_func_args* args) {
   const std::string_view path(args->file);
@@ -65,7 +68,16 @@ void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
   // Callers look up the address again from time to time, which spreads them after a deployment.
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, 30 * 60 * 1000);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, 60 * 1000);
-  if (!reflection) builder.SetOption(std::make_unique<WithoutReflection>());
+  if (!reflection) {
+    builder.SetOption(std::make_unique<WithoutReflection>());
+  } else {
+    // Reflection is what libgrpc serves with threads of its own, one for as long as a stream is held. Beyond these a
+    // question is answered RESOURCE_EXHAUSTED; calls of the gateway need none of them.
+    grpc::ResourceQuota quota("reflection");
+    quota.SetMaxThreads(kReflectionThreads);
+    builder.SetResourceQuota(quota);
+    builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
+  }
 }
 
 void DropGrpcLog() {

@@ -1,10 +1,12 @@
 """Start, health, drain, secrets that change, metrics, logs."""
 
 import json
+import os
 import signal
 import socket
 import stat
 import subprocess
+import threading
 import time
 
 import grpc
@@ -372,3 +374,39 @@ def test_restart_with_a_ledger_in_memory_forgets(new_gateway, sandbox):
     own.create(request).ok()
     own.restart()
     assert_row(own, sandbox, request, NONE)
+
+
+def test_held_reflection_streams_take_few_threads_and_no_call(new_gateway, sandbox):
+    """libgrpc serves reflection with one thread for each stream, for as long as it is held."""
+    own = new_gateway()
+    threads = f"/proc/{own.process.pid}/task"
+    before = len(os.listdir(threads))
+    let_go = threading.Event()
+
+    def question():
+        yield b"\x3a\x01*"
+        let_go.wait(PATIENCE)
+
+    channels = {version: own.new_channel() for version in REFLECTIONS}
+    held = [channels[version].stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")(
+        question(), timeout=2 * PATIENCE) for version in REFLECTIONS for _ in range(100)]
+
+    def refused():
+        return sum(call.done() and call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED for call in held)
+
+    wait_for(lambda: refused() >= 100, "streams beyond the threads, refused")
+    assert len(os.listdir(threads)) < before + 60
+    request = person()
+    own.create(request).ok()
+    assert_posts(sandbox, request.email, 1)
+    let_go.set()
+    for call in held:
+        call.cancel()
+
+    def answers_again():
+        try:
+            return reflects(own, "v1")
+        except AssertionError:  # still refused
+            return False
+
+    wait_for(answers_again, "reflection for whoever comes next")
