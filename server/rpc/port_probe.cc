@@ -117,8 +117,10 @@ bool PortProbe::AskAt(const std::string& place, Clock::time_point end) const {
 
 void PortProbe::Run() {
   int silent = 0;
+  auto next = Clock::now() + options_.every;
   std::unique_lock lock(mutex_);
-  while (!stop_.wait_for(lock, options_.every, [this] { return stopping_; })) {
+  while (!stop_.wait_until(lock, next, [this] { return stopping_; })) {
+    next = Clock::now() + options_.every;  // a silence that took longer is followed by the next question at once
     lock.unlock();
     silent = Ask() ? 0 : silent + 1;
     const bool alive = silent < options_.silences;

@@ -6,10 +6,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace userintent::rpc {
 namespace {
@@ -109,6 +112,30 @@ TEST(PortProbe, OneSilenceIsABusyMachineAndNotADeafPort) {
   port.answers = false;
   std::this_thread::sleep_for(milliseconds(400));
   EXPECT_TRUE(probe.alive());
+}
+
+// Else a deaf port would be found out later than the 10 s in which /livez has to know.
+TEST(PortProbe, AfterASilenceItAsksAgainAtOnce) {
+  Port port(false);
+  port.answers = false;
+  std::mutex mutex;
+  std::vector<std::chrono::steady_clock::time_point> asked;
+  PortProbeOptions options = Quick(port.number, false);
+  options.every = options.patience = milliseconds(500);
+  options.announce = [&](uint16_t) {
+    const std::lock_guard lock(mutex);
+    asked.push_back(std::chrono::steady_clock::now());
+  };
+  PortProbe probe(options);
+  const auto times = [&] {
+    const std::lock_guard lock(mutex);
+    return asked.size();
+  };
+  while (times() < 4) std::this_thread::sleep_for(milliseconds(5));
+  probe.Stop();
+  std::chrono::steady_clock::duration least = std::chrono::hours(1);
+  for (size_t i = 1; i < asked.size(); ++i) least = std::min(least, asked[i] - asked[i - 1]);
+  EXPECT_LT(least, milliseconds(900));  // not one after the other
 }
 
 TEST(PortProbe, NobodyListens) {
