@@ -238,7 +238,7 @@ bool Acceptor::IsProbe(int fd, const sockaddr_storage& peer) const {
   sockaddr_storage own{};
   socklen_t size = sizeof own;
   getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size);
-  return PlaceOf(own) == PlaceOf(peer);
+  return SameAddress(own, peer);  // not just the same network: nobody else can have it
 }
 
 void Acceptor::TakeIn(int listener, int fd, const sockaddr_storage& peer) {

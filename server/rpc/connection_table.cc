@@ -32,6 +32,12 @@ std::string PlaceOf(const sockaddr_storage& address) {
   return {reinterpret_cast<const char*>(&v6), 8};
 }
 
+bool SameAddress(const sockaddr_storage& a, const sockaddr_storage& b) {
+  if (a.ss_family != AF_INET6 || b.ss_family != AF_INET6) return PlaceOf(a) == PlaceOf(b);
+  return std::memcmp(&reinterpret_cast<const sockaddr_in6&>(a).sin6_addr,
+                     &reinterpret_cast<const sockaddr_in6&>(b).sin6_addr, sizeof(in6_addr)) == 0;
+}
+
 ConnectionTable::Open::iterator ConnectionTable::Forget(Open::iterator entry) {
   const auto place = by_place_.find(entry->second.place);
   if (--place->second == 0) by_place_.erase(place);

@@ -19,6 +19,9 @@ namespace userintent::rpc {
 // bits of an IPv6 address, for whoever has one such network has all of its addresses.
 std::string PlaceOf(const sockaddr_storage& address);
 
+// Whether both are one and the same address, whatever the ports.
+bool SameAddress(const sockaddr_storage& a, const sockaddr_storage& b);
+
 class ConnectionTable {
  public:
   enum class Verdict { kAdmitted, kFull, kPlaceFull };

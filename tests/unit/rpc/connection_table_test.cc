@@ -38,6 +38,19 @@ TEST(PlaceOf, OneV4AddressAndOneV6NetworkAreAPlace) {
   EXPECT_NE(Place("2001:db8::1"), Place("2001:db8:0:1::1"));
 }
 
+// What is taken in without a place, as the server's own probe, comes from the server's very address. A neighbour in its
+// IPv6 network is somebody else.
+TEST(SameAddress, ANeighbourIsNotTheMachineItself) {
+  const auto same = [](const char* a, const char* b) { return SameAddress(Address(a), Address(b)); };
+  EXPECT_TRUE(same("192.0.2.1", "192.0.2.1"));
+  EXPECT_TRUE(same("192.0.2.1", "::ffff:192.0.2.1"));
+  EXPECT_TRUE(same("::ffff:192.0.2.1", "::ffff:192.0.2.1"));
+  EXPECT_TRUE(same("2001:db8::1", "2001:db8::1"));
+  EXPECT_FALSE(same("192.0.2.1", "192.0.2.2"));
+  EXPECT_FALSE(same("::ffff:192.0.2.1", "::ffff:192.0.2.2"));
+  EXPECT_FALSE(same("2001:db8::1", "2001:db8::2"));
+}
+
 TEST(ConnectionTable, ThereAreSoManyPlacesInAllAndForOneAddress) {
   ConnectionTable table(5, 3);
   std::vector<int> open;
