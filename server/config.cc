@@ -63,7 +63,7 @@
       "library that speaks to Astra; nghttp2: HTTP/2 only, auto: nghttp2, and libcurl "                          \
       "where Astra offers no HTTP/2")                                                                            \
   ROW(int, max_connections, "callers' connections, at most; 0: as the descriptor limit allows, up to 2000")      \
-  ROW(int, max_connections_per_address, "of these, from one address (IPv6: one /64), at most; 0: half of them")  \
+  ROW(int, max_connections_per_address, "of these, from one address (IPv6: /64); 0: half, on loopback all")      \
   ROW(int, max_in_flight, "calls admitted at once; more are refused at once")                                    \
   ROW(int, max_waiters_per_request, "calls that may wait for one running request; more are answered at once")    \
   ROW(int, max_waiters_per_caller, "calls of one caller that may wait for running requests")                     \

@@ -78,7 +78,7 @@ struct Config {
   bool upstream_http2 = true;
   http::Transport upstream_transport = http::Transport::kAuto;
   int max_connections = 0;              // see server.cc, PlacesFor
-  int max_connections_per_address = 0;  // 0: half of all
+  int max_connections_per_address = 0;  // 0: half of all; all where --listen is loopback
   int max_in_flight = 4096;
   int max_waiters_per_request = 64;
   int max_waiters_per_caller = 1024;

@@ -86,8 +86,9 @@ rpc::AcceptorOptions AcceptorOptionsFor(const Config& config) {
   options.host = config.listen.host;
   options.port = config.listen.port;
   options.max_connections = std::min(config.max_connections == 0 ? kDefaultPlaces : config.max_connections, possible);
-  options.max_per_address = config.max_connections_per_address == 0 ? std::max(1, options.max_connections / 2)
-                                                                    : config.max_connections_per_address;
+  // On loopback every caller, a mesh's proxy above all, has the one address.
+  const int fair = config.listen.loopback() ? options.max_connections : std::max(1, options.max_connections / 2);
+  options.max_per_address = config.max_connections_per_address == 0 ? fair : config.max_connections_per_address;
   return options;
 }
 
