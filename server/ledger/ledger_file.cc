@@ -205,6 +205,13 @@ const char* NetworkFileSystem(uint64_t magic) {
   }
 }
 
+std::string DataDirectory(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path real = std::filesystem::canonical(path, error);
+  const std::filesystem::path directory = (error ? std::filesystem::path(path) : real).parent_path();
+  return directory.empty() ? "." : directory.string();
+}
+
 absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Lock(const std::string& path, bool for_operator) {
   if (path.empty()) return absl::FailedPreconditionError("ledger: the path is empty");
   const std::filesystem::path file(path);
@@ -213,8 +220,12 @@ absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Lock(const std::string& 
   if (absl::Status s = MakeDirectory(path, directory); !s.ok()) return s;
   if (absl::Status s = CheckDirectoryRights(directory.string(), for_operator); !s.ok()) return WithPath(path, s);
 
+  // Of a ledger behind a symbolic link, the log lies where the link leads.
+  const std::string data = DataDirectory(path);
+  if (absl::Status s = CheckDirectoryRights(data, for_operator); !s.ok()) return WithPath(path, s);
+
   struct statfs system {};
-  if (::statfs(directory.c_str(), &system) != 0) return RefuseErrno(path, "read the kind of its file system");
+  if (::statfs(data.c_str(), &system) != 0) return RefuseErrno(path, "read the kind of its file system");
   // Magic numbers are 32 bits; the field is signed and wider on some machines.
   const uint64_t magic = static_cast<uint32_t>(system.f_type);
   if (const char* name = NetworkFileSystem(magic); name != nullptr) {

@@ -22,7 +22,8 @@ class LedgerFile {
   // others may write. The file itself is not made: see exists().
   //
   // Of the directory: its owner must be root or this process's user; nobody else may write it, sticky or not, because a
-  // file of SQLite's that is missing there could be laid down by them. One exception: a directory of root's that this
+  // file of SQLite's that is missing there could be laid down by them; the same goes for the
+  // directory that a symbolic link at the path leads to. One exception: a directory of root's that this
   // process may write only through one of its groups, as Kubernetes makes it (fsGroup). `for_operator`: root may also
   // work in the directory of the server's user.
   //
@@ -79,6 +80,9 @@ class LedgerFile {
 // Whether the file can be a ledger: empty, or SQLite's and with our mark in its head. Must not be called while this
 // process has the database open: closing a second descriptor drops SQLite's locks. The text does not name the path.
 absl::Status CheckIsLedger(const std::string& path);
+
+// Where the ledger's bytes are: the directory of the path, or of what it leads to.
+std::string DataDirectory(const std::string& path);
 
 // See LedgerFile::Open.
 absl::Status CheckDirectoryRights(const std::string& directory, bool for_operator);

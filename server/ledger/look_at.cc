@@ -58,6 +58,15 @@ absl::StatusOr<std::vector<int64_t>> Query(sqlite3* db, const char* sql) {
   return Refuse(absl::StrCat("cannot read it: ", sqlite3_errstr(code)));
 }
 
+absl::Status CheckKnown(sqlite3* db, const char* sql, const std::vector<uint64_t>& keys, const char* otherwise) {
+  const auto used = Query(db, sql);
+  if (!used.ok()) return used.status();
+  const bool all = std::all_of(used->begin(), used->end(), [&keys](int64_t key) {
+    return std::find(keys.begin(), keys.end(), std::bit_cast<uint64_t>(key)) != keys.end();
+  });
+  return all ? absl::OkStatus() : Refuse(otherwise);
+}
+
 absl::Status AskDatabase(sqlite3* db, const std::vector<uint64_t>& keys) {
   const auto version = Query(db, "PRAGMA user_version");
   if (!version.ok()) return version.status();
@@ -65,14 +74,15 @@ absl::Status AskDatabase(sqlite3* db, const std::vector<uint64_t>& keys) {
   const auto tables = Query(db, "SELECT count(*) FROM sqlite_schema WHERE name = 'ledger_key'");
   if (!tables.ok()) return tables.status();
   if (tables->at(0) == 0) return absl::OkStatus();  // its making was cut short before it held anything
-  const auto used = Query(db, "SELECT key_id FROM ledger_key WHERE retired_at IS NULL");
-  if (!used.ok()) return used.status();
-  for (const int64_t key : *used) {
-    if (std::find(keys.begin(), keys.end(), std::bit_cast<uint64_t>(key)) == keys.end()) {
-      return Refuse("was made with another key; with this one it would know nobody");
-    }
+  if (absl::Status s = CheckKnown(db, "SELECT key_id FROM ledger_key WHERE retired_at IS NULL", keys,
+                                  "was made with another key; with this one it would know nobody");
+      !s.ok()) {
+    return s;
   }
-  return absl::OkStatus();
+  return CheckKnown(db,
+                    "SELECT key_id FROM ledger_key WHERE EXISTS "
+                    "(SELECT 1 FROM request WHERE request.key_id = ledger_key.key_id)",
+                    keys, "still holds rows under an older key; give it as a previous key");
 }
 
 // https://www.sqlite.org/uri.html. Every byte but the plainest is escaped. A relative path stays relative.
@@ -114,7 +124,11 @@ absl::Status LookAt(const std::string& path, const std::vector<uint64_t>& keys) 
   const std::filesystem::path file(path);
   if (absl::Status s = LookAtDirectory(file.has_parent_path() ? file.parent_path() : "."); !s.ok()) return s;
   struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) return absl::OkStatus();  // it will be made
+  if (::stat(path.c_str(), &info) != 0) {
+    if (::lstat(path.c_str(), &info) == 0) return Refuse("is a symbolic link to a file that is not there");
+    return absl::OkStatus();  // it will be made
+  }
+  if (absl::Status s = LookAtDirectory(DataDirectory(path)); !s.ok()) return s;
   const int lock = ::open((path + ".lock").c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   const int error = errno;
   absl::Cleanup close = [lock] {
@@ -126,7 +140,10 @@ absl::Status LookAt(const std::string& path, const std::vector<uint64_t>& keys) 
   if (::faccessat(AT_FDCWD, path.c_str(), R_OK | W_OK, AT_EACCESS) != 0) {
     return Refuse(absl::StrCat("cannot write it: ", Reason()));
   }
-  return info.st_size == 0 ? absl::OkStatus() : LookInside(path, keys);
+  if (info.st_size == 0) return absl::OkStatus();
+  std::error_code none;  // a link's log lies beside what it leads to
+  const std::filesystem::path real = std::filesystem::canonical(file, none);
+  return LookInside(none ? path : real.string(), keys);
 }
 
 }  // namespace userintent::ledger

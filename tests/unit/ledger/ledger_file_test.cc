@@ -115,6 +115,22 @@ TEST_F(LedgerFileTest, OthersMayNotWriteItsDirectory) {
   }
 }
 
+// Of a ledger behind a symbolic link, the log lies where the link leads.
+TEST_F(LedgerFileTest, OthersMayNotWriteTheDirectoryThatALinkLeadsTo) {
+  Make(7);
+  std::filesystem::create_directory(directory_ / "far");
+  std::filesystem::rename(Path(), Path("far/ledger.db"));
+  std::filesystem::create_symlink("far/ledger.db", Path());
+  EXPECT_TRUE(LedgerFile::Open(Path()).ok());
+  EXPECT_TRUE(LookAt(Path(), {7}).ok()) << LookAt(Path(), {7});
+  EXPECT_EQ(DataDirectory(Path()), std::filesystem::canonical(directory_ / "far").string());
+  ASSERT_EQ(chmod(Path("far").c_str(), 0777), 0);
+  EXPECT_FALSE(LedgerFile::Open(Path()).ok());
+  EXPECT_FALSE(LookAt(Path(), {7}).ok());
+  std::filesystem::remove(Path("far/ledger.db"));
+  EXPECT_NE(LookAt(Path(), {7}).message().find("symbolic link"), std::string::npos);
+}
+
 TEST_F(LedgerFileTest, ItsDirectoryBelongsToRootOrToTheProcess) {
   if (geteuid() != 0) GTEST_SKIP() << "only root can give a directory away";
   ASSERT_EQ(chown(directory_.c_str(), 65534, 65534), 0);
