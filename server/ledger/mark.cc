@@ -136,8 +136,9 @@ absl::Status Acknowledges(std::optional<absl::Time> restored, const std::string&
                     "; what was sent in between is not in it, and would be sent again");
   }
   if (restored && absl::ToUnixMicros(*restored) == mark.acknowledged) {
-    absl::StrAppend(&text, "; --ledger_restored=", TimeText(mark.acknowledged),
-                    " has acknowledged an earlier restore and does not count again");
+    absl::StrAppend(
+        &text, "; --ledger_restored=", TimeText(mark.acknowledged),
+        " has acknowledged an earlier restore, or was given at a start that needed none, and does not count again");
   } else if (restored && absl::ToUnixMicros(*restored) >= first && absl::ToUnixMicros(*restored) < last + kSecond) {
     return absl::OkStatus();
   } else if (restored) {

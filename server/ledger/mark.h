@@ -20,7 +20,7 @@ struct Mark {
   int64_t made_at = 0;       // SqliteStore::made_at: which ledger
   int64_t revision = 0;      // SqliteStore::revision: how far it was
   int64_t in_file = 0;       // as much of it was in the database file, without the log
-  int64_t acknowledged = 0;  // the last --ledger_restored that was taken; each is taken once
+  int64_t acknowledged = 0;  // the last --ledger_restored that was given; each counts once
   friend bool operator==(const Mark&, const Mark&) = default;
 };
 
@@ -49,8 +49,8 @@ enum class Comparison {
 Comparison Compare(const Standing& standing, const absl::StatusOr<std::optional<Mark>>& mark);
 
 // For kOlder and kOther: whether --ledger_restored names this loss. It must not be before the last change of what was
-// found, to the second, nor in the future, and must not have been taken before: so a flag that is left in place does
-// not acknowledge the next restore. Otherwise the status is what the operator reads.
+// found, to the second, nor in the future, and must not have been given at an earlier start: so a flag that is left
+// in place does not acknowledge the next restore. Otherwise the status is what the operator reads.
 absl::Status Acknowledges(std::optional<absl::Time> restored, const std::string& ledger, const Standing& standing,
                           const Mark& mark, absl::Time now);
 

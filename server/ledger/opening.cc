@@ -100,6 +100,22 @@ bool SaysThatItIsABackup(const OpeningOptions& options, const Standing& standing
   return time >= standing.revision / 1'000'000 * 1'000'000 && time <= absl::ToUnixMicros(options.store.now());
 }
 
+// A flag counts for the loss at whose start it was first given, and a start that lost nothing uses it up as well: else
+// it would wait there for a restore that nobody has thought of yet. So it is, too, where the process that took it died
+// before it could say so in the mark.
+int64_t Spent(const OpeningOptions& options, int64_t before) {
+  return options.restored ? absl::ToUnixMicros(*options.restored) : before;
+}
+
+// Another ledger in this directory whose own record says that it stands for the one in the mark: it was acknowledged by
+// a process that died before it wrote the mark.
+absl::StatusOr<bool> IsRecorded(SqliteStore& store, const Mark& mark) {
+  if (store.revision() <= mark.revision) return false;
+  const absl::StatusOr<std::optional<Restored>> last = store.LastRestored();
+  if (!last.ok()) return last.status();
+  return *last && (*last)->served_until == mark.revision;
+}
+
 absl::Status CompareWithMark(const OpeningOptions& options, const absl::StatusOr<std::optional<Mark>>& mark,
                              OpenedFiles& opened) {
   SqliteStore& store = *opened.store;
@@ -107,25 +123,32 @@ absl::Status CompareWithMark(const OpeningOptions& options, const absl::StatusOr
   Standing standing{store.made_at(), store.revision(), 0};
   switch (Compare(standing, mark)) {
     case Comparison::kServed:
-      opened.acknowledged = *mark ? (*mark)->acknowledged : 0;
+      opened.acknowledged = Spent(options, *mark ? (*mark)->acknowledged : 0);
       return absl::OkStatus();
     case Comparison::kNoMark:
       options.warn(absl::StrCat("ledger ", path, ": there is no mark beside it (", MarkPath(path),
                                 "), so nobody can tell whether it is the newest copy; it was last changed at ",
                                 TimeText(standing.revision),
                                 ". If it is a backup, what was sent since then would be sent again"));
+      opened.acknowledged = Spent(options, 0);
       if (!SaysThatItIsABackup(options, standing)) return absl::OkStatus();
-      opened.acknowledged = absl::ToUnixMicros(*options.restored);
       return RecordRestored(store, options, standing.revision);
     case Comparison::kBadMark:
       options.warn(absl::StrCat("ledger ", path, ": its mark cannot be used (", std::string(mark.status().message()),
                                 "), so nobody can tell whether it is the newest copy; a new mark is made"));
+      opened.acknowledged = Spent(options, 0);
       return absl::OkStatus();
     case Comparison::kOlder:
     case Comparison::kOther:
       break;
   }
   if (options.only_read) return absl::OkStatus();
+  const absl::StatusOr<bool> recorded = IsRecorded(store, **mark);
+  if (!recorded.ok()) return recorded.status();
+  if (*recorded) {
+    opened.acknowledged = Spent(options, (*mark)->acknowledged);
+    return absl::OkStatus();
+  }
   const absl::StatusOr<int64_t> last_change = store.NewestChange();
   if (!last_change.ok()) return last_change.status();
   standing.last_change = *last_change;

@@ -147,7 +147,7 @@ void SqliteLedger::LookAtPlace() {
 void SqliteLedger::LookAtFreeSpace() {
   struct statvfs space {};
   // Where it cannot be told, writing will tell.
-  room_ = ::statvfs(file_->directory().c_str(), &space) != 0 ||
+  room_ = ::statvfs(DataDirectory(options_.store.path).c_str(), &space) != 0 ||
           static_cast<int64_t>(space.f_bavail) * static_cast<int64_t>(space.f_frsize) >= options_.min_free_bytes;
 }
 
@@ -174,6 +174,7 @@ SqliteLedger::Steady::time_point SqliteLedger::WakeAt() const {
             absl::ToChronoNanoseconds(options_.idle_look_interval);
   if (!front_.healthy()) return std::min(at, retry_at_);
   if (!room_) return std::min(at, look_at_space_);
+  if (!InPlace()) return at;  // old rows wait until the files are back
   return options_.retention > absl::ZeroDuration() ? std::min(at, purge_at_) : at;
 }
 
@@ -220,9 +221,16 @@ void SqliteLedger::RunBatch(std::vector<Op> batch, Steady::time_point now) {
 
 void SqliteLedger::RunJob(Job* job) {
   std::promise<absl::Status> done = std::move(job->done);  // the job is gone as soon as this is kept
-  const auto work = [&] { return job->work(*store_, book_); };
+  bool wrote = false;
+  const auto work = [&] {
+    const int before = store_->changes();
+    absl::Status s = job->work(*store_, book_);
+    wrote = s.ok() && job->in_transaction && store_->changes() != before;
+    if (wrote) s = store_->Touch();  // newer than every copy that was made before
+    return s;
+  };
   const absl::Status status = job->in_transaction ? front_.Transact(work) : work();
-  marker_.NoteChange();
+  if (status.ok() && wrote && InPlace()) marker_.Write();
   marker_.NoteCopy();  // the work may have been a backup
   done.set_value(status);
 }

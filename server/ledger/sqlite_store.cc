@@ -512,6 +512,7 @@ absl::Status SqliteStore::LoadCallers() {
   }
 }
 
+int SqliteStore::changes() const { return sqlite3_total_changes(db_); }
 int SqliteStore::SchemaVersion() { return kVersion; }
 int64_t SqliteStore::ApplicationId() { return kApplicationId; }
 

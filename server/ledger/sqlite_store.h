@@ -152,6 +152,8 @@ class SqliteStore : public Store {
   int64_t in_file() const { return in_file_; }
   void set_in_file(int64_t revision) { in_file_ = revision; }
   int64_t rows() const { return rows_; }  // requests
+  // How many rows of any table this connection has written; only good for telling whether some work wrote.
+  int changes() const;
 
   // In sqlite_queries.cc. NewestChange: the revision, or where there is none the newest change of a request, which
   // takes a pass over all. CheckWhole: every page and every index.

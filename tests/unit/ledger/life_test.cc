@@ -170,6 +170,24 @@ TEST_F(MovedTest, AnIdleProcessNotices) {
   UntilWritable(true);
 }
 
+// Old rows cannot be forgotten then, and the writer must not turn round and round because they wait.
+TEST_F(MovedTest, TheWriterSleepsWhileTheFileIsAwayThoughOldRowsWait) {
+  options_.retention = absl::Hours(1);
+  options_.purge_interval = absl::Milliseconds(1);
+  options_.idle_look_interval = absl::Milliseconds(50);
+  Open();
+  Away();
+  UntilWritable(false);
+  const auto used = [] {
+    timespec time{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return absl::DurationFromTimespec(time);
+  };
+  const absl::Duration before = used();
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  EXPECT_LT(used() - before, absl::Milliseconds(200));
+}
+
 TEST_F(MovedTest, WhatEndsWhileTheFileIsAwayIsThereWhenItComesBack) {
   Open();
   Create(1);
@@ -376,6 +394,66 @@ TEST_F(LifeTest, AFlagThatIsLeftInPlaceDoesNotAcknowledgeTheNextRestore) {
   Open();
 }
 
+// Nor does one that was given when nothing was lost: it would wait for a restore that nobody has thought of.
+TEST_F(LifeTest, AFlagThatWasGivenBeforeTheRestoreDoesNotAcknowledgeIt) {
+  MakeBackupThenSend();
+  options_.restored = At(30);
+  Open();
+  EXPECT_FALSE(ledger_->restored().has_value());
+  ledger_.reset();
+  Copy(File("backup"), path_);
+  EXPECT_THAT(Refusal(), HasSubstr("does not count again"));
+  options_.restored = At(31);
+  Open();
+  EXPECT_TRUE(ledger_->restored().has_value());
+}
+
+// The process that took the flag died before it could say so in the mark.
+TEST_F(LifeTest, KilledBetweenTheAcknowledgementAndTheMark) {
+  MakeBackupThenSend();
+  const std::string mark = MarkPath(path_);
+  Copy(mark, File("mark"));
+  Copy(File("backup"), path_);
+  options_.restored = At(30);
+  Open();
+  ledger_.reset();
+  Copy(File("mark"), mark);
+  Open();  // with the flag in place
+  EXPECT_TRUE(ledger_->restored().has_value());
+  ledger_.reset();
+  Copy(File("backup"), path_);
+  EXPECT_THAT(Refusal(), HasSubstr("does not count again"));
+}
+
+TEST_F(LifeTest, KilledBetweenTheAcknowledgementOfAnotherLedgerAndTheMark) {
+  Open();
+  Create(1);
+  ledger_.reset();
+  const std::string other = File("other/ledger.db");
+  options_.store.path = other;
+  g_now = At(5);
+  Open();
+  Create(1);
+  ledger_.reset();
+  options_.store.path = path_;
+  const std::string mark = MarkPath(path_);
+  Copy(mark, File("mark"));
+  Copy(other, path_);
+  g_now = At(90);
+  options_.restored = At(6);
+  Open();
+  ledger_.reset();
+  Copy(File("mark"), mark);
+  for (const auto& flag : {options_.restored, std::optional<absl::Time>()}) {
+    options_.restored = flag;
+    Open();  // knows from its own record that it stands for the other one
+    ledger_.reset();
+    if (flag) Copy(File("mark"), mark);
+  }
+  Copy(other, path_);
+  EXPECT_THAT(Refusal(), HasSubstr("--ledger_restored="));
+}
+
 TEST_F(LifeTest, AnotherLedgerInItsPlaceIsRefused) {
   Open();
   Create(1);
@@ -420,6 +498,32 @@ TEST_F(LifeTest, ACopyMadeByAJobIsOlderThanTheNextRequest) {
     EXPECT_TRUE(ledger_->Administer(work).ok());
     Begin(2);
   });
+  fs::remove(path_ + "-wal");
+  Copy(File("backup"), path_);
+  EXPECT_THAT(Refusal(), HasSubstr("--ledger_restored="));
+}
+
+// What an operator settled is not in a copy that was made before.
+TEST_F(LifeTest, ACopyMadeBeforeAJobThatWroteIsOlder) {
+  options_.mark_interval = absl::Hours(1);
+  Open();
+  Create(1);
+  ledger_.reset();
+  Copy(path_, File("backup"));
+  g_now = At(60);
+  const auto looks = [](SqliteStore& store, Book&) { return store.AuditEntries().status(); };
+  Killed([&] { EXPECT_TRUE(ledger_->Administer(looks).ok()); });
+  EXPECT_EQ((**ReadMark(path_)).revision, absl::ToUnixMicros(At(0)) + 1);  // looking changes nothing
+  const auto writes = [](SqliteStore& store, Book&) {
+    AuditEntry entry;
+    entry.at = At(60);
+    entry.actor = entry.action = entry.evidence = "x";
+    entry.key = {"one", Id(1)};
+    entry.from = State::kUnknown;
+    entry.to = State::kFailed;
+    return store.Append(entry);
+  };
+  Killed([&] { EXPECT_TRUE(ledger_->Administer(writes).ok()); });
   fs::remove(path_ + "-wal");
   Copy(File("backup"), path_);
   EXPECT_THAT(Refusal(), HasSubstr("--ledger_restored="));
