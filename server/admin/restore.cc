@@ -4,8 +4,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <system_error>
 #include <vector>
@@ -66,14 +68,31 @@ absl::Status CopyFile(const std::string& from, const std::string& to) {
   return ::fsync(out.get()) == 0 ? absl::OkStatus() : Errno(to, "sync it");
 }
 
-// The copy under the name from which it takes the ledger's place, one file without a log.
+// Root works for the server's user, who must be able to open what it makes.
+absl::Status GiveAway(const std::string& path, const std::string& ledger) {
+  struct stat owner {};
+  if (::geteuid() != 0) return absl::OkStatus();
+  if (::stat(ledger.c_str(), &owner) != 0 && ::stat(ledger::DataDirectory(ledger).c_str(), &owner) != 0) {
+    return Errno(ledger, "look whose it is");
+  }
+  return ::chown(path.c_str(), owner.st_uid, owner.st_gid) == 0 ? absl::OkStatus() : Errno(path, "give it away");
+}
+
+// The copy under the name from which it takes the ledger's place, one file without a log. It gets that name when it is
+// whole. Where a restore was cut off and there is no ledger, the name stays until there is one: a start refuses then.
 class Candidate {
  public:
-  explicit Candidate(const std::string& ledger) : path_(ledger::RestoringPath(ledger)) { Remove(); }
-  ~Candidate() { Remove(); }
+  explicit Candidate(const std::string& ledger)
+      : ledger_(ledger), ready_(ledger::RestoringPath(ledger)), path_(ready_ + ".new") {
+    Remove(path_);
+  }
+  ~Candidate() {
+    Remove(path_);
+    if (There(ledger_)) Remove(ready_);
+  }
   Candidate(const Candidate&) = delete;
   Candidate& operator=(const Candidate&) = delete;
-  const std::string& path() const { return path_; }
+  const std::string& path() const { return ready_; }
 
   absl::Status Make(const std::string& copy, std::optional<uint64_t> key_id, RestoreResult* result,
                     ledger::Standing* standing) {
@@ -100,7 +119,8 @@ class Candidate {
     if (::stat((path_ + "-wal").c_str(), &log) == 0 && log.st_size > 0) {
       return absl::UnavailableError(absl::StrCat(copy, ": its log cannot be copied into it; is the disk full?"));
     }
-    return absl::OkStatus();
+    if (absl::Status s = GiveAway(path_, ledger_); !s.ok()) return s;
+    return ::rename(path_.c_str(), ready_.c_str()) == 0 ? absl::OkStatus() : Errno(ready_, "make it");
   }
 
  private:
@@ -115,9 +135,11 @@ class Candidate {
   static absl::Status Named(const std::string& copy, const absl::Status& status) {
     return {status.code(), absl::StrCat(copy, " cannot be restored: ", std::string(status.message()))};
   }
-  void Remove() const {
-    for (const char* part : kParts) ::unlink((path_ + part).c_str());
+  static void Remove(const std::string& path) {
+    for (const char* part : kParts) ::unlink((path + part).c_str());
   }
+  const std::string ledger_;
+  const std::string ready_;
   const std::string path_;
 };
 
@@ -137,11 +159,27 @@ absl::Status CheckCopy(const std::string& copy, const std::string& ledger) {
   return absl::OkStatus();
 }
 
+// Where what is at the path is kept. A log alone was left there by a restore that was cut off after it had set the
+// ledger aside: the two stay together.
+std::string Aside(const std::string& path) {
+  const std::string stem = path + ".before-restore-";
+  std::string aside = stem + absl::FormatTime("%Y%m%dT%H%M%E3SZ", absl::Now(), absl::UTCTimeZone());
+  if (There(path) || !There(path + "-wal")) return aside;
+  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
+  std::string last;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(parent.empty() ? "." : parent, error)) {
+    const std::string name = (parent / entry.path().filename()).string();
+    if (name.size() != aside.size() || name.substr(0, stem.size()) != stem || There(name + "-wal")) continue;
+    last = std::max(last, name);
+  }
+  return last.empty() ? aside : last;
+}
+
 // The ledger first: without it, and with the candidate there, every start refuses until this is done again.
 absl::Status KeepAside(const ledger::LedgerFile& file, RestoreResult* result) {
   const std::string& path = file.path();
-  const std::string aside =
-      absl::StrCat(path, ".before-restore-", absl::FormatTime("%Y%m%dT%H%M%E3SZ", absl::Now(), absl::UTCTimeZone()));
+  const std::string aside = Aside(path);
   std::vector<const char*> moved;
   for (const char* part : kParts) {
     if (!There(path + part)) continue;

@@ -234,6 +234,12 @@ absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Lock(const std::string& 
 
   Descriptor lock(OpenLock(path));
   if (lock.get() < 0) return RefuseErrno(path, "open its lock file");
+  // One that root makes must not keep the server's user out.
+  struct stat owner {};
+  if (for_operator && geteuid() == 0 && ::stat(directory.c_str(), &owner) == 0 && owner.st_uid != 0 &&
+      ::fchown(lock.get(), owner.st_uid, owner.st_gid) != 0) {
+    return RefuseErrno(path, "give its lock file away");
+  }
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return RefuseErrno(path, "lock it");
     return absl::AbortedError(

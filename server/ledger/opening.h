@@ -46,7 +46,7 @@ absl::StatusOr<OpenedFiles> OpenFiles(const OpeningOptions& options);
 // file can have. Nothing where it cannot be told. Not while anybody has it open.
 std::optional<Standing> LookWithoutLog(const std::string& path, const char* vfs = nullptr);
 
-// The name under which `userintent-ledger restore` makes its copy, before it takes the ledger's place.
+// The name that the copy of `userintent-ledger restore` has when it is whole, before it takes the ledger's place.
 std::string RestoringPath(const std::string& ledger);
 
 }  // namespace userintent::ledger

@@ -284,6 +284,41 @@ def test_what_restore_refuses(durable, path, tmp_path):
     assert json.loads(tool(path, "--json", "stats").stdout)["succeeded"] == "2"
 
 
+def test_a_restore_that_was_cut_off_holds_until_one_is_done(durable, path, tmp_path):
+    """Also where a second one fails, and no mark remembers that there was a ledger. The old log stays with its ledger."""
+    gateway = durable()
+    case = Restored(gateway, path, tmp_path)
+    mark = path.with_name(path.name + ".mark")
+    mark.unlink()
+    # As a kill leaves it between two renames.
+    aside = path.with_name(path.name + ".before-restore-20260101T000000.000Z")
+    shutil.copy(case.backup, path.with_name(path.name + ".restoring"))
+    path.rename(aside)
+    log = path.with_name(path.name + "-wal")
+    text = tmp_path / "text"
+    text.write_text("this is no ledger\n" * 500)
+    assert tool(path, "restore", str(text)).returncode == 1
+    assert "restore was cut off" in refusal(gateway)
+    log.write_bytes(b"x" * 100)
+    assert tool(path, "restore", str(case.backup)).returncode == 0
+    assert aside.with_name(aside.name + "-wal").read_bytes() == b"x" * 100 and not log.exists()
+    assert not list(path.parent.glob("ledger.db.restoring*"))
+    gateway.start()
+    assert gateway.create(case.kept).ok().replayed
+
+
+def test_what_root_restores_belongs_to_the_servers_user(durable, path, tmp_path):
+    gateway = durable()
+    case = Restored(gateway, path, tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if os.geteuid() == 0:
+        os.chown(elsewhere, 65534, 65534)
+    assert tool(elsewhere / "ledger.db", "restore", str(case.backup)).returncode == 0
+    for file in elsewhere.iterdir():
+        assert (file.stat().st_uid, file.stat().st_gid) == (elsewhere.stat().st_uid, elsewhere.stat().st_gid), file.name
+
+
 def test_a_full_disk_leaves_the_ledger_alone(durable, path, tmp_path):
     """A limit of file size stands for the full disk."""
     gateway = durable()
