@@ -14,7 +14,6 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/sqlite_store.h"
@@ -83,20 +82,6 @@ absl::Status AskDatabase(sqlite3* db, const std::vector<uint64_t>& keys) {
                     "SELECT key_id FROM ledger_key WHERE EXISTS "
                     "(SELECT 1 FROM request WHERE request.key_id = ledger_key.key_id)",
                     keys, "still holds rows under an older key; give it as a previous key");
-}
-
-// https://www.sqlite.org/uri.html. Every byte but the plainest is escaped. A relative path stays relative.
-std::string ImmutableUri(const std::string& path) {
-  std::string uri = "file:";
-  for (const char c : path) {
-    if (absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '/' || c == '.' || c == '-' || c == '_') {
-      uri += c;
-    } else {
-      absl::StrAppend(&uri, "%", absl::Hex(static_cast<unsigned char>(c), absl::kZeroPad2));
-    }
-  }
-  if (path.substr(0, 2) == "//") uri.insert(5, "//");  // else what follows would be a host
-  return uri + "?immutable=1";
 }
 
 // The caller holds the lock, or there is none to hold.

@@ -11,9 +11,7 @@
 #include <system_error>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 
 namespace userintent::ledger {
 namespace {
@@ -158,19 +156,6 @@ absl::Status CompareWithMark(const OpeningOptions& options, const absl::StatusOr
   return RecordRestored(store, options, (*mark)->revision);
 }
 
-std::string UriOf(const std::string& path) {
-  std::string uri = "file:";
-  for (const char c : path) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (absl::ascii_isalnum(byte) || c == '/' || c == '.' || c == '_' || c == '-') {
-      uri += c;
-    } else {
-      absl::StrAppendFormat(&uri, "%%%02X", byte);
-    }
-  }
-  return uri + "?immutable=1";  // and so without a look at its log
-}
-
 }  // namespace
 
 std::string RestoringPath(const std::string& ledger) { return ledger + ".restoring"; }
@@ -179,8 +164,8 @@ std::optional<Standing> LookWithoutLog(const std::string& path, const char* vfs)
   sqlite3* db = nullptr;
   sqlite3_stmt* statement = nullptr;
   std::optional<Standing> standing;
-  if (sqlite3_open_v2(UriOf(path).c_str(), &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX, vfs) ==
-          SQLITE_OK &&
+  if (sqlite3_open_v2(ImmutableUri(path).c_str(), &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX,
+                      vfs) == SQLITE_OK &&
       sqlite3_prepare_v2(db, "SELECT m.applied_at, p.revision FROM migration m, probe p WHERE m.version = 1", -1,
                          &statement, nullptr) == SQLITE_OK &&
       sqlite3_step(statement) == SQLITE_ROW) {

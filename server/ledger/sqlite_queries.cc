@@ -141,7 +141,10 @@ absl::StatusOr<std::optional<Restored>> SqliteStore::LastRestored() {
   return Restored{use.Number(0), use.Number(1), use.Number(2)};
 }
 
-absl::StatusOr<int64_t> SqliteStore::AuditEntries() { return Number("SELECT count(*) FROM audit"); }
+absl::StatusOr<int64_t> SqliteStore::AuditEntries() {
+  if (version_ < 2 && (options_.as_it_is || options_.inspect)) return 0;  // from before there were any
+  return Number("SELECT count(*) FROM audit");
+}
 
 absl::Status SqliteStore::Add(int attempt_limit, int64_t slice, Totals& totals) {
   {

@@ -8,9 +8,9 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "server/ledger/sqlite_use.h"
 
 namespace userintent::ledger {
@@ -328,9 +328,7 @@ absl::Status SqliteStore::Connect() {
 }
 
 absl::Status SqliteStore::ConnectToRead() {
-  // "immutable" needs no lock and looks for no log. It is said in a URI, in which three characters mean something.
-  const std::string uri = absl::StrCat(
-      "file:", absl::StrReplaceAll(options_.path, {{"%", "%25"}, {"?", "%3f"}, {"#", "%23"}}), "?immutable=1");
+  const std::string uri = ImmutableUri(options_.path);
   const int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
   if (sqlite3_open_v2(uri.c_str(), &db_, flags, options_.vfs) != SQLITE_OK) return Error("open it");
   sqlite3_db_config(db_, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
@@ -510,6 +508,20 @@ absl::Status SqliteStore::LoadCallers() {
     caller_names_.emplace(use.Number(0), name);
     caller_ids_.emplace(std::move(name), use.Number(0));
   }
+}
+
+std::string ImmutableUri(const std::string& path) {
+  // "//a" would name a host; a relative path stays relative.
+  std::string uri = path.substr(0, 2) == "//" ? "file://" : "file:";
+  for (const char c : path) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (absl::ascii_isalnum(byte) || c == '/' || c == '.' || c == '-' || c == '_') {
+      uri += c;
+    } else {
+      absl::StrAppend(&uri, "%", absl::Hex(byte, absl::kZeroPad2));
+    }
+  }
+  return uri + "?immutable=1";
 }
 
 int SqliteStore::changes() const { return sqlite3_total_changes(db_); }

@@ -56,6 +56,9 @@ struct SqliteStoreOptions {
   bool synchronous_normal = false;
 };
 
+// The file as SQLite reads it without a lock and without a look for its log. https://www.sqlite.org/uri.html
+std::string ImmutableUri(const std::string& path);
+
 // A key that is, or was, in use; `id` is Fingerprints::key_id.
 struct LedgerKey {
   uint64_t id = 0;

@@ -309,6 +309,31 @@ TEST_F(BackupTest, CheckingWritesNothing) {
   EXPECT_EQ(Others(), std::vector<std::string>{"copy.db"});
 }
 
+// An upgrade begins with a copy by the new tool, of whatever the old server wrote.
+TEST_F(BackupTest, ALedgerOfTheFirstSchema) {
+  Make(1, 10);
+  ASSERT_TRUE(Copy().ok());
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open(options_.path.c_str(), &db), SQLITE_OK);
+  ASSERT_EQ(
+      sqlite3_exec(db, "DROP TABLE audit; DROP TABLE restored; PRAGMA user_version = 1", nullptr, nullptr, nullptr),
+      SQLITE_OK)
+      << sqlite3_errmsg(db);
+  sqlite3_close(db);
+  const absl::StatusOr<CopyReport> report = CheckCopy(options_.path);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->schema_version, 1);
+  EXPECT_EQ(report->audit_entries, 0);
+  EXPECT_EQ(report->totals.requests[2], 9);
+}
+
+TEST_F(BackupTest, ANameThatBeginsWithTwoSlashes) {
+  Make(1, 10);
+  options_.path = "/" + options_.path;  // in a URI the first part of it would be a host
+  ASSERT_TRUE(Copy().ok());
+  EXPECT_EQ(CheckCopy(options_.path)->totals.requests[2], 9);
+}
+
 TEST_F(BackupTest, ANameWithOddCharacters) {
   Make(1, 10);
   options_.path = directory_.File("a b%20?immutable=0#é'.db");
