@@ -284,6 +284,28 @@ def test_what_restore_refuses(durable, path, tmp_path):
     assert json.loads(tool(path, "--json", "stats").stdout)["succeeded"] == "2"
 
 
+def test_a_backup_of_a_file_that_is_away_restored_twice(durable, sandbox, path, tmp_path):
+    """The server has what the path has not; each restore of that copy needs a word of its own."""
+    gateway = durable()
+    kept, copy, away = person(), tmp_path / "copy.db", tmp_path / "away.db"
+    gateway.create(kept).ok()
+    path.rename(away)
+    wait_for(lambda: gateway.health("") == "NOT_SERVING", "health to say no")
+    assert tool(path, "backup", str(copy)).returncode == 0
+    away.rename(path)
+    wait_for(lambda: gateway.health("") == "SERVING", "health to say yes")
+    gateway.create(person()).ok()
+    for _ in range(2):
+        gateway.kill()
+        assert tool(path, "restore", str(copy)).returncode == 0
+        said = refusal(gateway)
+        gateway.flags["ledger_restored"] = said.split("--ledger_restored=")[-1].split(" ")[0]
+        gateway.start()
+        assert gateway.create(kept).ok().replayed
+        gateway.create(person()).ok()
+    assert_posts(sandbox, kept.email, 1)
+
+
 def test_a_restore_that_was_cut_off_holds_until_one_is_done(durable, path, tmp_path):
     """Also where a second one fails, and no mark remembers that there was a ledger. The old log stays with its ledger."""
     gateway = durable()
