@@ -465,6 +465,25 @@ TEST_F(FrontTest, AnothersPersonIsToldOnlyToWhoIsAdmitted) {
   EXPECT_EQ((*told)->existing_intent_id, "");
 }
 
+// Whoever was let in hears whether it goes, wherever the disk fails after that, and is not let in a second time.
+TEST_F(FrontTest, WhoWasAdmittedIsAskedOnceThoughTheDiskFails) {
+  int admitted = 0;
+  for (int after = 0;; ++after) {
+    Gatekeeper opens(true);
+    store_.fail_at = store_.calls + after;
+    auto go = Begin({.admission = &opens});
+    Run();
+    ASSERT_TRUE(go->has_value()) << after;
+    EXPECT_LE(opens.asked, 1) << after;
+    if ((*go)->verdict == V::kGo) break;
+    EXPECT_EQ((*go)->verdict, V::kUnavailable) << after;
+    admitted += opens.asked;
+    store_.fail_at = -1;
+    ASSERT_TRUE(front_.Retry()) << after;
+  }
+  EXPECT_GE(admitted, 2);  // writing its row, and committing it
+}
+
 class WaiterLimitsTest : public FrontTest {
  protected:
   WaiterLimitsTest() : FrontTest({.per_request = 2, .per_caller = 3}) {}
