@@ -13,9 +13,10 @@ else()
   # GCC loses sight of what it instruments, and then takes an empty std::optional for one that is read.
   target_compile_options(ui_first_party INTERFACE -Wno-maybe-uninitialized)
   # Abseil's flags hold a fence, which ThreadSanitizer does not follow; GCC says so wherever one is inlined. And protobuf's
-  # map fields have one member more where the compiler says that it instruments, which Debian's library does not know.
+  # map fields have one member more where the compiler says that it instruments, which Debian's library does not know; the
+  # standard library must know it all the same.
   if(USERINTENT_SANITIZE MATCHES thread)
-    target_compile_options(ui_first_party INTERFACE -Wno-tsan -U__SANITIZE_THREAD__)
+    target_compile_options(ui_first_party INTERFACE -Wno-tsan -U__SANITIZE_THREAD__ -D_GLIBCXX_TSAN=1)
   endif()
   target_link_options(ui_first_party INTERFACE -fsanitize=${USERINTENT_SANITIZE})
 endif()
