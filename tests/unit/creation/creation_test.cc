@@ -225,10 +225,17 @@ struct Heard {
 class CreationTest : public testing::Test {
  protected:
   CreationTest() { astra_.loop = &loop_; }
+  // A call that nobody answered holds whoever would hear it, who holds the call.
+  ~CreationTest() override {
+    for (const auto& call : calls_) {
+      if (const auto heard = call.lock()) heard->creation.reset();
+    }
+  }
 
   std::shared_ptr<Heard> Call(const v1::CreateUserIntentRequest& request, SteadyClock::duration deadline = 30s,
                               const std::string& caller = "local") {
     auto heard = std::make_shared<Heard>();
+    calls_.push_back(heard);
     heard->creation = Creation::Start(services_, caller, request, loop_.Now() + deadline, [heard](Reply reply) {
       heard->reply = std::move(reply);
       ++heard->replies;
@@ -263,6 +270,7 @@ class CreationTest : public testing::Test {
   Fingerprinter fingerprinter_{Secret(std::string(32, 'k'))};
   Watcher observer_;
   Services services_{loop_, ledger_, astra_, gate_, fingerprinter_, observer_, RulesOptions{}, 3, absl::BitGen()};
+  std::vector<std::weak_ptr<Heard>> calls_;
 };
 
 TEST_F(CreationTest, CreatesOnceAndReplays) {
