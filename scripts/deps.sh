@@ -136,9 +136,10 @@ install_grpcurl() {
   mkdir -p "$TOOLS/bin"
   local version
   version=$(sed -n 's|.*fullstorydev/grpcurl \(v.*\)|\1|p' "$ROOT/tests/tools/go.mod")
-  # -v: the log names each package, so that whoever waits sees it go on.
+  # -v: the log names each package, so that whoever waits sees it go on. -trimpath as the sandbox's build has it: what both
+  # import is then compiled once.
   patiently "go install grpcurl" env CGO_ENABLED=0 GOBIN="$TOOLS/bin" GOFLAGS=-mod=readonly \
-    go -C "$ROOT/tests/tools" install -v -ldflags="-s -w -X main.version=$version" github.com/fullstorydev/grpcurl/cmd/grpcurl
+    go -C "$ROOT/tests/tools" install -v -trimpath -ldflags="-s -w -X main.version=$version" github.com/fullstorydev/grpcurl/cmd/grpcurl
   echo "$stamp" >"$TOOLS/bin/.grpcurl.stamp"
 }
 
