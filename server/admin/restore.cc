@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/base/descriptor.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/mark.h"
 #include "server/ledger/opening.h"
@@ -34,20 +35,6 @@ bool There(const std::string& path) {
   struct stat status {};
   return ::lstat(path.c_str(), &status) == 0;
 }
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
 
 absl::Status CopyFile(const std::string& from, const std::string& to) {
   const Descriptor in(::open(from.c_str(), O_RDONLY | O_CLOEXEC));

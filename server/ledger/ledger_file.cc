@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/descriptor.h"
 #include "server/ledger/sqlite_store.h"
 
 namespace userintent::ledger {
@@ -25,21 +26,6 @@ namespace {
 constexpr uint64_t kTmpfs = 0x01021994;
 constexpr uint64_t kRamfs = 0x858458f6;
 constexpr char kLock[] = ".lock";
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 absl::Status Refuse(const std::string& path, const std::string& why) {
   return absl::FailedPreconditionError(absl::StrCat("ledger ", path, ": ", why));

@@ -30,17 +30,6 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-struct Kind {
-  const char* name;
-  Transport transport;
-  bool http2;  // what the peer speaks
-};
-constexpr Kind kKinds[] = {
-    {"Nghttp2", Transport::kNghttp2, true},       {"LibcurlHttp2", Transport::kLibcurl, true},
-    {"LibcurlHttp1", Transport::kLibcurl, false}, {"AutoHttp2", Transport::kAuto, true},
-    {"AutoHttp1", Transport::kAuto, false},
-};
-
 // What a peer does with one POST.
 struct Reply {
   enum class End {

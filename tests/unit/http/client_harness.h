@@ -27,6 +27,18 @@ using std::chrono::milliseconds;
 
 constexpr char kBody[] = R"({"email":"someone@example.com"})";
 
+// What every client must do is tested with each of these.
+struct Kind {
+  const char* name;
+  Transport transport;
+  bool http2;  // what the peer speaks
+};
+constexpr Kind kKinds[] = {
+    {"Nghttp2", Transport::kNghttp2, true},       {"LibcurlHttp2", Transport::kLibcurl, true},
+    {"LibcurlHttp1", Transport::kLibcurl, false}, {"AutoHttp2", Transport::kAuto, true},
+    {"AutoHttp1", Transport::kAuto, false},
+};
+
 // Name look-ups of a program with lookups.cc in it: `slow.example.test` takes until this event, `two.example.test` is
 // 127.0.0.2 and then 127.0.0.1, `nowhere.example.test` is nothing.
 extern std::atomic<Event*> slow_lookup;

@@ -14,17 +14,6 @@
 namespace userintent::http {
 namespace {
 
-struct Kind {
-  const char* name;
-  Transport transport;
-  bool http2;  // what the peer speaks
-};
-constexpr Kind kKinds[] = {
-    {"Nghttp2", Transport::kNghttp2, true},       {"LibcurlHttp2", Transport::kLibcurl, true},
-    {"LibcurlHttp1", Transport::kLibcurl, false}, {"AutoHttp2", Transport::kAuto, true},
-    {"AutoHttp1", Transport::kAuto, false},
-};
-
 using Fields = std::vector<std::pair<std::string, std::string>>;
 
 // Answers every request with these fields and the body "ok".
