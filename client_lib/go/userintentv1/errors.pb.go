@@ -38,6 +38,7 @@ const (
 //	          WAIT_FOR_OPERATOR  the gateway must be repaired; then the same id
 //	          STOP               no repeat helps
 //
+// (errors of GetUserIntent carry no sent, which speaks of creations only)
 // and, where known, attempts_used_min, attempts_used_max, astra_request_id,
 // http_status, user_intent_id, unresolved_request_id and replayed ("true").
 //
@@ -116,8 +117,16 @@ const (
 	ErrorReason_ERROR_REASON_CALLER_NOT_ALLOWED ErrorReason = 25
 	// INTERNAL. A bug in the gateway.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 26
-	// NOT_FOUND, from GetCreation. This caller has no record of the request_id.
+	// NOT_FOUND, from GetCreation and GetUserIntent. This caller has no record of
+	// the request_id.
 	ErrorReason_ERROR_REASON_REQUEST_NOT_FOUND ErrorReason = 27
+	// NOT_FOUND, from GetUserIntent. This caller created no intent with this id;
+	// with http_status 404, Astra does not know the id that it gave.
+	ErrorReason_ERROR_REASON_USER_INTENT_NOT_FOUND ErrorReason = 28
+	// FAILED_PRECONDITION, from GetUserIntent. The request is recorded, but no
+	// intent is known for it: rejected, unknown, in progress or not sent, as
+	// GetCreation tells. ASK_SAME_ID while it is in progress or unknown, else STOP.
+	ErrorReason_ERROR_REASON_NOT_CREATED ErrorReason = 29
 )
 
 // Enum value maps for ErrorReason.
@@ -151,6 +160,8 @@ var (
 		25: "ERROR_REASON_CALLER_NOT_ALLOWED",
 		26: "ERROR_REASON_INTERNAL",
 		27: "ERROR_REASON_REQUEST_NOT_FOUND",
+		28: "ERROR_REASON_USER_INTENT_NOT_FOUND",
+		29: "ERROR_REASON_NOT_CREATED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                   0,
@@ -181,6 +192,8 @@ var (
 		"ERROR_REASON_CALLER_NOT_ALLOWED":            25,
 		"ERROR_REASON_INTERNAL":                      26,
 		"ERROR_REASON_REQUEST_NOT_FOUND":             27,
+		"ERROR_REASON_USER_INTENT_NOT_FOUND":         28,
+		"ERROR_REASON_NOT_CREATED":                   29,
 	}
 )
 
@@ -215,7 +228,7 @@ var File_userintent_v1_errors_proto protoreflect.FileDescriptor
 
 const file_userintent_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x1auserintent/v1/errors.proto\x12\ruserintent.v1*\xf9\a\n" +
+	"\x1auserintent/v1/errors.proto\x12\ruserintent.v1*\xbf\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1f\n" +
@@ -245,7 +258,9 @@ const file_userintent_v1_errors_proto_rawDesc = "" +
 	"#ERROR_REASON_CALLER_UNAUTHENTICATED\x10\x18\x12#\n" +
 	"\x1fERROR_REASON_CALLER_NOT_ALLOWED\x10\x19\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x1a\x12\"\n" +
-	"\x1eERROR_REASON_REQUEST_NOT_FOUND\x10\x1bBO\n" +
+	"\x1eERROR_REASON_REQUEST_NOT_FOUND\x10\x1b\x12&\n" +
+	"\"ERROR_REASON_USER_INTENT_NOT_FOUND\x10\x1c\x12\x1c\n" +
+	"\x18ERROR_REASON_NOT_CREATED\x10\x1dBO\n" +
 	"\x19com.example.userintent.v1P\x01Z0example.com/userintent/userintentv1;userintentv1b\x06proto3"
 
 var (

@@ -9,6 +9,7 @@ import (
 	errdetails "google.golang.org/genproto/googleapis/rpc/errdetails"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -79,7 +80,7 @@ func (VerificationType) EnumDescriptor() ([]byte, []int) {
 	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{0}
 }
 
-// Where the identity check at Astra stood when it answered.
+// Where the identity check at Astra stands.
 type UserIntentStatus int32
 
 const (
@@ -478,8 +479,17 @@ type UserIntent struct {
 	Status UserIntentStatus `protobuf:"varint,2,opt,name=status,proto3,enum=userintent.v1.UserIntentStatus" json:"status,omitempty"`
 	// Astra's own word for it, at most 64 printable bytes; empty when it gave none.
 	AstraStatus string `protobuf:"bytes,3,opt,name=astra_status,json=astraStatus,proto3" json:"astra_status,omitempty"`
-	// The gateway's clock when the answer came.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// The gateway's clock when the answer to the creation came.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// The id of Astra's User that the person has become, of the same form as id;
+	// empty before, and in the answer to CreateUserIntent.
+	UserId string `protobuf:"bytes,5,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// As Astra reports it, else as it was asked for; VERIFIED where the request left
+	// it to Astra's default. UNSPECIFIED for an intent that was recorded before the
+	// gateway kept it.
+	VerificationType VerificationType `protobuf:"varint,6,opt,name=verification_type,json=verificationType,proto3,enum=userintent.v1.VerificationType" json:"verification_type,omitempty"`
+	// The gateway's clock when this status was first seen.
+	StatusTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=status_time,json=statusTime,proto3" json:"status_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -538,6 +548,27 @@ func (x *UserIntent) GetAstraStatus() string {
 func (x *UserIntent) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *UserIntent) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *UserIntent) GetVerificationType() VerificationType {
+	if x != nil {
+		return x.VerificationType
+	}
+	return VerificationType_VERIFICATION_TYPE_UNSPECIFIED
+}
+
+func (x *UserIntent) GetStatusTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StatusTime
 	}
 	return nil
 }
@@ -732,7 +763,7 @@ type Creation struct {
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// What became of it.
 	State CreationState `protobuf:"varint,2,opt,name=state,proto3,enum=userintent.v1.CreationState" json:"state,omitempty"`
-	// Set when state is CREATED.
+	// Set when state is CREATED: with the status that was read last.
 	UserIntent *UserIntent `protobuf:"bytes,3,opt,name=user_intent,json=userIntent,proto3" json:"user_intent,omitempty"`
 	// For REJECTED, UNKNOWN and NOT_SENT: why, in the words that CreateUserIntent
 	// would use.
@@ -899,11 +930,183 @@ func (x *GetCreationResponse) GetCreation() *Creation {
 	return nil
 }
 
+// Which intent to read, and how fresh the answer must be.
+type GetUserIntentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required: one of the two.
+	//
+	// Types that are valid to be assigned to Key:
+	//
+	//	*GetUserIntentRequest_RequestId
+	//	*GetUserIntentRequest_UserIntentId
+	Key isGetUserIntentRequest_Key `protobuf_oneof:"key"`
+	// Optional, not negative. An answer of Astra's that is at most this old may be
+	// given from the record; unset or 0: Astra is asked now.
+	MaxAge *durationpb.Duration `protobuf:"bytes,3,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// When Astra cannot be asked, answer what is recorded, with stale true, instead
+	// of the error.
+	AllowStale    bool `protobuf:"varint,4,opt,name=allow_stale,json=allowStale,proto3" json:"allow_stale,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUserIntentRequest) Reset() {
+	*x = GetUserIntentRequest{}
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUserIntentRequest) String() string {
+	return redacted(x)
+}
+
+func (*GetUserIntentRequest) ProtoMessage() {}
+
+func (x *GetUserIntentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUserIntentRequest.ProtoReflect.Descriptor instead.
+func (*GetUserIntentRequest) Descriptor() ([]byte, []int) {
+	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetUserIntentRequest) GetKey() isGetUserIntentRequest_Key {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *GetUserIntentRequest) GetRequestId() string {
+	if x != nil {
+		if x, ok := x.Key.(*GetUserIntentRequest_RequestId); ok {
+			return x.RequestId
+		}
+	}
+	return ""
+}
+
+func (x *GetUserIntentRequest) GetUserIntentId() string {
+	if x != nil {
+		if x, ok := x.Key.(*GetUserIntentRequest_UserIntentId); ok {
+			return x.UserIntentId
+		}
+	}
+	return ""
+}
+
+func (x *GetUserIntentRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *GetUserIntentRequest) GetAllowStale() bool {
+	if x != nil {
+		return x.AllowStale
+	}
+	return false
+}
+
+type isGetUserIntentRequest_Key interface {
+	isGetUserIntentRequest_Key()
+}
+
+type GetUserIntentRequest_RequestId struct {
+	// A request_id that this caller used; UUID text in either case.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3,oneof"`
+}
+
+type GetUserIntentRequest_UserIntentId struct {
+	// UserIntent.id of an intent that this caller created; 1-256 bytes without
+	// control characters.
+	UserIntentId string `protobuf:"bytes,2,opt,name=user_intent_id,json=userIntentId,proto3,oneof"`
+}
+
+func (*GetUserIntentRequest_RequestId) isGetUserIntentRequest_Key() {}
+
+func (*GetUserIntentRequest_UserIntentId) isGetUserIntentRequest_Key() {}
+
+// A User Intent as Astra reported it.
+type GetUserIntentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The intent.
+	UserIntent *UserIntent `protobuf:"bytes,1,opt,name=user_intent,json=userIntent,proto3" json:"user_intent,omitempty"`
+	// The gateway's clock when Astra reported it.
+	ReadTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
+	// True: Astra could not be asked, and this is what was recorded before.
+	Stale         bool `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUserIntentResponse) Reset() {
+	*x = GetUserIntentResponse{}
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUserIntentResponse) String() string {
+	return redacted(x)
+}
+
+func (*GetUserIntentResponse) ProtoMessage() {}
+
+func (x *GetUserIntentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUserIntentResponse.ProtoReflect.Descriptor instead.
+func (*GetUserIntentResponse) Descriptor() ([]byte, []int) {
+	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetUserIntentResponse) GetUserIntent() *UserIntent {
+	if x != nil {
+		return x.UserIntent
+	}
+	return nil
+}
+
+func (x *GetUserIntentResponse) GetReadTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReadTime
+	}
+	return nil
+}
+
+func (x *GetUserIntentResponse) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
 var File_userintent_v1_user_intent_service_proto protoreflect.FileDescriptor
 
 const file_userintent_v1_user_intent_service_proto_rawDesc = "" +
 	"\n" +
-	"'userintent/v1/user_intent_service.proto\x12\ruserintent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/rpc/error_details.proto\x1a\x1buserintent/v1/options.proto\"\xd4\a\n" +
+	"'userintent/v1/user_intent_service.proto\x12\ruserintent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/rpc/error_details.proto\x1a\x1buserintent/v1/options.proto\"\xd4\a\n" +
 	"\x17CreateUserIntentRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1a\n" +
@@ -933,14 +1136,18 @@ const file_userintent_v1_user_intent_service_proto_rawDesc = "" +
 	"\x15supersedes_request_id\x18\x15 \x01(\tR\x13supersedesRequestId\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd9\x02\n" +
 	"\n" +
 	"UserIntent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x127\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1f.userintent.v1.UserIntentStatusR\x06status\x12!\n" +
 	"\fastra_status\x18\x03 \x01(\tR\vastraStatus\x12;\n" +
 	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"[\n" +
+	"createTime\x12\x17\n" +
+	"\auser_id\x18\x05 \x01(\tR\x06userId\x12L\n" +
+	"\x11verification_type\x18\x06 \x01(\x0e2\x1f.userintent.v1.VerificationTypeR\x10verificationType\x12;\n" +
+	"\vstatus_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"statusTime\"[\n" +
 	"\rAttemptBudget\x12\x19\n" +
 	"\bused_min\x18\x01 \x01(\x05R\ausedMin\x12\x19\n" +
 	"\bused_max\x18\x02 \x01(\x05R\ausedMax\x12\x14\n" +
@@ -971,7 +1178,20 @@ const file_userintent_v1_user_intent_service_proto_rawDesc = "" +
 	"\x18superseded_by_request_id\x18\n" +
 	" \x01(\tR\x15supersededByRequestId\"J\n" +
 	"\x13GetCreationResponse\x123\n" +
-	"\bcreation\x18\x01 \x01(\v2\x17.userintent.v1.CreationR\bcreation*\x9b\x01\n" +
+	"\bcreation\x18\x01 \x01(\v2\x17.userintent.v1.CreationR\bcreation\"\xbb\x01\n" +
+	"\x14GetUserIntentRequest\x12\x1f\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tH\x00R\trequestId\x12&\n" +
+	"\x0euser_intent_id\x18\x02 \x01(\tH\x00R\fuserIntentId\x122\n" +
+	"\amax_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12\x1f\n" +
+	"\vallow_stale\x18\x04 \x01(\bR\n" +
+	"allowStaleB\x05\n" +
+	"\x03key\"\xa2\x01\n" +
+	"\x15GetUserIntentResponse\x12:\n" +
+	"\vuser_intent\x18\x01 \x01(\v2\x19.userintent.v1.UserIntentR\n" +
+	"userIntent\x127\n" +
+	"\tread_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\breadTime\x12\x14\n" +
+	"\x05stale\x18\x03 \x01(\bR\x05stale*\x9b\x01\n" +
 	"\x10VerificationType\x12!\n" +
 	"\x1dVERIFICATION_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aVERIFICATION_TYPE_VERIFIED\x10\x01\x12 \n" +
@@ -992,10 +1212,11 @@ const file_userintent_v1_user_intent_service_proto_rawDesc = "" +
 	"\x16CREATION_STATE_CREATED\x10\x02\x12\x1b\n" +
 	"\x17CREATION_STATE_REJECTED\x10\x03\x12\x1a\n" +
 	"\x16CREATION_STATE_UNKNOWN\x10\x04\x12\x1b\n" +
-	"\x17CREATION_STATE_NOT_SENT\x10\x052\xce\x01\n" +
+	"\x17CREATION_STATE_NOT_SENT\x10\x052\xaa\x02\n" +
 	"\x11UserIntentService\x12c\n" +
 	"\x10CreateUserIntent\x12&.userintent.v1.CreateUserIntentRequest\x1a'.userintent.v1.CreateUserIntentResponse\x12T\n" +
-	"\vGetCreation\x12!.userintent.v1.GetCreationRequest\x1a\".userintent.v1.GetCreationResponseBO\n" +
+	"\vGetCreation\x12!.userintent.v1.GetCreationRequest\x1a\".userintent.v1.GetCreationResponse\x12Z\n" +
+	"\rGetUserIntent\x12#.userintent.v1.GetUserIntentRequest\x1a$.userintent.v1.GetUserIntentResponseBO\n" +
 	"\x19com.example.userintent.v1P\x01Z0example.com/userintent/userintentv1;userintentv1b\x06proto3"
 
 var (
@@ -1011,7 +1232,7 @@ func file_userintent_v1_user_intent_service_proto_rawDescGZIP() []byte {
 }
 
 var file_userintent_v1_user_intent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_userintent_v1_user_intent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_userintent_v1_user_intent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_userintent_v1_user_intent_service_proto_goTypes = []any{
 	(VerificationType)(0),            // 0: userintent.v1.VerificationType
 	(UserIntentStatus)(0),            // 1: userintent.v1.UserIntentStatus
@@ -1023,33 +1244,43 @@ var file_userintent_v1_user_intent_service_proto_goTypes = []any{
 	(*GetCreationRequest)(nil),       // 7: userintent.v1.GetCreationRequest
 	(*Creation)(nil),                 // 8: userintent.v1.Creation
 	(*GetCreationResponse)(nil),      // 9: userintent.v1.GetCreationResponse
-	nil,                              // 10: userintent.v1.CreateUserIntentRequest.MetadataEntry
-	(*timestamppb.Timestamp)(nil),    // 11: google.protobuf.Timestamp
-	(*errdetails.ErrorInfo)(nil),     // 12: google.rpc.ErrorInfo
+	(*GetUserIntentRequest)(nil),     // 10: userintent.v1.GetUserIntentRequest
+	(*GetUserIntentResponse)(nil),    // 11: userintent.v1.GetUserIntentResponse
+	nil,                              // 12: userintent.v1.CreateUserIntentRequest.MetadataEntry
+	(*timestamppb.Timestamp)(nil),    // 13: google.protobuf.Timestamp
+	(*errdetails.ErrorInfo)(nil),     // 14: google.rpc.ErrorInfo
+	(*durationpb.Duration)(nil),      // 15: google.protobuf.Duration
 }
 var file_userintent_v1_user_intent_service_proto_depIdxs = []int32{
 	0,  // 0: userintent.v1.CreateUserIntentRequest.verification_type:type_name -> userintent.v1.VerificationType
-	10, // 1: userintent.v1.CreateUserIntentRequest.metadata:type_name -> userintent.v1.CreateUserIntentRequest.MetadataEntry
+	12, // 1: userintent.v1.CreateUserIntentRequest.metadata:type_name -> userintent.v1.CreateUserIntentRequest.MetadataEntry
 	1,  // 2: userintent.v1.UserIntent.status:type_name -> userintent.v1.UserIntentStatus
-	11, // 3: userintent.v1.UserIntent.create_time:type_name -> google.protobuf.Timestamp
-	4,  // 4: userintent.v1.CreateUserIntentResponse.user_intent:type_name -> userintent.v1.UserIntent
-	5,  // 5: userintent.v1.CreateUserIntentResponse.attempts:type_name -> userintent.v1.AttemptBudget
-	2,  // 6: userintent.v1.Creation.state:type_name -> userintent.v1.CreationState
-	4,  // 7: userintent.v1.Creation.user_intent:type_name -> userintent.v1.UserIntent
-	12, // 8: userintent.v1.Creation.error:type_name -> google.rpc.ErrorInfo
-	5,  // 9: userintent.v1.Creation.attempts:type_name -> userintent.v1.AttemptBudget
-	11, // 10: userintent.v1.Creation.create_time:type_name -> google.protobuf.Timestamp
-	11, // 11: userintent.v1.Creation.update_time:type_name -> google.protobuf.Timestamp
-	8,  // 12: userintent.v1.GetCreationResponse.creation:type_name -> userintent.v1.Creation
-	3,  // 13: userintent.v1.UserIntentService.CreateUserIntent:input_type -> userintent.v1.CreateUserIntentRequest
-	7,  // 14: userintent.v1.UserIntentService.GetCreation:input_type -> userintent.v1.GetCreationRequest
-	6,  // 15: userintent.v1.UserIntentService.CreateUserIntent:output_type -> userintent.v1.CreateUserIntentResponse
-	9,  // 16: userintent.v1.UserIntentService.GetCreation:output_type -> userintent.v1.GetCreationResponse
-	15, // [15:17] is the sub-list for method output_type
-	13, // [13:15] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	13, // 3: userintent.v1.UserIntent.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 4: userintent.v1.UserIntent.verification_type:type_name -> userintent.v1.VerificationType
+	13, // 5: userintent.v1.UserIntent.status_time:type_name -> google.protobuf.Timestamp
+	4,  // 6: userintent.v1.CreateUserIntentResponse.user_intent:type_name -> userintent.v1.UserIntent
+	5,  // 7: userintent.v1.CreateUserIntentResponse.attempts:type_name -> userintent.v1.AttemptBudget
+	2,  // 8: userintent.v1.Creation.state:type_name -> userintent.v1.CreationState
+	4,  // 9: userintent.v1.Creation.user_intent:type_name -> userintent.v1.UserIntent
+	14, // 10: userintent.v1.Creation.error:type_name -> google.rpc.ErrorInfo
+	5,  // 11: userintent.v1.Creation.attempts:type_name -> userintent.v1.AttemptBudget
+	13, // 12: userintent.v1.Creation.create_time:type_name -> google.protobuf.Timestamp
+	13, // 13: userintent.v1.Creation.update_time:type_name -> google.protobuf.Timestamp
+	8,  // 14: userintent.v1.GetCreationResponse.creation:type_name -> userintent.v1.Creation
+	15, // 15: userintent.v1.GetUserIntentRequest.max_age:type_name -> google.protobuf.Duration
+	4,  // 16: userintent.v1.GetUserIntentResponse.user_intent:type_name -> userintent.v1.UserIntent
+	13, // 17: userintent.v1.GetUserIntentResponse.read_time:type_name -> google.protobuf.Timestamp
+	3,  // 18: userintent.v1.UserIntentService.CreateUserIntent:input_type -> userintent.v1.CreateUserIntentRequest
+	7,  // 19: userintent.v1.UserIntentService.GetCreation:input_type -> userintent.v1.GetCreationRequest
+	10, // 20: userintent.v1.UserIntentService.GetUserIntent:input_type -> userintent.v1.GetUserIntentRequest
+	6,  // 21: userintent.v1.UserIntentService.CreateUserIntent:output_type -> userintent.v1.CreateUserIntentResponse
+	9,  // 22: userintent.v1.UserIntentService.GetCreation:output_type -> userintent.v1.GetCreationResponse
+	11, // 23: userintent.v1.UserIntentService.GetUserIntent:output_type -> userintent.v1.GetUserIntentResponse
+	21, // [21:24] is the sub-list for method output_type
+	18, // [18:21] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_userintent_v1_user_intent_service_proto_init() }
@@ -1058,13 +1289,17 @@ func file_userintent_v1_user_intent_service_proto_init() {
 		return
 	}
 	file_userintent_v1_options_proto_init()
+	file_userintent_v1_user_intent_service_proto_msgTypes[7].OneofWrappers = []any{
+		(*GetUserIntentRequest_RequestId)(nil),
+		(*GetUserIntentRequest_UserIntentId)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_userintent_v1_user_intent_service_proto_rawDesc), len(file_userintent_v1_user_intent_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

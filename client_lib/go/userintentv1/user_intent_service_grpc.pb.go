@@ -20,13 +20,14 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	UserIntentService_CreateUserIntent_FullMethodName = "/userintent.v1.UserIntentService/CreateUserIntent"
 	UserIntentService_GetCreation_FullMethodName      = "/userintent.v1.UserIntentService/GetCreation"
+	UserIntentService_GetUserIntent_FullMethodName    = "/userintent.v1.UserIntentService/GetUserIntent"
 )
 
 // UserIntentServiceClient is the client API for UserIntentService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Creates Astra User Intents, at most one for each request_id.
+// Creates Astra User Intents, at most one for each request_id, and reads them.
 //
 // Repeat the same request_id as often as you like: Astra is asked to create at
 // most one User Intent for it, and every repeat gets the same answer. A new
@@ -42,6 +43,13 @@ type UserIntentServiceClient interface {
 	// nothing is sent to Astra. NOT_FOUND (REQUEST_NOT_FOUND) when the caller has
 	// no such request.
 	GetCreation(ctx context.Context, in *GetCreationRequest, opts ...grpc.CallOption) (*GetCreationResponse, error)
+	// Answers one of the caller's own User Intents as Astra has it now, or as it was
+	// at most max_age ago. Reading changes nothing at Astra, so the gateway repeats
+	// it by itself after failures that may pass, and any call may be repeated.
+	// NOT_FOUND (REQUEST_NOT_FOUND, USER_INTENT_NOT_FOUND) when this caller created
+	// no such intent; FAILED_PRECONDITION (NOT_CREATED) when the request is recorded
+	// without one. Errors carry no "sent": it speaks of creations only.
+	GetUserIntent(ctx context.Context, in *GetUserIntentRequest, opts ...grpc.CallOption) (*GetUserIntentResponse, error)
 }
 
 type userIntentServiceClient struct {
@@ -72,11 +80,21 @@ func (c *userIntentServiceClient) GetCreation(ctx context.Context, in *GetCreati
 	return out, nil
 }
 
+func (c *userIntentServiceClient) GetUserIntent(ctx context.Context, in *GetUserIntentRequest, opts ...grpc.CallOption) (*GetUserIntentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetUserIntentResponse)
+	err := c.cc.Invoke(ctx, UserIntentService_GetUserIntent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // UserIntentServiceServer is the server API for UserIntentService service.
 // All implementations must embed UnimplementedUserIntentServiceServer
 // for forward compatibility.
 //
-// Creates Astra User Intents, at most one for each request_id.
+// Creates Astra User Intents, at most one for each request_id, and reads them.
 //
 // Repeat the same request_id as often as you like: Astra is asked to create at
 // most one User Intent for it, and every repeat gets the same answer. A new
@@ -92,6 +110,13 @@ type UserIntentServiceServer interface {
 	// nothing is sent to Astra. NOT_FOUND (REQUEST_NOT_FOUND) when the caller has
 	// no such request.
 	GetCreation(context.Context, *GetCreationRequest) (*GetCreationResponse, error)
+	// Answers one of the caller's own User Intents as Astra has it now, or as it was
+	// at most max_age ago. Reading changes nothing at Astra, so the gateway repeats
+	// it by itself after failures that may pass, and any call may be repeated.
+	// NOT_FOUND (REQUEST_NOT_FOUND, USER_INTENT_NOT_FOUND) when this caller created
+	// no such intent; FAILED_PRECONDITION (NOT_CREATED) when the request is recorded
+	// without one. Errors carry no "sent": it speaks of creations only.
+	GetUserIntent(context.Context, *GetUserIntentRequest) (*GetUserIntentResponse, error)
 	mustEmbedUnimplementedUserIntentServiceServer()
 }
 
@@ -107,6 +132,9 @@ func (UnimplementedUserIntentServiceServer) CreateUserIntent(context.Context, *C
 }
 func (UnimplementedUserIntentServiceServer) GetCreation(context.Context, *GetCreationRequest) (*GetCreationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCreation not implemented")
+}
+func (UnimplementedUserIntentServiceServer) GetUserIntent(context.Context, *GetUserIntentRequest) (*GetUserIntentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetUserIntent not implemented")
 }
 func (UnimplementedUserIntentServiceServer) mustEmbedUnimplementedUserIntentServiceServer() {}
 func (UnimplementedUserIntentServiceServer) testEmbeddedByValue()                           {}
@@ -165,6 +193,24 @@ func _UserIntentService_GetCreation_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UserIntentService_GetUserIntent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetUserIntentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UserIntentServiceServer).GetUserIntent(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UserIntentService_GetUserIntent_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UserIntentServiceServer).GetUserIntent(ctx, req.(*GetUserIntentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // UserIntentService_ServiceDesc is the grpc.ServiceDesc for UserIntentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -179,6 +225,10 @@ var UserIntentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetCreation",
 			Handler:    _UserIntentService_GetCreation_Handler,
+		},
+		{
+			MethodName: "GetUserIntent",
+			Handler:    _UserIntentService_GetUserIntent_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
