@@ -29,12 +29,16 @@ INCLUDE = re.compile(r'^#include "server/(\w+)/')
 BELOW = {
     "base": set(),
     "observe": set(),
-    "http": {"base"},
+    "net": {"base"},
+    "http": {"base", "net"},
     "astra": {"base", "http"},
     "ledger": {"base"},
-    "intent": {"base", "astra", "ledger"},
-    "rpc": {"base", "observe", "http", "intent"},
-    "admin": {"base", "observe", "ledger", "intent", "rpc"},
+    "intent": {"base", "net", "ledger"},
+    "usecase": {"base", "intent", "astra", "ledger"},
+    "rpc": {"base", "observe", "http", "intent", "usecase"},
+    "admin": {"base", "observe", "ledger", "intent", "usecase", "rpc"},
+    "config": {"base", "net", "observe", "http", "astra", "intent", "ledger"},
+    "app": {"base", "net", "observe", "http", "astra", "ledger", "intent", "usecase", "rpc", "admin", "config"},
 }
 BINARY = {".png", ".gz", ".bin", ".db", ".jar", ".binpb", ".ico"}
 TABS_OK = {".go", ".mod", ".sum", ".tsv", ".md"}

@@ -16,11 +16,11 @@
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
+#include "server/app/server.h"
 #include "server/base/process.h"
-#include "server/config.h"
+#include "server/config/config.h"
 #include "server/observe/log.h"
 #include "server/rpc/listener.h"
-#include "server/server.h"
 
 namespace userintent {
 namespace {

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/admin/desk.h"
+#include "server/admin/operator_service.h"
 #include "server/admin/socket.h"
 #include "server/observe/log.h"
 #include "server/rpc/listener.h"
@@ -20,36 +20,37 @@ namespace userintent::admin {
 
 class AdminServer::Service final : public v1::LedgerAdminService::Service {
  public:
-  explicit Service(Desk::Options options) : desk_(std::move(options)) {}
+  explicit Service(OperatorService::Options options) : operator_service_(std::move(options)) {}
 
   grpc::Status ShowRequest(grpc::ServerContext*, const v1::ShowRequestRequest* request,
                            v1::ShowRequestResponse* response) override {
-    return Answer(desk_.ShowRequest(*request, response));
+    return Answer(operator_service_.ShowRequest(*request, response));
   }
   grpc::Status ListUnresolved(grpc::ServerContext*, const v1::ListUnresolvedRequest* request,
                               v1::ListUnresolvedResponse* response) override {
-    return Answer(desk_.ListUnresolved(*request, response));
+    return Answer(operator_service_.ListUnresolved(*request, response));
   }
   grpc::Status GetStatistics(grpc::ServerContext*, const v1::GetStatisticsRequest* request,
                              v1::GetStatisticsResponse* response) override {
-    return Answer(desk_.GetStatistics(*request, response));
+    return Answer(operator_service_.GetStatistics(*request, response));
   }
   grpc::Status ResolveRequest(grpc::ServerContext*, const v1::ResolveRequestRequest* request,
                               v1::ResolveRequestResponse* response) override {
-    return Answer(desk_.ResolveRequest(*request, response));
+    return Answer(operator_service_.ResolveRequest(*request, response));
   }
   grpc::Status ListAudit(grpc::ServerContext*, const v1::ListAuditRequest* request,
                          v1::ListAuditResponse* response) override {
-    return Answer(desk_.ListAudit(*request, response));
+    return Answer(operator_service_.ListAudit(*request, response));
   }
 
   grpc::Status FindRequests(grpc::ServerContext*, const v1::FindRequestsRequest* request,
                             v1::FindRequestsResponse* response) override {
-    return Answer(desk_.FindRequests(*request, response));
+    return Answer(operator_service_.FindRequests(*request, response));
   }
   grpc::Status BackUp(grpc::ServerContext* context, const v1::BackUpRequest* request,
                       v1::BackUpResponse* response) override {
-    const absl::Status status = desk_.BackUp(*request, response, [context] { return context->IsCancelled(); });
+    const absl::Status status =
+        operator_service_.BackUp(*request, response, [context] { return context->IsCancelled(); });
     if (status.ok()) {
       observe::Log(observe::Level::kInfo, "ledger_backed_up", {{"rows", response->copy().requests()}});
     } else {
@@ -63,7 +64,7 @@ class AdminServer::Service final : public v1::LedgerAdminService::Service {
   static grpc::Status Answer(const absl::Status& status) {
     return {static_cast<grpc::StatusCode>(status.code()), std::string(status.message())};
   }
-  Desk desk_;
+  OperatorService operator_service_;
 };
 
 absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::SqliteLedger& ledger,
@@ -77,9 +78,9 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::SqliteLe
   if (::lstat(socket.c_str(), &status) == 0 && !S_ISSOCK(status.st_mode)) {
     return absl::FailedPreconditionError(absl::StrCat(socket, ": is there already, and is no socket"));
   }
-  Desk::Options options;
-  options.transact = [&ledger](Desk::Work work) { return ledger.Administer(work); };
-  options.between = [&ledger](Desk::Work work) { return ledger.Between(work); };
+  OperatorService::Options options;
+  options.transact = [&ledger](OperatorService::Work work) { return ledger.Administer(work); };
+  options.between = [&ledger](OperatorService::Work work) { return ledger.Between(work); };
   options.fingerprinter = &fingerprinter;
   options.path = path;
   auto service = std::make_unique<Service>(std::move(options));

@@ -34,7 +34,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "server/admin/ask.h"
-#include "server/admin/desk.h"
+#include "server/admin/operator_service.h"
 #include "server/admin/restore.h"
 #include "server/admin/socket.h"
 #include "server/base/duration.h"
@@ -181,13 +181,13 @@ class Ledger {
 
   std::chrono::system_clock::duration timeout = kTimeout;
 
-  bool is_server() const { return desk_ == nullptr; }
+  bool is_server() const { return operator_service_ == nullptr; }
 
   template <typename Request, typename Response, typename Local>
   absl::Status Call(grpc::Status (v1::LedgerAdminService::Stub::*remote)(grpc::ClientContext*, const Request&,
                                                                          Response*),
                     Local local, const Request& request, Response* response) {
-    if (desk_) return std::invoke(local, *desk_, request, response);
+    if (operator_service_) return std::invoke(local, *operator_service_, request, response);
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + timeout);
     const grpc::Status status = (stub_.get()->*remote)(&context, request, response);
@@ -206,7 +206,7 @@ class Ledger {
   std::unique_ptr<ledger::SqliteStore> store_;
   std::unique_ptr<ledger::Book> book_;
   std::unique_ptr<const intent::Fingerprinter> fingerprinter_;
-  std::unique_ptr<Desk> desk_;
+  std::unique_ptr<OperatorService> operator_service_;
 };
 
 // True: a server listens. False: none does.
@@ -265,8 +265,9 @@ absl::StatusOr<Ledger> Ledger::Open(const std::string& path, Access access) {
   opened.file_ = std::move(files->file);
   opened.store_ = std::move(files->store);
   opened.book_ = std::make_unique<ledger::Book>(*opened.store_);
-  Desk::Options desk;
-  desk.transact = [db = opened.store_.get(), book = opened.book_.get(), writes = access.writes](Desk::Work work) {
+  OperatorService::Options desk;
+  desk.transact = [db = opened.store_.get(), book = opened.book_.get(),
+                   writes = access.writes](OperatorService::Work work) {
     absl::Status s = db->Start();
     if (s.ok()) s = work(*db, *book);
     if (s.ok() && writes) s = db->Touch();  // newer than a copy that was made before
@@ -274,12 +275,14 @@ absl::StatusOr<Ledger> Ledger::Open(const std::string& path, Access access) {
     if (!s.ok()) db->Rollback();
     return s;
   };
-  desk.between = [db = opened.store_.get(), book = opened.book_.get()](Desk::Work work) { return work(*db, *book); };
+  desk.between = [db = opened.store_.get(), book = opened.book_.get()](OperatorService::Work work) {
+    return work(*db, *book);
+  };
   opened.fingerprinter_ = std::move(access.fingerprinter);
   desk.fingerprinter = opened.fingerprinter_.get();
   desk.path = path;
   desk.server_runs = false;
-  opened.desk_ = std::make_unique<Desk>(std::move(desk));
+  opened.operator_service_ = std::make_unique<OperatorService>(std::move(desk));
   return opened;
 }
 
@@ -484,7 +487,8 @@ absl::Status AskOf(Ledger& ledger, const Context& context,
 template <typename Request, typename Response>
 absl::Status Ask(const Context& context,
                  grpc::Status (v1::LedgerAdminService::Stub::*remote)(grpc::ClientContext*, const Request&, Response*),
-                 absl::Status (Desk::*local)(const Request&, Response*), const Request& request, bool writes = false) {
+                 absl::Status (OperatorService::*local)(const Request&, Response*), const Request& request,
+                 bool writes = false) {
   absl::StatusOr<Ledger> ledger = Ledger::Open(context.path, {.writes = writes});
   if (!ledger.ok()) return ledger.status();
   return AskOf(*ledger, context, remote, local, request);
@@ -501,7 +505,7 @@ absl::Status Show(const Context& context) {
   v1::ShowRequestRequest request;
   request.set_request_id(context.line.words[1]);
   request.set_caller(context.line.get("caller"));
-  return Ask(context, &v1::LedgerAdminService::Stub::ShowRequest, &Desk::ShowRequest, request);
+  return Ask(context, &v1::LedgerAdminService::Stub::ShowRequest, &OperatorService::ShowRequest, request);
 }
 
 absl::Status Unresolved(const Context& context) {
@@ -519,11 +523,12 @@ absl::Status Unresolved(const Context& context) {
   }
   request.set_not_superseded(context.line.has("not_superseded"));
   request.set_sending(context.line.has("sending"));
-  return Ask(context, &v1::LedgerAdminService::Stub::ListUnresolved, &Desk::ListUnresolved, request);
+  return Ask(context, &v1::LedgerAdminService::Stub::ListUnresolved, &OperatorService::ListUnresolved, request);
 }
 
 absl::Status Stats(const Context& context) {
-  return Ask(context, &v1::LedgerAdminService::Stub::GetStatistics, &Desk::GetStatistics, v1::GetStatisticsRequest());
+  return Ask(context, &v1::LedgerAdminService::Stub::GetStatistics, &OperatorService::GetStatistics,
+             v1::GetStatisticsRequest());
 }
 
 // Shows the request on stderr, and what would be recorded of it; OK when the operator says yes.
@@ -534,7 +539,8 @@ absl::Status Confirm(const Context& context, const v1::ResolveRequestRequest& re
   show.set_request_id(resolve.request_id());
   show.set_caller(resolve.caller());
   v1::ShowRequestResponse found;
-  if (absl::Status s = ledger->Call(&v1::LedgerAdminService::Stub::ShowRequest, &Desk::ShowRequest, show, &found);
+  if (absl::Status s =
+          ledger->Call(&v1::LedgerAdminService::Stub::ShowRequest, &OperatorService::ShowRequest, show, &found);
       !s.ok()) {
     return s;
   }
@@ -577,7 +583,7 @@ absl::Status Resolve(const Context& context) {
   if (!line.has("yes") && OnTerminal()) {
     if (absl::Status s = Confirm(context, request); !s.ok()) return s;
   }
-  return Ask(context, &v1::LedgerAdminService::Stub::ResolveRequest, &Desk::ResolveRequest, request, true);
+  return Ask(context, &v1::LedgerAdminService::Stub::ResolveRequest, &OperatorService::ResolveRequest, request, true);
 }
 
 absl::Status Audit(const Context& context) {
@@ -586,7 +592,7 @@ absl::Status Audit(const Context& context) {
   if (!limit.ok()) return limit.status();
   request.set_limit(*limit);
   if (context.line.words.size() > 1) request.set_request_id(context.line.words[1]);
-  return Ask(context, &v1::LedgerAdminService::Stub::ListAudit, &Desk::ListAudit, request);
+  return Ask(context, &v1::LedgerAdminService::Stub::ListAudit, &OperatorService::ListAudit, request);
 }
 
 absl::Status Find(const Context& context) {
@@ -612,21 +618,21 @@ absl::Status Find(const Context& context) {
   absl::StatusOr<std::string> email = ReadEmail();
   if (!email.ok()) return email.status();
   request.set_email(*std::move(email));
-  return AskOf(*ledger, context, &v1::LedgerAdminService::Stub::FindRequests, &Desk::FindRequests, request);
+  return AskOf(*ledger, context, &v1::LedgerAdminService::Stub::FindRequests, &OperatorService::FindRequests, request);
 }
 
 absl::Status Check(const Context& context) {
   const absl::StatusOr<ledger::CopyReport> report = ledger::CheckCopy(context.line.words[1]);
   if (!report.ok()) return report.status();
   v1::Copy copy;
-  Desk::Fill(*report, &copy);
+  OperatorService::Fill(*report, &copy);
   if (context.json) return PrintJson(copy);
   std::puts("a whole ledger");
   Print(copy);
   return absl::OkStatus();
 }
 
-absl::Status LocalBackUp(Desk& desk, const v1::BackUpRequest& request, v1::BackUpResponse* response) {
+absl::Status LocalBackUp(OperatorService& desk, const v1::BackUpRequest& request, v1::BackUpResponse* response) {
   return desk.BackUp(request, response);
 }
 

@@ -24,11 +24,11 @@
 #include <vector>
 
 #include "server/base/crash_point.h"
-#include "server/http/address.h"
 #include "server/http/ca_file.h"
 #include "server/http/connection_limits.h"
 #include "server/http/exchange_text.h"
 #include "server/http/wiping_memory.h"
+#include "server/net/address.h"
 
 namespace userintent::http {
 namespace {
@@ -722,9 +722,9 @@ int CurlClient::OnResolverStart(void*, void*, void* data) noexcept {
 curl_socket_t CurlClient::OnOpenSocket(void* data, curlsocktype purpose, curl_sockaddr* address) noexcept {
   auto& exchange = *static_cast<Exchange*>(data);
   CurlClient& client = *exchange.client;
-  const AddressKind kind = ClassifyAddress(&address->addr, address->addrlen);
+  const net::AddressKind kind = net::ClassifyAddress(&address->addr, address->addrlen);
   if (purpose != CURLSOCKTYPE_IPCXN ||
-      !AddressAllowed(kind, client.options_.allow_private_address, client.options_.loopback_ok)) {
+      !net::AddressAllowed(kind, client.options_.allow_private_address, client.options_.loopback_ok)) {
     ++exchange.forbidden_addresses;
     return CURL_SOCKET_BAD;
   }

@@ -9,8 +9,8 @@
 #include <string_view>
 
 #include "server/base/crash_point.h"
-#include "server/http/address.h"
 #include "server/http/exchange_text.h"
+#include "server/net/address.h"
 
 namespace userintent::http {
 namespace {
@@ -78,7 +78,7 @@ bool H2Client::Init() {
   valid_origin_ = origin.has_value();
   if (!valid_origin_) return true;  // every exchange ends as kInternal
   settings_.authority = origin->authority;
-  resolver_ = std::make_unique<Resolver>(origin->host, origin->port);
+  resolver_ = std::make_unique<net::Resolver>(origin->host, origin->port);
   tls_ = TlsContext::Make(origin->host, resolver_->literal(), settings_.options.ca_file, on_no_http2_ != nullptr,
                           settings_.options.authorities);
   return tls_ != nullptr;
@@ -283,9 +283,9 @@ void H2Client::Turn() noexcept {
 }
 
 void H2Client::TakeLookup(SteadyTime now) {
-  const Resolver::Result result = resolver_->Take(now);
-  if (result == Resolver::Result::kRunning || !resolving_) return;
-  if (result == Resolver::Result::kFailed) {
+  const net::Resolver::Result result = resolver_->Take(now);
+  if (result == net::Resolver::Result::kRunning || !resolving_) return;
+  if (result == net::Resolver::Result::kFailed) {
     resolving_.reset();
     OnAttemptFailed({NotSentCause::kResolve, DetailOf(NotSentCause::kResolve)}, now);
   }  // else Dispatch() goes on from here
@@ -384,7 +384,7 @@ void H2Client::OpenConnections(SteadyTime now) {
     return OnAttemptFailed({NotSentCause::kUntrusted, DetailOf(NotSentCause::kUntrusted)}, now);
   }
 
-  const std::vector<Address>* const known = resolver_->Known(now);
+  const std::vector<net::Address>* const known = resolver_->Known(now);
   if (known == nullptr) {
     if (resolving_) return;
     resolving_ = now;
@@ -404,11 +404,11 @@ void H2Client::OpenConnections(SteadyTime now) {
   const SteadyTime since = resolving_.value_or(now);
   if (resolving_) --connecting;
   resolving_.reset();
-  std::vector<Address> allowed;
-  for (const Address& address : *known) {
+  std::vector<net::Address> allowed;
+  for (const net::Address& address : *known) {
     const Options& options = settings_.options;
-    if (AddressAllowed(ClassifyAddress(address.get(), address.size), options.allow_private_address,
-                       options.loopback_ok)) {
+    if (net::AddressAllowed(net::ClassifyAddress(address.get(), address.size), options.allow_private_address,
+                            options.loopback_ok)) {
       allowed.push_back(address);
     }
   }

@@ -19,8 +19,8 @@
 #include "absl/functional/any_invocable.h"
 #include "server/http/client.h"
 #include "server/http/h2_connection.h"
-#include "server/http/resolver.h"
 #include "server/http/tls_context.h"
+#include "server/net/resolver.h"
 
 namespace userintent::http {
 
@@ -88,7 +88,7 @@ class H2Client final : public Client, private H2Connection::Owner {
   int epoll_ = -1;
   bool valid_origin_ = false;
   std::unique_ptr<TlsContext> tls_;
-  std::unique_ptr<Resolver> resolver_;
+  std::unique_ptr<net::Resolver> resolver_;
   bool watching_resolver_ = false;
   std::string scratch_;
 

@@ -53,7 +53,7 @@ nghttp2_nv Field(std::string_view name, std::string_view value, uint8_t flags) {
           reinterpret_cast<uint8_t*>(const_cast<char*>(value.data())), name.size(), value.size(), flags};
 }
 
-int OpenSocket(const Address& address) {
+int OpenSocket(const net::Address& address) {
   const int fd = socket(address.get()->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -1;
   const int on = 1;
@@ -108,7 +108,7 @@ void H2Connection::CloseSockets() {
 
 // ---- connecting
 
-void H2Connection::Connect(std::vector<Address> addresses, SteadyTime now, SteadyTime deadline) {
+void H2Connection::Connect(std::vector<net::Address> addresses, SteadyTime now, SteadyTime deadline) {
   addresses_ = std::move(addresses);
   deadline_ = deadline;
   next_race_ = now;

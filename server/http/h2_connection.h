@@ -23,8 +23,8 @@
 #include "server/http/client.h"
 #include "server/http/connection_limits.h"
 #include "server/http/pace.h"
-#include "server/http/resolver.h"
 #include "server/http/tls_context.h"
+#include "server/net/resolver.h"
 
 namespace userintent::http {
 
@@ -113,7 +113,7 @@ class H2Connection {
   H2Connection& operator=(const H2Connection&) = delete;
 
   // Begins; the first address that accepts is taken. Gives up at `deadline`.
-  void Connect(std::vector<Address> addresses, SteadyTime now, SteadyTime deadline);
+  void Connect(std::vector<net::Address> addresses, SteadyTime now, SteadyTime deadline);
 
   void OnEvent(SteadyTime now);  // its descriptor is ready
   void OnTimer(SteadyTime now);
@@ -200,7 +200,7 @@ class H2Connection {
   bool retired_ = false;
 
   // While connecting.
-  std::vector<Address> addresses_;
+  std::vector<net::Address> addresses_;
   size_t next_address_ = 0;
   std::vector<int> racing_;
   SteadyTime next_race_{};

@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <string>
 
-#include "server/base/ip_address.h"
 #include "server/base/uuid.h"
 #include "server/intent/po_box.h"
 #include "server/intent/text.h"
+#include "server/net/ip_address.h"
 
 namespace userintent::intent {
 namespace {
@@ -111,7 +111,7 @@ bool IsLastFour(std::string_view text) { return text.size() == 4 && AllDigits(te
 bool IsIpv4Mapped(std::string_view text) {
   if (text.find(':') == text.npos) return false;
   constexpr uint8_t kPrefix[] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-  const std::optional<IpAddress> address = ParseIp(text);
+  const std::optional<net::IpAddress> address = net::ParseIp(text);
   return address && address->size == 16 && std::equal(std::begin(kPrefix), std::end(kPrefix), address->bytes.begin());
 }
 
@@ -199,14 +199,14 @@ constexpr Rule kRules[] = {
        return r.ssn_last_four().empty() ? c.options.kyc_delegation || !NeedsSsn(r) : IsLastFour(r.ssn_last_four());
      }},
     {"ip_address", "required: the IPv4 or IPv6 address of the end user's device",
-     [](const Request& r, const Context&) { return ParseIp(r.ip_address()).has_value(); }},
+     [](const Request& r, const Context&) { return net::ParseIp(r.ip_address()).has_value(); }},
     {"ip_address", "is an IPv4-mapped IPv6 address (::ffff:a.b.c.d): write it as IPv4 (a.b.c.d)",
      [](const Request& r, const Context& c) { return c.options.allow_non_public_ip || !IsIpv4Mapped(r.ip_address()); }},
     {"ip_address", "must be public: private, reserved and other special-purpose ranges are refused",
      [](const Request& r, const Context& c) {
        if (c.options.allow_non_public_ip) return true;
-       const auto address = ParseIp(r.ip_address());
-       return address.has_value() && IsDeviceAddress(*address);
+       const auto address = net::ParseIp(r.ip_address());
+       return address.has_value() && net::IsDeviceAddress(*address);
      }},
     {"verification_type", "must be a value of the enum VerificationType",
      [](const Request& r, const Context&) { return v1::VerificationType_IsValid(r.verification_type()); }},

@@ -301,7 +301,7 @@ absl::StatusOr<BeginAnswer> Book::Begin(const BeginRequest& request) {
   row.record.reason = 0;
   row.record.answer = Answer{};
   row.record.attempt_id = request.attempt_id;
-  row.record.attempts += 1;
+  row.record.posts += 1;
   row.record.supersedes = request.supersedes;
   row.record.updated = request.now;
   if (absl::Status s = Replace(own ? &own->record : nullptr, row); !s.ok()) return s;
@@ -358,7 +358,7 @@ absl::Status Book::NextAttempt(const Key& key, const Uuid& attempt_id, Sent sent
   Row& row = **found;
   if (row.record.state != State::kSending) return absl::FailedPreconditionError("the row is not SENDING");
   row.record.attempt_id = attempt_id;
-  row.record.attempts += 1;
+  row.record.posts += 1;
   row.record.sent = std::max(row.record.sent, sent_so_far);
   row.record.updated = now;
   return store_.Put(row);

@@ -66,7 +66,7 @@ struct Record {
   int reason = 0;
   Answer answer;
   Uuid attempt_id{};  // of the last POST
-  int attempts = 0;   // POSTs begun
+  int posts = 0;      // POSTs begun
   std::optional<Uuid> supersedes;
   std::optional<Uuid> superseded_by;
   absl::Time created = absl::InfinitePast();

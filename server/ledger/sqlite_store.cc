@@ -579,7 +579,7 @@ absl::StatusOr<Row> SqliteStore::Decode(sqlite3_stmt* s) const {
   record.answer.astra_status = Text(s, 8);
   record.answer.astra_request_id = Text(s, 9);
   if (sqlite3_column_type(s, 10) != SQLITE_NULL) record.answer.at = absl::FromUnixMicros(sqlite3_column_int64(s, 10));
-  record.attempts = sqlite3_column_int(s, 12);
+  record.posts = sqlite3_column_int(s, 12);
   record.created = absl::FromUnixMicros(sqlite3_column_int64(s, 15));
   record.updated = absl::FromUnixMicros(sqlite3_column_int64(s, 16));
   row.key_id = std::bit_cast<uint64_t>(sqlite3_column_int64(s, 17));
@@ -688,7 +688,7 @@ void SqliteStore::BindProgress(Use& use, const Record& record) {
   use.Bind(5, int64_t{record.answer.confirmed}).Bind(6, record.answer.user_intent_id);
   use.Bind(7, record.answer.astra_status).Bind(8, record.answer.astra_request_id);
   if (record.answer.at != absl::InfinitePast()) use.Bind(9, Micros(record.answer.at));
-  use.Bind(10, record.attempt_id).Bind(11, int64_t{record.attempts});
+  use.Bind(10, record.attempt_id).Bind(11, int64_t{record.posts});
   use.Bind(12, record.supersedes).Bind(13, record.superseded_by).Bind(14, Micros(record.updated));
 }
 

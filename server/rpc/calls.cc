@@ -15,7 +15,7 @@
 namespace userintent::rpc {
 namespace {
 
-using intent::Reply;
+using usecase::Reply;
 
 // How many calls of a method wait for requests. A burst beyond it waits in libgrpc for a turn, no longer.
 constexpr int kPostedCreates = 256;
@@ -186,10 +186,10 @@ class CreateCall final : public Call {
   void Handle(std::string caller, SteadyTime deadline) override {
     v1::CreateUserIntentRequest request;
     if (!ParseOrFail(&request)) return;
-    creation_ = intent::Creation::Start(services_.intent, std::move(caller), std::move(request), deadline,
-                                        [self = std::weak_ptr(self_)](Reply reply) {
-                                          if (const auto call = self.lock()) (*call)->Respond(std::move(reply));
-                                        });
+    creation_ = usecase::Creation::Start(services_.intent, std::move(caller), std::move(request), deadline,
+                                         [self = std::weak_ptr(self_)](Reply reply) {
+                                           if (const auto call = self.lock()) (*call)->Respond(std::move(reply));
+                                         });
   }
 
   void Respond(Reply reply) {
@@ -211,7 +211,7 @@ class CreateCall final : public Call {
     if (creation_) std::exchange(creation_, nullptr)->CallerLeft();
   }
 
-  std::shared_ptr<intent::Creation> creation_;
+  std::shared_ptr<usecase::Creation> creation_;
   // A creation may outlive its call; its reply finds the call through this, or finds nobody.
   const std::shared_ptr<CreateCall*> self_ = std::make_shared<CreateCall*>(this);
 };
@@ -248,7 +248,7 @@ class GetCall final : public Call {
     if (!answer.record) return Fail(Reply::Error(v1::ERROR_REASON_REQUEST_NOT_FOUND));
     v1::GetCreationResponse response;
     *response.mutable_creation() =
-        intent::ToCreation(*answer.record, answer.budget, services_.intent.email_attempt_limit);
+        usecase::ToCreation(*answer.record, answer.budget, services_.intent.email_attempt_limit);
     Succeed(response, false);
   }
 

@@ -9,9 +9,9 @@
 #include <optional>
 #include <string_view>
 
-#include "server/intent/creation.h"
 #include "server/rpc/identity.h"
 #include "server/rpc/shard.h"
+#include "server/usecase/creation.h"
 #include "userintent/v1/user_intent_service.grpc.pb.h"
 
 namespace userintent::rpc {
@@ -25,7 +25,7 @@ using Service = v1::UserIntentService::WithRawMethod_CreateUserIntent<
 enum class Method { kCreateUserIntent, kGetCreation };
 
 // Told about calls, for logs and metrics. Called on shards' threads; must be thread-safe and must not block.
-class Monitor : public intent::Observer {
+class CallObserver : public usecase::CreationObserver {
  public:
   virtual void OnCallBegun(Method method) = 0;
   // `reason` is UNSPECIFIED for OK, and nothing when the caller left before it was answered.
@@ -39,8 +39,8 @@ class Monitor : public intent::Observer {
 struct CallServices {
   Service& service;
   Shard& shard;
-  intent::Services intent;
-  Monitor& monitor;
+  usecase::Services intent;
+  CallObserver& monitor;
   bool require_identity = false;  // the listener has TLS
   SteadyClock::duration default_deadline = std::chrono::seconds(35);
   CertificateClock certificates;

@@ -31,14 +31,14 @@ void Pack(const google::protobuf::Message& detail, google::protobuf::Any* any) {
 
 }  // namespace
 
-RpcError ToRpcError(const intent::Reply& reply) {
-  const intent::ErrorRow& row = intent::RowOf(reply.reason);
+RpcError ToRpcError(const usecase::Reply& reply) {
+  const usecase::ErrorRow& row = usecase::RowOf(reply.reason);
   google::rpc::Status status;
   status.set_code(static_cast<int>(row.code));
   status.set_message(std::string(reply.message.empty() ? row.message : reply.message));
 
   google::rpc::ErrorInfo info;
-  intent::FillErrorInfo(reply, &info);
+  usecase::FillErrorInfo(reply, &info);
   Pack(info, status.add_details());
 
   switch (reply.reason) {

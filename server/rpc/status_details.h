@@ -5,7 +5,7 @@
 
 #include <grpcpp/support/status.h>
 
-#include "server/intent/reply.h"
+#include "server/usecase/reply.h"
 
 namespace userintent::rpc {
 
@@ -22,6 +22,6 @@ struct RpcError {
 };
 
 // `reply` must be an error.
-RpcError ToRpcError(const intent::Reply& reply);
+RpcError ToRpcError(const usecase::Reply& reply);
 
 }  // namespace userintent::rpc

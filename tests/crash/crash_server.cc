@@ -21,11 +21,11 @@
 #include <string>
 #include <string_view>
 
+#include "server/app/server.h"
 #include "server/base/crash_point.h"
-#include "server/config.h"
+#include "server/config/config.h"
 #include "server/observe/log.h"
 #include "server/rpc/listener.h"
-#include "server/server.h"
 
 namespace userintent {
 

@@ -231,11 +231,11 @@ def test_a_room_of_the_server_includes_only_those_below_it():
     def found(name, include):
         return [rule for _, rule, _ in check_text.breaches(name, f'#include "server/{include}"\n'.encode())]
 
-    assert found("server/http/address.cc", "ledger/book.h") == ["layer"]
+    assert found("server/net/address.cc", "ledger/book.h") == ["layer"]
     assert found("server/base/uuid.cc", "observe/log.h") == ["layer"]
     assert found("server/rpc/calls.cc", "admin/desk.h") == ["layer"]
     assert found("server/rpc/calls.cc", "intent/creation.h") == []
-    assert found("server/server.cc", "admin/desk.h") == []
+    assert found("server/app/server.cc", "admin/desk.h") == []
 
 
 def test_one_grace_period_everywhere():

@@ -32,7 +32,7 @@ LEDGER = ["ledger_book_test", "ledger_front_test", "ledger_ledger_test", "ledger
           "ledger_model_test"]
 # The quickest first: most mutations die there.
 FILES = {
-    "server/intent/creation.cc": ["creation_test"],
+    "server/usecase/creation.cc": ["creation_test"],
     "server/astra/classify.cc": ["astra_test"],
     "server/ledger/book.cc": LEDGER,
     "server/ledger/front.cc": LEDGER,

@@ -437,7 +437,7 @@ TEST_P(DecisionTest, IsAsWritten) {
   if (answer.verdict == V::kGo) {
     ASSERT_TRUE(answer.own && after.record);
     EXPECT_EQ(after.record->state, State::kSending);
-    EXPECT_EQ(after.record->attempts, before.record ? before.record->attempts + 1 : 1);
+    EXPECT_EQ(after.record->posts, before.record ? before.record->posts + 1 : 1);
     EXPECT_EQ(after.record->attempt_id, Id(decision.call.attempt));
     EXPECT_EQ(answer.own->attempt_id, Id(decision.call.attempt));
   } else {  // a refusal changes nothing
@@ -445,7 +445,7 @@ TEST_P(DecisionTest, IsAsWritten) {
     EXPECT_EQ(answer.own.has_value(), before.record.has_value());
     if (before.record) {
       EXPECT_EQ(before.record->state, after.record->state);
-      EXPECT_EQ(before.record->attempts, after.record->attempts);
+      EXPECT_EQ(before.record->posts, after.record->posts);
       EXPECT_EQ(before.record->updated, after.record->updated);
     }
   }
@@ -485,7 +485,7 @@ TEST_P(BookTest, ASuccessIsKeptWhole) {
     EXPECT_EQ(record.answer.astra_request_id, "req-1");
     EXPECT_EQ(record.answer.at, At(5));
     EXPECT_EQ(record.attempt_id, Id(77));
-    EXPECT_EQ(record.attempts, 1);
+    EXPECT_EQ(record.posts, 1);
     EXPECT_EQ(record.supersedes, std::nullopt);
     EXPECT_EQ(record.superseded_by, std::nullopt);
     EXPECT_EQ(record.created, At(1));
@@ -530,7 +530,7 @@ TEST_P(BookTest, TheStrongestSentCounts) {
   ASSERT_TRUE(s_.NextAttempt(Mine(1), 2000, Sent::kYes).ok());
   GetAnswer got = s_.Get(Mine(1));
   EXPECT_EQ(got.record->attempt_id, Id(2000));
-  EXPECT_EQ(got.record->attempts, 2);
+  EXPECT_EQ(got.record->posts, 2);
   EXPECT_EQ(got.record->sent, Sent::kYes);
   EXPECT_EQ(got.budget.used_max, 1);  // one row is one attempt: the first POST was proved not to count
   ASSERT_TRUE(s_.NextAttempt(Mine(1), 2001, Sent::kNo).ok());
@@ -549,7 +549,7 @@ TEST_P(BookTest, AReleasedRowStartsAfreshAndCountsOn) {
   EXPECT_EQ(s_.Get(Mine(1)).record->answer.http_status, 429);
   const BeginAnswer again = s_.Begin({.attempt = 51, .at = 8});
   ASSERT_EQ(again.verdict, V::kGo);
-  EXPECT_EQ(again.own->attempts, 2);
+  EXPECT_EQ(again.own->posts, 2);
   EXPECT_EQ(again.own->attempt_id, Id(51));
   EXPECT_EQ(again.own->reason, 0);
   EXPECT_EQ(again.own->answer.http_status, 0);

@@ -293,14 +293,14 @@ TEST_F(FrontTest, ATransactionOfItsOwnHarmsNobody) {
   Run();
   const auto put = [this] {
     Row row = *store_.Find(key_).value();
-    row.record.attempts = 7;
+    row.record.posts = 7;
     return store_.Put(row);
   };
   EXPECT_EQ(front_.Transact([&] { return put().ok() ? absl::NotFoundError("no") : absl::OkStatus(); }).message(), "no");
   EXPECT_TRUE(front_.healthy());
-  EXPECT_EQ(store_.Find(key_).value()->record.attempts, 1);
+  EXPECT_EQ(store_.Find(key_).value()->record.posts, 1);
   EXPECT_TRUE(front_.Transact(put).ok());
-  EXPECT_EQ(store_.Find(key_).value()->record.attempts, 7);
+  EXPECT_EQ(store_.Find(key_).value()->record.posts, 7);
   // Find, Put, Commit: the third fails, and with it the ledger, until a retry.
   store_.fail_at = store_.calls + 3;
   EXPECT_TRUE(absl::IsUnavailable(front_.Transact(put)));

@@ -144,7 +144,7 @@ TEST_P(LedgerTest, AttemptsAreCounted) {
   EXPECT_TRUE(NextAttempt(key_));
   const GetAnswer got = Get(key_);
   EXPECT_TRUE(got.available);
-  EXPECT_EQ(got.record->attempts, 2);
+  EXPECT_EQ(got.record->posts, 2);
   EXPECT_EQ(got.record->attempt_id, Id(55));
   EXPECT_EQ(got.record->sent, Sent::kYes);
 }

@@ -452,11 +452,11 @@ class Checker {
       if (!was[s] || !is[s]) continue;
       const Record& a = was[s]->record;
       const Record& b = is[s]->record;
-      if (resolved == s && a.state == State::kUnknown && b.sent >= a.sent && b.attempts == a.attempts) continue;
-      if (b.sent < a.sent || b.attempts < a.attempts) Violate(after, "a row forgot that it was sent");
+      if (resolved == s && a.state == State::kUnknown && b.sent >= a.sent && b.posts == a.posts) continue;
+      if (b.sent < a.sent || b.posts < a.posts) Violate(after, "a row forgot that it was sent");
       if (a.state != State::kSending && a.state != State::kReleased &&
           (a.state != b.state || a.answer.user_intent_id != b.answer.user_intent_id ||
-           a.answer.confirmed != b.answer.confirmed || a.attempts != b.attempts)) {
+           a.answer.confirmed != b.answer.confirmed || a.posts != b.posts)) {
         Violate(after, "an ended row changed");
       }
     }
@@ -473,7 +473,7 @@ class Checker {
       const Record& r = rows[s]->record;
       text.push_back(
           static_cast<char>(static_cast<int>(r.state) * 16 + static_cast<int>(r.sent) * 2 + r.answer.confirmed));
-      text.push_back(static_cast<char>(r.attempts));
+      text.push_back(static_cast<char>(r.posts));
       text.push_back(r.supersedes ? static_cast<char>((*r.supersedes)[15]) : '\0');
       text.push_back(r.superseded_by ? static_cast<char>((*r.superseded_by)[15]) : '\0');
       text.push_back(static_cast<char>(rows[s]->key_id));
@@ -571,7 +571,7 @@ class Checker {
     // What another caller created is not told to one who only looks: the real call hears it in place of "go".
     const bool elsewhere = look->verdict == V::kWouldGo && PersonSucceeded(node, rows, asked, false);
     const bool goes = look->verdict == V::kWouldGo && !elsewhere;
-    if (goes && rows[asked.slot] && rows[asked.slot]->record.attempts >= world_.most_attempts[asked.slot]) return;
+    if (goes && rows[asked.slot] && rows[asked.slot]->record.posts >= world_.most_attempts[asked.slot]) return;
     // Without a key to move to, a refused call writes nothing; and with one, it does not matter which refusal it is.
     if (!goes && !elsewhere &&
         (!node.rotated || asked.allow_repeat || asked.supersedes != 0 || !UnderOldKey(node, rows)))
@@ -638,7 +638,7 @@ class Checker {
       end("rejected, counted", Failed(key), false, 1);
       end("not sent", Released(key), true, 0);
       end("refused", Released(key, Sent::kYes), true, 0);
-      if (rows[slot]->record.attempts < world_.most_attempts[slot]) {
+      if (rows[slot]->record.posts < world_.most_attempts[slot]) {
         Node after = Next(node, "next attempt" + at);
         MistakenBook book(after.store, mistake_);
         if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());

@@ -27,7 +27,7 @@ std::string Show(const Record& r) {
   out << r.key.caller << ' ' << UuidText(r.key.request_id) << ' ' << static_cast<int>(r.state) << ' '
       << static_cast<int>(r.sent) << ' ' << r.reason << ' ' << r.answer.http_status << ' ' << r.answer.confirmed << ' '
       << r.answer.user_intent_id << ' ' << r.answer.astra_status << ' ' << r.answer.astra_request_id << ' '
-      << Show(r.answer.at) << ' ' << UuidText(r.attempt_id) << ' ' << r.attempts << ' ' << Show(r.supersedes) << ' '
+      << Show(r.answer.at) << ' ' << UuidText(r.attempt_id) << ' ' << r.posts << ' ' << Show(r.supersedes) << ' '
       << Show(r.superseded_by) << ' ' << Show(r.created) << ' ' << Show(r.updated);
   return out.str();
 }

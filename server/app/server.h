@@ -11,7 +11,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "server/config.h"
+#include "server/config/config.h"
 
 namespace userintent {
 

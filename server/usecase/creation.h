@@ -29,17 +29,17 @@
 #include "server/astra/astra.h"
 #include "server/base/loop.h"
 #include "server/intent/fingerprint.h"
-#include "server/intent/gate.h"
-#include "server/intent/reply.h"
 #include "server/intent/rules.h"
 #include "server/ledger/ledger.h"
+#include "server/usecase/admission_control.h"
+#include "server/usecase/reply.h"
 
-namespace userintent::intent {
+namespace userintent::usecase {
 
 // Told about what happens, for logs and metrics. Called on the shard's thread; must not block.
-class Observer {
+class CreationObserver {
  public:
-  virtual ~Observer() = default;
+  virtual ~CreationObserver() = default;
   // One POST begins.
   virtual void OnPostBegun() = 0;
   // It ended (or was proved not sent).
@@ -56,10 +56,10 @@ struct Services {
   Loop& loop;
   ledger::Ledger& ledger;
   astra::Client& astra;
-  Gate& gate;
-  const Fingerprinter& fingerprinter;
-  Observer& observer;
-  RulesOptions rules;
+  AdmissionControl& gate;
+  const intent::Fingerprinter& fingerprinter;
+  CreationObserver& observer;
+  intent::RulesOptions rules;
   int email_attempt_limit = 3;
   absl::BitGen random;  // jitter
   // Creations that wait before another try; each is kept alive by its timer.
@@ -114,7 +114,7 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void OnJoined();
   void OnBegun(ledger::BeginAnswer answer);
   void WouldGo(const ledger::BeginAnswer& answer);
-  void Refuse(const Gate::Refusal& refusal, const ledger::BeginAnswer& answer);
+  void Refuse(const AdmissionControl::Refusal& refusal, const ledger::BeginAnswer& answer);
   void AnswerFromRow(const ledger::BeginAnswer& answer);
   void Send();
   void OnOutcome(const astra::Outcome& outcome);
@@ -145,10 +145,10 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   // Of the gate; taken on the ledger's thread. Closed: whatever the ledger decides, this call starts nothing any more.
   enum class Place { kNone, kTaken, kClosed };
   std::atomic<Place> place_{Place::kNone};
-  SteadyTime asked_at_{};                 // when the ledger was asked
-  std::optional<Gate::Refusal> refusal_;  // the gate's; written on the ledger's thread before it answers
-  bool joined_ = false;                   // waits for the end of a call that runs
-  bool late_ = false;                     // the time to answer came before the ledger's answer
+  SteadyTime asked_at_{};                             // when the ledger was asked
+  std::optional<AdmissionControl::Refusal> refusal_;  // the gate's; written on the ledger's thread before it answers
+  bool joined_ = false;                               // waits for the end of a call that runs
+  bool late_ = false;                                 // the time to answer came before the ledger's answer
   ledger::Ledger::Token begin_token_ = 0;
   Loop::TimerId answer_timer_ = 0;
 
@@ -168,4 +168,4 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   astra::Outcome outcome_;
 };
 
-}  // namespace userintent::intent
+}  // namespace userintent::usecase

@@ -14,7 +14,7 @@
 
 #include "server/base/loop.h"
 
-namespace userintent::http {
+namespace userintent::net {
 
 struct Address {
   sockaddr_storage storage{};
@@ -61,4 +61,4 @@ class Resolver {
   std::shared_ptr<Lookup> lookup_;
 };
 
-}  // namespace userintent::http
+}  // namespace userintent::net

@@ -1,4 +1,4 @@
-// admin::Desk: what an operator may ask of a ledger and do to it, in the words of userintent.admin.v1.
+// admin::OperatorService: what an operator may ask of a ledger and do to it, in the words of userintent.admin.v1.
 //
 // Stands between a SqliteLedger that a server runs, or a SqliteStore that the tool opened, and whoever asks; owns
 // neither. Each method blocks; they may be called from any thread that may call the `transact` given. The text of a
@@ -21,7 +21,7 @@
 
 namespace userintent::admin {
 
-class Desk {
+class OperatorService {
  public:
   using Work = absl::FunctionRef<absl::Status(ledger::SqliteStore&, ledger::Book&)>;
 
@@ -37,7 +37,7 @@ class Desk {
     absl::Time (*now)() = absl::Now;
   };
 
-  explicit Desk(Options options) : options_(std::move(options)) {}
+  explicit OperatorService(Options options) : options_(std::move(options)) {}
 
   absl::Status ShowRequest(const v1::ShowRequestRequest& request, v1::ShowRequestResponse* response);
   absl::Status ListUnresolved(const v1::ListUnresolvedRequest& request, v1::ListUnresolvedResponse* response);

@@ -1,4 +1,4 @@
-#include "server/http/resolver.h"
+#include "server/net/resolver.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -14,7 +14,7 @@
 #include <thread>
 #include <utility>
 
-namespace userintent::http {
+namespace userintent::net {
 namespace {
 
 constexpr std::chrono::seconds kRemembered{60};
@@ -123,4 +123,4 @@ Resolver::Result Resolver::Take(SteadyTime now) {
 
 void Resolver::Forget() { known_until_ = {}; }
 
-}  // namespace userintent::http
+}  // namespace userintent::net

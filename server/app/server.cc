@@ -1,4 +1,4 @@
-#include "server/server.h"
+#include "server/app/server.h"
 
 #include <curl/curl.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/admin/admin_server.h"
+#include "server/app/telemetry.h"
 #include "server/astra/answer.h"
 #include "server/astra/credentials.h"
 #include "server/astra/rest_client.h"
@@ -28,7 +29,6 @@
 #include "server/http/new_client.h"
 #include "server/ledger/memory_ledger.h"
 #include "server/ledger/sqlite_ledger.h"
-#include "server/monitor.h"
 #include "server/observe/http_endpoint.h"
 #include "server/observe/log.h"
 #include "server/observe/metrics.h"
@@ -209,11 +209,11 @@ struct ShardParts {
 struct Server::Parts {
   Config config;
   std::unique_ptr<observe::Metrics> metrics;
-  std::unique_ptr<Monitor> monitor;
+  std::unique_ptr<Telemetry> telemetry;
   std::unique_ptr<astra::Credentials> credentials;
   std::unique_ptr<http::CaFile> authorities;  // null: the system's
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
-  std::unique_ptr<intent::Gate> gate;
+  std::unique_ptr<usecase::AdmissionControl> gate;
   std::unique_ptr<rpc::Service> service;
   rpc::HealthService health_service;
   rpc::HealthState health;
@@ -286,8 +286,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   static const std::string grpc_version = grpc::Version();  // the release; libgrpc's own number counts otherwise
   static const std::string curl_version = curl_version_info(CURLVERSION_NOW)->version;
   p.metrics = std::make_unique<observe::Metrics>(
-      observe::BuildInfo{ProgramVersion(), grpc_version, curl_version, sqlite3_libversion()}, Monitor::Labels());
-  p.monitor = std::make_unique<Monitor>(*p.metrics);
+      observe::BuildInfo{ProgramVersion(), grpc_version, curl_version, sqlite3_libversion()}, Telemetry::Labels());
+  p.telemetry = std::make_unique<Telemetry>(*p.metrics);
 
   if (absl::Status status = http::CurlGlobalInit(); !status.ok()) return status;
   auto credentials = astra::Credentials::Load(config.astra_client_id_file, config.astra_client_secret_file);
@@ -313,10 +313,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   const size_t recovered = opened->sqlite != nullptr ? opened->sqlite->recovered() : 0;
   p.metrics->SetRecoveredRows(static_cast<int64_t>(recovered));
 
-  intent::Gate::Options gate;
+  usecase::AdmissionControl::Options gate;
   gate.max_in_flight = config.max_in_flight;
   gate.min_deadline = absl::ToChronoMilliseconds(config.min_deadline);
-  p.gate = std::make_unique<intent::Gate>(gate);
+  p.gate = std::make_unique<usecase::AdmissionControl>(gate);
 
   // The listener. Every shard brings its own completion queue.
   if (config.reflection_on()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -359,10 +359,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
     s.calls = std::make_unique<rpc::CallServices>(
         rpc::CallServices{*p.service,
                           *s.shard,
-                          intent::Services{*s.shard, *p.ledger, *s.astra, *p.gate, *p.fingerprinter, *p.monitor,
-                                           intent::RulesOptions{config.kyc_delegation, config.allow_non_public_ip},
-                                           config.email_attempt_limit, absl::BitGen()},
-                          *p.monitor,
+                          usecase::Services{*s.shard, *p.ledger, *s.astra, *p.gate, *p.fingerprinter, *p.telemetry,
+                                            intent::RulesOptions{config.kyc_delegation, config.allow_non_public_ip},
+                                            config.email_attempt_limit, absl::BitGen()},
+                          *p.telemetry,
                           mutual_tls,
                           absl::ToChronoNanoseconds(config.default_deadline),
                           {}});
@@ -514,7 +514,7 @@ bool Server::Drain() {
   Log(Level::kInfo, "draining", {{"in_flight", p.gate->in_flight()}});
   p.gate->Drain();
   for (ShardParts& s : p.shards) {
-    s.shard->Post([calls = s.calls.get()] { intent::Creation::GiveUpWaiting(calls->intent); });
+    s.shard->Post([calls = s.calls.get()] { usecase::Creation::GiveUpWaiting(calls->intent); });
   }
   HouseKeep();
   const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.config.drain_timeout);
@@ -525,7 +525,7 @@ bool Server::Drain() {
   const int left = p.gate->in_flight();
   // Everything is recorded, or its time is up: whoever waits is answered, and only replies are on their way out.
   for (ShardParts& s : p.shards) {
-    s.shard->Post([calls = s.calls.get()] { intent::Creation::AnswerAll(calls->intent); });
+    s.shard->Post([calls = s.calls.get()] { usecase::Creation::AnswerAll(calls->intent); });
   }
   p.probe->Stop();
   p.acceptor->Stop();

@@ -1,11 +1,12 @@
 // For every block: its first and last address, and the addresses just outside, written out by hand.
+#include "server/net/ip_address.h"
+
 #include <set>
 #include <string>
 
 #include "gtest/gtest.h"
-#include "server/base/ip_address.h"
 
-namespace userintent {
+namespace userintent::net {
 namespace {
 
 std::string NameOf(const std::string& text) {
@@ -191,4 +192,4 @@ TEST(IpRanges, OnlyPlainAddressesParse) {
 }
 
 }  // namespace
-}  // namespace userintent
+}  // namespace userintent::net

@@ -1,4 +1,4 @@
-#include "server/http/address.h"
+#include "server/net/address.h"
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
@@ -6,7 +6,7 @@
 
 #include <string>
 
-namespace userintent::http {
+namespace userintent::net {
 namespace {
 
 AddressKind Classify(const std::string& text) {
@@ -109,4 +109,4 @@ TEST(Address, LoopbackAndPrivateAreOpenedSeparately) {
 }
 
 }  // namespace
-}  // namespace userintent::http
+}  // namespace userintent::net

@@ -1,4 +1,4 @@
-#include "server/config.h"
+#include "server/config/config.h"
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
@@ -28,11 +28,11 @@
 #include "server/astra/answer.h"
 #include "server/base/certificates.h"
 #include "server/base/duration.h"
-#include "server/base/ip_address.h"
 #include "server/base/secret_file.h"
 #include "server/intent/fingerprint.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/look_at.h"
+#include "server/net/ip_address.h"
 
 // The table of flags, in the order of the contract (section 5): type, name, meaning. Defaults are the members of
 // Config. Flags that the contract does not name stand beside their relatives.
@@ -94,12 +94,12 @@
 namespace userintent {
 namespace {
 
-bool IsAddress(const std::string& text) { return ParseIp(text).has_value(); }
+bool IsAddress(const std::string& text) { return net::ParseIp(text).has_value(); }
 
 bool IsLoopback(const std::string& host) {
   if (host == "localhost") return true;
-  const std::optional<IpAddress> address = ParseIp(host);
-  return address && UpstreamKind(*address) == AddressKind::kLoopback;
+  const std::optional<net::IpAddress> address = net::ParseIp(host);
+  return address && net::UpstreamKind(*address) == net::AddressKind::kLoopback;
 }
 
 bool ParsePort(std::string_view text, uint16_t* port) {
@@ -631,12 +631,13 @@ void CheckUpstream(const Config& config, Problems& problems) {
   Origin again;
   if (!ParseOrigin(config.astra_base_url.Text(), &again) || again != config.astra_base_url) {
     problems.Add("astra_base_url", FormOf<Origin>().must);
-  } else if (const std::optional<IpAddress> literal = ParseIp(again.host)) {  // names are judged when they are resolved
-    const AddressKind kind = UpstreamKind(*literal);
-    const std::string name(SpecialPurposeName(*literal));
-    if (kind == AddressKind::kUnusable) {
+  } else if (const std::optional<net::IpAddress> literal =
+                 net::ParseIp(again.host)) {  // names are judged when they are resolved
+    const net::AddressKind kind = net::UpstreamKind(*literal);
+    const std::string name(net::SpecialPurposeName(*literal));
+    if (kind == net::AddressKind::kUnusable) {
       problems.Add("astra_base_url", "is an address that nobody can be reached at (" + name + ')');
-    } else if (kind == AddressKind::kPrivate && !config.allow_private_upstream) {
+    } else if (kind == net::AddressKind::kPrivate && !config.allow_private_upstream) {
       problems.Add("astra_base_url", "is not a public address (" + name + "); --allow_private_upstream allows it");
     }
   }

@@ -15,7 +15,7 @@
 #include "userintent/v1/errors.pb.h"
 #include "userintent/v1/user_intent_service.pb.h"
 
-namespace userintent::intent {
+namespace userintent::usecase {
 
 // What may be done about an error. The words are ErrorInfo.metadata["recovery"].
 enum class Recovery {
@@ -70,7 +70,7 @@ struct Reply {
   int http_status = 0;
   std::string existing_intent_id;
   std::optional<Uuid> unresolved_request_id;
-  std::vector<Violation> violations;
+  std::vector<intent::Violation> violations;
   std::string_view message;  // instead of the table's, where it is not empty; fixed text
 
   bool ok() const { return reason == v1::ERROR_REASON_UNSPECIFIED; }
@@ -96,4 +96,4 @@ void FillErrorInfo(const Reply& reply, google::rpc::ErrorInfo* info);
 // The error that a repeat of the call gets from its row (FAILED, UNKNOWN, RELEASED).
 Reply ErrorFromRecord(const ledger::Record& record);
 
-}  // namespace userintent::intent
+}  // namespace userintent::usecase

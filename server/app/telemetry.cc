@@ -1,4 +1,4 @@
-#include "server/monitor.h"
+#include "server/app/telemetry.h"
 
 #include <array>
 #include <string>
@@ -13,7 +13,7 @@ using observe::Log;
 using observe::SafeText;
 
 std::string_view ReasonWord(int reason) {
-  const std::string_view name = intent::ReasonName(reason);
+  const std::string_view name = usecase::ReasonName(reason);
   return name.empty() ? "NONE" : name;
 }
 
@@ -55,12 +55,12 @@ int64_t Milliseconds(SteadyClock::duration d) {
 
 }  // namespace
 
-std::span<const observe::ReasonLabels> Monitor::Labels() {
+std::span<const observe::ReasonLabels> Telemetry::Labels() {
   static const auto& labels = *[] {
     auto* all = new std::array<observe::ReasonLabels, kCallerLeft + 1>;
     for (int i = 0; i < kCallerLeft; ++i) {
       const auto reason = static_cast<v1::ErrorReason>(i);
-      (*all)[static_cast<size_t>(i)] = {ReasonWord(i), CodeName(intent::RowOf(reason).code)};
+      (*all)[static_cast<size_t>(i)] = {ReasonWord(i), CodeName(usecase::RowOf(reason).code)};
     }
     (*all)[0] = {"NONE", "OK"};
     (*all)[kCallerLeft] = {"CALLER_LEFT", "CANCELLED"};
@@ -69,10 +69,10 @@ std::span<const observe::ReasonLabels> Monitor::Labels() {
   return labels;
 }
 
-void Monitor::OnPostBegun() { metrics_.AddPostsInFlight(1); }
+void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }
 
-void Monitor::OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
-                     SteadyClock::duration took) {
+void Telemetry::OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
+                       SteadyClock::duration took) {
   static_assert(static_cast<int>(observe::Post::kUnknown) == static_cast<int>(astra::Verdict::kUnknown));
   metrics_.AddPostsInFlight(-1);
   metrics_.RecordPost(static_cast<observe::Post>(outcome.verdict), absl::FromChrono(took));
@@ -88,7 +88,7 @@ void Monitor::OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra
        {"latency_ms", Milliseconds(took)}});
 }
 
-void Monitor::OnRecorded(const ledger::Record& record, bool committed) {
+void Telemetry::OnRecorded(const ledger::Record& record, bool committed) {
   const bool created = record.state == ledger::State::kSucceeded;
   // What a person may have to look at is a warning; a rejection is somebody's typing error.
   const Level level = !committed                               ? Level::kError
@@ -101,27 +101,27 @@ void Monitor::OnRecorded(const ledger::Record& record, bool committed) {
        {"caller", SafeText(record.key.caller)},
        {"state", SafeText(StateWord(record.state))},
        {"reason", SafeText(ReasonWord(record.reason))},
-       {"sent", SafeText(intent::SentWord(record.sent))},
-       {"attempts", record.attempts},
+       {"sent", SafeText(usecase::SentWord(record.sent))},
+       {"attempts", record.posts},
        {"http_status", record.answer.http_status}});
 }
 
-void Monitor::OnPersonToldAcross(const ledger::Key& key) {
+void Telemetry::OnPersonToldAcross(const ledger::Key& key) {
   metrics_.CountPersonToldAcross();
   // Many of one caller are somebody who guesses.
   Log(Level::kWarn, "person_exists_across_callers",
       {{"request_id", SafeText(UuidText(key.request_id))}, {"caller", SafeText(key.caller)}});
 }
 
-void Monitor::OnCallBegun(rpc::Method) { metrics_.AddInFlight(1); }
+void Telemetry::OnCallBegun(rpc::Method) { metrics_.AddInFlight(1); }
 
-void Monitor::OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
-                          SteadyClock::duration took) {
+void Telemetry::OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
+                            SteadyClock::duration took) {
   metrics_.AddInFlight(-1);
   metrics_.RecordCall(MethodOf(method), reason ? static_cast<int>(*reason) : kCallerLeft, replayed,
                       absl::FromChrono(took));
 }
 
-void Monitor::OnBug(std::string_view where) { Log(Level::kError, "bug", {{"component", SafeText(where)}}); }
+void Telemetry::OnBug(std::string_view where) { Log(Level::kError, "bug", {{"component", SafeText(where)}}); }
 
 }  // namespace userintent

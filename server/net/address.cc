@@ -1,10 +1,10 @@
-#include "server/http/address.h"
+#include "server/net/address.h"
 
 #include <netinet/in.h>
 
 #include <cstring>
 
-namespace userintent::http {
+namespace userintent::net {
 
 AddressKind ClassifyAddress(const sockaddr* address, socklen_t length) {
   IpAddress ip;
@@ -39,4 +39,4 @@ bool AddressAllowed(AddressKind kind, bool allow_private, bool loopback_ok) {
   return false;
 }
 
-}  // namespace userintent::http
+}  // namespace userintent::net

@@ -1,10 +1,10 @@
-#include "server/intent/reply.h"
+#include "server/usecase/reply.h"
 
 #include <array>
 
 #include "absl/strings/str_cat.h"
 
-namespace userintent::intent {
+namespace userintent::usecase {
 namespace {
 
 using absl::StatusCode;
@@ -229,4 +229,4 @@ v1::Creation ToCreation(const ledger::Record& record, const ledger::Budget& budg
   return creation;
 }
 
-}  // namespace userintent::intent
+}  // namespace userintent::usecase

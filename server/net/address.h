@@ -5,9 +5,9 @@
 
 #include <sys/socket.h>
 
-#include "server/base/ip_address.h"
+#include "server/net/ip_address.h"
 
-namespace userintent::http {
+namespace userintent::net {
 
 // IPv6 addresses that only carry an IPv4 one (mapped, NAT64) count as what they carry. A family other than IPv4 and
 // IPv6 is kUnusable.
@@ -17,4 +17,4 @@ AddressKind ClassifyAddress(const sockaddr* address, socklen_t length);
 // opens kUnusable.
 bool AddressAllowed(AddressKind kind, bool allow_private, bool loopback_ok);
 
-}  // namespace userintent::http
+}  // namespace userintent::net

@@ -1,6 +1,6 @@
 // The state machine of one call, with a clock, a ledger in memory and an Astra of its own: who may send again, when,
 // and what the caller hears. Nothing here sleeps.
-#include "server/intent/creation.h"
+#include "server/usecase/creation.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@
 
 #include "server/ledger/memory_ledger.h"
 
-namespace userintent::intent {
+namespace userintent::usecase {
 namespace {
 
 using namespace std::chrono_literals;
@@ -112,7 +112,7 @@ class FakeAstra final : public astra::Client {
   int cancels = 0;
 };
 
-class Watcher final : public Observer {
+class Watcher final : public CreationObserver {
  public:
   void OnPostBegun() override { ++begun; }
   void OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
@@ -266,10 +266,11 @@ class CreationTest : public testing::Test {
   FakeLoop loop_;
   FakeAstra astra_;
   TestLedger ledger_;
-  Gate gate_{Gate::Options{2, 100ms}};
-  Fingerprinter fingerprinter_{Secret(std::string(32, 'k'))};
+  AdmissionControl gate_{AdmissionControl::Options{2, 100ms}};
+  intent::Fingerprinter fingerprinter_{Secret(std::string(32, 'k'))};
   Watcher observer_;
-  Services services_{loop_, ledger_, astra_, gate_, fingerprinter_, observer_, RulesOptions{}, 3, absl::BitGen()};
+  Services services_{loop_, ledger_,       astra_, gate_, fingerprinter_, observer_, intent::RulesOptions{},
+                     3,     absl::BitGen()};
   std::vector<std::weak_ptr<Heard>> calls_;
 };
 
@@ -1069,7 +1070,7 @@ TEST_F(CreationTest, EveryOutcomeIsRecordedWholeAndHeardAlike) {
     EXPECT_EQ(row.state, c.state);
     EXPECT_EQ(row.reason, c.reason);
     EXPECT_EQ(row.sent, c.sent);
-    EXPECT_EQ(row.attempts, 1);
+    EXPECT_EQ(row.posts, 1);
     EXPECT_EQ(row.attempt_id, astra_.posts.back().attempt_id);
     EXPECT_NE(row.attempt_id, Uuid{});
     EXPECT_EQ(row.answer.http_status, c.status);
@@ -1153,7 +1154,7 @@ TEST_F(CreationTest, EachPostAfterARefusalIsInTheRowUnderItsOwnId) {
     astra_.Answer(verdict, 0, absl::Seconds(1));
     loop_.Advance(1s);
     ASSERT_EQ(astra_.posts.size(), before + 1);
-    EXPECT_EQ(Row(n).attempts, 2);
+    EXPECT_EQ(Row(n).posts, 2);
     EXPECT_EQ(Row(n).sent, Sent::kYes);
     EXPECT_EQ(Row(n).attempt_id, astra_.posts.back().attempt_id);
     EXPECT_NE(astra_.posts[before - 1].attempt_id, astra_.posts[before].attempt_id);
@@ -1174,7 +1175,7 @@ TEST_F(CreationTest, OtherCredentialsAreAnAttemptOfTheirOwn) {
   loop_.Advance(0s);
   ASSERT_EQ(astra_.posts.size(), 2u);
   EXPECT_NE(astra_.posts[0].attempt_id, astra_.posts[1].attempt_id);
-  EXPECT_EQ(Row(1).attempts, 2);
+  EXPECT_EQ(Row(1).posts, 2);
 }
 
 TEST_F(CreationTest, BackoffBetweenConnectionAttemptsIsShort) {
@@ -1463,8 +1464,8 @@ TEST_F(CreationTest, RowsUnderThePreviousKeyAreFound) {
   Call(Person(1));
   astra_.Answer(Verdict::kCreated, 201);
   loop_.Settle();
-  const Fingerprinter rotated(Secret(std::string(32, 'n')), {Secret(std::string(32, 'k'))});
-  Services services{loop_, ledger_, astra_, gate_, rotated, observer_, RulesOptions{}, 3, absl::BitGen()};
+  const intent::Fingerprinter rotated(Secret(std::string(32, 'n')), {Secret(std::string(32, 'k'))});
+  Services services{loop_, ledger_, astra_, gate_, rotated, observer_, intent::RulesOptions{}, 3, absl::BitGen()};
   std::optional<Reply> heard;
   Creation::Start(services, "local", Person(1), loop_.Now() + 30s, [&](Reply reply) { heard = std::move(reply); });
   loop_.Settle();
@@ -1474,4 +1475,4 @@ TEST_F(CreationTest, RowsUnderThePreviousKeyAreFound) {
 }
 
 }  // namespace
-}  // namespace userintent::intent
+}  // namespace userintent::usecase

@@ -10,7 +10,7 @@
 #include <span>
 #include <string_view>
 
-namespace userintent {
+namespace userintent::net {
 
 // An address as its bytes on the wire, the first `size` (4 or 16) of them.
 struct IpAddress {
@@ -50,4 +50,4 @@ bool IsDeviceAddress(const IpAddress& address);
 // what they carry.
 AddressKind UpstreamKind(const IpAddress& address);
 
-}  // namespace userintent
+}  // namespace userintent::net

@@ -1,4 +1,4 @@
-#include "server/admin/desk.h"
+#include "server/admin/operator_service.h"
 
 #include <algorithm>
 #include <array>
@@ -12,7 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/uuid.h"
-#include "server/intent/reply.h"
+#include "server/usecase/reply.h"
 #include "userintent/v1/errors.pb.h"
 
 namespace userintent::admin {
@@ -114,21 +114,21 @@ int64_t SizeOf(const std::string& path) {
 
 }  // namespace
 
-void Desk::Fill(const ledger::Record& record, v1::Request* out) const {
+void OperatorService::Fill(const ledger::Record& record, v1::Request* out) const {
   const ledger::Answer& answer = record.answer;
   out->set_caller(record.key.caller);
   out->set_request_id(UuidText(record.key.request_id));
   out->set_state(StateOf(record.state));
   out->set_owner_gone(record.state == ledger::State::kSending && !options_.server_runs);
-  out->set_sent(std::string(intent::SentWord(record.sent)));
-  if (record.reason != 0) out->set_reason(std::string(intent::ReasonName(record.reason)));
+  out->set_sent(std::string(usecase::SentWord(record.sent)));
+  if (record.reason != 0) out->set_reason(std::string(usecase::ReasonName(record.reason)));
   out->set_http_status(answer.http_status);
   out->set_confirmed(answer.confirmed);
   out->set_user_intent_id(answer.user_intent_id);
   out->set_astra_status(answer.astra_status);
   out->set_astra_request_id(answer.astra_request_id);
   out->set_gateway_attempt_id(UuidText(record.attempt_id));
-  out->set_posts(record.attempts);
+  out->set_posts(record.posts);
   if (record.supersedes) out->set_supersedes_request_id(UuidText(*record.supersedes));
   if (record.superseded_by) out->set_superseded_by_request_id(UuidText(*record.superseded_by));
   Set(record.created, out->mutable_create_time());
@@ -137,7 +137,7 @@ void Desk::Fill(const ledger::Record& record, v1::Request* out) const {
   Set(options_.now() - record.created, out->mutable_age());
 }
 
-absl::Status Desk::ShowRequest(const v1::ShowRequestRequest& request, v1::ShowRequestResponse* response) {
+absl::Status OperatorService::ShowRequest(const v1::ShowRequestRequest& request, v1::ShowRequestResponse* response) {
   const absl::StatusOr<Uuid> id = IdOf(request.request_id());
   if (!id.ok()) return id.status();
   return options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
@@ -164,7 +164,8 @@ absl::Status Desk::ShowRequest(const v1::ShowRequestRequest& request, v1::ShowRe
   });
 }
 
-absl::Status Desk::ListUnresolved(const v1::ListUnresolvedRequest& request, v1::ListUnresolvedResponse* response) {
+absl::Status OperatorService::ListUnresolved(const v1::ListUnresolvedRequest& request,
+                                             v1::ListUnresolvedResponse* response) {
   const absl::StatusOr<size_t> limit = LimitOf(request.limit());
   if (!limit.ok()) return limit.status();
   const absl::Duration older_than =
@@ -181,7 +182,7 @@ absl::Status Desk::ListUnresolved(const v1::ListUnresolvedRequest& request, v1::
   });
 }
 
-absl::Status Desk::GetStatistics(const v1::GetStatisticsRequest&, v1::GetStatisticsResponse* response) {
+absl::Status OperatorService::GetStatistics(const v1::GetStatisticsRequest&, v1::GetStatisticsResponse* response) {
   ledger::Totals totals;
   while (!totals.done) {
     absl::Status s = options_.transact([&](SqliteStore& store, Book&) { return store.Add(kAttempts, kSlice, totals); });
@@ -219,7 +220,8 @@ absl::Status Desk::GetStatistics(const v1::GetStatisticsRequest&, v1::GetStatist
   });
 }
 
-absl::Status Desk::ResolveRequest(const v1::ResolveRequestRequest& request, v1::ResolveRequestResponse* response) {
+absl::Status OperatorService::ResolveRequest(const v1::ResolveRequestRequest& request,
+                                             v1::ResolveRequestResponse* response) {
   const absl::StatusOr<Uuid> id = IdOf(request.request_id());
   if (!id.ok()) return id.status();
   if (request.caller().empty()) return absl::InvalidArgumentError("the caller is missing");
@@ -245,7 +247,7 @@ absl::Status Desk::ResolveRequest(const v1::ResolveRequestRequest& request, v1::
   });
 }
 
-absl::Status Desk::ListAudit(const v1::ListAuditRequest& request, v1::ListAuditResponse* response) {
+absl::Status OperatorService::ListAudit(const v1::ListAuditRequest& request, v1::ListAuditResponse* response) {
   std::optional<Uuid> id;
   if (!request.request_id().empty()) {
     const absl::StatusOr<Uuid> given = IdOf(request.request_id());
@@ -266,7 +268,7 @@ absl::Status Desk::ListAudit(const v1::ListAuditRequest& request, v1::ListAuditR
 }
 
 // What is not found must not be there: so every key with rows is needed. A server's start has seen to that.
-absl::Status Desk::CheckKeys(SqliteStore& store) const {
+absl::Status OperatorService::CheckKeys(SqliteStore& store) const {
   if (options_.server_runs) return absl::OkStatus();
   const absl::StatusOr<std::vector<ledger::LedgerKey>> keys = store.Keys();
   if (!keys.ok()) return keys.status();
@@ -286,7 +288,7 @@ absl::Status Desk::CheckKeys(SqliteStore& store) const {
   return absl::OkStatus();
 }
 
-absl::Status Desk::FindRequests(const v1::FindRequestsRequest& request, v1::FindRequestsResponse* response) {
+absl::Status OperatorService::FindRequests(const v1::FindRequestsRequest& request, v1::FindRequestsResponse* response) {
   const absl::StatusOr<size_t> limit = LimitOf(request.limit());
   if (!limit.ok()) return limit.status();
   if (options_.fingerprinter == nullptr) return absl::FailedPreconditionError("the ledger's key is not known here");
@@ -323,7 +325,7 @@ absl::Status Desk::FindRequests(const v1::FindRequestsRequest& request, v1::Find
   return absl::OkStatus();
 }
 
-void Desk::Fill(const ledger::CopyReport& report, v1::Copy* out) {
+void OperatorService::Fill(const ledger::CopyReport& report, v1::Copy* out) {
   const std::array<int64_t, 6>& requests = report.totals.requests;
   out->set_bytes(report.bytes);
   out->set_schema_version(report.schema_version);
@@ -335,8 +337,8 @@ void Desk::Fill(const ledger::CopyReport& report, v1::Copy* out) {
   if (report.last_change != absl::InfinitePast()) Set(report.last_change, out->mutable_last_change_time());
 }
 
-absl::Status Desk::BackUp(const v1::BackUpRequest& request, v1::BackUpResponse* response,
-                          std::function<bool()> cancelled) {
+absl::Status OperatorService::BackUp(const v1::BackUpRequest& request, v1::BackUpResponse* response,
+                                     std::function<bool()> cancelled) {
   const std::unique_lock<std::mutex> lock(backup_, std::try_to_lock);
   if (!lock.owns_lock()) return absl::FailedPreconditionError("another backup is being made; wait for its end");
   ledger::BackupOptions options;

@@ -1,4 +1,4 @@
-// Gate: may a new creation begin now? Draining, Astra's rate limit, and the number of calls in flight.
+// AdmissionControl: may a new creation begin now? Draining, Astra's rate limit, and the number of calls in flight.
 //
 // One gate for the whole process, shared by all shards; every method may be called from any thread. It is asked on the
 // ledger's thread, for a call that everything else lets go: replays, joins and refusals hold no place. The order of its
@@ -13,9 +13,9 @@
 #include "server/base/loop.h"
 #include "userintent/v1/errors.pb.h"
 
-namespace userintent::intent {
+namespace userintent::usecase {
 
-class Gate {
+class AdmissionControl {
  public:
   struct Options {
     int max_in_flight = 4096;
@@ -26,7 +26,7 @@ class Gate {
     absl::Duration retry_after;
   };
 
-  explicit Gate(const Options& options) : options_(options) {}
+  explicit AdmissionControl(const Options& options) : options_(options) {}
 
   // Takes a place and answers nothing, or says why there is none. Each place taken is given back by one Leave().
   std::optional<Refusal> Enter(SteadyTime now, SteadyTime deadline) {
@@ -76,4 +76,4 @@ class Gate {
   std::atomic<SteadyClock::rep> held_until_{0};
 };
 
-}  // namespace userintent::intent
+}  // namespace userintent::usecase

@@ -1,4 +1,4 @@
-#include "server/intent/creation.h"
+#include "server/usecase/creation.h"
 
 #include <algorithm>
 #include <utility>
@@ -6,7 +6,7 @@
 
 #include "server/base/crash_point.h"
 
-namespace userintent::intent {
+namespace userintent::usecase {
 namespace {
 
 using ledger::BeginVerdict;
@@ -42,7 +42,7 @@ std::shared_ptr<Creation> Creation::Start(Services& services, std::string caller
                                           SteadyTime deadline, Done done) {
   auto creation =
       std::make_shared<Creation>(Passkey{}, services, std::move(caller), std::move(request), deadline, std::move(done));
-  std::vector<Violation> violations = Validate(*creation->request_, services.rules, TodayUtc());
+  std::vector<intent::Violation> violations = intent::Validate(*creation->request_, services.rules, TodayUtc());
   if (!violations.empty()) {
     Reply reply = Reply::Error(v1::ERROR_REASON_FIELD_INVALID);
     reply.violations = std::move(violations);
@@ -207,7 +207,8 @@ void Creation::WouldGo(const ledger::BeginAnswer& answer) {
     refusal_ = services_.gate.Enter(services_.loop.Now(), deadline_);
     if (!refusal_) services_.gate.Leave();
   } else if (!refusal_) {
-    refusal_ = Gate::Refusal{v1::ERROR_REASON_DEADLINE_TOO_SHORT, absl::ZeroDuration()};  // it came too late to ask
+    refusal_ = AdmissionControl::Refusal{v1::ERROR_REASON_DEADLINE_TOO_SHORT,
+                                         absl::ZeroDuration()};  // it came too late to ask
   }
   if (refusal_) return Refuse(*refusal_, answer);
   Reply reply;
@@ -216,7 +217,7 @@ void Creation::WouldGo(const ledger::BeginAnswer& answer) {
   Respond(std::move(reply));
 }
 
-void Creation::Refuse(const Gate::Refusal& refusal, const ledger::BeginAnswer& answer) {
+void Creation::Refuse(const AdmissionControl::Refusal& refusal, const ledger::BeginAnswer& answer) {
   Reply reply = Reply::Error(refusal.reason);
   // Refused here, whatever the table says of the same reason when it comes from Astra; earlier tries of the id count.
   reply.sent = answer.own ? answer.own->sent : Sent::kNo;
@@ -491,4 +492,4 @@ void Creation::CloseGate() {
   if (place_.exchange(Place::kClosed) == Place::kTaken) services_.gate.Leave();
 }
 
-}  // namespace userintent::intent
+}  // namespace userintent::usecase

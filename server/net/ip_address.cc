@@ -1,10 +1,10 @@
-#include "server/base/ip_address.h"
+#include "server/net/ip_address.h"
 
 #include <arpa/inet.h>
 
 #include <cstring>
 
-namespace userintent {
+namespace userintent::net {
 namespace {
 
 constexpr AddressKind kPublic = AddressKind::kPublic;
@@ -158,4 +158,4 @@ AddressKind UpstreamKind(const IpAddress& address) {
   return range == nullptr ? AddressKind::kPublic : range->kind;
 }
 
-}  // namespace userintent
+}  // namespace userintent::net

@@ -1,4 +1,4 @@
-// Monitor: turns what happens to calls into metrics and log lines. The one place that decides what a log line about a
+// Telemetry: turns what happens to calls into metrics and log lines. The one place that decides what a log line about a
 // call holds: ids, states, reasons, counts and times; never a value of the request.
 //
 // Called on the shards' threads; thread-safe. server.cc owns it; it outlives the shards.
@@ -9,9 +9,9 @@
 
 namespace userintent {
 
-class Monitor final : public rpc::Monitor {
+class Telemetry final : public rpc::CallObserver {
  public:
-  explicit Monitor(observe::Metrics& metrics) : metrics_(metrics) {}
+  explicit Telemetry(observe::Metrics& metrics) : metrics_(metrics) {}
 
   // The labels under which calls are counted: ErrorReason's numbers, and one more row for callers that left.
   static std::span<const observe::ReasonLabels> Labels();
