@@ -17,7 +17,6 @@ import json
 import os
 import pathlib
 import platform
-import secrets
 import shutil
 import signal
 import subprocess
@@ -27,10 +26,14 @@ import threading
 import time
 import urllib.request
 
-import results
-
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import results  # noqa: E402
+from support.process import REPO, Process, clean_environment, parse_log_line, write_secret  # noqa: E402
+from support.sandbox import CLIENT_ID, CLIENT_SECRET, Sandbox  # noqa: E402
+from support.server import Server  # noqa: E402
+
 TICK = os.sysconf("SC_CLK_TCK")
 
 CLOSED = [  # in flight, upstream delay in ms
@@ -116,79 +119,29 @@ class SystemCalls:
 # -- the programs --------------------------------------------------------------------------------------------------------
 
 
-class Process:
-    """A program that says in lines of JSON on stdout or stderr where it listens. A context manager that ends it."""
-
-    def __init__(self, argv, stream, enough):
-        self.name = pathlib.Path(argv[0]).name
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("USERINTENT_")}
-        self._process = subprocess.Popen(
-            argv,
-            stdout=subprocess.PIPE if stream == "stdout" else subprocess.DEVNULL,
-            stderr=subprocess.PIPE if stream == "stderr" else None,
-            text=True, env=environment,
-        )
-        self._lines = getattr(self._process, stream)
-        self.said = []
-        for line in self._lines:
-            try:
-                self.said.append(json.loads(line))
-            except json.JSONDecodeError:
-                raise Failure(f"{self.name} did not start: {line.strip()}") from None
-            if enough(self.said):
-                break
-        else:
-            raise Failure(f"{self.name} did not start")
-        # Keeps the pipe from filling up.
-        threading.Thread(target=lambda: [None for _ in self._lines], daemon=True).start()
-
-    def find(self, **wanted):
-        return next(said for said in self.said if all(said.get(k) == v for k, v in wanted.items()))
-
-    @property
-    def pid(self):
-        return self._process.pid
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+@contextlib.contextmanager
+def ending(process):
+    """For the time of a with block; then SIGTERM."""
+    try:
+        yield process
+    finally:
+        process.terminate(30)
 
 
-class Sandbox:
-    """astra-sandbox and its account."""
-
-    def __init__(self, bench, delay_ms):
-        self.process = Process(
-            [bench.bin / "astra-sandbox", "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0",
-             f"--self_signed_dir={bench.work}/sandbox", f"--delay={delay_ms}ms", "--keep_bodies=false", "--attempt_limit=0"],
-            "stdout", lambda said: True,
-        )
-        self.hello = self.process.said[0]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.__exit__()
-
-    def account(self):
-        with urllib.request.urlopen(self.hello["admin"] + "/accounting/summary", timeout=60) as answer:
-            return json.load(answer)
-
-    def reset(self):
-        request = urllib.request.Request(self.hello["admin"] + "/reset", method="POST")
-        urllib.request.urlopen(request, timeout=60).read()
+def started(process, stream, accept):
+    """(process, what accept() gives for the line that tells that it serves); nothing of what it says later is kept."""
+    try:
+        told = process.wait_line(stream, accept)
+    except AssertionError as error:
+        process.kill()
+        raise Failure(str(error)) from None
+    process.forget()
+    return process, told
 
 
-def is_listening(said):
-    return any(s.get("event") == "metrics_listening" for s in said)
+def peer_process(program, *arguments):
+    """A program that says in a line of JSON on stdout where it listens."""
+    return started(Process(program, arguments, env=clean_environment()), "stdout", parse_log_line)
 
 
 def transports_offered(help_text):
@@ -205,43 +158,52 @@ class Bench:
         self.args = args
         self.bin = args.bin
         self.work = work
-        for name, content in [("client_id", "sandbox-client"), ("client_secret", "sandbox-secret"),
-                              ("ledger_key", secrets.token_hex(32))]:
-            with open(work / name, "w", opener=lambda p, f: os.open(p, f, 0o600)) as out:
-                out.write(content)
+        self.metrics_address = None  # of the gateway that was started last
+        for name, content in (("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET)):
+            write_secret(work / name, content)
         self._ledgers = itertools.count()
         told = subprocess.run([self.bin / "userintent-server", "--help"], capture_output=True, text=True, check=True).stdout
         self.transports = transports_offered(told)
 
+    def sandbox(self, delay_ms=0):
+        """One that costs as little as it can."""
+        sandbox = Sandbox(program=self.bin / "astra-sandbox", delay=f"{delay_ms}ms", keep_bodies=False, attempt_limit=0)
+        sandbox.process.forget()
+        return sandbox
+
     def start(self, server, sandbox):
         """A fresh process of `server`: echo, go, or LEDGER-TRANSPORT. Answers (process, address)."""
         if server == results.FLOOR:
-            process = Process([self.bin / "bench-echo"], "stdout", lambda said: True)
-            return process, process.said[0]["address"]
-        upstream = [
-            f"--astra_base_url={sandbox.hello['url']}",
-            f"--astra_ca_file={sandbox.hello['ca_file']}",
-            f"--astra_client_id_file={self.work}/client_id",
-            f"--astra_client_secret_file={self.work}/client_secret",
-        ]
+            process, told = peer_process(self.bin / "bench-echo")
+            return process, told["address"]
         if server == results.PEER:
-            process = Process([self.bin / "bench-peer-go", *upstream, *self.args.peer_arg], "stdout", lambda said: True)
-            return process, process.said[0]["address"]
+            process, told = peer_process(
+                self.bin / "bench-peer-go", f"--astra_base_url={sandbox.url}", f"--astra_ca_file={sandbox.ca_file}",
+                *self.credentials(), *self.args.peer_arg)
+            return process, told["address"]
         ledger, transport = server.split("-")
         place = "memory:" if ledger == "memory" else f"sqlite:{self.work}/ledger{next(self._ledgers)}/ledger.db"
-        flags = ["--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", f"--ledger_key_file={self.work}/ledger_key",
-                 f"--ledger={place}", f"--max_in_flight={MAX_IN_FLIGHT}"]
-        if len(self.transports) > 1:
-            flags.append(f"--upstream_transport={transport}")
-        process = Process([self.bin / "userintent-server", *flags, *upstream, *self.args.server_arg], "stderr", is_listening)
-        return process, process.find(event="listening")["address"]
+        gateway = Server(sandbox, start=False, program=self.bin / "userintent-server", directory=self.work, ledger=place,
+                         drain_timeout=None, max_in_flight=MAX_IN_FLIGHT,
+                         upstream_transport=transport if len(self.transports) > 1 else None)
+        gateway.flags.update(arg.removeprefix("--").split("=", 1) for arg in self.args.server_arg)
+        try:
+            gateway.start()
+        except AssertionError as error:
+            raise Failure(str(error)) from None
+        gateway.process.forget()
+        self.metrics_address = gateway.metrics_address
+        return gateway.process, gateway.address
+
+    def credentials(self):
+        return [f"--astra_client_id_file={self.work}/client_id", f"--astra_client_secret_file={self.work}/client_secret"]
 
     def measure(self, server, sandbox, cell, number):
         """One sample."""
         args = self.args
         sandbox.reset()
         process, address = self.start(server, sandbox)
-        with process:
+        with ending(process):
             load = f"--in_flight={cell['in_flight']}" if cell.get("in_flight") else f"--rate={cell['rate']}"
             forget_peak(process.pid)
             generator = subprocess.Popen(
@@ -284,11 +246,11 @@ class Bench:
                 commits=None, connections=None, posts=None, posts_twice=0,
             )
             if server != results.FLOOR:
-                account = sandbox.account()
+                account = sandbox.summary()
                 sample.update(connections=account["connections_opened"], posts=account["posts"],
                               posts_twice=account["duplicate_attempt_ids"])
             if server.startswith("sqlite"):
-                sample["commits"] = self._commits(process) / max(1, sample["total"])
+                sample["commits"] = self._commits() / max(1, sample["total"])
         found = results.problems(sample)
         if found:
             raise Failure(f"{server}, {results.cell_name(cell)}: {'; '.join(found)}")
@@ -301,8 +263,8 @@ class Bench:
         taken["clock"] = time.monotonic()
         return taken
 
-    def _commits(self, process):
-        with urllib.request.urlopen(f"http://{process.find(event='metrics_listening')['address']}/metrics", timeout=30) as answer:
+    def _commits(self):
+        with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=30) as answer:
             for line in answer.read().decode().splitlines():
                 if line.startswith("userintent_ledger_commit_operations_count "):
                     return float(line.split()[1])
@@ -312,7 +274,7 @@ class Bench:
         """Adds `rounds` samples of each server to cell["samples"]."""
         samples = cell.setdefault("samples", {})
         first = max((s["round"] for group in samples.values() for s in group), default=-1) + 1
-        with Sandbox(self, cell["delay_ms"]) as sandbox:
+        with contextlib.closing(self.sandbox(cell["delay_ms"])) as sandbox:
             for number in range(first, first + rounds):
                 # Every other round backwards, so that nobody always follows the same neighbour.
                 for server in servers if number % 2 == 0 else servers[::-1]:
@@ -369,15 +331,14 @@ def plan(args, transports):
 def environment(args, bench):
     def first_line(*argv):
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            return subprocess.run(argv, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip().split("\n")[0]
+            return subprocess.run(argv, capture_output=True, text=True, check=True, cwd=REPO).stdout.strip().split("\n")[0]
         return "unknown"
 
     processor = next((line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
                       if line.startswith("model name")), platform.machine())
-    with Process([bench.bin / "bench-peer-go", "--astra_base_url=https://localhost",
-                  f"--astra_client_id_file={bench.work}/client_id",
-                  f"--astra_client_secret_file={bench.work}/client_secret"], "stdout", lambda said: True) as peer:
-        go = f"{peer.said[0]['go']}, grpc-go {peer.said[0]['grpc']}"
+    peer, told = peer_process(bench.bin / "bench-peer-go", "--astra_base_url=https://localhost", *bench.credentials())
+    with ending(peer):
+        go = f"{told['go']}, grpc-go {told['grpc']}"
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "rounds": args.rounds,
@@ -466,8 +427,8 @@ def gate(args, bench):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", default=ROOT / "build/release/bin", type=pathlib.Path, help="where the programs are")
-    parser.add_argument("--out", default=ROOT / "build/bench", type=pathlib.Path, help="where the report goes, and the ledgers meanwhile")
+    parser.add_argument("--bin", default=REPO / "build/release/bin", type=pathlib.Path, help="where the programs are")
+    parser.add_argument("--out", default=REPO / "build/bench", type=pathlib.Path, help="where the report goes, and the ledgers meanwhile")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="three cells, two short rounds")
     size.add_argument("--all", action="store_true", help="every load with every delay, every ledger with every transport; about 25 minutes")

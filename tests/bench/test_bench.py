@@ -5,22 +5,17 @@ The second half needs the programs (GATEWAY_BIN_DIR, default build/release/bin) 
 
 import argparse
 import json
-import os
-import pathlib
-import sys
-import urllib.request
 import uuid
 
 import grpc
 import pytest
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "e2e")]
-
-import bench  # noqa: E402
-import results  # noqa: E402
-
-BIN = pathlib.Path(os.environ.get("GATEWAY_BIN_DIR", bench.ROOT / "build/release/bin"))
+import bench
+import results
+from support.people import PERSON
+from support.process import BIN_DIR as BIN
+from support.protos import pb, pb_grpc
+from support.sandbox import Sandbox
 
 
 def sample(number, cpu_us=100.0, foreign=0.0, **more):
@@ -242,29 +237,23 @@ class Both:
     """The gateway, the peer and the sandbox that they share."""
 
     def __init__(self, work):
-        from harness.protos import pb, pb_grpc
-        self.pb = pb
         args = argparse.Namespace(bin=BIN, server_arg=[], peer_arg=[])
         self.bench = bench.Bench(args, work)
-        hello = ["--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0", f"--self_signed_dir={work}/sandbox"]
-        self.sandbox = bench.Sandbox.__new__(bench.Sandbox)
-        self.sandbox.process = bench.Process([BIN / "astra-sandbox", *hello], "stdout", lambda said: True)
-        self.sandbox.hello = self.sandbox.process.said[0]
-        self.processes, self.stubs = [self.sandbox.process], {}
+        self.sandbox = Sandbox()
+        self.processes, self.stubs = [], {}
         for server in [f"memory-{self.bench.transports[0]}", "go"]:
             process, address = self.bench.start(server, self.sandbox)
             self.processes.append(process)
             self.stubs[server] = pb_grpc.UserIntentServiceStub(grpc.insecure_channel(address, [("grpc.enable_retries", 0)]))
 
     def close(self):
-        for process in reversed(self.processes):
-            process.__exit__()
+        for process in self.processes:
+            process.terminate(30)
+        self.sandbox.stop()
 
     def request(self, email, **changes):
-        return self.pb.CreateUserIntentRequest(**{**dict(
-            request_id=str(uuid.uuid4()), email=email, phone="+12025550123", first_name="Ada", last_name="Example",
-            address1="1 Example Street", city="Springfield", state="IL", postal_code="62701", date_of_birth="1990-02-28",
-            ssn_last_four="1234", ip_address="8.8.8.8", metadata={"customer": "7"}, allow_repeat=True), **changes})
+        return pb.CreateUserIntentRequest(**{**PERSON, "request_id": str(uuid.uuid4()), "email": email,
+                                             "allow_repeat": True, **changes})
 
     def ask(self, server, request):
         """(code, broken fields, answer)."""
@@ -283,12 +272,6 @@ class Both:
                 broken = error.details().removeprefix("broken fields: ").split(", ")
             return error.code().name, broken, None
 
-    def admin(self, method, path, body=None):
-        data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(urllib.request.Request(self.sandbox.hello["admin"] + path, data, method=method), timeout=20) as answer:
-            text = answer.read()
-            return json.loads(text) if text.strip() else None
-
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
@@ -303,7 +286,7 @@ def twice(both, name, **changes):
     for server in both.stubs:
         email = changes.get("email", f"{name}.{server}@example.com")
         got.append(both.ask(server, both.request(email, **{k: v for k, v in changes.items() if k != "email"})))
-        posts = both.admin("GET", f"/accounting?email={email}")["posts"] if "email" not in changes else []
+        posts = both.sandbox.posts(email) if "email" not in changes else []
         for post in posts:
             post["body"].pop("email")
             assert uuid.UUID(post["body"]["metadata"].pop("gateway_attempt_id"))
@@ -333,7 +316,7 @@ def test_both_send_the_same_post_and_give_the_same_answer(both, field, value):
     for _, _, answer in (ours, peers):
         assert answer.user_intent.id and answer.astra_request_id and answer.user_intent.HasField("create_time")
         assert answer.user_intent.astra_status == "pending"
-        assert answer.user_intent.status == both.pb.USER_INTENT_STATUS_PENDING
+        assert answer.user_intent.status == pb.USER_INTENT_STATUS_PENDING
 
 
 def test_both_refuse_unknown_fields_and_send_nothing_to_validate(both):
@@ -348,11 +331,11 @@ def test_both_refuse_unknown_fields_and_send_nothing_to_validate(both):
 
 @pytest.mark.parametrize("fault, code", ANSWERS, ids=lambda v: v if isinstance(v, str) else f"{v['kind']}{v.get('status', '')}")
 def test_both_read_the_upstreams_answer_alike(both, fault, code):
-    both.admin("POST", "/faults", {"match": {}, "times": 0, **fault})
+    both.sandbox.call("POST", "/faults", {"match": {}, "times": 0, **fault})
     try:
         (ours, peers), _ = twice(both, f"answer{ANSWERS.index((fault, code))}")
     finally:
-        both.admin("DELETE", "/faults")
+        both.sandbox.call("DELETE", "/faults")
     assert ours[0] == peers[0] == code
 
 

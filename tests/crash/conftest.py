@@ -1,28 +1,20 @@
-"""Fixtures of the crash tests. They use the harness of the end-to-end tests, and its variables (GATEWAY_BIN_DIR, ...)."""
+"""Fixtures of the crash tests. The variables are those of the end-to-end tests (GATEWAY_BIN_DIR, ...)."""
 
 import os
-import pathlib
-import sys
 import time
 
 import pytest
 
-HERE = pathlib.Path(__file__).resolve().parent
-for directory in (HERE, HERE.parent / "e2e"):
-    if str(directory) not in sys.path:
-        sys.path.insert(0, str(directory))
-
-from crash_server import PROGRAM, TALLY  # noqa: E402
-from harness.process import BIN_DIR  # noqa: E402
-from harness.sandbox import Sandbox  # noqa: E402
+from crash_server import PROGRAM, TALLY
+from support.process import missing
+from support.sandbox import Sandbox
 
 SEED = os.environ.get("CRASH_SEED") or str(time.time_ns() % 1_000_000_007)
 
 
 def pytest_sessionstart(session):
-    for program in (PROGRAM, BIN_DIR / "userintent-server", BIN_DIR / "astra-sandbox"):
-        if not program.exists():
-            raise pytest.UsageError(f"{program} is missing: build it, or set GATEWAY_BIN_DIR")
+    if absent := missing(PROGRAM, "userintent-server", "astra-sandbox"):
+        raise pytest.UsageError(absent)
 
 
 def pytest_report_header(config):

@@ -10,14 +10,16 @@ import shutil
 import signal
 import sqlite3
 import tempfile
+import time
 import uuid
 
 import grpc
-from harness.gateway import CHANNEL_OPTIONS, as_arguments, clean_environment, parse_log_line, write_secret
-from harness.people import STEMS
-from harness.process import BIN_DIR, PATIENCE
-from harness.protos import pb_grpc
-from harness.sandbox import CLIENT_ID, CLIENT_SECRET
+
+from support.gateway import CHANNEL_OPTIONS
+from support.people import STEMS
+from support.process import BIN_DIR, clean_environment, write_secret
+from support.protos import pb_grpc
+from support.server import Server
 
 PROGRAM = BIN_DIR / "crash-server"
 CHANNELS = 2
@@ -84,62 +86,43 @@ class CrashServer:
     """Processes on one ledger, one after the other. Callers wait for the next one by `serving()`."""
 
     def __init__(self, sandbox):
-        self._directory = tempfile.TemporaryDirectory(prefix="crash-")
-        self.directory = pathlib.Path(self._directory.name)
-        self.ledger = self.directory / "ledger"
+        self._server = Server(sandbox, start=False, program=PROGRAM, metrics_listen="", upstream_timeout="8s",
+                              drain_timeout=None)
+        self.ledger = self._server.directory / "ledger"
+        self.flags = self._server.flags
+        self.flags["ledger"] = f"sqlite:{self.ledger}/ledger.db"
         self._keys = 0
-        self.flags = dict(
-            listen="127.0.0.1:0",
-            metrics_listen="",
-            astra_base_url=sandbox.url,
-            astra_ca_file=sandbox.ca_file,
-            astra_client_id_file=write_secret(self.directory / "client_id", CLIENT_ID),
-            astra_client_secret_file=write_secret(self.directory / "client_secret", CLIENT_SECRET),
-            ledger_key_file=self._new_key(),
-            ledger=f"sqlite:{self.ledger}/ledger.db",
-            upstream_timeout="8s",
-        )
-        self.process = None
         self.epoch = 0        # counts processes that served
         self.recovered = None
         self.stubs = []
-        self.log = []
         self._channels = []
         self._up = False
         self._next = asyncio.Event()  # set when another process serves, and then replaced
-        self._reader = None
-
-    def _new_key(self):
-        self._keys += 1
-        return write_secret(self.directory / f"ledger-{self._keys}.key", secrets.token_bytes(48))
 
     def rotate_key(self):
         """For the next start."""
         previous = [self.flags["ledger_key_file"], *filter(None, [self.flags.get("ledger_previous_key_file")])]
         self.flags["ledger_previous_key_file"] = ",".join(map(str, previous))
-        self.flags["ledger_key_file"] = self._new_key()
+        self._keys += 1
+        self.flags["ledger_key_file"] = write_secret(self._server.directory / f"ledger-{self._keys}.key",
+                                                     secrets.token_bytes(48))
 
     async def start(self, crash_at=None, at_once=False, linger_ms=0, **flags):
         """True: it serves. False: it ended before, by SIGKILL, which only a crash at once may bring about."""
-        environment = clean_environment()
+        self._server.environment = clean_environment()
         if crash_at:
-            environment |= {"CRASH_AT": crash_at, "CRASH_ARM": "start" if at_once else "signal",
-                            "CRASH_LINGER_MS": str(linger_ms)}
-        self.process = await asyncio.create_subprocess_exec(
-            str(PROGRAM), *as_arguments({**self.flags, **flags}), env=environment, cwd=self.directory,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE)
+            self._server.environment |= {"CRASH_AT": crash_at, "CRASH_ARM": "start" if at_once else "signal",
+                                         "CRASH_LINGER_MS": str(linger_ms)}
+        self._server.flags = {**self.flags, **flags}
         try:
-            entry = await asyncio.wait_for(self._listening(), PATIENCE + 20)
-        except TimeoutError:
-            raise AssertionError(f"crash-server does not serve: {self.log[-5:]}") from None
-        if entry is None:
-            code = await self.process.wait()
-            assert at_once and code == -signal.SIGKILL, f"the start ended with {code}: {self.log[-3:]}"
+            await asyncio.to_thread(self._server.start)
+        except AssertionError as error:
+            code = self._process.popen.poll()
+            assert at_once and code == -signal.SIGKILL, f"the start ended with {code}: {error}"
             TALLY["kills"] += 1
             return False
-        self.recovered = entry["recovered"]
-        self._reader = asyncio.create_task(self._read_on())
-        self._channels = [grpc.aio.insecure_channel(entry["address"], CHANNEL_OPTIONS) for _ in range(CHANNELS)]
+        self.recovered = self._server.announced("listening")["recovered"]
+        self._channels = [grpc.aio.insecure_channel(self._server.address, CHANNEL_OPTIONS) for _ in range(CHANNELS)]
         self.stubs = [pb_grpc.UserIntentServiceStub(channel) for channel in self._channels]
         self.epoch += 1
         self._up = True
@@ -147,17 +130,9 @@ class CrashServer:
         self._next = asyncio.Event()
         return True
 
-    async def _listening(self):
-        while line := await self.process.stderr.readline():
-            self.log.append(line.decode("utf-8", "backslashreplace"))
-            entry = parse_log_line(line)
-            if entry and entry.get("event") == "listening":
-                return entry
-        return None
-
-    async def _read_on(self):
-        while line := await self.process.stderr.readline():
-            self.log.append(line.decode("utf-8", "backslashreplace"))
+    @property
+    def _process(self):
+        return self._server.process
 
     async def serving(self, but_not=0):
         """Waits until a process serves whose epoch is not this one, and returns its epoch."""
@@ -166,52 +141,54 @@ class CrashServer:
         return self.epoch
 
     def arm(self):
-        self.process.send_signal(signal.SIGUSR1)
+        self._server.signal(signal.SIGUSR1)
 
     def running(self):
-        return self.process is not None and self.process.returncode is None
+        return self._process is not None and self._process.running()
 
     async def dead(self, timeout):
         """True once the process has ended; it must have been by SIGKILL."""
-        try:
-            code = await asyncio.wait_for(self.process.wait(), timeout)
-        except TimeoutError:
-            return False
-        assert code == -signal.SIGKILL, f"crash-server ended with {code}: {self.log[-3:]}"
+        end = time.monotonic() + timeout
+        while self._process.running():
+            if time.monotonic() > end:
+                return False
+            await asyncio.sleep(0.002)
+        code = self._process.wait()
+        assert code == -signal.SIGKILL, f"crash-server ended with {code}: {self._process.lines()[-3:]}"
         self._up = False
+        self._server.stopped = True
         return True
 
     def kill(self):
         """From outside."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+        self._server.signal(signal.SIGKILL)
 
     async def bury(self):
         """After the end of a process: its connections. Nobody calls any more."""
         TALLY["kills"] += 1
-        await self._reader
+        await self._close_channels()
+        self._search_log()
+
+    def _search_log(self):
+        text = self._process.text().lower()
+        assert not any(stem in text for stem in STEMS), "the log holds personal data"
+
+    async def _close_channels(self):
         for channel in self._channels:
             await channel.close()
-        text = "".join(self.log).lower()
-        assert not any(stem in text for stem in STEMS), "the log holds personal data"
-        self.log = []
 
     async def stop(self):
         """SIGTERM, and the program must end with 0 by itself."""
         self._up = False
-        for channel in self._channels:
-            await channel.close()
-        self.process.send_signal(signal.SIGTERM)
-        code = await asyncio.wait_for(self.process.wait(), PATIENCE + 20)
-        await self._reader
-        assert code == 0, f"the exit status after SIGTERM: {code}; log ends: {self.log[-3:]}"
-        left = [entry["in_flight"] for entry in map(parse_log_line, self.log) if entry and entry.get("event") == "drained"]
-        assert left == [0], f"calls left when it drained: {left}"
+        await self._close_channels()
+        await asyncio.to_thread(self._server.stop)
+        drained = [entry for entry in self._server.log() if entry.get("event") == "drained"]
+        assert len(drained) == 1, f"drained {len(drained)} times"
+        self._search_log()
 
     async def close(self):
         if self.running():
-            self.kill()
-            await self.process.wait()
-        for channel in self._channels:
-            await channel.close()
-        self._directory.cleanup()
+            self._server.kill()
+        await self._close_channels()
+        self._server.stopped = True
+        self._server.close()

@@ -19,7 +19,7 @@ The invariants, by the numbers under which the tests name them:
 import collections
 import dataclasses
 
-from harness.protos import pb
+from support.protos import pb
 
 from crash_server import FAILED, RELEASED, SENDING, STATE_NAMES, SUCCEEDED, TALLY, UNKNOWN
 

@@ -23,12 +23,12 @@ from unittest import mock
 import grpc
 import pytest
 from crash_server import PROGRAM, SENDING, TALLY, CrashServer, leak_in, read_files
-from harness import errors
-from harness.gateway import SERVER, Gateway, clean_environment
-from harness.people import email as new_email
-from harness.people import other_id, person
-from harness.process import PATIENCE
-from harness.protos import REPO, pb
+from support import errors
+from support.gateway import SERVER, Gateway, clean_environment
+from support.people import email as new_email
+from support.people import other_id, person
+from support.process import PATIENCE
+from support.protos import REPO, pb
 from history import History
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "20"))

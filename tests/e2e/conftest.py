@@ -9,18 +9,17 @@ import dataclasses
 
 import pytest
 
-from harness import canary
-from harness.certs import Authority
-from harness.gateway import Gateway
-from harness.ledger_tool import Ledger
-from harness.process import BIN_DIR
-from harness.sandbox import Sandbox
+from support import canary
+from support.certs import Authority
+from support.gateway import Gateway
+from support.ledger_tool import Ledger
+from support.process import missing
+from support.sandbox import Sandbox
 
 
 def pytest_sessionstart(session):
-    for program in ("astra-sandbox", "userintent-server", "userintent-ledger"):
-        if not (BIN_DIR / program).exists():
-            raise pytest.UsageError(f"{BIN_DIR / program} is missing: build it, or set GATEWAY_BIN_DIR")
+    if absent := missing("astra-sandbox", "userintent-server", "userintent-ledger"):
+        raise pytest.UsageError(absent)
 
 
 @pytest.fixture(autouse=True)
@@ -152,5 +151,3 @@ def authority():
     authority = Authority()
     yield authority
     authority.close()
-
-

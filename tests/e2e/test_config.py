@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from harness.gateway import SERVER, Gateway, as_arguments, clean_environment, write_secret
-from harness.people import person
-from harness.process import PATIENCE, wait_for
+from support.gateway import SERVER, Gateway, as_arguments, clean_environment, write_secret
+from support.people import person
+from support.process import PATIENCE, wait_for
 
 SECRET = "quillfeather-secret-of-the-test"
 

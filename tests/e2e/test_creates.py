@@ -7,9 +7,9 @@ import uuid
 import grpc
 import pytest
 
-from harness.check import assert_posts
-from harness.people import again, email, other_id, person, same_email
-from harness.protos import pb
+from support.check import assert_posts
+from support.people import again, email, other_id, person, same_email
+from support.protos import pb
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 

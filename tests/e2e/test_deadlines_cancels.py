@@ -5,11 +5,11 @@ import time
 import grpc
 import pytest
 
-from harness.check import RELEASED, SUCCEEDED, assert_posts, assert_row
-from harness.people import again, person
-from harness.process import wait_for
-from harness.protos import CREATE
-from harness.wire import Call, TcpTap, frame
+from support.check import RELEASED, SUCCEEDED, assert_posts, assert_row
+from support.people import again, person
+from support.process import wait_for
+from support.protos import CREATE
+from support.wire import Call, TcpTap, frame
 
 
 def test_concurrent_calls_with_one_id_make_one_post(gateway, sandbox):

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from harness.gateway import SERVER
-from harness.protos import REPO
+from support.gateway import SERVER
+from support.protos import REPO
 
 sys.path.insert(0, str(REPO / "scripts"))
 import reference_pages  # noqa: E402

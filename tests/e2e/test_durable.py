@@ -10,11 +10,11 @@ import subprocess
 
 import pytest
 
-from harness.check import FAILED, RELEASED, SUCCEEDED, UNKNOWN, assert_posts, assert_row
-from harness.gateway import SERVER, Gateway, write_secret
-from harness.people import again, other_id, person, same_email
-from harness.process import PATIENCE, wait_for
-from harness.wire import TcpTap
+from support.check import FAILED, RELEASED, SUCCEEDED, UNKNOWN, assert_posts, assert_row
+from support.gateway import SERVER, Gateway, write_secret
+from support.people import again, other_id, person, same_email
+from support.process import PATIENCE, wait_for
+from support.wire import TcpTap
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_the_directory_is_made(durable, tmp_path):
 
 
 def start_once(gateway, **flags):
-    from harness.gateway import as_arguments
+    from support.gateway import as_arguments
     return subprocess.run([str(SERVER), *as_arguments({**gateway.flags, **flags})], capture_output=True, text=True,
                           timeout=PATIENCE + 20, env=gateway.environment, cwd=gateway.directory)
 

@@ -5,11 +5,11 @@ import uuid
 import grpc
 import pytest
 
-from harness.certs import Authority
-from harness.check import NONE, UNKNOWN, assert_posts, assert_row
-from harness.people import again, other_id, person, same_email
-from harness.process import wait_for
-from harness.protos import pb
+from support.certs import Authority
+from support.check import NONE, UNKNOWN, assert_posts, assert_row
+from support.people import again, other_id, person, same_email
+from support.process import wait_for
+from support.protos import pb
 
 
 def unresolved(gateway, sandbox, channel=None, **changes):

@@ -1,6 +1,6 @@
 """The error table of the contract, a test per row, and the order of the checks.
 
-harness/errors.py holds every error to the table's code, RetryInfo and details; the tests say which row it must be, what
+support/errors.py holds every error to the table's code, RetryInfo and details; the tests say which row it must be, what
 the ledger keeps, and how many POSTs arrived.
 """
 
@@ -9,13 +9,13 @@ import uuid
 import grpc
 import pytest
 
-from harness import canary
-from harness.certs import Authority
-from harness.check import FAILED, NONE, RELEASED, UNKNOWN, assert_posts, assert_row
-from harness.gateway import write_secret
-from harness.people import again, email, other_id, person, same_email
-from harness.process import wait_for
-from harness.wire import TcpTap
+from support import canary
+from support.certs import Authority
+from support.check import FAILED, NONE, RELEASED, UNKNOWN, assert_posts, assert_row
+from support.gateway import write_secret
+from support.people import again, email, other_id, person, same_email
+from support.process import wait_for
+from support.wire import TcpTap
 
 
 # -- never sent, by the request ------------------------------------------------------------------------------------------

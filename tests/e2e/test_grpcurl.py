@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
-from harness.grpcurl import find
-from harness.process import PATIENCE
-from harness.protos import REPO
-from harness.sandbox import Sandbox
+from support.grpcurl import find
+from support.process import PATIENCE
+from support.protos import REPO
+from support.sandbox import Sandbox
 
 PAGE = REPO / "docs" / "grpcurl.md"
 

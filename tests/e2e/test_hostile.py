@@ -9,12 +9,12 @@ import time
 import grpc
 import pytest
 
-from harness import canary
-from harness.check import UNKNOWN, assert_posts, assert_row
-from harness.people import again, person
-from harness.process import wait_for
-from harness.protos import CREATE, GET, SERVICE
-from harness.wire import Call, TcpTap, connect, frame, free_port, split
+from support import canary
+from support.check import UNKNOWN, assert_posts, assert_row
+from support.people import again, person
+from support.process import wait_for
+from support.protos import CREATE, GET, SERVICE
+from support.wire import Call, TcpTap, connect, frame, free_port, split
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -435,7 +435,7 @@ def test_answers_that_are_hardly_http(new_http1_gateway, sandbox_http1, name):
 
 @pytest.fixture(scope="module")
 def http1_gateway_process(sandbox_http1):
-    from harness.gateway import Gateway
+    from support.gateway import Gateway
     gateway = Gateway(sandbox_http1, upstream_timeout="3s")
     yield gateway
     gateway.close()

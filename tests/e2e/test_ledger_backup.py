@@ -12,11 +12,11 @@ import uuid
 
 import pytest
 
-from harness.check import SUCCEEDED, UNKNOWN, assert_posts, assert_row
-from harness.gateway import clean_environment
-from harness.ledger_tool import BESIDE, TOOL, Down, lose, run
-from harness.people import other_id, person
-from harness.process import PATIENCE, wait_for
+from support.check import SUCCEEDED, UNKNOWN, assert_posts, assert_row
+from support.gateway import clean_environment
+from support.ledger_tool import BESIDE, TOOL, Down, lose, run
+from support.people import other_id, person
+from support.process import PATIENCE, wait_for
 
 
 @pytest.fixture

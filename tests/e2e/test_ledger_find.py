@@ -7,12 +7,12 @@ import subprocess
 
 import pytest
 
-from harness import canary
-from harness.check import FAILED, SUCCEEDED, UNKNOWN
-from harness.gateway import clean_environment, write_secret
-from harness.ledger_tool import BESIDE, BY, TOOL, Down, lose
-from harness.people import person, same_email
-from harness.process import PATIENCE
+from support import canary
+from support.check import FAILED, SUCCEEDED, UNKNOWN
+from support.gateway import clean_environment, write_secret
+from support.ledger_tool import BESIDE, BY, TOOL, Down, lose
+from support.people import person, same_email
+from support.process import PATIENCE
 
 
 def keys_of(gateway, beside):

@@ -6,11 +6,11 @@ import uuid
 
 import pytest
 
-from harness.check import SUCCEEDED, UNKNOWN, assert_posts, assert_row
-from harness.gateway import SERVER, write_secret
-from harness.ledger_tool import lose
-from harness.people import other_id, person, same_email
-from harness.process import PATIENCE
+from support.check import SUCCEEDED, UNKNOWN, assert_posts, assert_row
+from support.gateway import SERVER, write_secret
+from support.ledger_tool import lose
+from support.people import other_id, person, same_email
+from support.process import PATIENCE
 
 
 class Keys:

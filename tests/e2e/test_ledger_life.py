@@ -11,10 +11,10 @@ import subprocess
 
 import pytest
 
-from harness.check import SUCCEEDED, assert_posts, assert_row
-from harness.gateway import SERVER, Gateway, as_arguments, clean_environment, write_secret
-from harness.people import person
-from harness.process import BIN_DIR, PATIENCE, wait_for
+from support.check import SUCCEEDED, assert_posts, assert_row
+from support.gateway import SERVER, Gateway, as_arguments, clean_environment, write_secret
+from support.people import person
+from support.process import BIN_DIR, PATIENCE, wait_for
 
 TOOL = BIN_DIR / "userintent-ledger"
 

@@ -13,12 +13,12 @@ import uuid
 import grpc
 import pytest
 
-from harness import canary
-from harness.check import FAILED, SUCCEEDED, UNKNOWN, assert_posts, assert_row
-from harness.gateway import clean_environment
-from harness.ledger_tool import BESIDE, BY, TOOL, Down, lose, run
-from harness.people import again, person, same_email
-from harness.process import PATIENCE, wait_for
+from support import canary
+from support.check import FAILED, SUCCEEDED, UNKNOWN, assert_posts, assert_row
+from support.gateway import clean_environment
+from support.ledger_tool import BESIDE, BY, TOOL, Down, lose, run
+from support.people import again, person, same_email
+from support.process import PATIENCE, wait_for
 
 SERVICE = "userintent.admin.v1.LedgerAdminService"
 

@@ -12,12 +12,12 @@ import time
 import grpc
 import pytest
 
-from harness.check import NONE, assert_posts, assert_row
-from harness.gateway import SERVER, clean_environment, write_secret
-from harness.people import again, person
-from harness.process import PATIENCE, wait_for
-from harness.protos import SERVICE
-from harness.wire import free_port
+from support.check import NONE, assert_posts, assert_row
+from support.gateway import SERVER, clean_environment, write_secret
+from support.people import again, person
+from support.process import PATIENCE, wait_for
+from support.protos import SERVICE
+from support.wire import free_port
 
 
 # -- health ----------------------------------------------------------------------------------------------------------------

@@ -13,12 +13,12 @@ import time
 import grpc
 import pytest
 
-from harness.certs import Authority
-from harness.check import assert_posts
-from harness.gateway import SERVER, clean_environment
-from harness.people import person
-from harness.process import PATIENCE, wait_for
-from harness.wire import connect, free_port, split
+from support.certs import Authority
+from support.check import assert_posts
+from support.gateway import SERVER, clean_environment
+from support.people import person
+from support.process import PATIENCE, wait_for
+from support.wire import connect, free_port, split
 
 
 def secured_flags(authority):

@@ -11,12 +11,12 @@ import time
 
 import pytest
 
-from harness.check import FAILED, RELEASED, SUCCEEDED, UNKNOWN, assert_posts, assert_row
-from harness.gateway import Gateway, write_secret
-from harness.people import person
-from harness.process import wait_for
-from harness.sandbox import Sandbox
-from harness.wire import TcpTap, free_port
+from support.check import FAILED, RELEASED, SUCCEEDED, UNKNOWN, assert_posts, assert_row
+from support.gateway import Gateway, write_secret
+from support.people import person
+from support.process import wait_for
+from support.sandbox import Sandbox
+from support.wire import TcpTap, free_port
 
 
 @dataclasses.dataclass

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from harness.process import BIN_DIR, PATIENCE
-from harness.protos import REPO
+from support.process import BIN_DIR, PATIENCE
+from support.protos import REPO
 
 SCRIPTS = REPO / "scripts"
 

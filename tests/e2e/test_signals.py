@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from harness.check import assert_posts
-from harness.gateway import SERVER, clean_environment, write_secret
-from harness.people import person
-from harness.process import BIN_DIR, PATIENCE, wait_for
+from support.check import assert_posts
+from support.gateway import SERVER, clean_environment, write_secret
+from support.people import person
+from support.process import BIN_DIR, PATIENCE, wait_for
 
 
 def slow_calls(gateway, sandbox, count=3, delay_ms=700):

@@ -11,10 +11,10 @@ import time
 
 import grpc
 
-from harness.gateway import CHANNEL_OPTIONS
-from harness.people import person
-from harness.process import PATIENCE, wait_for
-from harness.protos import pb_grpc
+from support.gateway import CHANNEL_OPTIONS
+from support.people import person
+from support.process import PATIENCE, wait_for
+from support.protos import pb_grpc
 
 CALLS = int(os.environ.get("E2E_STORM", "4000"))
 AT_ONCE = 200

@@ -9,12 +9,12 @@ import time
 import grpc
 import pytest
 
-from harness.certs import Authority
-from harness.check import assert_posts
-from harness.gateway import Gateway
-from harness.people import person
-from harness.process import wait_for
-from harness.wire import connect, split
+from support.certs import Authority
+from support.check import assert_posts
+from support.gateway import Gateway
+from support.people import person
+from support.process import wait_for
+from support.wire import connect, split
 
 
 class Secured:

@@ -9,9 +9,9 @@ import unicodedata
 
 import pytest
 
-from harness.check import assert_posts
-from harness.gateway import write_secret
-from harness.people import again, person
+from support.check import assert_posts
+from support.gateway import write_secret
+from support.people import again, person
 
 KEY = bytes(range(100, 148))
 DUMP = pathlib.Path(__file__).parent / "data" / "ledger_of_version_one.sql"

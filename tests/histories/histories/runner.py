@@ -13,10 +13,10 @@ import unittest.mock
 import grpc
 import grpc.aio
 
-from harness import errors
-from harness.gateway import CHANNEL_OPTIONS, Gateway
-from harness.protos import pb, pb_grpc
-from harness.sandbox import Sandbox
+from support import errors
+from support.gateway import CHANNEL_OPTIONS, Gateway
+from support.protos import pb, pb_grpc
+from support.sandbox import Sandbox
 
 from histories import leaks
 from histories.plan import CALLERS
@@ -25,7 +25,7 @@ from histories.record import History, key_of
 UPSTREAM_TIMEOUT = 0.5
 _PEOPLE = tuple("Mirandolyn" + ending for ending in ("", "ne", "nette", "na", "nia", "nova"))
 
-# `sent` is that of the id: one whose earlier try was refused by Astra may be refused here next. The harness's table
+# `sent` is that of the id: one whose earlier try was refused by Astra may be refused here next. The table of support.errors
 # knows single refusals only; what `sent` may be in a history is for the checker to say.
 _TABLE = {reason: (row[0], row[1] | {"yes", "maybe"}, *row[2:]) if reason not in
           ("MALFORMED_REQUEST", "UNKNOWN_FIELDS", "FIELD_INVALID", "REQUEST_ID_REUSED") else row
@@ -466,7 +466,7 @@ class Authority:
     """One CA, the gateway's certificate and one for each caller; `a` is known by a URI, `b` by a DNS name."""
 
     def __init__(self):
-        from harness.certs import Authority as Certificates
+        from support.certs import Authority as Certificates
         self._ca = Certificates("histories CA")
         self.ca_file = pathlib.Path(self._ca.ca_file)
         self.server = self._ca.issue("gateway", ["DNS:localhost", "IP:127.0.0.1"])

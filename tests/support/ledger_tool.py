@@ -5,8 +5,7 @@ import subprocess
 
 import pytest
 
-from harness.gateway import clean_environment
-from harness.process import BIN_DIR, PATIENCE
+from support.process import BIN_DIR, PATIENCE, clean_environment
 
 TOOL = BIN_DIR / "userintent-ledger"
 BY = ["--actor=operator", "--evidence=ticket 4711"]

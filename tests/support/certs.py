@@ -6,11 +6,12 @@ import tempfile
 
 
 class Authority:
-    """A CA in a directory of its own; issue() makes a key and a certificate and returns both paths."""
+    """A CA in a directory, its own or the one that is named; issue() makes a key and a certificate and returns both
+    paths."""
 
-    def __init__(self, name="e2e CA"):
-        self._directory = tempfile.TemporaryDirectory(prefix="e2e-ca-")
-        self.directory = pathlib.Path(self._directory.name)
+    def __init__(self, name="e2e CA", directory=None):
+        self._directory = tempfile.TemporaryDirectory(prefix="e2e-ca-") if directory is None else None
+        self.directory = pathlib.Path(directory or self._directory.name)
         self.ca_file = self.directory / "ca.crt"
         self._key = self.directory / "ca.key"
         self._openssl("req", "-x509", *_NEW_KEY, "-keyout", self._key, "-out", self.ca_file, "-days", "2",
@@ -48,7 +49,8 @@ class Authority:
                       "-extfile", extensions, "-notext", "-enddate", end.strftime("%Y%m%d%H%M%SZ"), "-out", certificate)
 
     def close(self):
-        self._directory.cleanup()
+        if self._directory is not None:
+            self._directory.cleanup()
 
 
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")

@@ -1,4 +1,5 @@
-"""Python stubs of proto/, made by grpcio-tools under build/ when the tests start and kept until a .proto changes."""
+"""Python stubs of proto/, made by grpcio-tools under build/ when the tests start and kept until a .proto changes.
+`python -m support.protos` makes them ahead (Dockerfile)."""
 
 import hashlib
 import importlib.metadata
@@ -11,7 +12,8 @@ import tempfile
 
 import google.rpc
 
-REPO = pathlib.Path(__file__).resolve().parents[3]
+from support.process import REPO
+
 BUILD = pathlib.Path(os.environ.get("E2E_BUILD_DIR", REPO / "build" / "e2e"))
 
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from harness.protos import REPO
+from support.protos import REPO
 
 
 def find():

@@ -13,7 +13,7 @@ import h2.events
 import h2.exceptions
 from google.rpc import error_details_pb2, status_pb2
 
-from harness.process import PATIENCE
+from support.process import PATIENCE, free_port
 
 
 def split(address):
@@ -202,7 +202,4 @@ class TcpTap:
         self.drop()
 
 
-def free_port():
-    """A port that nobody listens on at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+__all__ = ["Call", "TcpTap", "connect", "frame", "free_port", "split"]

@@ -1,12 +1,22 @@
-"""The harness can fail: what it must notice, shown to it."""
+"""The support can fail: what it must notice, shown to it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
 
 import grpc
 import pytest
-from google.protobuf import any_pb2, duration_pb2
+from google.protobuf import any_pb2, duration_pb2, json_format
 from google.rpc import error_details_pb2, status_pb2
 
-from harness import canary, errors
-from harness.people import STEMS, person
+from support import canary, errors
+from support.people import STEMS, person
+from support.process import PATIENCE, REPO, clean_environment, wait_for
+from support.protos import pb, pb_grpc
+from support.sandbox import Admin
 
 
 class Failure:
@@ -153,3 +163,81 @@ def test_the_factory_gives_everyone_an_address_of_their_own():
         stems = [value for value in values if any(stem in value for stem in STEMS)]
         # Only the state, the postal code and the SSN digits are too short to hold one.
         assert len(values) - len(stems) == 3
+
+
+# -- support.stage --------------------------------------------------------------------------------------------------------
+
+class Staged:
+    """`python -m support.stage` as a suite in another language starts it."""
+
+    def __init__(self, *words):
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "support.stage", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, env=clean_environment(PYTHONPATH=str(REPO / "tests")))
+        line = self.popen.stdout.readline()
+        self.told = json.loads(line) if line else None
+
+    def pids(self):
+        """Of the programs that it started."""
+        return [int(path.name) for path in pathlib.Path("/proc").iterdir() if path.name.isdigit() and self._started(path)]
+
+    def _started(self, path):
+        try:
+            return int((path / "stat").read_text().rpartition(")")[2].split()[1]) == self.popen.pid
+        except OSError:  # ended meanwhile
+            return False
+
+    def end(self):
+        """Closes its stdin; (exit status, stderr)."""
+        _, said = self.popen.communicate(timeout=PATIENCE + 60)
+        return self.popen.returncode, said
+
+
+def gone(pids):
+    return not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_stage_serves_until_its_stdin_ends():
+    """One line of JSON leads to a gateway that creates its person at its sandbox; then nothing is left."""
+    staged = Staged("--gateway=max_in_flight=2", "--sandbox=delay=1ms")
+    pids = staged.pids()
+    assert len(pids) == 2
+    with grpc.insecure_channel(staged.told["gateway"]) as channel:
+        request = json_format.ParseDict(staged.told["person"], pb.CreateUserIntentRequest())
+        created = pb_grpc.UserIntentServiceStub(channel).CreateUserIntent(request, timeout=PATIENCE)
+    assert [post["intent_id"] for post in Admin(staged.told["admin"]).posts(request.email)] == [created.user_intent.id]
+    assert staged.end() == (0, "")
+    assert gone(pids) and not pathlib.Path(staged.told["directory"]).exists()
+
+
+def test_a_stage_keeps_the_files_of_a_directory_that_is_named(tmp_path):
+    """The ledger and the log are where the line says."""
+    staged = Staged(f"--directory={tmp_path}")
+    assert staged.end() == (0, "")
+    assert staged.told["ledger"] == f"sqlite:{tmp_path}/ledger/ledger.db" and (tmp_path / "ledger" / "ledger.db").exists()
+    assert '"event":"drained"' in pathlib.Path(staged.told["log"]).read_text()
+
+
+def test_a_stage_that_is_killed_takes_its_programs_along():
+    """The kernel ends them, so that a suite that is stopped by force leaves nothing that runs."""
+    staged = Staged()
+    pids = staged.pids()
+    staged.popen.kill()
+    staged.end()
+    wait_for(lambda: gone(pids), "the programs have ended")
+
+
+def test_a_stage_whose_gateway_ends_fails():
+    """It does not wait for its stdin then, and its exit status tells."""
+    staged = Staged()
+    pid = next(pid for pid in staged.pids() if "userintent-server" in pathlib.Path(f"/proc/{pid}/cmdline").read_text())
+    os.kill(pid, signal.SIGKILL)
+    assert staged.popen.wait(PATIENCE) == 1
+    assert staged.end()[1].startswith("error: the gateway ended with -9")
+
+
+def test_a_stage_that_cannot_start_fails():
+    """Without a line on stdout, and with the program's own words on stderr."""
+    staged = Staged("--gateway=nonsense=1")
+    code, said = staged.end()
+    assert staged.told is None and code == 1 and "--nonsense: there is no such flag" in said

@@ -7,8 +7,8 @@ import base64
 import json
 import urllib.parse
 
-from harness.people import SSN, STEMS
-from harness.protos import options_pb2
+from support.people import SSN, STEMS
+from support.protos import options_pb2
 
 _SHORTEST = 6  # shorter values occur by accident in ids, times and counters
 

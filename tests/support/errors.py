@@ -6,8 +6,8 @@ import re
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from harness import canary
-from harness.protos import errors_pb2
+from support import canary
+from support.protos import errors_pb2
 
 C = grpc.StatusCode
 

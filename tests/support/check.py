@@ -1,6 +1,6 @@
 """What a row of the ledger means to whoever asks again."""
 
-from harness.people import again
+from support.people import again
 
 NONE, RELEASED, FAILED, UNKNOWN, SUCCEEDED = "none", "RELEASED", "FAILED", "UNKNOWN", "SUCCEEDED"
 
@@ -16,7 +16,7 @@ def assert_row(gateway, sandbox, request, row, reason=None, channel=None):
         reply.failed("REQUEST_NOT_FOUND")
     else:
         creation = reply.ok()
-        from harness.protos import pb
+        from support.protos import pb
         state = pb.CreationState.Name(creation.state)
         assert state == f"CREATION_STATE_{_STATES[row]}", state
         assert creation.request_id == request.request_id.lower()

@@ -7,30 +7,17 @@ import pathlib
 import tempfile
 import urllib.parse
 
-from harness.process import BIN_DIR, Process, wait_for
+from support.process import BIN_DIR, Process, as_arguments, clean_environment, parse_log_line, wait_for
 
 CLIENT_ID = "sandbox-client"
 CLIENT_SECRET = "sandbox-secret"
 
 
-class Sandbox:
-    def __init__(self, **flags):
-        self._directory = tempfile.TemporaryDirectory(prefix="e2e-sandbox-")
-        self.directory = pathlib.Path(self._directory.name)
-        settings = {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0"}
-        if "tls_cert_file" not in flags:
-            settings["self_signed_dir"] = str(self.directory / "tls")
-        settings.update(flags)
-        self.process = Process(BIN_DIR / "astra-sandbox", [f"--{name}={value}" for name, value in settings.items()])
+class Admin:
+    """The admin API of a sandbox that runs, at this URL (tests/astra_sandbox/README.md)."""
 
-        def served(line):
-            return json.loads(line) if line.startswith("{") else None
-
-        told = self.process.wait_line("stdout", served)
-        self.url = told["url"]
-        self.ca_file = told.get("ca_file", "")
-        self.admin = urllib.parse.urlparse(told["admin"])
-        self.port = urllib.parse.urlparse(self.url).port
+    def __init__(self, admin):
+        self.admin = urllib.parse.urlparse(admin)
 
     def call(self, method, path, body=None):
         connection = http.client.HTTPConnection(self.admin.hostname, self.admin.port, timeout=20)
@@ -89,6 +76,29 @@ class Sandbox:
         return wait_for(lambda: (lambda posts: posts if len(posts) >= count else None)(self.posts(email)),
                         f"{count} POST(s) at the sandbox")
 
+
+class Sandbox(Admin):
+    """A sandbox of the test's own. Its files are in `directory`, or in one of its own that stop() removes."""
+
+    def __init__(self, *, directory=None, log=None, dies_with_us=False,
+                 program=BIN_DIR / "astra-sandbox", **flags):
+        self._directory = tempfile.TemporaryDirectory(prefix="e2e-sandbox-") if directory is None else None
+        self.directory = pathlib.Path(directory or self._directory.name)
+        settings = {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0"}
+        if "tls_cert_file" not in flags:
+            settings["self_signed_dir"] = str(self.directory / "tls")
+        settings.update(flags)
+        self.process = Process(program, as_arguments(settings), env=clean_environment(), log=log,
+                               dies_with_us=dies_with_us)
+        told = self.process.wait_line("stdout", parse_log_line)
+        super().__init__(told["admin"])
+        self.url = told["url"]
+        self.ca_file = told.get("ca_file", "")
+        self.port = urllib.parse.urlparse(self.url).port
+
     def stop(self):
         self.process.kill()
-        self._directory.cleanup()
+        if self._directory is not None:
+            self._directory.cleanup()
+
+    close = stop
