@@ -11,15 +11,16 @@ import (
 
 type header struct{ name, value string }
 
-// post is the account of one POST. The fields below mu's name are guarded by account.mu.
-type post struct {
+// entry is the account of one POST or GET. Everything below `start` is guarded by account.mu once the account has it.
+type entry struct {
 	account *account
 	start   time.Time
 
-	seq             int
-	email           string
+	method          string
+	seq             int    // POSTs and GETs are numbered apart
+	email           string // of the body, or of the intent that a GET asks for
 	attemptID       string
-	path            string
+	path            string // of a GET: as it was sent, with the query
 	proto           string
 	connection      int64
 	reused          bool
@@ -27,7 +28,7 @@ type post struct {
 	authorizationOK bool
 	status          int
 	committed       bool
-	intentID        string
+	intentID        string // created, or asked for
 	fault           string
 	refused         bool // the client was told that it was not processed
 	headers         []header
@@ -36,44 +37,51 @@ type post struct {
 }
 
 type intent struct {
-	id       string
-	seq      int
-	created  time.Time
-	person   person
-	reviewed string
+	id      string
+	seq     int
+	created time.Time
+	person  person
+	review  review // guarded by account.mu
 }
 
 // account is everything that arrived since the start or the last reset. A reset replaces the whole account, and a POST keeps the one it
 // was begun in, so that a straggler cannot appear in the next test's account. Safe for every goroutine; the lock is held briefly.
 type account struct {
 	mu         sync.Mutex
-	posts      []*post
+	posts      []*entry
+	gets       []*entry
 	intents    []*intent
 	byID       map[string]*intent
 	attempts   map[string]int // by lower-cased e-mail
 	opened     int
-	inProgress int
+	inProgress int // POSTs
 	maxInProg  int
+	getsInProg int
+	maxGets    int
 }
 
 func newAccount() *account {
 	return &account{byID: map[string]*intent{}, attempts: map[string]int{}}
 }
 
-func (a *account) begin(p *post) {
+func (a *account) begin(p *entry) {
 	p.account = a
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p.method == http.MethodGet {
+		a.beginGet(p)
+		return
+	}
 	p.seq = len(a.posts) + 1
 	a.posts = append(a.posts, p)
 	a.inProgress++
 	if a.inProgress > a.maxInProg {
 		a.maxInProg = a.inProgress
 	}
-	a.mu.Unlock()
 }
 
 // commit creates the intent unless the limit is reached.
-func (a *account) commit(p *post, in *intent, limit int) bool {
+func (a *account) commit(p *entry, in *intent, limit int) bool {
 	email := strings.ToLower(in.person.Email)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -90,7 +98,7 @@ func (a *account) commit(p *post, in *intent, limit int) bool {
 }
 
 // finish may be called more than once; the first call counts. Status 0: no answer was sent.
-func (a *account) finish(p *post, status int) bool {
+func (a *account) finish(p *entry, status int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if p.done {
@@ -98,12 +106,16 @@ func (a *account) finish(p *post, status int) bool {
 	}
 	p.done = true
 	p.status = status
-	a.inProgress--
+	if p.method == http.MethodGet {
+		a.getsInProg--
+	} else {
+		a.inProgress--
+	}
 	return true
 }
 
 // refuse notes that the client is told so; by HTTP/2's own means, a status speaks for itself.
-func (p *post) refuse() {
+func (p *entry) refuse() {
 	if p == nil {
 		return
 	}
@@ -144,6 +156,23 @@ type postView struct {
 	Body            json.RawMessage   `json:"body"`
 }
 
+type getView struct {
+	Seq             int               `json:"seq"`
+	IntentID        string            `json:"intent_id"`
+	Path            string            `json:"path"`
+	Proto           string            `json:"proto"`
+	Connection      int64             `json:"connection"`
+	Reused          bool              `json:"reused"`
+	AuthorizationOK bool              `json:"authorization_ok"`
+	Status          int               `json:"status"`
+	Fault           string            `json:"fault"`
+	Refused         bool              `json:"refused"`
+	Done            bool              `json:"done"`
+	Headers         map[string]string `json:"headers"`
+	Body            json.RawMessage   `json:"body"`
+	Arrived         time.Time         `json:"arrived"`
+}
+
 type intentView struct {
 	ID        string    `json:"id"`
 	Email     string    `json:"email"`
@@ -154,29 +183,42 @@ type intentView struct {
 
 type accountView struct {
 	Posts         []postView   `json:"posts"`
+	Gets          []getView    `json:"gets"`
 	Intents       []intentView `json:"intents"`
 	Opened        int          `json:"connections_opened"`
 	Open          int          `json:"connections_open"`
 	MaxConcurrent int          `json:"max_concurrent"`
 	InProgress    int          `json:"in_progress"`
+	MaxGets       int          `json:"max_concurrent_gets"`
+	GetsInProg    int          `json:"gets_in_progress"`
 }
 
-func (a *account) view(email string) accountView {
+// view shows what belongs to the e-mail address and to the intent; "" stands for every one.
+func (a *account) view(email, intentID string) accountView {
 	email = strings.ToLower(email)
+	chosen := func(e *entry) bool {
+		return (email == "" || strings.ToLower(e.email) == email) && (intentID == "" || e.intentID == intentID)
+	}
 	a.mu.Lock()
-	var posts []post
+	var posts, gets []entry
 	var intents []*intent
 	for _, p := range a.posts {
-		if email == "" || strings.ToLower(p.email) == email {
+		if chosen(p) {
 			posts = append(posts, *p)
 		}
 	}
+	for _, g := range a.gets {
+		if chosen(g) {
+			gets = append(gets, *g)
+		}
+	}
 	for _, in := range a.intents {
-		if email == "" || strings.ToLower(in.person.Email) == email {
+		if (email == "" || strings.ToLower(in.person.Email) == email) && (intentID == "" || in.id == intentID) {
 			intents = append(intents, in)
 		}
 	}
-	v := accountView{Opened: a.opened, MaxConcurrent: a.maxInProg, InProgress: a.inProgress}
+	v := accountView{Opened: a.opened, MaxConcurrent: a.maxInProg, InProgress: a.inProgress, MaxGets: a.maxGets,
+		GetsInProg: a.getsInProg}
 	a.mu.Unlock()
 
 	v.Posts = make([]postView, 0, len(posts))
@@ -185,23 +227,35 @@ func (a *account) view(email string) accountView {
 		pv := postView{Seq: p.seq, Email: p.email, AttemptID: p.attemptID, Path: p.path, Proto: p.proto,
 			Connection: p.connection, Reused: p.reused, BodyComplete: p.bodyComplete, AuthorizationOK: p.authorizationOK,
 			Status: p.status, Committed: p.committed, IntentID: p.intentID, Fault: p.fault, Refused: p.refused, Done: p.done,
-			Headers: map[string]string{}, Body: bodyView(p.body)}
-		for _, h := range p.headers {
-			name := http.CanonicalHeaderKey(h.name)
-			if before, twice := pv.Headers[name]; twice {
-				pv.Headers[name] = before + ", " + h.value
-			} else {
-				pv.Headers[name] = h.value
-			}
-		}
+			Headers: headersView(p.headers), Body: bodyView(p.body)}
 		v.Posts = append(v.Posts, pv)
 	}
+	v.Gets = make([]getView, 0, len(gets))
+	for i := range gets {
+		g := &gets[i]
+		v.Gets = append(v.Gets, getView{Seq: g.seq, IntentID: g.intentID, Path: g.path, Proto: g.proto, Connection: g.connection,
+			Reused: g.reused, AuthorizationOK: g.authorizationOK, Status: g.status, Fault: g.fault, Refused: g.refused,
+			Done: g.done, Headers: headersView(g.headers), Body: bodyView(g.body), Arrived: g.start.UTC()})
+	}
 	v.Intents = make([]intentView, 0, len(intents))
-	for _, in := range intents { // an intent never changes once it is listed
+	for _, in := range intents { // but for its review, nothing of a listed intent changes
 		v.Intents = append(v.Intents, intentView{ID: in.id, Email: in.person.Email, AttemptID: in.person.AttemptID,
 			Post: in.seq, Created: in.created})
 	}
 	return v
+}
+
+func headersView(headers []header) map[string]string {
+	view := map[string]string{}
+	for _, h := range headers {
+		name := http.CanonicalHeaderKey(h.name)
+		if before, twice := view[name]; twice {
+			view[name] = before + ", " + h.value
+		} else {
+			view[name] = h.value
+		}
+	}
+	return view
 }
 
 // bodyView shows a JSON body as it is and anything else as a string; a body that was not kept is null.
@@ -231,6 +285,7 @@ type summaryView struct {
 	InProgress int                  `json:"in_progress"`
 	Max        int                  `json:"max_concurrent"`
 	ByStatus   map[string]int       `json:"by_status"`
+	getSummary
 }
 
 func (a *account) summary() summaryView {
@@ -253,6 +308,7 @@ func (a *account) summary() summaryView {
 		count.Intents++
 		v.ByEmail[strings.ToLower(in.person.Email)] = count
 	}
+	v.getSummary = a.getSummary()
 	sort.Strings(ids)
 	for i := 1; i < len(ids); i++ {
 		if ids[i] == ids[i-1] {

@@ -34,13 +34,16 @@ func adminHandler(sb *sandbox, f *front) http.Handler {
 			}
 			reply(w, http.StatusOK, map[string]int{"id": sb.faults.add(parsed)})
 		},
+		"GET": func(w http.ResponseWriter, _ *http.Request) {
+			reply(w, http.StatusOK, map[string][]faultView{"faults": sb.faults.view()})
+		},
 		"DELETE": func(w http.ResponseWriter, _ *http.Request) {
 			sb.faults.clear()
 			reply(w, http.StatusOK, struct{}{})
 		},
 	})
 	on("/accounting", map[string]http.HandlerFunc{"GET": func(w http.ResponseWriter, r *http.Request) {
-		view := sb.current().view(r.URL.Query().Get("email"))
+		view := sb.current().view(r.URL.Query().Get("email"), r.URL.Query().Get("intent_id"))
 		view.Open = f.openConnections()
 		reply(w, http.StatusOK, view)
 	}})
@@ -48,6 +51,14 @@ func adminHandler(sb *sandbox, f *front) http.Handler {
 		view := sb.current().summary()
 		view.Open = f.openConnections()
 		reply(w, http.StatusOK, view)
+	}})
+	on("/intent", map[string]http.HandlerFunc{"POST": func(w http.ResponseWriter, r *http.Request) {
+		changed, err := sb.script(r.Body)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		reply(w, http.StatusOK, map[string]int{"intents": changed})
 	}})
 	on("/reset", map[string]http.HandlerFunc{"POST": func(w http.ResponseWriter, _ *http.Request) {
 		sb.reset()

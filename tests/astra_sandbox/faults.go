@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"golang.org/x/net/http2"
 )
@@ -16,14 +18,17 @@ import (
 // fault is one scripted failure, as POST /faults takes it. It does not change once it is added, but for its counters.
 type fault struct {
 	Match struct {
-		Email string `json:"email"`
-		Nth   int    `json:"nth"`
-		Every int    `json:"every"`
+		Method   string `json:"method"` // POST (also ""), GET
+		Email    string `json:"email"`
+		IntentID string `json:"intent_id"`
+		Nth      int    `json:"nth"`
+		Every    int    `json:"every"`
 	} `json:"match"`
 	Times       int               `json:"times"`
 	Kind        string            `json:"kind"`
 	DelayMs     int               `json:"delay_ms"`
 	Commit      bool              `json:"commit"`
+	IntentID    string            `json:"intent_id"`
 	Status      int               `json:"status"`
 	Body        json.RawMessage   `json:"body"`
 	ContentType string            `json:"content_type"`
@@ -41,7 +46,7 @@ type fault struct {
 	email string
 	code  http2.ErrCode
 	raw   []byte
-	seen  int // POSTs that matched the e-mail since it was added
+	seen  int // requests that matched method, e-mail and intent since it was added
 	fired int
 }
 
@@ -93,6 +98,22 @@ func parseFault(r io.Reader) (*fault, error) {
 	}
 	if f.Bytes < 0 || f.Bytes > maxHugeBody {
 		return nil, fmt.Errorf("bytes is not 0 to %d", maxHugeBody)
+	}
+	if f.IntentID != "" && !utf8.ValidString(f.IntentID) {
+		return nil, errors.New("intent_id is not UTF-8")
+	}
+	switch f.Match.Method {
+	case http.MethodPost, "":
+		f.Match.Method = http.MethodPost
+		if f.Match.IntentID != "" {
+			return nil, errors.New("a POST names no intent to match")
+		}
+	case http.MethodGet:
+		if f.Commit || f.Kind == "early" {
+			return nil, errors.New("a GET creates nothing and has no body: no commit, no early")
+		}
+	default:
+		return nil, errors.New("method is not POST or GET")
 	}
 	f.email = strings.ToLower(f.Match.Email)
 	switch f.Kind {
@@ -161,17 +182,44 @@ func (l *faultList) clear() {
 	l.list = nil
 }
 
-// atHead finds a fault that acts before the body is read; atBody finds every other one. Each POST is counted once by each fault.
-func (l *faultList) atHead() *fault { return l.pick(true, "") }
+type faultView struct {
+	ID     int    `json:"id"`
+	Kind   string `json:"kind"`
+	Method string `json:"method"`
+	Seen   int    `json:"seen"`
+	Fired  int    `json:"fired"`
+}
 
-func (l *faultList) atBody(email string) *fault { return l.pick(false, strings.ToLower(email)) }
+func (l *faultList) view() []faultView {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]faultView, 0, len(l.list))
+	for _, f := range l.list {
+		all = append(all, faultView{f.id, f.Kind, f.Match.Method, f.seen, f.fired})
+	}
+	return all
+}
 
-func (l *faultList) pick(early bool, email string) *fault {
+// atHead finds a fault that acts before the body is read; atBody finds every other one. Each request is counted once by each fault
+// of its method.
+func (l *faultList) atHead() *fault { return l.pick(http.MethodPost, true, "", "") }
+
+func (l *faultList) atBody(email string) *fault {
+	return l.pick(http.MethodPost, false, strings.ToLower(email), "")
+}
+
+// ofGet takes the e-mail address of the intent that is asked for, "" where there is no such intent.
+func (l *faultList) ofGet(intentID, email string) *fault {
+	return l.pick(http.MethodGet, false, strings.ToLower(email), intentID)
+}
+
+func (l *faultList) pick(method string, early bool, email, intentID string) *fault {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var picked *fault
 	for _, f := range l.list {
-		if (f.Kind == "early") != early || (f.email != "" && f.email != email) {
+		if f.Match.Method != method || (f.Kind == "early") != early || (f.email != "" && f.email != email) ||
+			(f.Match.IntentID != "" && f.Match.IntentID != intentID) {
 			continue
 		}
 		f.seen++

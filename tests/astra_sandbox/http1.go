@@ -52,7 +52,7 @@ func serveHTTP1(sb *sandbox, c *conn, t *tls.Conn) {
 			}
 			return
 		}
-		r := &request{method: req.Method, path: req.URL.Path, proto: req.Proto, connection: c.id, reused: !c.first()}
+		r := &request{method: req.Method, path: pathOf(req.RequestURI), target: req.RequestURI, proto: req.Proto, connection: c.id, reused: !c.first()}
 		r.headers = make([]header, 0, len(req.Header)+2)
 		r.take("Host", req.Host)
 		for name, values := range req.Header {
@@ -89,7 +89,7 @@ func (h *http1Exchange) serve(req *http.Request) bool {
 			return false
 		}
 		if body, err := readBody(req); err == nil {
-			h.sb.received(h.r.post, body, true)
+			h.sb.received(h.r.entry, body, true)
 			return h.next()
 		}
 		return false
@@ -103,8 +103,8 @@ func (h *http1Exchange) serve(req *http.Request) bool {
 	body, err := readBody(req)
 	if err == errTooLarge {
 		h.last = true
-		if h.r.post != nil {
-			h.sb.received(h.r.post, nil, false)
+		if h.r.entry != nil {
+			h.sb.received(h.r.entry, nil, false)
 		}
 		return h.send(h.sb.errorAnswer(http.StatusRequestEntityTooLarge, "The request body is too large")) && h.next()
 	}
@@ -148,9 +148,9 @@ func (h *http1Exchange) next() bool {
 
 // send writes the answer and records it.
 func (h *http1Exchange) send(a answer) bool {
-	h.sb.finish(h.r.post, a.status) // first, so that the account is right when the client has its answer
+	h.sb.finish(h.r.entry, a.status) // first, so that the account is right when the client has its answer
 	if writeHTTP1(h.t, a, h.last) != nil {
-		h.sb.unsent(h.r.post)
+		h.sb.unsent(h.r.entry)
 		return false
 	}
 	return true
@@ -158,28 +158,28 @@ func (h *http1Exchange) send(a answer) bool {
 
 // sendPart is send for bytes that are less, or other, than an answer.
 func (h *http1Exchange) sendPart(part []byte, status int) bool {
-	h.sb.finish(h.r.post, status)
+	h.sb.finish(h.r.entry, status)
 	if _, err := h.t.Write(part); err != nil {
-		h.sb.unsent(h.r.post)
+		h.sb.unsent(h.r.entry)
 		return false
 	}
 	return true
 }
 
 func (h *http1Exchange) perform(act action) bool {
-	post, a, f := h.r.post, act.answer, act.fault
+	e, a, f := h.r.entry, act.answer, act.fault
 	switch act.kind {
 	case "close", "goaway":
-		h.sb.finish(post, 0)
+		h.sb.finish(e, 0)
 		lingerHTTP1(h.c, h.t)
 		return false
 	case "reset", "rst_stream":
-		h.sb.finish(post, 0)
+		h.sb.finish(e, 0)
 		h.c.rst()
 		return false
 	case "hang":
 		_, _ = io.Copy(io.Discard, h.t)
-		h.sb.finish(post, 0)
+		h.sb.finish(e, 0)
 		return false
 	case "cut_head":
 		h.sendPart(statusLine(a.status), a.status)

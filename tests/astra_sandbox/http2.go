@@ -51,11 +51,11 @@ type h2stream struct {
 	id         uint32
 	req        *request
 	body       []byte
-	length     int64 // Content-Length, or -1
-	sendWindow int64 // guarded by h2conn.mu
-	gone       bool  // guarded by h2conn.mu: reset, answered, or the connection ended
-	hanging    *post // guarded by h2conn.mu: to be ended when the client leaves
-	ignored    bool  // reader only: answered already, the rest of the body is dropped
+	length     int64  // Content-Length, or -1
+	sendWindow int64  // guarded by h2conn.mu
+	gone       bool   // guarded by h2conn.mu: reset, answered, or the connection ended
+	hanging    *entry // guarded by h2conn.mu: to be ended when the client leaves
+	ignored    bool   // reader only: answered already, the rest of the body is dropped
 }
 
 type appendTo struct{ c *h2conn }
@@ -131,7 +131,7 @@ func (h *h2conn) writeLoop() {
 func (h *h2conn) end() {
 	h.mu.Lock()
 	h.dead = true
-	var left []*post
+	var left []*entry
 	for _, st := range h.streams {
 		st.gone = true
 		if st.hanging != nil {
@@ -249,7 +249,7 @@ func (h *h2conn) obey(frame http2.Frame) error {
 	case *http2.RSTStreamFrame:
 		h.mu.Lock()
 		st := h.streams[f.StreamID]
-		var hanging *post
+		var hanging *entry
 		if st != nil {
 			hanging, st.hanging = st.hanging, nil
 			h.forget(st)
@@ -339,10 +339,8 @@ func (h *h2conn) onHeaders(f *http2.MetaHeadersFrame) error {
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeEnhanceYourCalm}
 	}
 	r := &request{method: f.PseudoValue("method"), proto: "HTTP/2.0", connection: h.c.id, reused: !h.c.first()}
-	r.path = f.PseudoValue("path")
-	if i := strings.IndexByte(r.path, '?'); i >= 0 {
-		r.path = r.path[:i]
-	}
+	r.target = f.PseudoValue("path")
+	r.path = pathOf(r.target)
 	if r.method == "" || r.path == "" {
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol}
 	}
@@ -402,8 +400,8 @@ func (h *h2conn) onData(f *http2.DataFrame) error {
 	if len(st.body)+len(f.Data()) > maxBody {
 		r := st.req
 		st.req, st.ignored = nil, true
-		if r.post != nil {
-			h.sb.received(r.post, nil, false)
+		if r.entry != nil {
+			h.sb.received(r.entry, nil, false)
 		}
 		h.answerEarly(st, r, h.sb.errorAnswer(413, "The request body is too large"), true)
 		return nil
@@ -457,12 +455,12 @@ func (h *h2conn) after(delay time.Duration, do func()) {
 }
 
 // closeAfter lets write append frames and then closes the connection. The account hears of status first, or of 0 when the client is gone.
-func (h *h2conn) closeAfter(post *post, status int, write func()) {
+func (h *h2conn) closeAfter(e *entry, status int, write func()) {
 	h.mu.Lock()
 	if h.dead || h.closing {
 		status, write = 0, nil
 	}
-	h.sb.finish(post, status)
+	h.sb.finish(e, status)
 	if write != nil {
 		write()
 	}
@@ -473,34 +471,34 @@ func (h *h2conn) closeAfter(post *post, status int, write func()) {
 }
 
 func (h *h2conn) perform(st *h2stream, r *request, act action) {
-	post, a, f := r.post, act.answer, act.fault
+	e, a, f := r.entry, act.answer, act.fault
 	switch act.kind {
 	case "close":
-		h.closeAfter(post, 0, nil)
+		h.closeAfter(e, 0, nil)
 	case "reset":
-		h.sb.finish(post, 0)
+		h.sb.finish(e, 0)
 		h.c.rst()
 	case "hang":
 		h.mu.Lock()
 		if st.gone {
-			h.sb.finish(post, 0)
+			h.sb.finish(e, 0)
 		} else {
-			st.hanging = post
+			st.hanging = e
 		}
 		h.mu.Unlock()
 	case "rst_stream":
 		h.mu.Lock()
-		h.sb.finish(post, 0)
+		h.sb.finish(e, 0)
 		if !st.gone {
 			if f.code == http2.ErrCodeRefusedStream {
-				post.refuse()
+				e.refuse()
 			}
 			_ = h.fr.WriteRSTStream(st.id, f.code)
 			h.forget(st)
 		}
 		h.mu.Unlock()
 	case "goaway":
-		h.closeAfter(post, 0, func() {
+		h.closeAfter(e, 0, func() {
 			// What it says is true: streams above the last one it names were not acted on.
 			last := h.acted
 			if f.Below {
@@ -510,14 +508,14 @@ func (h *h2conn) perform(st *h2stream, r *request, act action) {
 				if last > st.id {
 					_ = h.fr.WriteRSTStream(st.id, http2.ErrCodeRefusedStream)
 				}
-				post.refuse()
+				e.refuse()
 			}
 			_ = h.fr.WriteGoAway(last, http2.ErrCodeNo, nil)
 		})
 	case "cut_head":
-		h.closeAfter(post, a.status, func() { h.writeHead(st, answer{status: a.status}, -1, false) })
+		h.closeAfter(e, a.status, func() { h.writeHead(st, answer{status: a.status}, -1, false) })
 	case "cut_body":
-		h.closeAfter(post, a.status, func() {
+		h.closeAfter(e, a.status, func() {
 			h.writeHead(st, a, len(a.body), false)
 			half := a.body[:len(a.body)/2]
 			for len(half) > 0 {
@@ -530,14 +528,14 @@ func (h *h2conn) perform(st *h2stream, r *request, act action) {
 			}
 		})
 	case "garbage":
-		h.closeAfter(post, 0, func() { h.out = append(h.out, garbage...) })
+		h.closeAfter(e, 0, func() { h.out = append(h.out, garbage...) })
 	case "raw":
 		if !f.Keep {
-			h.closeAfter(post, 0, func() { h.out = append(h.out, f.raw...) })
+			h.closeAfter(e, 0, func() { h.out = append(h.out, f.raw...) })
 			return
 		}
 		h.mu.Lock()
-		h.sb.finish(post, 0)
+		h.sb.finish(e, 0)
 		h.out = append(h.out, f.raw...)
 		h.forget(st)
 		h.mu.Unlock()
@@ -563,7 +561,7 @@ func (h *h2conn) perform(st *h2stream, r *request, act action) {
 // open says whether the stream can still be answered; where not, the account hears it. mu is held.
 func (h *h2conn) open(st *h2stream, r *request) bool {
 	if st.gone || h.dead || h.closing {
-		h.sb.finish(r.post, 0)
+		h.sb.finish(r.entry, 0)
 		return false
 	}
 	return true
@@ -576,7 +574,7 @@ func (h *h2conn) answerEarly(st *h2stream, r *request, a answer, stillSending bo
 	if !h.open(st, r) {
 		return
 	}
-	h.sb.finish(r.post, a.status)
+	h.sb.finish(r.entry, a.status)
 	h.writeWhole(st, a)
 	if stillSending {
 		_ = h.fr.WriteRSTStream(st.id, http2.ErrCodeNo)
@@ -593,7 +591,7 @@ func (h *h2conn) respond(st *h2stream, r *request, a answer) {
 		return
 	}
 	if bodyless(a.status) || (size <= h2MaxFrame && size <= st.sendWindow && size <= h.sendWindow) {
-		h.sb.finish(r.post, a.status) // first, so that the account is right when the client has its answer
+		h.sb.finish(r.entry, a.status) // first, so that the account is right when the client has its answer
 		h.writeWhole(st, a)
 		h.forget(st)
 		return
@@ -623,7 +621,7 @@ func (h *h2conn) sendBody(st *h2stream, r *request, a answer, step int, pause ti
 		h.mu.Unlock()
 		return
 	}
-	h.sb.finish(r.post, a.status)
+	h.sb.finish(r.entry, a.status)
 	h.writeHead(st, a, len(a.body), len(a.body) == 0)
 	h.mu.Unlock()
 	h.wake()

@@ -59,10 +59,11 @@ func parseOptions(args []string) (*options, error) {
 	flags.IntVar(&o.cfg.attemptLimit, "attempt_limit", 3, "intents per e-mail address; 0: no limit")
 	flags.StringVar(&o.limitErr, "limit_error", "400:Maximum number of user intents reached for this email", "STATUS:TEXT of the answer past the limit")
 	flags.StringVar(&o.cfg.errorShape, "error_shape", "generic", "generic, validation, oauth or html")
-	flags.BoolVar(&o.cfg.accessLog, "access_log", false, "one JSON line per POST on stderr, without personal data")
+	flags.BoolVar(&o.cfg.accessLog, "access_log", false, "one JSON line per POST and GET on stderr, without personal data")
 	flags.BoolVar(&o.cfg.keepBodies, "keep_bodies", true, "keep bodies and headers in the account; false for benchmarks")
 	flags.BoolVar(&o.cfg.kycDelegation, "kyc_delegation", false, "ssn is optional for verified, too")
 	flags.DurationVar(&o.cfg.pendingFor, "pending_for", 2*time.Second, "how long GET answers pending after the creation")
+	flags.DurationVar(&o.cfg.getDelay, "get_delay", 0, "answer every GET after this long")
 	flags.UintVar(&maxStreams, "max_concurrent_streams", 250, "HTTP/2 streams per connection; more are refused (REFUSED_STREAM)")
 	flags.BoolVar(&o.healthcheck, "healthcheck", false, "ask the sandbox at --admin_listen whether it serves, and exit 0 or 1")
 	flags.SetOutput(io.Discard) // main prints the error, in one line
@@ -104,7 +105,7 @@ func parseOptions(args []string) (*options, error) {
 		return nil, errors.New("--limit_error is not STATUS:TEXT")
 	}
 	o.cfg.limitStatus, o.cfg.limitText = number, text
-	if o.cfg.delay < 0 || o.cfg.attemptLimit < 0 || o.cfg.pendingFor < 0 || maxStreams < 1 || maxStreams > 1<<30 {
+	if o.cfg.delay < 0 || o.cfg.getDelay < 0 || o.cfg.attemptLimit < 0 || o.cfg.pendingFor < 0 || maxStreams < 1 || maxStreams > 1<<30 {
 		return nil, errors.New("a number is out of range")
 	}
 	o.cfg.maxStreams = uint32(maxStreams)

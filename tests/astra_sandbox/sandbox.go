@@ -29,6 +29,7 @@ type config struct {
 	keepBodies             bool
 	kycDelegation          bool
 	pendingFor             time.Duration
+	getDelay               time.Duration
 	maxStreams             uint32
 	http                   string
 }
@@ -78,7 +79,8 @@ const intentPath = "/v1/user_intent"
 
 // request is one request whose head has been read.
 type request struct {
-	method, path  string // path without its query
+	method, path  string // path without its query, not decoded
+	target        string // the path with its query
 	proto         string
 	connection    int64
 	reused        bool
@@ -86,7 +88,7 @@ type request struct {
 	contentType   string
 	accept        string
 	headers       []header // without Authorization
-	post          *post    // nil unless the method is POST
+	entry         *entry   // nil unless the method is POST or GET
 }
 
 // take sets apart the headers the sandbox looks at and keeps every one but Authorization for the account.
@@ -120,18 +122,25 @@ type action struct {
 	fault  *fault
 }
 
-// begin counts the POST, as soon as its head has been read. A non-nil action answers it before the body is read.
+// begin counts the POST or GET, as soon as its head has been read. A non-nil action answers it before the body is read.
 func (s *sandbox) begin(r *request) *action {
-	if r.method != http.MethodPost {
+	if r.method != http.MethodPost && r.method != http.MethodGet {
 		return nil
 	}
-	p := &post{path: r.path, proto: r.proto, connection: r.connection, reused: r.reused,
+	p := &entry{method: r.method, path: r.path, proto: r.proto, connection: r.connection, reused: r.reused,
 		authorizationOK: s.authorized(r), start: time.Now()}
 	if s.cfg.keepBodies {
 		p.headers = r.headers
 	}
+	if r.method == http.MethodGet {
+		p.path = r.target
+		p.intentID, _ = intentOf(r)
+	}
 	s.current().begin(p)
-	r.post = p
+	r.entry = p
+	if r.method == http.MethodGet {
+		return nil
+	}
 	f := s.faults.atHead()
 	if f == nil {
 		return nil
@@ -141,25 +150,31 @@ func (s *sandbox) begin(r *request) *action {
 		answer: s.faultAnswer(f, http.StatusServiceUnavailable, "")}
 }
 
-func (s *sandbox) note(p *post, f *fault) {
+func (s *sandbox) note(p *entry, f *fault) {
 	p.account.mu.Lock()
 	p.fault = f.Kind
 	p.account.mu.Unlock()
 }
 
-// abandon ends a POST whose body never arrived in full.
+// abandon ends a request whose body never arrived in full.
 func (s *sandbox) abandon(r *request, body []byte) {
-	if r.post != nil {
-		s.received(r.post, body, false)
-		s.finish(r.post, 0)
+	if r.entry != nil {
+		s.received(r.entry, body, false)
+		s.finish(r.entry, 0)
 	}
 }
 
-// received records the body of a POST in the account.
-func (s *sandbox) received(p *post, body []byte, complete bool) (email string) {
-	email, attemptID := emailAndAttempt(body)
+// received records the body of a POST in the account, and that of a GET where one has a body.
+func (s *sandbox) received(p *entry, body []byte, complete bool) (email string) {
+	var attemptID string
+	if p.method == http.MethodPost {
+		email, attemptID = emailAndAttempt(body)
+	}
 	p.account.mu.Lock()
-	p.email, p.attemptID, p.bodyComplete = email, attemptID, complete
+	if p.method == http.MethodPost {
+		p.email, p.attemptID = email, attemptID
+	}
+	p.bodyComplete = complete
 	if s.cfg.keepBodies {
 		p.body = body
 		if body == nil {
@@ -173,15 +188,18 @@ func (s *sandbox) received(p *post, body []byte, complete bool) (email string) {
 // decide says what to do with a request that has arrived in full. An intent exists from here on, before any delay: a client that leaves
 // does not stop it.
 func (s *sandbox) decide(r *request, body []byte) action {
-	if r.post == nil {
+	p := r.entry
+	if p == nil {
 		return action{answer: s.answerOther(r)}
 	}
-	p := r.post
+	if p.method == http.MethodGet {
+		return s.decideGet(r, body)
+	}
 	email := s.received(p, body, true)
 	f := s.faults.atBody(email)
 	act := action{delay: s.cfg.delay, fault: f}
 	if f == nil {
-		act.answer = s.create(r, body, true)
+		act.answer = s.create(r, body, "")
 		return act
 	}
 	s.note(p, f)
@@ -189,17 +207,16 @@ func (s *sandbox) decide(r *request, body []byte) action {
 	act.delay += time.Duration(f.DelayMs) * time.Millisecond
 	switch f.Kind {
 	case "delay", "slow_body", "second_answer": // the normal answer, oddly delivered
-		act.answer = s.create(r, body, true)
+		act.answer = s.create(r, body, f.IntentID)
 		return act
 	}
 	intentID := ""
 	if f.Commit {
-		if s.create(r, body, true); p.committed { // only this goroutine writes p.committed
+		if s.create(r, body, f.IntentID); p.committed { // only this goroutine writes p.committed
 			intentID = p.intentID
 		}
 	}
-	defaults := map[string]int{"html": 502, "redirect": 302, "status": 500}
-	status := defaults[f.Kind]
+	status := failureStatus[f.Kind]
 	if status == 0 {
 		status = http.StatusCreated
 	}
@@ -207,15 +224,19 @@ func (s *sandbox) decide(r *request, body []byte) action {
 	return act
 }
 
+// failureStatus is the status of the kinds whose answer is a failure unless the fault says otherwise.
+var failureStatus = map[string]int{"html": 502, "redirect": 302, "status": 500}
+
 // finish records what the client was sent; 0 for nothing.
-func (s *sandbox) finish(p *post, status int) {
+func (s *sandbox) finish(p *entry, status int) {
 	if p == nil || !p.account.finish(p, status) || !s.cfg.accessLog {
 		return
 	}
+	seq := map[string]string{http.MethodPost: "seq", http.MethodGet: "get_seq"}[p.method]
 	p.account.mu.Lock()
-	line := fmt.Sprintf(`{"time":%q,"seq":%d,"known_path":%t,"proto":%q,"connection":%d,"status":%d,"committed":%t,"fault":%q,"ms":%.3f}`+"\n",
-		time.Now().UTC().Format(time.RFC3339Nano), p.seq, p.path == intentPath, p.proto, p.connection, p.status, p.committed,
-		p.fault, float64(time.Since(p.start).Microseconds())/1000)
+	line := fmt.Sprintf(`{"time":%q,%q:%d,"known_path":%t,"proto":%q,"connection":%d,"status":%d,"committed":%t,"fault":%q,"ms":%.3f}`+"\n",
+		time.Now().UTC().Format(time.RFC3339Nano), seq, p.seq, p.path == intentPath || (p.method == http.MethodGet && p.intentID != ""),
+		p.proto, p.connection, p.status, p.committed, p.fault, float64(time.Since(p.start).Microseconds())/1000)
 	p.account.mu.Unlock()
 	s.logMu.Lock()
 	_, _ = io.WriteString(s.log, line)
@@ -223,7 +244,7 @@ func (s *sandbox) finish(p *post, status int) {
 }
 
 // unsent takes back the status of an answer that could not be written.
-func (s *sandbox) unsent(p *post) {
+func (s *sandbox) unsent(p *entry) {
 	if p != nil {
 		p.account.mu.Lock()
 		p.status = 0
@@ -256,8 +277,8 @@ func acceptsJSON(value string) bool {
 		strings.Contains(value, "application/*")
 }
 
-// create runs every check of POST /v1/user_intent and creates the intent.
-func (s *sandbox) create(r *request, body []byte, commit bool) answer {
+// create runs every check of POST /v1/user_intent and creates the intent, under this id or, where it is "", under a random one.
+func (s *sandbox) create(r *request, body []byte, id string) answer {
 	switch {
 	case r.path != intentPath:
 		return s.errorAnswer(http.StatusNotFound, "The requested URL was not found on the server")
@@ -272,60 +293,39 @@ func (s *sandbox) create(r *request, body []byte, commit bool) answer {
 	if complaint != "" {
 		return s.errorAnswer(http.StatusBadRequest, complaint)
 	}
-	in := &intent{id: s.newID(), created: time.Now().UTC(), person: who}
-	if !r.post.account.commit(r.post, in, s.cfg.attemptLimit) {
+	if id == "" {
+		id = s.newID()
+	}
+	in := &intent{id: id, created: time.Now().UTC(), person: who}
+	if !r.entry.account.commit(r.entry, in, s.cfg.attemptLimit) {
 		return s.errorAnswer(s.cfg.limitStatus, s.cfg.limitText)
 	}
 	return s.jsonAnswer(http.StatusCreated, createdBody(in.id))
 }
 
-func createdBody(id string) []byte { return []byte(`{"id": "` + id + `", "status": "pending"}`) }
-
-// answerOther serves everything that is not a POST.
-func (s *sandbox) answerOther(r *request) answer {
-	id := strings.TrimPrefix(r.path, intentPath+"/")
-	switch {
-	case r.path == intentPath:
-		return s.errorAnswer(http.StatusMethodNotAllowed, "The method is not allowed for the requested URL")
-	case id == r.path || id == "" || strings.Contains(id, "/"):
-		return s.errorAnswer(http.StatusNotFound, "The requested URL was not found on the server")
-	case r.method != http.MethodGet:
-		return s.errorAnswer(http.StatusMethodNotAllowed, "The method is not allowed for the requested URL")
-	case !s.authorized(r):
-		return s.errorAnswer(http.StatusUnauthorized, "Invalid client_id")
-	}
-	in := s.current().intent(id)
-	if in == nil {
-		return s.errorAnswer(http.StatusNotFound, "The user intent was not found")
-	}
-	who := &in.person
-	view := struct {
-		ID             string          `json:"id"`
-		Email          string          `json:"email"`
-		Phone          string          `json:"phone"`
-		FirstName      string          `json:"first_name"`
-		LastName       string          `json:"last_name"`
-		PreferredFirst string          `json:"preferred_first_name,omitempty"`
-		PreferredLast  string          `json:"preferred_last_name,omitempty"`
-		Pronouns       string          `json:"preferred_pronouns,omitempty"`
-		KycType        string          `json:"kyc_type"`
-		Status         string          `json:"status"`
-		Metadata       json.RawMessage `json:"metadata,omitempty"`
-	}{in.id, who.Email, who.Phone, who.FirstName, who.LastName, who.PreferredFirst, who.PreferredLast, who.PreferredPronoun,
-		who.KycType, s.statusOf(in), who.Metadata}
-	body, _ := json.Marshal(view)
-	return s.jsonAnswer(http.StatusOK, body)
+func createdBody(id string) []byte {
+	return append(append([]byte(`{"id": `), quoted(id)...), `, "status": "pending"}`...)
 }
 
-func (s *sandbox) statusOf(in *intent) string {
-	if time.Since(in.created) < s.cfg.pendingFor {
-		return "pending"
+// quoted is the text as a JSON string.
+func quoted(text string) []byte {
+	plain := true
+	for i := 0; i < len(text) && plain; i++ {
+		plain = text[i] >= ' ' && text[i] < 0x7f && text[i] != '"' && text[i] != '\\'
 	}
-	switch in.person.LastName {
-	case "Rejected", "Retry", "Document":
-		return strings.ToLower(in.person.LastName)
+	if plain { // nearly every id, without reflection
+		return []byte(`"` + text + `"`)
 	}
-	return "approved"
+	out, _ := json.Marshal(text)
+	return out
+}
+
+// answerOther serves everything that is neither a POST nor a GET.
+func (s *sandbox) answerOther(r *request) answer {
+	if _, isIntent := intentOf(r); isIntent || r.path == intentPath {
+		return s.errorAnswer(http.StatusMethodNotAllowed, "The method is not allowed for the requested URL")
+	}
+	return s.errorAnswer(http.StatusNotFound, "The requested URL was not found on the server")
 }
 
 func (s *sandbox) requestIDHeader() header {
@@ -381,12 +381,17 @@ func (s *sandbox) htmlAnswer(status int) answer {
 // faultAnswer builds the answer of a fault from its parameters. A 2xx without a body parameter names the intent that was committed, or
 // the id "not-created", which no account holds.
 func (s *sandbox) faultAnswer(f *fault, defaultStatus int, intentID string) answer {
+	if intentID == "" {
+		intentID = "not-created"
+	}
+	return s.scriptedAnswer(f, defaultStatus, intentPath, intentID, createdBody(intentID))
+}
+
+// scriptedAnswer is faultAnswer with the body of a 2xx that has no body parameter.
+func (s *sandbox) scriptedAnswer(f *fault, defaultStatus int, path, intentID string, success []byte) answer {
 	status := f.Status
 	if status == 0 {
 		status = defaultStatus
-	}
-	if intentID == "" {
-		intentID = "not-created"
 	}
 	var a answer
 	body, given := f.bodyText()
@@ -398,14 +403,14 @@ func (s *sandbox) faultAnswer(f *fault, defaultStatus int, intentID string) answ
 	case given:
 		a = s.jsonAnswer(status, body)
 	case status < 300:
-		a = s.jsonAnswer(status, createdBody(intentID))
+		a = s.jsonAnswer(status, success)
 	default:
 		a = s.errorAnswer(status, "Scripted by a fault")
 	}
 	if f.Kind == "redirect" {
 		location := f.Location
 		if location == "" {
-			location = intentPath // a client that follows it shows up in the account
+			location = path // a client that follows it shows up in the account
 		}
 		a.headers = append(a.headers, header{"Location", location})
 	}
@@ -435,7 +440,7 @@ func bodyless(status int) bool {
 
 // hugeBody is one valid JSON object of exactly size bytes where that is possible, so that only its size is wrong.
 func hugeBody(size int, id string) []byte {
-	head, tail := `{"id": "`+id+`", "status": "pending", "padding": "`, `"}`
+	head, tail := `{"id": `+string(quoted(id))+`, "status": "pending", "padding": "`, `"}`
 	body := make([]byte, size)
 	for i := range body {
 		body[i] = 'x'
