@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from support import canary, errors
 from support.process import PATIENCE, as_arguments, clean_environment, parse_log_line, wait_for, write_secret
-from support.protos import CREATE, GET, pb, pb_grpc
+from support.protos import CREATE, GET, READ, pb, pb_grpc
 from support.server import SERVER, Server
 
 # One channel must not share connections with another, or a test of two callers would be a test of one.
@@ -37,10 +37,11 @@ class Reply:
 class Running:
     """A call on its way."""
 
-    def __init__(self, future, request, allowed_words):
+    def __init__(self, future, request, allowed_words, read=False):
         self.future = future
         self._request = request
         self._allowed_words = allowed_words
+        self._read = read
 
     def cancel(self):
         self.future.cancel()
@@ -57,7 +58,7 @@ class Running:
             return Reply(raw=(grpc.StatusCode.CANCELLED, "cancelled here"))
         except grpc.RpcError as error:
             if "grpc-status-details-bin" in dict(error.trailing_metadata() or ()):
-                return Reply(error=errors.decode(error, self._request, self._allowed_words))
+                return Reply(error=errors.decode(error, self._request, self._allowed_words, self._read))
             return Reply(raw=errors.bare(error))
 
 
@@ -142,6 +143,21 @@ class Gateway(Server):
         if reply.response is not None:
             reply.response = reply.response.creation
         return reply
+
+    def begin_read(self, key, timeout=30, channel=None, by="request_id", **fields):
+        """Starts GetUserIntent for a CreateUserIntentRequest, or for an id of the kind that `by` says."""
+        request = pb.GetUserIntentRequest(**{by: getattr(key, "request_id", key)}, **fields)
+        stub = self.stub if channel is None else pb_grpc.UserIntentServiceStub(channel)
+        return Running(stub.GetUserIntent.future(request, timeout=timeout), None, (), read=True)
+
+    def read(self, key, timeout=30, **more):
+        return self.begin_read(key, timeout, **more).reply()
+
+    def read_bytes(self, data, timeout=30):
+        """GetUserIntent with these bytes as its message."""
+        call = self.channel.unary_unary(READ, request_serializer=None,
+                                        response_deserializer=pb.GetUserIntentResponse.FromString)
+        return Running(call.future(data, timeout=timeout), None, (), read=True).reply()
 
     def state(self, request_id, **more):
         """The name of the recorded state; None: no record."""

@@ -55,5 +55,6 @@ from userintent.v1 import user_intent_service_pb2_grpc as pb_grpc  # noqa: E402
 SERVICE = "userintent.v1.UserIntentService"
 CREATE = f"/{SERVICE}/CreateUserIntent"
 GET = f"/{SERVICE}/GetCreation"
+READ = f"/{SERVICE}/GetUserIntent"
 
-__all__ = ["CREATE", "GET", "REPO", "BUILD", "SERVICE", "errors_pb2", "options_pb2", "pb", "pb_grpc"]
+__all__ = ["CREATE", "GET", "READ", "REPO", "BUILD", "SERVICE", "errors_pb2", "options_pb2", "pb", "pb_grpc"]

@@ -35,6 +35,33 @@ class Admin:
         match = {name: value for name, value in (("email", email), ("nth", nth), ("every", every)) if value}
         return self.call("POST", "/faults", {"match": match, "times": times, "kind": kind, **parameters})
 
+    def get_fault(self, kind, intent_id=None, email=None, times=1, nth=0, every=0, answer_id=None, **parameters):
+        """As `fault`, for GETs: of this intent, or of the intents of this address. `answer_id`: whose intent is answered."""
+        match = {name: value for name, value in (("email", email), ("intent_id", intent_id), ("nth", nth), ("every", every))
+                 if value}
+        if answer_id:
+            parameters["intent_id"] = answer_id
+        return self.call("POST", "/faults", {"match": {"method": "GET", **match}, "times": times, "kind": kind, **parameters})
+
+    def answer_get(self, intent_id, status, body=None, headers=None, times=1, **more):
+        """The next GETs of this intent are answered so."""
+        text = json.dumps(body) if isinstance(body, (dict, list)) else (body or "")
+        return self.get_fault("status", intent_id, times=times, status=status, body=text, headers=headers or {}, **more)
+
+    def review(self, intent_id, *steps, **step):
+        """Where the intent stands from now on: one step, or several with `reads` each (the sandbox's README)."""
+        self.call("POST", "/intent", {"id": intent_id, **({"steps": list(steps)} if steps else step)})
+
+    def gets(self, intent_id=None):
+        """The account of the intent's GETs, or of all."""
+        suffix = "" if intent_id is None else "?" + urllib.parse.urlencode({"intent_id": intent_id})
+        return self.call("GET", "/accounting" + suffix)["gets"]
+
+    def wait_gets(self, intent_id, count=1):
+        """Waits until as many GETs of the intent have arrived, and returns them."""
+        return wait_for(lambda: (lambda gets: gets if len(gets) >= count else None)(self.gets(intent_id)),
+                        f"{count} GET(s) at the sandbox")
+
     def answer(self, email, status, body=None, headers=None, times=1, **more):
         """The next POST for this address is answered so, without looking at it."""
         text = json.dumps(body) if isinstance(body, (dict, list)) else (body or "")
