@@ -55,10 +55,12 @@ const (
 	ReasonCallerNotAllowed            Reason = "CALLER_NOT_ALLOWED"
 	ReasonInternal                    Reason = "INTERNAL"
 	ReasonRequestNotFound             Reason = "REQUEST_NOT_FOUND"
+	ReasonUserIntentNotFound          Reason = "USER_INTENT_NOT_FOUND"
+	ReasonNotCreated                  Reason = "NOT_CREATED"
 )
 
 // Sent says whether a request for this id was handed to Astra, the strongest answer over all tries of the id.
-// Empty: the error was not made by the gateway, and nobody knows.
+// Empty: the error was not made by the gateway, and nobody knows; or it is of GetUserIntent, which creates nothing.
 type Sent string
 
 // The values of Sent.
@@ -90,6 +92,21 @@ const (
 	RecoveryStop Recovery = "STOP"
 )
 
+// NotRepeated says why the library made no further try of the call.
+type NotRepeated string
+
+// The values of NotRepeated.
+const (
+	// NotRepeatedNotRetryable: the error does not allow a repeat.
+	NotRepeatedNotRetryable NotRepeated = "not_retryable"
+	// NotRepeatedMaxTries: the call had made as many tries as it may (WithMaxTries).
+	NotRepeatedMaxTries NotRepeated = "max_tries"
+	// NotRepeatedDeadline: the delay before the next try would have ended after the deadline.
+	NotRepeatedDeadline NotRepeated = "deadline"
+	// NotRepeatedBudget: the client's calls had used up the repeats that they share.
+	NotRepeatedBudget NotRepeated = "budget"
+)
+
 // Violation is a field that breaks a rule, by its name in the proto file, and the rule. It holds no value.
 type Violation struct {
 	Field, Description string
@@ -114,7 +131,7 @@ type Error struct {
 	Violations []Violation
 	// Attempts is nil where the gateway did not say.
 	Attempts *Attempts
-	// UserIntentID is the intent that exists already (RecoveryUseExisting).
+	// UserIntentID is the intent that exists already (RecoveryUseExisting), or the one that was to be read.
 	UserIntentID string
 	// UnresolvedRequestID is the caller's request that stands in the way (ReasonEmailUnresolved); a call whose
 	// supersedes_request_id names it replaces it, and spends another attempt.
@@ -127,12 +144,16 @@ type Error struct {
 	// Retryable: a loop may repeat the same call after RetryAfter. The library's own repeats are behind it then.
 	Retryable  bool
 	RetryAfter time.Duration
-	// RequestID of the call, also when the library made it. Tries counts the RPCs that this call made; 0: nothing left
-	// this process.
+	// NotRepeated: why there was no further try.
+	NotRepeated NotRepeated
+	// RequestID of the call, also when the library made it; empty for a read by the intent's id. Tries counts the RPCs
+	// that this call made; 0: nothing left this process.
 	RequestID string
 	Tries     int
 
-	cause error
+	read     bool          // of GetUserIntent, which creates nothing
+	pushback time.Duration // below zero: the gateway forbade repeats
+	cause    error
 	// A function, so that nothing that prints a struct with its insides finds the person.
 	request func() *pb.CreateUserIntentRequest
 }
@@ -142,8 +163,10 @@ type Error struct {
 //
 // It is false where this library knows that the call sent nothing: the context was over before it, the client is closed,
 // the request cannot be sent. It speaks of this call, and of the one that it repeated; what an earlier call with the same
-// id said stands.
-func (e *Error) MaybeSent() bool { return e.Sent == SentMaybe || e.Reason == "" && e.Sent != SentNo }
+// id said stands. It is false for GetUserIntent.
+func (e *Error) MaybeSent() bool {
+	return !e.read && (e.Sent == SentMaybe || e.Reason == "" && e.Sent != SentNo)
+}
 
 // Error is one line for a log, without personal data.
 func (e *Error) Error() string {
@@ -163,16 +186,32 @@ func (e *Error) Error() string {
 	if e.MaybeSent() {
 		b.WriteString("maybe sent, ")
 	}
-	fmt.Fprintf(&b, "request_id %s, tries %d)", e.RequestID, e.Tries)
+	name, id := e.key()
+	fmt.Fprintf(&b, "%s %s, tries %d)", name, id, e.Tries)
 	return b.String()
+}
+
+// key is the id by which the call named its creation or intent.
+func (e *Error) key() (name, id string) {
+	if e.read && e.RequestID == "" {
+		return "user_intent_id", e.UserIntentID
+	}
+	return "request_id", e.RequestID
 }
 
 // LogValue gives log/slog the fields that tell a program what to do.
 func (e *Error) LogValue() slog.Value {
-	return slog.GroupValue(
-		slog.String("code", codeName(e.Code)), slog.String("reason", string(e.Reason)), slog.String("sent", string(e.Sent)),
-		slog.String("recovery", string(e.Recovery)), slog.Bool("maybe_sent", e.MaybeSent()), slog.String("request_id", e.RequestID),
-		slog.Int("tries", e.Tries), slog.String("message", e.Message))
+	fields := []slog.Attr{slog.String("code", codeName(e.Code)), slog.String("reason", string(e.Reason))}
+	if !e.read {
+		fields = append(fields, slog.String("sent", string(e.Sent)))
+	}
+	fields = append(fields, slog.String("recovery", string(e.Recovery)))
+	if !e.read {
+		fields = append(fields, slog.Bool("maybe_sent", e.MaybeSent()))
+	}
+	name, id := e.key()
+	return slog.GroupValue(append(fields, slog.String(name, id), slog.Int("tries", e.Tries),
+		slog.String("not_repeated", string(e.NotRepeated)), slog.String("message", e.Message))...)
 }
 
 // Unwrap gives the error of gRPC.
@@ -209,6 +248,9 @@ func newError(err error, trailer metadata.MD) *Error {
 	e.Code, e.Message = s.Code(), s.Message()
 	hasDelay := e.readDetails(s)
 	pushback, forbidden := readPushback(trailer)
+	if e.pushback = pushback; forbidden {
+		e.pushback = -1
+	}
 	if e.Retryable = hasDelay && !forbidden; e.Retryable {
 		e.RetryAfter = max(e.RetryAfter, pushback)
 	} else {

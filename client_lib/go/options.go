@@ -32,9 +32,12 @@ type clientConfig struct {
 }
 
 type callConfig struct {
-	requestID string
-	maxTries  int
-	calls     []grpc.CallOption
+	requestID  string
+	maxTries   int
+	maxAge     time.Duration
+	allowStale bool
+	read       bool // the call creates nothing
+	calls      []grpc.CallOption
 }
 
 type option func(*clientConfig)

@@ -200,7 +200,7 @@ func (c *Client) do(ctx context.Context, call callConfig, request proto.Message,
 		defer cancel()
 	}
 	if failure := c.notBegun(ctx, call, request); failure != nil {
-		return 0, failure
+		return 0, call.ended(failure, NotRepeatedNotRetryable)
 	}
 	for tries := 1; ; tries++ {
 		var trailer metadata.MD
@@ -211,24 +211,52 @@ func (c *Client) do(ctx context.Context, call callConfig, request proto.Message,
 		}
 		failure := newError(err, trailer)
 		failure.Tries = tries
-		if !failure.Retryable || tries >= call.maxTries {
-			return tries, failure
+		if call.read {
+			failure.ofRead()
 		}
-		wait := lengthen(failure.RetryAfter, c.jitter())
-		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait || !c.budget.take() {
-			return tries, failure
+		wait, why := c.next(ctx, call, failure)
+		if why != "" {
+			return tries, call.ended(failure, why)
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			if errors.Is(ctx.Err(), context.Canceled) {
-				failure = &Error{Code: codes.Canceled, Message: "cancelled while waiting to repeat", Tries: tries, cause: ctx.Err()}
+			if !errors.Is(ctx.Err(), context.Canceled) {
+				return tries, call.ended(failure, NotRepeatedDeadline)
 			}
-			return tries, failure
+			failure = &Error{Code: codes.Canceled, Message: "cancelled while waiting to repeat", Tries: tries, cause: ctx.Err()}
+			return tries, call.ended(failure, NotRepeatedNotRetryable)
 		}
 	}
+}
+
+// next is how long to wait before the try after the one that failed, or why there is to be none.
+func (c *Client) next(ctx context.Context, call callConfig, failure *Error) (time.Duration, NotRepeated) {
+	if !failure.Retryable {
+		return 0, NotRepeatedNotRetryable
+	}
+	if failure.Tries >= call.maxTries {
+		return 0, NotRepeatedMaxTries
+	}
+	wait := lengthen(failure.RetryAfter, c.jitter())
+	if deadline, _ := ctx.Deadline(); time.Until(deadline) <= wait {
+		return 0, NotRepeatedDeadline
+	}
+	if !c.budget.take() {
+		return 0, NotRepeatedBudget
+	}
+	return wait, ""
+}
+
+// ended is the error with which the call ends.
+func (call callConfig) ended(failure *Error, why NotRepeated) *Error {
+	if call.read && !failure.read {
+		failure.ofRead()
+	}
+	failure.NotRepeated = why
+	return failure
 }
 
 // lengthen is the delay that the gateway asked for, times 1.00 to 1.25: many callers must not come back at one moment.

@@ -42,6 +42,7 @@ type gateway struct {
 	mu      sync.Mutex
 	answers []answer // the last one stays
 	heard   []*pb.CreateUserIntentRequest
+	reads   []*pb.GetUserIntentRequest
 	times   []time.Time
 	left    []time.Duration // until the deadline
 	arrived chan struct{}   // one entry for each RPC
@@ -67,6 +68,14 @@ func (g *gateway) CreateUserIntent(ctx context.Context, request *pb.CreateUserIn
 func (g *gateway) GetCreation(ctx context.Context, request *pb.GetCreationRequest) (*pb.GetCreationResponse, error) {
 	now := g.next(ctx, &pb.CreateUserIntentRequest{RequestId: request.GetRequestId()})
 	return &pb.GetCreationResponse{Creation: &pb.Creation{RequestId: request.GetRequestId()}}, now.give(ctx)
+}
+
+func (g *gateway) GetUserIntent(ctx context.Context, request *pb.GetUserIntentRequest) (*pb.GetUserIntentResponse, error) {
+	now := g.next(ctx, &pb.CreateUserIntentRequest{RequestId: request.GetRequestId()})
+	g.mu.Lock()
+	g.reads = append(g.reads, request)
+	g.mu.Unlock()
+	return &pb.GetUserIntentResponse{UserIntent: &pb.UserIntent{Id: "intent", UserId: "user"}, Stale: request.GetAllowStale()}, now.give(ctx)
 }
 
 func (a answer) give(ctx context.Context) error {
