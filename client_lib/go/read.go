@@ -15,14 +15,22 @@ import (
 // gateway refuses it.
 type IntentKey struct {
 	requestID, userIntentID string
-	byRequestID             bool
+	named                   keyKind
 }
 
+type keyKind int
+
+const (
+	keyNone keyKind = iota
+	keyRequestID
+	keyUserIntentID
+)
+
 // ByRequestID names the intent that the caller's own request created.
-func ByRequestID(id string) IntentKey { return IntentKey{requestID: id, byRequestID: true} }
+func ByRequestID(id string) IntentKey { return IntentKey{requestID: id, named: keyRequestID} }
 
 // ByUserIntentID names an intent of the caller's own by Astra's id, as in Result.UserIntentID.
-func ByUserIntentID(id string) IntentKey { return IntentKey{userIntentID: id} }
+func ByUserIntentID(id string) IntentKey { return IntentKey{userIntentID: id, named: keyUserIntentID} }
 
 // WithMaxAge lets GetUserIntent answer from the gateway's record when Astra said it at most so long ago. Without it, or
 // with 0, Astra is asked.
@@ -44,10 +52,10 @@ func (c *Client) GetUserIntent(ctx context.Context, key IntentKey, options ...Ca
 	call := c.callConfig(options)
 	call.read = true
 	request := &pb.GetUserIntentRequest{AllowStale: call.allowStale}
-	switch {
-	case key.byRequestID:
+	switch key.named {
+	case keyRequestID:
 		request.Key = &pb.GetUserIntentRequest_RequestId{RequestId: key.requestID}
-	case key.userIntentID != "":
+	case keyUserIntentID:
 		request.Key = &pb.GetUserIntentRequest_UserIntentId{UserIntentId: key.userIntentID}
 	}
 	if call.maxAge != 0 {

@@ -32,6 +32,9 @@ func TestReadSendsWhatWasAsked(t *testing.T) {
 		"an empty request id is the gateway's to refuse": {
 			key: ByRequestID(""), want: &pb.GetUserIntentRequest{Key: &pb.GetUserIntentRequest_RequestId{}},
 		},
+		"an empty intent id, too": {
+			key: ByUserIntentID(""), want: &pb.GetUserIntentRequest{Key: &pb.GetUserIntentRequest_UserIntentId{}},
+		},
 		"max age and stale": {
 			key: ByUserIntentID("I"), options: []CallOption{WithMaxAge(1500 * time.Millisecond), WithAllowStale()},
 			want: &pb.GetUserIntentRequest{Key: &pb.GetUserIntentRequest_UserIntentId{UserIntentId: "I"}, MaxAge: durationpb.New(1500 * time.Millisecond), AllowStale: true},
