@@ -113,7 +113,15 @@ readme() {
   fi
   program=$sample/userintent-venv/bin/python
   with_gateway python twice "$one" "$program" "$sample/first_call.py" && with_gateway python twice "$one" "$program" "$sample/async_call.py" &&
-    with_gateway python same "$program" "$sample/stored_id.py"
+    with_gateway python same "$program" "$sample/stored_id.py" && with_gateway python created_and_read "$program" "$sample"
+}
+
+# created_and_read PYTHON DIRECTORY: what the first call creates, the program that reads an intent finds.
+created_and_read() {
+  local created status
+  created=$("$1" "$2/first_call.py") && status=$("$1" "$2/status.py" "${created%% *}") || return 1
+  note "$status"
+  [[ ${status% } =~ ^USER_INTENT_STATUS_(PENDING|APPROVED)$ ]]
 }
 
 # same COMMAND...: two runs say the same.

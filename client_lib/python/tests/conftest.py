@@ -36,7 +36,7 @@ class Gateway(pb_grpc.UserIntentServiceServicer):
 
     def __init__(self, credentials=None):
         self.answers = []
-        self.calls = []  # (request, context) of every CreateUserIntent
+        self.calls = []  # (request, context) of every CreateUserIntent and GetUserIntent
         self.arrived = threading.Semaphore(0)
         self.cancelled = threading.Event()
         self._lock = threading.Lock()
@@ -56,6 +56,10 @@ class Gateway(pb_grpc.UserIntentServiceServicer):
         answer = self.answers[min(number, len(self.answers) - 1)]
         self.arrived.release()
         return answer(request, context)
+
+    def GetUserIntent(self, request, context):
+        answered = self.CreateUserIntent(request, context)
+        return userintent.GetUserIntentResponse(user_intent=answered.user_intent, stale=request.allow_stale)
 
     def GetCreation(self, request, context):
         fail(grpc.StatusCode.NOT_FOUND, "REQUEST_NOT_FOUND", pushback="-1", sent="no", recovery="STOP")(request, context)

@@ -20,12 +20,14 @@ from ._core import (
     DEFAULT_TIMEOUT,
     GET,
     MAX_REQUEST_BYTES,
+    READ,
     Call,
     ChannelOptions,
     CreateResult,
     RetryBudget,
     channel_options,
     get_request,
+    read_request,
     request_of,
     with_id,
 )
@@ -36,7 +38,8 @@ from .v1 import user_intent_service_pb2 as pb
 _RELOAD_INTERVAL = 5.0  # seconds between looks at the certificate files
 
 _Self = TypeVar("_Self", bound="_Base")
-_RESPONSES: dict[str, Any] = {CREATE: pb.CreateUserIntentResponse, GET: pb.GetCreationResponse}
+_RESPONSES: dict[str, Any] = {
+    CREATE: pb.CreateUserIntentResponse, GET: pb.GetCreationResponse, READ: pb.GetUserIntentResponse}
 
 
 class _Lease:
@@ -219,6 +222,21 @@ class Client(_Base):
         response = self._run(self._call(GET, get_request(request_id), timeout), None)
         creation: pb.Creation = response.creation
         return creation
+
+    def get_user_intent(self, *, request_id: Optional[str] = None, user_intent_id: Optional[str] = None,
+                        max_age: Optional[float] = None, allow_stale: bool = False, timeout: Optional[float] = None,
+                        max_tries: Optional[int] = None) -> pb.GetUserIntentResponse:
+        """One of this caller's own intents as Astra has it now, by the id of its creation or its own. Raises
+        UserIntentError.
+
+        max_age: an answer from the gateway's record may be so many seconds old; None or 0: Astra is asked.
+        allow_stale: when Astra cannot be asked, the recorded state, with `stale` true, instead of the error.
+
+        Reading changes nothing, so it is repeated after UNAVAILABLE of a broken connection, too.
+        """
+        request = read_request(request_id, user_intent_id, max_age, allow_stale)
+        response: pb.GetUserIntentResponse = self._run(self._call(READ, request, timeout, max_tries), None)
+        return response
 
     def _run(self, call: Call, cancellation: Optional[_Cancellation]) -> Any:
         data = call.encode()
@@ -416,6 +434,15 @@ class AsyncClient(_Base):
         response = await self._run(self._call(GET, get_request(request_id), timeout))
         creation: pb.Creation = response.creation
         return creation
+
+    async def get_user_intent(self, *, request_id: Optional[str] = None, user_intent_id: Optional[str] = None,
+                              max_age: Optional[float] = None, allow_stale: bool = False,
+                              timeout: Optional[float] = None,
+                              max_tries: Optional[int] = None) -> pb.GetUserIntentResponse:
+        """One of this caller's own intents as Astra has it now; see Client.get_user_intent."""
+        request = read_request(request_id, user_intent_id, max_age, allow_stale)
+        response: pb.GetUserIntentResponse = await self._run(self._call(READ, request, timeout, max_tries))
+        return response
 
     async def _run(self, call: Call) -> Any:
         data = call.encode()

@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional, Union
 
 import grpc
 
-from ._errors import Decoded, UserIntentError, decode, local, make_error, refused
+from ._errors import Decoded, UserIntentError, decode, local, make_error, of_read, refused
 from ._tls import Tls
 from .v1 import user_intent_service_pb2 as pb
 
@@ -27,8 +27,9 @@ MAX_REQUEST_BYTES = 64 * 1024  # of a message on the wire; the gateway takes no 
 _LONGEST_TIMEOUT = 365 * 86400.0  # seconds. Beyond it clocks and gRPC's conversions overflow, and nobody waits so long
 CREATE = "/userintent.v1.UserIntentService/CreateUserIntent"
 GET = "/userintent.v1.UserIntentService/GetCreation"
+READ = "/userintent.v1.UserIntentService/GetUserIntent"
 
-Request = Union[pb.CreateUserIntentRequest, pb.GetCreationRequest]
+Request = Union[pb.CreateUserIntentRequest, pb.GetCreationRequest, pb.GetUserIntentRequest]
 ChannelOptions = list[tuple[str, Any]]
 
 
@@ -157,6 +158,7 @@ class Call:
 
     @property
     def request_id(self) -> str:
+        """Empty for a read by the intent's id."""
         return self.request.request_id
 
     def encode(self) -> bytes:
@@ -175,7 +177,7 @@ class Call:
         left = self._deadline - self._clock()
         if left <= 0:
             if self._last is not None:
-                raise self._error(self._last)  # the wait took longer than it should have
+                raise self._error(self._last, "deadline")  # the wait took longer than it should have
             message = "the deadline was over before the call began"
             raise self._error(local(grpc.StatusCode.DEADLINE_EXCEEDED, message, self._not_sent()))
         self.tries += 1
@@ -186,10 +188,10 @@ class Call:
 
     def failed(self, error: grpc.RpcError) -> float:
         """How long to wait before the next try. Raises UserIntentError when there is to be none."""
-        decoded = decode(error)
-        wait = self._wait(decoded)
-        if wait is None:
-            raise self._error(decoded) from error
+        decoded = self._of_kind(decode(error))
+        wait, why = self._next(decoded)
+        if why:
+            raise self._error(decoded, why) from error
         self._last = decoded
         return wait
 
@@ -205,18 +207,28 @@ class Call:
         """Surely nothing left this process, neither for this call nor for the one that it repeats."""
         return self.tries == 0 and not self._maybe_before
 
-    def _error(self, decoded: Decoded) -> UserIntentError:
+    def _error(self, decoded: Decoded, why: str = "not_retryable") -> UserIntentError:
+        decoded = dataclasses.replace(self._of_kind(decoded), not_repeated=why)
         return make_error(decoded, self.request_id, self.tries, self)
 
-    def _wait(self, decoded: Decoded) -> Optional[float]:
-        if decoded.retry_after is None or self.tries >= self._max_tries:
-            return None
-        if decoded.pushback_ms is not None and decoded.pushback_ms < 0:
-            return None
+    def _of_kind(self, decoded: Decoded) -> Decoded:
+        if decoded.read or not isinstance(self.request, pb.GetUserIntentRequest):
+            return decoded
+        return of_read(decoded, self.request.user_intent_id, self.tries)
+
+    def _next(self, decoded: Decoded) -> tuple[float, str]:
+        """How long to wait before the next try, and "", or why there is to be none."""
+        forbidden = decoded.pushback_ms is not None and decoded.pushback_ms < 0
+        if decoded.retry_after is None or forbidden:
+            return 0.0, "not_retryable"
+        if self.tries >= self._max_tries:
+            return 0.0, "max_tries"
         wait = max(decoded.retry_after, (decoded.pushback_ms or 0) / 1000) * (1.0 + 0.25 * self._jitter())
-        if self._clock() + wait >= self._deadline or not self._budget.take():
-            return None
-        return wait
+        if self._clock() + wait >= self._deadline:
+            return 0.0, "deadline"
+        if not self._budget.take():
+            return 0.0, "budget"
+        return wait, ""
 
 
 def with_id(request: pb.CreateUserIntentRequest, request_id: Optional[str]) -> pb.CreateUserIntentRequest:
@@ -233,11 +245,34 @@ def get_request(request_id: str) -> pb.GetCreationRequest:
     return request
 
 
+def read_request(request_id: Optional[str], user_intent_id: Optional[str], max_age: Optional[float],
+                 allow_stale: bool) -> pb.GetUserIntentRequest:
+    if (request_id is None) == (user_intent_id is None):
+        raise TypeError("give request_id or user_intent_id")
+    request = pb.GetUserIntentRequest(allow_stale=allow_stale)
+    if max_age is not None:
+        request.max_age.FromNanoseconds(round(max_age * 1e9))
+    if request_id is not None:
+        _set_id(request, request_id)
+        return request
+    try:
+        request.user_intent_id = user_intent_id or ""
+    except ValueError:
+        raise _not_unicode("user_intent_id", "", repr(user_intent_id), True) from None
+    return request
+
+
 def _set_id(request: Request, request_id: str) -> None:
     try:
         request.request_id = request_id
     except ValueError:  # half a surrogate pair, or bytes that are not UTF-8
-        raise make_error(refused("request_id is not Unicode text"), repr(request_id), 0, None) from None
+        read = isinstance(request, pb.GetUserIntentRequest)
+        raise _not_unicode("request_id", repr(request_id), "", read) from None
+
+
+def _not_unicode(field: str, request_id: str, user_intent_id: str, read: bool) -> UserIntentError:
+    decoded = dataclasses.replace(refused(f"{field} is not Unicode text"), not_repeated="not_retryable")
+    return make_error(of_read(decoded, user_intent_id, 0) if read else decoded, request_id, 0, None)
 
 
 def request_of(error: UserIntentError) -> pb.CreateUserIntentRequest:

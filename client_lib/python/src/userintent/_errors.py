@@ -41,19 +41,25 @@ class Decoded:
     violations: tuple[Violation, ...]
     retry_after: Optional[float]  # RetryInfo, in seconds
     pushback_ms: Optional[int]  # below zero, or what cannot be read: never repeat
+    read: bool = False  # of get_user_intent, which creates nothing
+    not_repeated: str = ""
 
 
 class UserIntentError(Exception):
     """A call failed. The class tells what may be done (the server's `recovery`); the fields say the rest.
 
-    request_id: of the call, also when the library made it. tries: RPCs made by this call; 0: nothing left this process.
+    request_id: of the call, also when the library made it; empty for a read by the intent's id. tries: RPCs made by this
+    call; 0: nothing left this process.
     code, message: of the gRPC status. reason, sent, recovery: the server's words, of this version or a newer one;
     empty when the error was made by something else than the gateway (a library, a proxy, a broken connection). Where
     this library knows that the call sent nothing, it says so itself: sent is "no", recovery what may be done.
     maybe_sent: a creation may have happened, or may still happen. The same request_id is then the only safe way to go
     on: Client.repeat(error), or create(request, request_id=error.request_id). It speaks of this call, and of the one
-    that it repeated; what an earlier call with the same id said stands.
+    that it repeated; what an earlier call with the same id said stands. Errors of get_user_intent, which creates nothing,
+    have no sent, and maybe_sent is False.
     retry_after: seconds after which a loop may repeat; None: it may not. The library's own repeats are behind it.
+    not_repeated: why the library made no further try: "not_retryable" (the error does not allow it), "max_tries",
+    "deadline" (the delay would have ended after it), "budget" (the client's calls had used up the repeats they share).
     """
 
     def __init__(self, decoded: Decoded, request_id: str, tries: int, call: Any = None) -> None:
@@ -63,9 +69,10 @@ class UserIntentError(Exception):
         self.metadata: Mapping[str, str] = dict(decoded.metadata)
         self.sent = self.metadata.get("sent", "")
         self.recovery = self.metadata.get("recovery", "")
-        self.maybe_sent = self.sent == "maybe" or (not decoded.reason and self.sent != "no")
+        self.maybe_sent = not decoded.read and (self.sent == "maybe" or (not decoded.reason and self.sent != "no"))
         self.violations = decoded.violations
         self.retry_after = decoded.retry_after
+        self.not_repeated = decoded.not_repeated
         self.request_id = request_id
         self.tries = tries
         self._decoded = decoded
@@ -80,7 +87,7 @@ class UserIntentError(Exception):
 
     @property
     def user_intent_id(self) -> str:
-        """The intent that exists already; empty when there is none, or when another caller created it."""
+        """The intent that exists already, or that was to be read; empty when there is none, or another caller's."""
         return self.metadata.get("user_intent_id", "")
 
     @property
@@ -112,7 +119,9 @@ class UserIntentError(Exception):
         if self.maybe_sent:
             words.append("maybe sent")
         words += [f"{violation.field}: {violation.description}" for violation in self.violations]
-        return f"{self.message or 'no message'} ({', '.join(words)}; request_id {self.request_id}, tries {self.tries})"
+        read_by_intent = self._decoded.read and not self.request_id
+        key = f"user_intent_id {self.user_intent_id}" if read_by_intent else f"request_id {self.request_id}"
+        return f"{self.message or 'no message'} ({', '.join(words)}; {key}, tries {self.tries})"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._text()!r})"
@@ -134,7 +143,10 @@ class InvalidRequestError(UserIntentError):
 
 
 class RetryLaterError(UserIntentError):
-    """RETRY_SAME_ID: nothing was created; the same call may succeed later."""
+    """RETRY_SAME_ID: nothing was created; the same call may succeed later.
+
+    Also of a read that got no answer of the gateway.
+    """
 
 
 class OutcomeUnknownError(UserIntentError):
@@ -165,7 +177,7 @@ _CLASSES: Mapping[str, type[UserIntentError]] = {
 
 
 def make_error(decoded: Decoded, request_id: str, tries: int, call: Any) -> UserIntentError:
-    known = decoded.reason or "recovery" in decoded.metadata
+    known = decoded.reason or decoded.read or "recovery" in decoded.metadata
     kind = _CLASSES.get(decoded.metadata.get("recovery", ""), UserIntentError) if known else OutcomeUnknownError
     return kind(decoded, request_id, tries, call)
 
@@ -180,6 +192,31 @@ def refused(message: str) -> Decoded:
     """In the gateway's words for bytes that are no message: a request that can never be sent."""
     return Decoded(grpc.StatusCode.INVALID_ARGUMENT, message, "MALFORMED_REQUEST",
                    {"sent": "no", "recovery": "FIX_REQUEST"}, (), None, None)
+
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds before repeats of a read whose error names no delay
+_SAME_CALL_LATER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+
+
+def pause_after(tries: int) -> float:
+    return min(_FIRST_PAUSE * float(2 ** min(max(tries - 1, 0), 10)), _LONGEST_PAUSE)
+
+
+def of_read(decoded: Decoded, user_intent_id: str, tries: int) -> Decoded:
+    """The same as an error of a read: without `sent`.
+
+    UNAVAILABLE that is not the gateway's may be repeated, unless the gateway forbade it.
+    """
+    metadata = {name: word for name, word in decoded.metadata.items() if name != "sent"}
+    retry_after = decoded.retry_after
+    if user_intent_id:
+        metadata.setdefault("user_intent_id", user_intent_id)
+    if not decoded.reason and decoded.code in _SAME_CALL_LATER:
+        metadata.setdefault("recovery", "RETRY_SAME_ID")
+        unforbidden = decoded.pushback_ms is None or decoded.pushback_ms >= 0
+        if decoded.code is grpc.StatusCode.UNAVAILABLE and retry_after is None and unforbidden:
+            retry_after = max(pause_after(tries), (decoded.pushback_ms or 0) / 1000)
+    return dataclasses.replace(decoded, metadata=metadata, retry_after=retry_after, read=True)
 
 
 def decode(error: Any) -> Decoded:
