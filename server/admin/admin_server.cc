@@ -6,12 +6,12 @@
 
 #include <cerrno>
 #include <chrono>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/admin/operator_service.h"
 #include "server/admin/socket.h"
+#include "server/base/errno_text.h"
 #include "server/observe/log.h"
 #include "server/rpc/listener.h"
 #include "userintent/admin/v1/ledger_admin_service.grpc.pb.h"
@@ -103,8 +103,7 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::SqliteLe
   if (!server || bound == 0) return absl::UnavailableError(absl::StrCat(socket, ": cannot listen there"));
   auto admin = std::unique_ptr<AdminServer>(new AdminServer(std::move(service), std::move(queue), std::move(server)));
   if (::chmod(socket.c_str(), 0600) != 0) {
-    return absl::UnavailableError(
-        absl::StrCat(socket, ": cannot be made private: ", std::generic_category().message(errno)));
+    return absl::UnavailableError(absl::StrCat(socket, ": cannot be made private: ", ErrnoText()));
   }
   return admin;
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/time.h"
 #include "server/base/uuid.h"
 #include "server/usecase/reply.h"
 #include "userintent/v1/errors.pb.h"
@@ -28,16 +29,9 @@ constexpr int64_t kSlice = 10'000;
 // Astra's limit for an e-mail address.
 constexpr int kAttempts = 3;
 
-void Set(absl::Time time, google::protobuf::Timestamp* out) {
-  const int64_t micros = absl::ToUnixMicros(time);
-  out->set_seconds(micros / 1'000'000);
-  out->set_nanos(static_cast<int32_t>(micros % 1'000'000 * 1000));
-}
-
-void Set(absl::Duration duration, google::protobuf::Duration* out) {
-  const int64_t millis = std::max<int64_t>(0, absl::ToInt64Milliseconds(duration));
-  out->set_seconds(millis / 1000);
-  out->set_nanos(static_cast<int32_t>(millis % 1000 * 1'000'000));
+// How long something has lasted; nothing when the clock was set back meanwhile.
+absl::Duration WholeMillis(absl::Duration duration) {
+  return std::max(absl::ZeroDuration(), absl::Trunc(duration, absl::Milliseconds(1)));
 }
 
 v1::RequestState StateOf(ledger::State state) {
@@ -63,7 +57,7 @@ void Set(const ledger::Budget& budget, v1::Request* out) {
 
 void Fill(const ledger::AuditEntry& entry, v1::AuditEntry* out) {
   out->set_seq(entry.seq);
-  Set(entry.at, out->mutable_time());
+  SetTimestamp(entry.at, out->mutable_time());
   out->set_actor(entry.actor);
   out->set_action(entry.action);
   out->set_caller(entry.key.caller);
@@ -94,8 +88,8 @@ void Fill(const std::vector<ledger::LedgerKey>& keys, std::map<uint64_t, int64_t
     use->set_key(ledger::KeyName(key.id));
     use->set_role(key.until ? "previous" : "current");
     use->set_requests(std::exchange(requests[key.id], 0));
-    Set(key.since, use->mutable_since());
-    if (key.until) Set(*key.until, use->mutable_until());
+    SetTimestamp(key.since, use->mutable_since());
+    if (key.until) SetTimestamp(*key.until, use->mutable_until());
   }
   for (const auto& [id, count] : requests) {
     if (count == 0) continue;
@@ -131,10 +125,10 @@ void OperatorService::Fill(const ledger::Record& record, v1::Request* out) const
   out->set_posts(record.posts);
   if (record.supersedes) out->set_supersedes_request_id(UuidText(*record.supersedes));
   if (record.superseded_by) out->set_superseded_by_request_id(UuidText(*record.superseded_by));
-  Set(record.created, out->mutable_create_time());
-  Set(record.updated, out->mutable_update_time());
-  if (answer.at != absl::InfinitePast()) Set(answer.at, out->mutable_answer_time());
-  Set(options_.now() - record.created, out->mutable_age());
+  SetTimestamp(record.created, out->mutable_create_time());
+  SetTimestamp(record.updated, out->mutable_update_time());
+  if (answer.at != absl::InfinitePast()) SetTimestamp(answer.at, out->mutable_answer_time());
+  SetDuration(WholeMillis(options_.now() - record.created), out->mutable_age());
 }
 
 absl::Status OperatorService::ShowRequest(const v1::ShowRequestRequest& request, v1::ShowRequestResponse* response) {
@@ -210,8 +204,10 @@ absl::Status OperatorService::GetStatistics(const v1::GetStatisticsRequest&, v1:
     if (!sending.ok()) return sending.status();
     const auto unknown = oldest(ledger::State::kUnknown);
     if (!unknown.ok()) return unknown.status();
-    if (!sending->empty()) Set(now - sending->front().record.created, response->mutable_oldest_sending_age());
-    if (!unknown->empty()) Set(now - unknown->front().record.created, response->mutable_oldest_unknown_age());
+    if (!sending->empty())
+      SetDuration(WholeMillis(now - sending->front().record.created), response->mutable_oldest_sending_age());
+    if (!unknown->empty())
+      SetDuration(WholeMillis(now - unknown->front().record.created), response->mutable_oldest_unknown_age());
     const absl::StatusOr<int64_t> entries = store.AuditEntries();
     if (!entries.ok()) return entries.status();
     response->set_audit_entries(*entries);
@@ -235,7 +231,7 @@ absl::Status OperatorService::ResolveRequest(const v1::ResolveRequestRequest& re
   resolve.not_created_reason = userintent::v1::ERROR_REASON_UPSTREAM_REJECTED;
   resolve.actor = request.actor();
   resolve.evidence = request.evidence();
-  resolve.now = absl::FromUnixMicros(absl::ToUnixMicros(options_.now()));
+  resolve.now = ToMicros(options_.now());
   return options_.transact([&](SqliteStore&, Book& book) -> absl::Status {
     const absl::StatusOr<ledger::ResolveAnswer> answer = book.Resolve(resolve);
     if (!answer.ok()) return answer.status();
@@ -334,7 +330,7 @@ void OperatorService::Fill(const ledger::CopyReport& report, v1::Copy* out) {
   out->set_email_addresses(report.totals.addresses);
   out->set_audit_entries(report.audit_entries);
   out->set_key(ledger::KeyName(report.key_id));
-  if (report.last_change != absl::InfinitePast()) Set(report.last_change, out->mutable_last_change_time());
+  if (report.last_change != absl::InfinitePast()) SetTimestamp(report.last_change, out->mutable_last_change_time());
 }
 
 absl::Status OperatorService::BackUp(const v1::BackUpRequest& request, v1::BackUpResponse* response,
@@ -352,8 +348,8 @@ absl::Status OperatorService::BackUp(const v1::BackUpRequest& request, v1::BackU
   if (!report.ok()) return report.status();
   response->set_path(request.path());
   Fill(report->copy, response->mutable_copy());
-  Set(report->took, response->mutable_took());
-  Set(report->longest_slice, response->mutable_longest_wait());
+  SetDuration(WholeMillis(report->took), response->mutable_took());
+  SetDuration(WholeMillis(report->longest_slice), response->mutable_longest_wait());
   return absl::OkStatus();
 }
 

@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
-#include <system_error>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -17,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/base/descriptor.h"
+#include "server/base/errno_text.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/mark.h"
 #include "server/ledger/opening.h"
@@ -28,7 +28,7 @@ namespace {
 constexpr const char* kParts[] = {"", "-wal", "-journal", "-shm"};
 
 absl::Status Errno(const std::string& path, const char* doing) {
-  return absl::UnavailableError(absl::StrCat(path, ": cannot ", doing, ": ", std::generic_category().message(errno)));
+  return absl::UnavailableError(absl::StrCat(path, ": cannot ", doing, ": ", ErrnoText()));
 }
 
 bool There(const std::string& path) {

@@ -2,8 +2,7 @@
 
 #include <sys/un.h>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/str_format.h"
+#include "server/base/text.h"
 
 namespace userintent::admin {
 
@@ -11,17 +10,6 @@ std::string SocketPath(const std::string& path) { return path + ".admin"; }
 
 bool SocketFits(const std::string& socket) { return socket.size() < sizeof(sockaddr_un::sun_path); }
 
-std::string SocketTarget(const std::string& socket) {
-  std::string target = "unix:";
-  for (const char c : socket) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (absl::ascii_isalnum(byte) || c == '/' || c == '.' || c == '_' || c == '-') {
-      target += c;
-    } else {
-      absl::StrAppendFormat(&target, "%%%02X", byte);
-    }
-  }
-  return target;
-}
+std::string SocketTarget(const std::string& socket) { return "unix:" + PercentEncoded(socket, "/"); }
 
 }  // namespace userintent::admin

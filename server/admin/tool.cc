@@ -23,7 +23,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -38,6 +37,7 @@
 #include "server/admin/restore.h"
 #include "server/admin/socket.h"
 #include "server/base/duration.h"
+#include "server/base/errno_text.h"
 #include "server/base/secret_file.h"
 #include "server/intent/fingerprint.h"
 #include "server/intent/text.h"
@@ -222,8 +222,8 @@ absl::StatusOr<bool> Listens(const std::string& socket) {
   ::close(fd);
   if (result == 0) return true;
   if (error == ENOENT || error == ECONNREFUSED || error == ENOTDIR) return false;
-  return absl::PermissionDeniedError(absl::StrCat("cannot open ", socket, ": ", std::generic_category().message(error),
-                                                  "; run this as the user of the server"));
+  return absl::PermissionDeniedError(
+      absl::StrCat("cannot open ", socket, ": ", ErrnoText(error), "; run this as the user of the server"));
 }
 
 absl::StatusOr<Ledger> Ledger::Open(const std::string& path, Access access) {
@@ -241,8 +241,8 @@ absl::StatusOr<Ledger> Ledger::Open(const std::string& path, Access access) {
 
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) {
-    return absl::NotFoundError(absl::StrCat("there is no ledger at ", path, " (",
-                                            std::generic_category().message(errno), "); --ledger names another one"));
+    return absl::NotFoundError(
+        absl::StrCat("there is no ledger at ", path, " (", ErrnoText(), "); --ledger names another one"));
   }
   ledger::OpeningOptions opening;
   opening.store.path = path;

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "nlohmann/json.hpp"
+#include "server/base/text.h"
 
 namespace userintent::astra {
 namespace {
@@ -54,20 +55,6 @@ bool ReadAll(std::string_view body, Reader& reader) {
   return Json::sax_parse(body.begin(), body.end(), &reader);
 }
 
-// C0, DEL and C1, in valid UTF-8.
-bool HasControl(std::string_view text) {
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    if (byte < 0x20 || byte == 0x7f) return true;
-    if (byte == 0xc2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xa0) return true;
-  }
-  return false;
-}
-
-bool IsPrintableAscii(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
-}
-
 class AnswerReader final : public Reader {
  public:
   Answer answer;
@@ -90,12 +77,12 @@ class AnswerReader final : public Reader {
   bool String(string_t& value) override {
     switch (std::exchange(expected_, Field::kNone)) {
       case Field::kId:
-        if (value.empty() || value.size() > kMaxId || HasControl(value)) return false;
+        if (value.empty() || value.size() > kMaxId || HasUnicodeControl(value)) return false;
         answer.id = std::move(value);
         has_id = true;
         return true;
       case Field::kStatus:
-        if (value.size() <= kMaxStatus && IsPrintableAscii(value)) answer.status = std::move(value);
+        if (value.size() <= kMaxStatus && AllPrintable(value)) answer.status = std::move(value);
         return true;
       case Field::kNone:
         return true;
@@ -177,7 +164,7 @@ absl::StatusOr<LimitRule> ParseLimitRule(std::string_view text) {
   if (rule.substring.size() > kMaxSubstring) {
     return absl::InvalidArgumentError("--astra_limit_error: the substring after the colon is longer than 256 bytes");
   }
-  if (HasControl(rule.substring)) {
+  if (HasUnicodeControl(rule.substring)) {
     return absl::InvalidArgumentError(
         "--astra_limit_error: the substring after the colon contains a control character");
   }

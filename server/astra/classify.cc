@@ -1,9 +1,9 @@
 #include "server/astra/classify.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "server/astra/retry_after.h"
+#include "server/base/text.h"
 
 namespace userintent::astra {
 namespace {
@@ -14,8 +14,7 @@ bool IsSuccess(int status) { return status >= 200 && status <= 299; }
 
 // An identifier for Astra's support. What does not look like one is dropped, not cut: half an id helps nobody.
 bool UsableRequestId(std::string_view text) {
-  return !text.empty() && text.size() <= kMaxRequestId &&
-         std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
+  return !text.empty() && text.size() <= kMaxRequestId && AllPrintable(text);
 }
 
 // By the status line alone, in the order of the contract's table of errors. 2xx does not come here.

@@ -1,8 +1,5 @@
 #include "server/astra/credentials.h"
 
-#include <openssl/crypto.h>
-
-#include <algorithm>
 #include <string_view>
 #include <utility>
 
@@ -10,6 +7,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
 #include "server/base/secret_file.h"
+#include "server/base/text.h"
+#include "server/base/wipe.h"
 
 namespace userintent::astra {
 namespace {
@@ -25,7 +24,7 @@ absl::StatusOr<Secret> ReadOne(const std::string& path, std::string_view flag) {
   absl::StatusOr<Secret> secret = ReadSecretFile(path, flag);
   if (!secret.ok()) return secret;
   const std::string_view text = secret->Reveal();
-  if (std::any_of(text.begin(), text.end(), [](char c) { return (c >= 0 && c < 0x20) || c == 0x7f; })) {
+  if (HasControlCharacter(text)) {
     return Refused(flag, "the file contains a control character (one newline at its end is allowed)");
   }
   return secret;
@@ -42,7 +41,7 @@ absl::StatusOr<std::shared_ptr<const BasicAuth>> ReadBoth(const std::string& id_
 
   std::string pair, encoded, header;
   absl::Cleanup wipe = [&] {
-    for (std::string* text : {&pair, &encoded, &header}) OPENSSL_cleanse(text->data(), text->size());
+    for (std::string* text : {&pair, &encoded, &header}) WipeUsed(*text);
   };
   pair.reserve(id->Reveal().size() + secret->Reveal().size() + 32);  // grows in one step, and never inside the object
   pair.append(id->Reveal()).append(":").append(secret->Reveal());

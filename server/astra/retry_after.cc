@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "server/base/text.h"
+
 namespace userintent::astra {
 namespace {
 
@@ -41,7 +43,7 @@ std::optional<absl::Duration> ParseRetryAfter(std::string_view header, absl::Tim
   header = TrimOptionalWhitespace(header);
   if (header.empty()) return std::nullopt;
 
-  if (std::all_of(header.begin(), header.end(), [](char c) { return c >= '0' && c <= '9'; })) {
+  if (AllDigits(header)) {
     const int64_t cap = absl::ToInt64Seconds(kMaxRetryAfter);
     int64_t seconds = 0;
     for (const char c : header) seconds = std::min(cap, seconds * 10 + (c - '0'));  // saturates, however many digits

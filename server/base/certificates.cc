@@ -8,10 +8,10 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <system_error>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "server/base/errno_text.h"
 
 namespace userintent {
 namespace {
@@ -24,7 +24,7 @@ absl::Status Refused(std::string_view what, std::string_view reason) {
 absl::StatusOr<std::string> ReadPublicFile(const std::string& path, std::string_view what) {
   constexpr size_t kMax = size_t{1} << 20;
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) return Refused(what, "cannot open the file: " + std::generic_category().message(errno));
+  if (fd < 0) return Refused(what, "cannot open the file: " + ErrnoText());
   struct stat info {};
   std::string bytes;
   ssize_t got = -1;

@@ -2,6 +2,8 @@
 
 #include <openssl/crypto.h>
 
+#include "server/base/wipe.h"
+
 namespace userintent {
 
 Secret& Secret::operator=(const Secret& other) {
@@ -28,9 +30,6 @@ bool operator==(const Secret& a, const Secret& b) {
   return a.bytes_.size() == b.bytes_.size() && CRYPTO_memcmp(a.bytes_.data(), b.bytes_.data(), a.bytes_.size()) == 0;
 }
 
-void Secret::Wipe() {
-  OPENSSL_cleanse(bytes_.data(), bytes_.size());
-  bytes_.clear();
-}
+void Secret::Wipe() { WipeUsed(bytes_); }
 
 }  // namespace userintent

@@ -1,7 +1,6 @@
 #include "server/base/secret_file.h"
 
 #include <fcntl.h>
-#include <openssl/crypto.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
+#include "server/base/wipe.h"
 
 namespace userintent {
 namespace {
@@ -63,8 +63,8 @@ absl::StatusOr<Secret> Read(const std::string& path, std::string_view what, size
   std::string bytes;
   bytes.reserve(kMaxBytes + buffer.size());
   absl::Cleanup wipe = [&] {
-    OPENSSL_cleanse(buffer.data(), buffer.size());
-    OPENSSL_cleanse(bytes.data(), bytes.size());
+    WipeBytes(buffer.data(), buffer.size());
+    WipeUsed(bytes);
   };
   for (;;) {
     const ssize_t got = read(fd, buffer.data(), buffer.size());

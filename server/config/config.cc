@@ -29,6 +29,7 @@
 #include "server/base/certificates.h"
 #include "server/base/duration.h"
 #include "server/base/secret_file.h"
+#include "server/base/text.h"
 #include "server/intent/fingerprint.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/look_at.h"
@@ -94,89 +95,6 @@
 namespace userintent {
 namespace {
 
-bool IsAddress(const std::string& text) { return net::ParseIp(text).has_value(); }
-
-bool IsLoopback(const std::string& host) {
-  if (host == "localhost") return true;
-  const std::optional<net::IpAddress> address = net::ParseIp(host);
-  return address && net::UpstreamKind(*address) == net::AddressKind::kLoopback;
-}
-
-bool ParsePort(std::string_view text, uint16_t* port) {
-  if (text.empty() || text.size() > 5) return false;
-  uint32_t value = 0;
-  for (const char c : text) {
-    if (c < '0' || c > '9') return false;
-    value = value * 10 + static_cast<uint32_t>(c - '0');
-  }
-  if (value > 65535) return false;
-  *port = static_cast<uint16_t>(value);
-  return true;
-}
-
-std::string Bracketed(const std::string& host) { return host.find(':') == std::string::npos ? host : '[' + host + ']'; }
-
-// Takes HOST or [HOST] off the front. What is left begins with ':' or is empty. Bare IPv6 does not pass.
-bool TakeHost(std::string_view* text, std::string* host) {
-  if (!text->empty() && text->front() == '[') {
-    const size_t end = text->find(']');
-    if (end == std::string_view::npos) return false;
-    *host = std::string(text->substr(1, end - 1));
-    text->remove_prefix(end + 1);
-    if (host->find(':') == std::string::npos || !IsAddress(*host)) return false;
-  } else {
-    const size_t end = std::min(text->find(':'), text->size());
-    *host = std::string(text->substr(0, end));
-    text->remove_prefix(end);
-  }
-  return !host->empty() && (text->empty() || text->front() == ':');
-}
-
-bool ParseHostPort(std::string_view text, HostPort* out) {
-  HostPort parsed;
-  if (!text.empty()) {
-    if (!TakeHost(&text, &parsed.host)) return false;
-    if (parsed.host != "localhost" && !IsAddress(parsed.host)) return false;
-    if (text.empty() || !ParsePort(text.substr(1), &parsed.port)) return false;
-  }
-  *out = std::move(parsed);
-  return true;
-}
-
-// Labels of letters, digits and hyphens. A name that ends in a number would be read as an address by resolvers
-// (0x7f.1, 2130706433), past the check of literals.
-bool IsDnsName(std::string_view name) {
-  if (name.empty() || name.size() > 253) return false;
-  bool last_is_number = false;
-  while (true) {
-    const size_t end = std::min(name.find('.'), name.size());
-    const std::string_view label = name.substr(0, end);
-    if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-') return false;
-    for (const char c : label) {
-      if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '-') return false;
-    }
-    last_is_number = std::all_of(label.begin(), label.end(), [](char c) { return c >= '0' && c <= '9'; }) ||
-                     label.substr(0, 2) == "0x";
-    if (end == name.size()) return !last_is_number;
-    name.remove_prefix(end + 1);
-  }
-}
-
-bool ParseOrigin(std::string_view text, Origin* out) {
-  constexpr std::string_view kScheme = "https://";
-  std::string lower(text);
-  absl::AsciiStrToLower(&lower);
-  std::string_view rest = lower;
-  if (rest.substr(0, kScheme.size()) != kScheme) return false;
-  rest.remove_prefix(kScheme.size());
-  Origin parsed;
-  if (!TakeHost(&rest, &parsed.host)) return false;
-  if (!IsAddress(parsed.host) && !IsDnsName(parsed.host)) return false;
-  if (!rest.empty() && (!ParsePort(rest.substr(1), &parsed.port) || parsed.port == 0)) return false;
-  *out = std::move(parsed);
-  return true;
-}
-
 bool ParseLedger(std::string_view text, LedgerLocation* out) {
   constexpr std::string_view kSqlite = "sqlite:";
   if (text == "memory:") {
@@ -209,7 +127,7 @@ bool ParseLimitError(std::string_view text, LimitError* out) {
     const size_t colon = text.find(':');
     if (colon == std::string_view::npos) return false;
     uint16_t status = 0;
-    if (!ParsePort(text.substr(0, colon), &status)) return false;
+    if (!net::ParsePort(text.substr(0, colon), &status)) return false;
     parsed = {status, std::string(text.substr(colon + 1))};
     if (parsed.substring.empty()) return false;
   }
@@ -219,15 +137,7 @@ bool ParseLimitError(std::string_view text, LimitError* out) {
 
 }  // namespace
 
-bool HostPort::loopback() const { return IsLoopback(host); }
-std::string HostPort::Text() const { return empty() ? "" : Bracketed(host) + ':' + std::to_string(port); }
-
 std::string LimitError::Text() const { return *this == LimitError() ? "" : std::to_string(status) + ':' + substring; }
-
-bool Origin::loopback() const { return IsLoopback(host); }
-std::string Origin::Text() const {
-  return "https://" + Bracketed(host) + (port == 443 ? "" : ':' + std::to_string(port));
-}
 
 std::vector<Config::KeyFile> Config::previous_key_files() const {
   std::vector<KeyFile> files;
@@ -250,14 +160,6 @@ int Config::shard_count() const {
 }
 
 // What Abseil asks of the types of flags; found by argument-dependent look-up.
-static bool AbslParseFlag(absl::string_view text, HostPort* out, std::string*) {
-  return ParseHostPort({text.data(), text.size()}, out);
-}
-static std::string AbslUnparseFlag(const HostPort& value) { return value.Text(); }
-static bool AbslParseFlag(absl::string_view text, Origin* out, std::string*) {
-  return ParseOrigin({text.data(), text.size()}, out);
-}
-static std::string AbslUnparseFlag(const Origin& value) { return value.Text(); }
 static bool AbslParseFlag(absl::string_view text, LedgerLocation* out, std::string*) {
   return ParseLedger({text.data(), text.size()}, out);
 }
@@ -266,6 +168,17 @@ static bool AbslParseFlag(absl::string_view text, LimitError* out, std::string*)
   return ParseLimitError({text.data(), text.size()}, out);
 }
 static std::string AbslUnparseFlag(const LimitError& value) { return value.Text(); }
+
+namespace net {
+static bool AbslParseFlag(absl::string_view text, HostPort* out, std::string*) {
+  return ParseHostPort({text.data(), text.size()}, out);
+}
+static std::string AbslUnparseFlag(const HostPort& value) { return value.Text(); }
+static bool AbslParseFlag(absl::string_view text, Origin* out, std::string*) {
+  return ParseOrigin({text.data(), text.size()}, out);
+}
+static std::string AbslUnparseFlag(const Origin& value) { return value.Text(); }
+}  // namespace net
 
 namespace http {
 constexpr std::pair<Transport, std::string_view> kTransportNames[] = {
@@ -608,11 +521,6 @@ void CheckTls(const Config& config, Problems& problems) {
   problems.Add(ReadCertificates("tls_client_ca_file", config.tls_client_ca_file).status());
 }
 
-bool HasControlCharacter(std::string_view text) {
-  return std::any_of(text.begin(), text.end(),
-                     [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); });
-}
-
 absl::Status CheckCredential(std::string_view flag, const std::string& path, bool colon_allowed) {
   if (path.empty()) return Problem(flag, "required");
   const absl::StatusOr<Secret> secret = ReadSecretFile(path, "--" + std::string(flag));
@@ -629,7 +537,7 @@ absl::Status CheckCredential(std::string_view flag, const std::string& path, boo
 
 void CheckUpstream(const Config& config, Problems& problems) {
   Origin again;
-  if (!ParseOrigin(config.astra_base_url.Text(), &again) || again != config.astra_base_url) {
+  if (!net::ParseOrigin(config.astra_base_url.Text(), &again) || again != config.astra_base_url) {
     problems.Add("astra_base_url", FormOf<Origin>().must);
   } else if (const std::optional<net::IpAddress> literal =
                  net::ParseIp(again.host)) {  // names are judged when they are resolved

@@ -18,30 +18,14 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/http/client.h"
+#include "server/net/host_port.h"
+#include "server/net/origin.h"
 #include "server/observe/log.h"
 
 namespace userintent {
 
-// A socket address to listen on: an IP address or "localhost", and a port (0: any free one).
-struct HostPort {
-  std::string host;  // without brackets; empty: no address at all
-  uint16_t port = 0;
-
-  bool empty() const { return host.empty(); }
-  bool loopback() const;
-  std::string Text() const;  // IPv6 in brackets
-  friend bool operator==(const HostPort&, const HostPort&) = default;
-};
-
-// Where Astra is.
-struct Origin {
-  std::string host;  // DNS name or IP address, lower case, without brackets
-  uint16_t port = 443;
-
-  bool loopback() const;     // the name "localhost" or a loopback address
-  std::string Text() const;  // "https://host:port", without the port 443
-  friend bool operator==(const Origin&, const Origin&) = default;
-};
+using net::HostPort;
+using net::Origin;
 
 struct LedgerLocation {
   enum class Kind { kSqlite, kMemory, kPostgresql };

@@ -1,14 +1,12 @@
 #include "server/http/answer_head.h"
 
-#include <algorithm>
 #include <array>
 
+#include "server/base/text.h"
 #include "server/http/exchange_text.h"
 
 namespace userintent::http {
 namespace {
-
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 
 // One look at each byte of a field: this runs for every field of every answer.
 enum : uint8_t { kNameByte = 1, kUpperCase = 2, kUnreadable = 4 };
@@ -58,14 +56,14 @@ void AnswerHead::Begin() {
 }
 
 bool AnswerHead::ReadStatus(std::string_view value) {
-  if (value.size() != 3 || value[0] < '1' || !std::all_of(value.begin(), value.end(), IsDigit)) return false;
+  if (value.size() != 3 || value[0] < '1' || !AllDigits(value)) return false;
   status_ = (value[0] - '0') * 100 + (value[1] - '0') * 10 + (value[2] - '0');
   return status_ != 101;  // HTTP/2 switches to nothing
 }
 
 // The same length again says nothing new (RFC 9110 section 8.6).
 bool AnswerHead::ReadLength(std::string_view value) {
-  if (value.empty() || value.size() > 18 || !std::all_of(value.begin(), value.end(), IsDigit)) return false;
+  if (value.empty() || value.size() > 18 || !AllDigits(value)) return false;
   int64_t length = 0;
   for (const char digit : value) length = length * 10 + (digit - '0');
   if (length_ >= 0 && length_ != length) return false;

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "server/base/crash_point.h"
+#include "server/base/text.h"
 #include "server/http/ca_file.h"
 #include "server/http/connection_limits.h"
 #include "server/http/exchange_text.h"
@@ -47,12 +48,6 @@ char* CurlStrdup(const char* text) {
   char* copy = static_cast<char*>(std::malloc(size));
   if (copy != nullptr) std::memcpy(copy, text, size);
   return copy;
-}
-
-bool EqualsIgnoringCase(std::string_view a, std::string_view lower) {
-  return a.size() == lower.size() && std::equal(a.begin(), a.end(), lower.begin(), [](char x, char y) {
-           return (x >= 'A' && x <= 'Z' ? static_cast<char>(x - 'A' + 'a') : x) == y;
-         });
 }
 
 // What is remembered with a TLS connection for as long as it lives.
@@ -861,7 +856,7 @@ size_t CurlClient::OnHeader(char* data, size_t size, size_t count, void* user) n
       const size_t space = line.find(' ');
       int code = 0;
       if (space != line.npos) {
-        for (size_t i = space + 1; i < line.size() && i < space + 4 && line[i] >= '0' && line[i] <= '9'; ++i) {
+        for (size_t i = space + 1; i < line.size() && i < space + 4 && IsDigit(line[i]); ++i) {
           code = code * 10 + (line[i] - '0');
         }
       }
@@ -888,20 +883,20 @@ size_t CurlClient::OnHeader(char* data, size_t size, size_t count, void* user) n
   } else if (const size_t colon = line.find(':'); colon != line.npos && line[0] != ' ' && line[0] != '\t') {
     const std::string_view name = line.substr(0, colon);
     const std::string_view value = TrimBlanks(line.substr(colon + 1));
-    if (EqualsIgnoringCase(name, "request-id")) {
+    if (EqualsLower(name, "request-id")) {
       if (outcome.request_id.empty()) outcome.request_id = value;
-    } else if (EqualsIgnoringCase(name, "retry-after")) {
+    } else if (EqualsLower(name, "retry-after")) {
       if (outcome.retry_after.empty()) outcome.retry_after = value;
-    } else if (EqualsIgnoringCase(name, "date")) {
+    } else if (EqualsLower(name, "date")) {
       if (outcome.status >= 300 && outcome.date.empty()) outcome.date = value;
-    } else if (EqualsIgnoringCase(name, "transfer-encoding")) {
+    } else if (EqualsLower(name, "transfer-encoding")) {
       exchange.transfer_encoding = true;
-    } else if (EqualsIgnoringCase(name, "content-length")) {
+    } else if (EqualsLower(name, "content-length")) {
       ++exchange.content_length_count;
       exchange.content_length = 0;
       exchange.content_length_ok = !value.empty() && value.size() <= 18;
       for (const char c : value) {
-        exchange.content_length_ok = exchange.content_length_ok && c >= '0' && c <= '9';
+        exchange.content_length_ok = exchange.content_length_ok && IsDigit(c);
         if (exchange.content_length_ok) {
           exchange.content_length = exchange.content_length * 10 + static_cast<uint64_t>(c - '0');
         }

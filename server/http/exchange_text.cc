@@ -1,14 +1,6 @@
 #include "server/http/exchange_text.h"
 
-#include <openssl/crypto.h>
-
 namespace userintent::http {
-
-void Wipe(std::string& text) {
-  text.resize(text.capacity());
-  OPENSSL_cleanse(text.data(), text.size());
-  text.clear();
-}
 
 std::string_view TrimBlanks(std::string_view text) {
   const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };

@@ -1,14 +1,13 @@
-// Small helpers that the clients share: wiping, and the fixed texts of Outcome::detail. Pure functions; any thread.
+// Small helpers that the clients share, and the fixed texts of Outcome::detail. Pure functions; any thread.
 #pragma once
 
 #include <string>
 #include <string_view>
 
+#include "server/base/wipe.h"
 #include "server/http/client.h"
 
 namespace userintent::http {
-
-void Wipe(std::string& text);  // all of its capacity; empty afterwards
 
 // Without the blanks and line ends around it.
 std::string_view TrimBlanks(std::string_view text);

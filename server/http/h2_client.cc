@@ -4,13 +4,14 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 #include <string_view>
 
 #include "server/base/crash_point.h"
+#include "server/base/text.h"
 #include "server/http/exchange_text.h"
 #include "server/net/address.h"
+#include "server/net/origin.h"
 
 namespace userintent::http {
 namespace {
@@ -18,42 +19,6 @@ namespace {
 constexpr int kEventsPerTurn = 64;
 constexpr int kRefusedRounds = 7;  // one after the other: more than one call has tries, so "it keeps refusing"
 constexpr size_t kScratchSlack = 64 * 1024;
-
-struct Origin {
-  std::string host;  // without brackets
-  int port = 443;
-  std::string authority;
-};
-
-// "https://host[:port]", as Options::origin has it.
-std::optional<Origin> ParseOrigin(std::string_view text) {
-  constexpr std::string_view kScheme = "https://";
-  if (!text.starts_with(kScheme) || HasControl(text)) return std::nullopt;
-  text.remove_prefix(kScheme.size());
-  if (text.find_first_of("/?#@ ") != text.npos) return std::nullopt;
-  size_t host_end;
-  Origin origin;
-  if (text.starts_with('[')) {
-    const size_t close = text.find(']');
-    if (close == text.npos) return std::nullopt;
-    origin.host = text.substr(1, close - 1);
-    host_end = close + 1;
-  } else {
-    host_end = std::min(text.find(':'), text.size());
-    origin.host = text.substr(0, host_end);
-  }
-  if (origin.host.empty()) return std::nullopt;
-  if (host_end < text.size()) {
-    const char* const first = text.data() + host_end + 1;
-    const char* const last = text.data() + text.size();
-    const auto [end, error] = std::from_chars(first, last, origin.port);
-    if (text[host_end] != ':' || error != std::errc() || end != last || origin.port < 1 || origin.port > 65535) {
-      return std::nullopt;
-    }
-  }
-  origin.authority = text.substr(0, origin.port == 443 ? host_end : text.size());
-  return origin;
-}
 
 void WipeRequest(Request& request) {
   for (auto& [name, value] : request.headers) Wipe(value);
@@ -74,12 +39,12 @@ bool H2Client::Init() {
   if (epoll_ < 0) return false;
   // Never grows, so that no copy of what passes through is left behind.
   scratch_.reserve(settings_.tuning.max_unsent + kScratchSlack);
-  const std::optional<Origin> origin = ParseOrigin(settings_.options.origin);
-  valid_origin_ = origin.has_value();
+  net::Origin origin;
+  valid_origin_ = net::ParseOrigin(settings_.options.origin, &origin);
   if (!valid_origin_) return true;  // every exchange ends as kInternal
-  settings_.authority = origin->authority;
-  resolver_ = std::make_unique<net::Resolver>(origin->host, origin->port);
-  tls_ = TlsContext::Make(origin->host, resolver_->literal(), settings_.options.ca_file, on_no_http2_ != nullptr,
+  settings_.authority = origin.Authority();
+  resolver_ = std::make_unique<net::Resolver>(origin.host, origin.port);
+  tls_ = TlsContext::Make(origin.host, resolver_->literal(), settings_.options.ca_file, on_no_http2_ != nullptr,
                           settings_.options.authorities);
   return tls_ != nullptr;
 }
@@ -115,7 +80,7 @@ Client::ExchangeId H2Client::Start(Request request, Done done) {
   exchange.request.headers = std::move(request.headers);
   for (auto& [name, value] : exchange.request.headers) {
     valid = valid && !name.empty() && !HasControl(name) && !HasControl(value);
-    for (char& c : name) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    MakeLower(&name);
   }
   if (!valid) {
     End(exchange, NotSentCause::kInternal, DetailOf(NotSentCause::kInternal));

@@ -39,12 +39,6 @@ void Free(void* p, void*) { WipingFree(p); }
 void* Reallocate(void* p, size_t size, void*) { return WipingRealloc(p, size); }
 nghttp2_mem wiping_memory{nullptr, &Allocate, &Free, &AllocateCleared, &Reallocate};
 
-// Wipes what was in use and keeps the allocation.
-void WipeUsed(std::string& text) {
-  OPENSSL_cleanse(text.data(), text.size());
-  text.clear();
-}
-
 std::string_view View(const uint8_t* data, size_t size) { return {reinterpret_cast<const char*>(data), size}; }
 
 // nghttp2 takes no const pointers, but does not write through them.
@@ -371,7 +365,7 @@ void H2Connection::Receive(SteadyTime now) {
     heard_ = now;
     pinged_.reset();
     const ssize_t rc = nghttp2_session_mem_recv(session_, buffer, static_cast<size_t>(n));
-    OPENSSL_cleanse(buffer, static_cast<size_t>(n));
+    WipeBytes(buffer, static_cast<size_t>(n));
     if (rc < 0) return Fail(NotSentCause::kConnect, "HTTP/2 protocol broken by the peer");
   }
 }

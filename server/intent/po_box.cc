@@ -3,15 +3,11 @@
 #include <string>
 
 #include "re2/re2.h"
+#include "server/base/text.h"
 #include "server/intent/text.h"
 
 namespace userintent::intent {
 namespace {
-
-char Lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; }
-
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-bool IsLowerLetter(char c) { return c >= 'a' && c <= 'z'; }
 
 // Almost no address line holds a box, and a regular expression costs more than all other rules together. So one pass
 // over the letters and digits decides whether it is worth running: b(o)x, pob, draw(er), dwr, bin, (ca)lle(r),
@@ -20,8 +16,8 @@ bool WorthALook(std::string_view line) {
   char last = 0;
   char before = 0;
   for (const char raw : line) {
-    const char c = Lower(raw);
-    if (!IsDigit(c) && !IsLowerLetter(c)) continue;
+    const char c = ToLower(raw);
+    if (!IsDigit(c) && !IsLower(c)) continue;
     const bool after_o = last == 'o' || last == '0';
     if (c == 'x' && (last == 'b' || (after_o && before == 'b'))) return true;
     if (c == 'b' && after_o && before == 'p') return true;
@@ -41,8 +37,8 @@ bool WorthALook(std::string_view line) {
 // begin with a digit.
 bool BeginsLikeADesignation(std::string_view line) {
   for (const char raw : line) {
-    const char c = Lower(raw);
-    if (IsLowerLetter(c)) return c == 'b' || c == 'c' || c == 'd' || c == 'f' || c == 'l';
+    const char c = ToLower(raw);
+    if (IsLower(c)) return c == 'b' || c == 'c' || c == 'd' || c == 'f' || c == 'l';
     if (IsDigit(c)) return false;
   }
   return false;

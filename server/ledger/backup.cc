@@ -12,11 +12,11 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
-#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/errno_text.h"
 #include "server/base/uuid.h"
 
 namespace userintent::ledger {
@@ -36,7 +36,7 @@ absl::Status RefuseErrno(const std::string& path, const std::string& what) {
   return Refuse(
       path,
       error == ENOSPC || error == EDQUOT ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("cannot ", what, ": ", std::generic_category().message(error)));
+      absl::StrCat("cannot ", what, ": ", ErrnoText(error)));
 }
 
 absl::Status Cancelled(const std::string& path) {
@@ -248,7 +248,7 @@ absl::StatusOr<CopyReport> CheckCopy(const std::string& path, std::function<bool
   CopyReport report;
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) {
-    return absl::NotFoundError(absl::StrCat("ledger ", path, ": ", std::generic_category().message(errno)));
+    return absl::NotFoundError(absl::StrCat("ledger ", path, ": ", ErrnoText()));
   }
   if (!S_ISREG(status.st_mode)) return absl::FailedPreconditionError(absl::StrCat("ledger ", path, ": is no file"));
   report.bytes = status.st_size;

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "server/base/text.h"
 
 namespace userintent::ledger {
 namespace {
@@ -34,10 +34,7 @@ absl::Status CheckText(const char* what, std::string_view text, size_t most) {
   if (text.empty() || text.size() > most) {
     return absl::InvalidArgumentError(absl::StrCat(what, " must have 1 to ", most, " bytes"));
   }
-  if (!std::all_of(text.begin(), text.end(),
-                   [](char c) { return absl::ascii_isprint(static_cast<unsigned char>(c)); })) {
-    return absl::InvalidArgumentError(absl::StrCat(what, " must be printable ASCII"));
-  }
+  if (!AllPrintable(text)) return absl::InvalidArgumentError(absl::StrCat(what, " must be printable ASCII"));
   if (text.find_first_not_of(' ') == text.npos) {
     return absl::InvalidArgumentError(absl::StrCat(what, " must not be blank"));
   }
@@ -47,8 +44,7 @@ absl::Status CheckText(const char* what, std::string_view text, size_t most) {
 absl::Status CheckWords(const ResolveRequest& request) {
   if (request.created) {
     const std::string& id = *request.created;
-    if (id.empty() || id.size() > 256 ||
-        std::any_of(id.begin(), id.end(), [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); })) {
+    if (id.empty() || id.size() > 256 || HasControlCharacter(id)) {
       return absl::InvalidArgumentError("the intent id must have 1 to 256 bytes without control characters");
     }
   }

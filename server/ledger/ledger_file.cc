@@ -12,12 +12,12 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/descriptor.h"
+#include "server/base/errno_text.h"
 #include "server/ledger/sqlite_store.h"
 
 namespace userintent::ledger {
@@ -32,7 +32,7 @@ absl::Status Refuse(const std::string& path, const std::string& why) {
 }
 
 absl::Status RefuseErrno(const std::string& path, const std::string& what) {
-  return Refuse(path, absl::StrCat("cannot ", what, ": ", std::generic_category().message(errno)));
+  return Refuse(path, absl::StrCat("cannot ", what, ": ", ErrnoText()));
 }
 
 // Makes what is missing of the directory, each new level durable in its parent.
@@ -53,7 +53,7 @@ absl::Status MakeDirectory(const std::string& path, const std::filesystem::path&
 
 // Without the path; Open puts it in front.
 absl::Status Cannot(const std::string& what) {
-  return absl::FailedPreconditionError(absl::StrCat("cannot ", what, ": ", std::generic_category().message(errno)));
+  return absl::FailedPreconditionError(absl::StrCat("cannot ", what, ": ", ErrnoText()));
 }
 
 absl::Status WithPath(const std::string& path, const absl::Status& status) {

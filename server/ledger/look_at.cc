@@ -10,11 +10,11 @@
 #include <bit>
 #include <cerrno>
 #include <filesystem>
-#include <system_error>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "server/base/errno_text.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/sqlite_store.h"
 
@@ -24,7 +24,7 @@ namespace {
 // Without the path, which whoever asks has given: it may be a secret in the wrong place.
 absl::Status Refuse(const std::string& why) { return absl::FailedPreconditionError(why); }
 
-std::string Reason() { return std::generic_category().message(errno); }
+std::string Reason() { return ErrnoText(); }
 
 // The directory, or the nearest one above it that is there: what is missing would be made in it.
 absl::Status LookAtDirectory(std::filesystem::path directory) {

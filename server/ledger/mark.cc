@@ -10,13 +10,13 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "server/base/errno_text.h"
 
 namespace userintent::ledger {
 namespace {
@@ -47,7 +47,7 @@ std::string WithSum(const std::string& body) {
 }
 
 absl::Status Errno(const std::string& path, const char* doing) {
-  return absl::UnavailableError(absl::StrCat(path, ": cannot ", doing, ": ", std::generic_category().message(errno)));
+  return absl::UnavailableError(absl::StrCat(path, ": cannot ", doing, ": ", ErrnoText()));
 }
 
 absl::Status WriteNew(const std::string& path, const std::string& text) {

@@ -8,10 +8,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/errno_text.h"
 
 namespace userintent::ledger {
 namespace {
@@ -33,7 +33,7 @@ absl::Status MakeLedger(const SqliteStoreOptions& options, const LedgerFile& fil
   for (const char* end : {"", "-wal", "-journal"}) ::unlink((fresh.path + end).c_str());
   const int fd = ::open(fresh.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (fd < 0 || ::fchmod(fd, 0600) != 0) {
-    const std::string why = absl::StrCat("cannot make it: ", std::generic_category().message(errno));
+    const std::string why = absl::StrCat("cannot make it: ", ErrnoText());
     if (fd >= 0) ::close(fd);
     return Refuse(options.path, why);
   }
@@ -45,7 +45,7 @@ absl::Status MakeLedger(const SqliteStoreOptions& options, const LedgerFile& fil
   // Closing copies the log; what is left of one would be a second part of the ledger.
   if (HoldsBytes(fresh.path + "-wal")) return Refuse(options.path, "cannot make it whole; is the disk full?");
   if (::rename(fresh.path.c_str(), options.path.c_str()) != 0) {
-    return Refuse(options.path, absl::StrCat("cannot make it: ", std::generic_category().message(errno)));
+    return Refuse(options.path, absl::StrCat("cannot make it: ", ErrnoText()));
   }
   return file.SyncDirectory();
 }

@@ -8,9 +8,10 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/base/text.h"
+#include "server/base/time.h"
 #include "server/ledger/sqlite_use.h"
 
 namespace userintent::ledger {
@@ -222,10 +223,9 @@ constexpr const char* kSql[] = {
 
 // As it would be read: times are kept in microseconds.
 Row AsKept(Row row) {
-  const auto kept = [](absl::Time time) { return absl::FromUnixMicros(Micros(time)); };
-  row.record.created = kept(row.record.created);
-  row.record.updated = kept(row.record.updated);
-  if (row.record.answer.at != absl::InfinitePast()) row.record.answer.at = kept(row.record.answer.at);
+  row.record.created = ToMicros(row.record.created);
+  row.record.updated = ToMicros(row.record.updated);
+  if (row.record.answer.at != absl::InfinitePast()) row.record.answer.at = ToMicros(row.record.answer.at);
   return row;
 }
 
@@ -512,16 +512,7 @@ absl::Status SqliteStore::LoadCallers() {
 
 std::string ImmutableUri(const std::string& path) {
   // "//a" would name a host; a relative path stays relative.
-  std::string uri = path.substr(0, 2) == "//" ? "file://" : "file:";
-  for (const char c : path) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (absl::ascii_isalnum(byte) || c == '/' || c == '.' || c == '-' || c == '_') {
-      uri += c;
-    } else {
-      absl::StrAppend(&uri, "%", absl::Hex(byte, absl::kZeroPad2));
-    }
-  }
-  return uri + "?immutable=1";
+  return (path.starts_with("//") ? "file://" : "file:") + PercentEncoded(path, "/") + "?immutable=1";
 }
 
 int SqliteStore::changes() const { return sqlite3_total_changes(db_); }

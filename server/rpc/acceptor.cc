@@ -10,11 +10,11 @@
 
 #include <cerrno>
 #include <cstring>
-#include <system_error>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "server/base/errno_text.h"
 #include "server/observe/log.h"
 #include "server/rpc/tls_watch.h"
 
@@ -104,12 +104,12 @@ Acceptor::Acceptor(AcceptorOptions options)
 
 absl::Status Acceptor::Bind(const sockaddr_storage& address, socklen_t size) {
   const int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) return absl::UnavailableError(std::generic_category().message(errno));
+  if (fd < 0) return absl::UnavailableError(ErrnoText());
   listeners_.push_back(fd);
   Prepare(fd);
   if (address.ss_family == AF_INET6) Set(fd, IPPROTO_IPV6, IPV6_V6ONLY, IsAny(address) ? 0 : 1);
   if (bind(fd, reinterpret_cast<const sockaddr*>(&address), size) != 0 || listen(fd, SOMAXCONN) != 0) {
-    const absl::Status status = absl::UnavailableError(std::generic_category().message(errno));
+    const absl::Status status = absl::UnavailableError(ErrnoText());
     close(fd);
     listeners_.pop_back();
     return status;

@@ -9,11 +9,11 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <system_error>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "server/base/errno_text.h"
 
 namespace userintent::rpc {
 namespace {
@@ -34,9 +34,7 @@ Name NameOf(const std::string& address) {
   return name;
 }
 
-absl::Status Failure(const char* what) {
-  return absl::UnavailableError(absl::StrCat(what, ": ", std::generic_category().message(errno)));
-}
+absl::Status Failure(const char* what) { return absl::UnavailableError(absl::StrCat(what, ": ", ErrnoText())); }
 
 // Anybody of this machine may take the name while no server has it; what such a one says counts for nothing. Root may
 // ask every user's server, and root's server may be asked by every user.

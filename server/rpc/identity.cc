@@ -9,12 +9,13 @@
 #include <algorithm>
 #include <memory>
 
+#include "server/base/text.h"
+
 namespace userintent::rpc {
 namespace {
 
 bool Usable(grpc::string_ref name) {
-  return !name.empty() && name.size() <= 512 &&
-         std::all_of(name.begin(), name.end(), [](char c) { return c > 0x20 && c < 0x7f; });
+  return !name.empty() && name.size() <= 512 && AllVisible({name.data(), name.size()});
 }
 
 }  // namespace

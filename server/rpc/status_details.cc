@@ -9,15 +9,14 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/time.h"
 
 namespace userintent::rpc {
 namespace {
 
-void SetDuration(absl::Duration d, google::protobuf::Duration* out) {
-  // Rounded up to a millisecond: a loop that waits exactly this long must not come too early.
-  const int64_t ms = std::max<int64_t>(absl::ToInt64Milliseconds(absl::Ceil(d, absl::Milliseconds(1))), 1);
-  out->set_seconds(ms / 1000);
-  out->set_nanos(static_cast<int32_t>(ms % 1000 * 1000000));
+// Rounded up to a millisecond, and at least one: a loop that waits exactly this long must not come too early.
+absl::Duration AtLeastMillis(absl::Duration d) {
+  return std::max(absl::Ceil(d, absl::Milliseconds(1)), absl::Milliseconds(1));
 }
 
 // As PackFrom, but a map's entries come in order: the same error is the same bytes.
@@ -76,7 +75,7 @@ RpcError ToRpcError(const usecase::Reply& reply) {
   }
   if (row.retry_info) {
     google::rpc::RetryInfo retry;
-    SetDuration(reply.retry_after, retry.mutable_retry_delay());
+    SetDuration(AtLeastMillis(reply.retry_after), retry.mutable_retry_delay());
     status.add_details()->PackFrom(retry);
   }
 

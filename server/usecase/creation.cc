@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "server/base/crash_point.h"
+#include "server/base/time.h"
 
 namespace userintent::usecase {
 namespace {
@@ -30,9 +31,6 @@ ledger::Sent SentOf(Verdict verdict) {
       return Sent::kYes;
   }
 }
-
-// What a ledger keeps of a time, so that a repeat answers the same one.
-absl::Time NowMicros() { return absl::FromUnixMicros(absl::ToUnixMicros(absl::Now())); }
 
 absl::CivilDay TodayUtc() { return absl::ToCivilDay(absl::Now(), absl::UTCTimeZone()); }
 

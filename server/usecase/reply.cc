@@ -3,6 +3,7 @@
 #include <array>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/time.h"
 
 namespace userintent::usecase {
 namespace {
@@ -72,15 +73,6 @@ constexpr ErrorRow kRows[] = {
     {v1::ERROR_REASON_INTERNAL, StatusCode::kInternal, Sent::kMaybe, Recovery::kStop, false,
      "The gateway has a bug; its operators can find this call by its request_id."},
 };
-
-absl::Time OrEpoch(absl::Time t) { return t == absl::InfinitePast() ? absl::UnixEpoch() : t; }
-
-void SetTimestamp(absl::Time t, google::protobuf::Timestamp* out) {
-  const absl::Duration since = OrEpoch(t) - absl::UnixEpoch();
-  const int64_t seconds = absl::ToInt64Seconds(since);
-  out->set_seconds(seconds);
-  out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(since - absl::Seconds(seconds))));
-}
 
 v1::CreationState StateOf(ledger::State state) {
   switch (state) {

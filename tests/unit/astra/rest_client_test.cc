@@ -9,7 +9,7 @@
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "tests/unit/astra/temporary_directory.h"
+#include "tests/unit/base/temporary_directory.h"
 
 namespace userintent::astra {
 namespace {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "tests/unit/astra/temporary_directory.h"
+#include "tests/unit/base/temporary_directory.h"
 
 namespace userintent {
 namespace {
