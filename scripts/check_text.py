@@ -31,7 +31,7 @@ BELOW = {
     "observe": set(),
     "net": {"base"},
     "http": {"base", "net"},
-    "astra": {"base", "http"},
+    "astra": {"base", "http", "intent"},
     "ledger": {"base"},
     "intent": {"base", "net", "ledger"},
     "usecase": {"base", "intent", "astra", "ledger"},

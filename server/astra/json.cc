@@ -2,11 +2,10 @@
 
 #include <string_view>
 
+#include "server/intent/fields.h"
+
 namespace userintent::astra {
 namespace {
-
-constexpr int kMaxMetadataKeys = 25;  // Astra's limit
-constexpr std::string_view kAttemptIdKey = "gateway_attempt_id";
 
 // Written by hand rather than through a document tree: the tree would leave copies of personal data on the heap that
 // nobody wipes, throws on invalid UTF-8, and costs ten times as much. The tests read every body back with a parser.
@@ -72,17 +71,23 @@ std::string_view KycType(v1::VerificationType type) {
   }
 }
 
+// What stands around the values of the person's fields (six bytes each: quotes, colon, comma); and kyc_type, the name
+// of metadata and the attempt id.
+constexpr size_t kFrame = 512;
+static_assert(
+    [] {
+      size_t bytes = std::string_view(R"({"kyc_type":"receive-only","metadata":{"":"",}})").size() +
+                     intent::kAttemptIdKey.size() + 36;
+      intent::ForEachField([&](auto row) { bytes += row.kField.astra.size() + 6; });
+      return bytes;
+    }() <= kFrame,
+    "the body would grow");
+
+// Valid values need at most one backslash a byte. So the string never grows, and no unwiped copy stays behind.
 size_t RoomFor(const v1::CreateUserIntentRequest& request) {
-  size_t bytes = request.email().size() + request.phone().size() + request.first_name().size() +
-                 request.last_name().size() + request.preferred_first_name().size() +
-                 request.preferred_last_name().size() + request.preferred_pronouns().size() +
-                 request.address1().size() + request.address2().size() + request.city().size() +
-                 request.state().size() + request.postal_code().size() + request.date_of_birth().size() +
-                 request.ssn_last_four().size() + request.ip_address().size();
+  size_t bytes = intent::FieldBytes(request);
   for (const auto& [key, value] : request.metadata()) bytes += key.size() + value.size() + 6;
-  // Valid values need at most one backslash a byte; 512 covers the names, the punctuation and the attempt id. So the
-  // string never grows, and no unwiped copy stays behind.
-  return 2 * bytes + 512;
+  return 2 * bytes + kFrame;
 }
 
 }  // namespace
@@ -91,29 +96,22 @@ std::string RequestBody(const v1::CreateUserIntentRequest& request, const Uuid* 
   std::string out;
   out.reserve(RoomFor(request));
   ObjectWriter body(out);
-  body.Member("email", request.email());
-  body.Member("phone", request.phone());
-  body.Member("first_name", request.first_name());
-  body.Member("last_name", request.last_name());
-  body.MemberUnlessEmpty("preferred_first_name", request.preferred_first_name());
-  body.MemberUnlessEmpty("preferred_last_name", request.preferred_last_name());
-  body.MemberUnlessEmpty("preferred_pronouns", request.preferred_pronouns());
-  body.Member("address1", request.address1());  // without an underscore before the digit
-  body.Member("address2", request.address2());  // always: Astra documents "" for none and answers 400 to null
-  body.Member("city", request.city());
-  body.Member("state", request.state());
-  body.Member("postal_code", request.postal_code());
-  body.MemberUnlessEmpty("date_of_birth", request.date_of_birth());
-  body.MemberUnlessEmpty("ssn", request.ssn_last_four());
-  body.Member("ip_address", request.ip_address());
+  intent::ForEachField([&](auto row) {
+    constexpr intent::Field kField = decltype(row)::kField;
+    if constexpr (kField.when_empty == intent::WhenEmpty::kSent) {
+      body.Member(kField.astra, row.Get(request));
+    } else {
+      body.MemberUnlessEmpty(kField.astra, row.Get(request));
+    }
+  });
   body.MemberUnlessEmpty("kyc_type", KycType(request.verification_type()));
 
-  const bool add_attempt_id = attempt_id_or_null != nullptr && request.metadata_size() < kMaxMetadataKeys;
+  const bool add_attempt_id = attempt_id_or_null != nullptr && request.metadata().size() < intent::kMaxMetadataKeys;
   if (add_attempt_id || request.metadata_size() > 0) {
     body.Name("metadata");
     ObjectWriter metadata(out);
     for (const auto& [key, value] : request.metadata()) metadata.Member(key, value);
-    if (add_attempt_id) metadata.Member(kAttemptIdKey, UuidText(*attempt_id_or_null));
+    if (add_attempt_id) metadata.Member(intent::kAttemptIdKey, UuidText(*attempt_id_or_null));
     metadata.Close();
   }
   body.Close();

@@ -14,6 +14,9 @@
 #include <utility>
 #include <vector>
 
+#include "server/base/text.h"
+#include "server/base/wipe.h"
+#include "server/intent/fields.h"
 #include "server/intent/text.h"
 
 namespace userintent::intent {
@@ -71,38 +74,27 @@ class KeyedHash {
   MacContext context_;
 };
 
-// The fields of a person that are text, which may come in more than one Unicode form. The rules keep the others ASCII.
-struct TextField {
-  const std::string& (Request::*get)() const;
-  std::string* (Request::*change)();
-};
-constexpr TextField kTextFields[] = {
-    {&Request::first_name, &Request::mutable_first_name},
-    {&Request::last_name, &Request::mutable_last_name},
-    {&Request::preferred_first_name, &Request::mutable_preferred_first_name},
-    {&Request::preferred_last_name, &Request::mutable_preferred_last_name},
-    {&Request::preferred_pronouns, &Request::mutable_preferred_pronouns},
-    {&Request::address1, &Request::mutable_address1},
-    {&Request::address2, &Request::mutable_address2},
-    {&Request::city, &Request::mutable_city},
-};
-
 bool PersonIsAscii(const Request& r) {
-  return std::all_of(std::begin(kTextFields), std::end(kTextFields),
-                     [&r](const TextField& field) { return IsAscii((r.*field.get)()); });
+  bool ascii = true;
+  ForEachField([&](auto row) {
+    if constexpr (IsUnicodeText(row.kField.kind)) ascii = ascii && IsAscii(row.Get(r));
+  });
+  return ascii;
 }
 
-// True when any text changed.
+// Puts the texts that say who the person is into another Unicode form. True when any text changed.
 bool ChangePerson(Request& r, Form form) {
   bool changed = false;
-  for (const TextField& field : kTextFields) {
-    const std::string& text = (r.*field.get)();
-    if (IsAscii(text)) continue;
-    std::string other = Normalized(text, form);
-    if (other == text) continue;
-    *(r.*field.change)() = std::move(other);
-    changed = true;
-  }
+  ForEachField([&](auto row) {
+    if constexpr (IsUnicodeText(row.kField.kind)) {
+      const std::string& text = row.Get(r);
+      if (IsAscii(text)) return;
+      std::string other = Normalized(text, form);
+      if (other == text) return;
+      *row.Mutable(r) = std::move(other);
+      changed = true;
+    }
+  });
   return changed;
 }
 
@@ -116,19 +108,14 @@ uint64_t LeadingNumber(const ledger::Digest& digest) {
   return number;
 }
 
-// Bytes that are wiped when they go. Never grows beyond its first capacity, so that no forgotten copy stays behind in
-// the heap.
-class WipedBuffer {
- public:
-  explicit WipedBuffer(size_t capacity) { bytes_.reserve(capacity); }
-  ~WipedBuffer() { OPENSSL_cleanse(bytes_.data(), bytes_.size()); }
-  WipedBuffer(const WipedBuffer&) = delete;
-  WipedBuffer& operator=(const WipedBuffer&) = delete;
+constexpr size_t kRecordHead = 8;
+constexpr size_t kTypeRecord = kRecordHead + 4;
 
-  void Append(std::string_view bytes) {
-    Must(bytes.size() <= bytes_.capacity() - bytes_.size());
-    bytes_.append(bytes);
-  }
+// Records of the canonical form (fingerprint.h), in memory that is wiped.
+class RecordBuffer : public WipedBuffer {
+ public:
+  using WipedBuffer::WipedBuffer;
+
   void AppendNumber(uint64_t number) {
     Must(number <= UINT32_MAX);
     const char bytes[] = {static_cast<char>(number >> 24), static_cast<char>(number >> 16),
@@ -141,44 +128,51 @@ class WipedBuffer {
     AppendNumber(value.size());
     Append(value);
   }
-  void LowerFrom(size_t at) {
-    std::transform(bytes_.begin() + static_cast<std::ptrdiff_t>(at), bytes_.end(),
-                   bytes_.begin() + static_cast<std::ptrdiff_t>(at),
-                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; });
-  }
-  size_t size() const { return bytes_.size(); }
-  std::string_view view() const { return bytes_; }
-
- private:
-  std::string bytes_;
+  void LowerFrom(size_t at) { std::transform(data() + at, data() + size(), data() + at, ToLower); }
 };
 
-// The canonical form of one request, in one buffer.
+constexpr int kTypeField = Request::kVerificationTypeFieldNumber;
+
+// Whether the fields of the person that stand before the verification type come before all others, the e-mail address
+// first, and whether those behind it are the person's: so that identity() is one piece, and person() one more.
+constexpr bool FieldsAreInPieces() {
+  FieldScope last = FieldScope::kEmail;
+  bool pieces = true;
+  ForEachField([&](auto row) {
+    if (row.kField.number < kTypeField) {
+      pieces = pieces && row.kField.scope >= last;
+      last = row.kField.scope;
+    } else {
+      pieces = pieces && row.kField.scope == FieldScope::kPerson;
+    }
+  });
+  return pieces;
+}
+static_assert(FieldsAreInPieces(), "the pieces below would leave a field out of the person, or take one in");
+
+// The canonical form of one request, in one buffer: identity (the e-mail address first), other fields, verification
+// type, metadata, and fields of the person that were added later than those.
 class Canonical {
  public:
   explicit Canonical(const Request& r) : buffer_(Capacity(r)) {
-    buffer_.AppendRecord(Request::kEmailFieldNumber, r.email());
-    buffer_.LowerFrom(std::min(kRecordHead, buffer_.size()));  // not the head: a length may look like a capital letter
-    email_end_ = buffer_.size();
-
-    buffer_.AppendRecord(Request::kPhoneFieldNumber, r.phone());
-    buffer_.AppendRecord(Request::kFirstNameFieldNumber, r.first_name());
-    buffer_.AppendRecord(Request::kLastNameFieldNumber, r.last_name());
-    buffer_.AppendRecord(Request::kPreferredFirstNameFieldNumber, r.preferred_first_name());
-    buffer_.AppendRecord(Request::kPreferredLastNameFieldNumber, r.preferred_last_name());
-    buffer_.AppendRecord(Request::kPreferredPronounsFieldNumber, r.preferred_pronouns());
-    buffer_.AppendRecord(Request::kAddress1FieldNumber, r.address1());
-    buffer_.AppendRecord(Request::kAddress2FieldNumber, r.address2());
-    buffer_.AppendRecord(Request::kCityFieldNumber, r.city());
-    buffer_.AppendRecord(Request::kStateFieldNumber, r.state());
-    buffer_.AppendRecord(Request::kPostalCodeFieldNumber, r.postal_code());
-    buffer_.AppendRecord(Request::kDateOfBirthFieldNumber, r.date_of_birth());
-    buffer_.AppendRecord(Request::kSsnLastFourFieldNumber, r.ssn_last_four());
-    identity_end_ = buffer_.size();
-
-    buffer_.AppendRecord(Request::kIpAddressFieldNumber, r.ip_address());
+    ForEachField([&](auto row) {
+      constexpr Field kField = decltype(row)::kField;
+      if constexpr (kField.number < kTypeField) {
+        buffer_.AppendRecord(kField.number, row.Get(r));
+        if constexpr (kField.scope == FieldScope::kEmail) {
+          // Not the head: a length may look like a capital letter.
+          buffer_.LowerFrom(std::min(kRecordHead, buffer_.size()));
+          email_end_ = buffer_.size();
+        }
+        if constexpr (kField.scope != FieldScope::kContent) identity_end_ = buffer_.size();
+      }
+    });
     AppendVerificationType(buffer_, r.verification_type());
     AppendMetadata(r);
+    later_begin_ = buffer_.size();
+    ForEachField([&](auto row) {
+      if constexpr (row.kField.number > kTypeField) buffer_.AppendRecord(row.kField.number, row.Get(r));
+    });
 
     AppendVerificationType(person_type_, r.verification_type() == v1::VERIFICATION_TYPE_UNSPECIFIED
                                              ? v1::VERIFICATION_TYPE_VERIFIED
@@ -187,29 +181,23 @@ class Canonical {
 
   std::string_view content() const { return buffer_.view(); }
   std::string_view email() const { return buffer_.view().substr(0, email_end_); }
-  // What a person is: these two, in this order.
+  // What a person is: these three, in this order.
   std::string_view identity() const { return buffer_.view().substr(0, identity_end_); }
   std::string_view person_type() const { return person_type_.view(); }
+  std::string_view later() const { return buffer_.view().substr(later_begin_); }
 
  private:
-  static constexpr size_t kRecordHead = 8;
-  static constexpr size_t kTypeRecord = kRecordHead + 4;
-
   // Enough for every record; each is at most eight bytes longer than what it holds.
   static size_t Capacity(const Request& r) {
-    size_t capacity = r.email().size() + r.phone().size() + r.first_name().size() + r.last_name().size() +
-                      r.preferred_first_name().size() + r.preferred_last_name().size() + r.preferred_pronouns().size() +
-                      r.address1().size() + r.address2().size() + r.city().size() + r.state().size() +
-                      r.postal_code().size() + r.date_of_birth().size() + r.ssn_last_four().size() +
-                      r.ip_address().size() + 15 * kRecordHead + kTypeRecord + kRecordHead;
+    size_t capacity = FieldBytes(r) + kFieldCount * kRecordHead + kTypeRecord + kRecordHead;
     for (const auto& [key, value] : r.metadata()) capacity += key.size() + value.size() + 8;
     return capacity;
   }
 
   // The number itself, not its name: an enum value that this version does not know must count too.
-  static void AppendVerificationType(WipedBuffer& buffer, int type) {
+  static void AppendVerificationType(RecordBuffer& buffer, int type) {
     if (type == v1::VERIFICATION_TYPE_UNSPECIFIED) return;
-    buffer.AppendNumber(Request::kVerificationTypeFieldNumber);
+    buffer.AppendNumber(kTypeField);
     buffer.AppendNumber(4);
     buffer.AppendNumber(static_cast<uint32_t>(type));
   }
@@ -234,10 +222,11 @@ class Canonical {
     }
   }
 
-  WipedBuffer buffer_;
+  RecordBuffer buffer_;
   size_t email_end_ = 0;
   size_t identity_end_ = 0;
-  WipedBuffer person_type_{kTypeRecord};
+  size_t later_begin_ = 0;
+  RecordBuffer person_type_{kTypeRecord};
 };
 
 }  // namespace
@@ -279,7 +268,7 @@ struct Fingerprinter::Key {
 
  private:
   static ledger::Digest PersonOf(KeyedHash& own, const Canonical& canonical) {
-    return own.Of("userintent/v1/person", canonical.identity(), canonical.person_type());
+    return own.Of("userintent/v1/person", canonical.identity(), canonical.person_type(), canonical.later());
   }
 };
 

@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <string>
 
+#include "server/base/text.h"
 #include "server/base/uuid.h"
+#include "server/intent/fields.h"
 #include "server/intent/po_box.h"
 #include "server/intent/text.h"
 #include "server/net/ip_address.h"
@@ -17,10 +19,8 @@ namespace {
 using Request = v1::CreateUserIntentRequest;
 
 constexpr size_t kMaxCharacters = 100;  // of names, address lines and city
-constexpr size_t kMaxMetadataKeys = 25;
 constexpr size_t kMaxMetadataKey = 64;
 constexpr size_t kMaxMetadataValue = 256;
-constexpr std::string_view kReservedMetadataKey = "gateway_attempt_id";
 constexpr absl::CivilDay kFirstBirthday(1900, 1, 1);
 
 // "Publication 28", appendix B: 50 states, DC, territories, associated states; then military.
@@ -35,18 +35,12 @@ constexpr std::string_view kUspsCodes[] = {
 };
 static_assert(std::size(kUspsCodes) == 62);
 
-constexpr bool IsUpper(char c) { return c >= 'A' && c <= 'Z'; }
-constexpr bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-constexpr bool IsAlnum(char c) { return IsDigit(c) || IsUpper(c) || (c >= 'a' && c <= 'z'); }
-
 // A bit for each second letter, by first letter: the look-up form of kUspsCodes.
 constexpr std::array<uint32_t, 26> kUspsBits = [] {
   std::array<uint32_t, 26> bits{};
   for (const std::string_view code : kUspsCodes) bits[static_cast<size_t>(code[0] - 'A')] |= 1u << (code[1] - 'A');
   return bits;
 }();
-
-bool AllDigits(std::string_view text) { return std::all_of(text.begin(), text.end(), IsDigit); }
 
 bool IsUspsCode(std::string_view text) {
   return text.size() == 2 && IsUpper(text[0]) && IsUpper(text[1]) &&
@@ -56,8 +50,7 @@ bool IsUspsCode(std::string_view text) {
 bool IsUuid(std::string_view text) { return ParseUuid(text).has_value(); }
 
 bool IsEmail(std::string_view text) {
-  if (text.size() > 254) return false;
-  if (!std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~'; })) return false;
+  if (text.size() > 254 || !AllVisible(text)) return false;
   const size_t at = text.find('@');
   if (at == text.npos || at < 1 || at > 64) return false;
   const std::string_view domain = text.substr(at + 1);
@@ -116,7 +109,7 @@ bool IsIpv4Mapped(std::string_view text) {
 }
 
 bool IsMetadataKey(std::string_view key) {
-  return !key.empty() && key.size() <= kMaxMetadataKey && key != kReservedMetadataKey &&
+  return !key.empty() && key.size() <= kMaxMetadataKey && key != kAttemptIdKey &&
          std::all_of(key.begin(), key.end(), [](char c) { return IsAlnum(c) || c == '_' || c == '.' || c == '-'; });
 }
 
@@ -147,10 +140,11 @@ struct Context {
   absl::CivilDay today;
 };
 
+// The rule of one kind of field. `value` is the field's own; the request says what verification_type asks for.
 struct Rule {
-  std::string_view field;
+  FieldKind kind;
   std::string_view description;
-  bool (*holds)(const Request&, const Context&);
+  bool (*holds)(std::string_view value, const Request&, const Context&);
 };
 
 constexpr std::string_view kRequestIdRule = "required: a UUID in the text form 8-4-4-4-12";
@@ -159,76 +153,93 @@ constexpr std::string_view kRequiredTextRule =
 constexpr std::string_view kOptionalTextRule =
     "optional: at most 100 characters, not only invisible ones, no control or bidirectional characters";
 
-// The contract's table, in its order. validate_only and allow_repeat have no rule. Several rows for one field: each is
-// looked at only when those before it hold.
+constexpr auto kIsRequiredText = [](std::string_view v, const Request&, const Context&) { return IsRequiredText(v); };
+constexpr auto kIsOptionalText = [](std::string_view v, const Request&, const Context&) { return IsOptionalText(v); };
+
+// The contract's table, in the order of the kinds. Several rows for one kind: each is looked at only when those before
+// it hold.
 constexpr Rule kRules[] = {
-    {"request_id", kRequestIdRule, [](const Request& r, const Context&) { return IsUuid(r.request_id()); }},
-    {"email",
+    {FieldKind::kEmail,
      "required: one @, 1-64 characters before it, at most 254 in all, a domain of two or more labels; printable ASCII "
      "without spaces",
-     [](const Request& r, const Context&) { return IsEmail(r.email()); }},
-    {"phone", "required: +1 and ten digits, the first of them 2-9",
-     [](const Request& r, const Context&) { return IsPhone(r.phone()); }},
-    {"first_name", kRequiredTextRule, [](const Request& r, const Context&) { return IsRequiredText(r.first_name()); }},
-    {"last_name", kRequiredTextRule, [](const Request& r, const Context&) { return IsRequiredText(r.last_name()); }},
-    {"preferred_first_name", kOptionalTextRule,
-     [](const Request& r, const Context&) { return IsOptionalText(r.preferred_first_name()); }},
-    {"preferred_last_name", kOptionalTextRule,
-     [](const Request& r, const Context&) { return IsOptionalText(r.preferred_last_name()); }},
-    {"preferred_pronouns", kOptionalTextRule,
-     [](const Request& r, const Context&) { return IsOptionalText(r.preferred_pronouns()); }},
-    {"address1", kRequiredTextRule, [](const Request& r, const Context&) { return IsRequiredText(r.address1()); }},
-    {"address1", "must be a street address, not a PO box",
-     [](const Request& r, const Context&) { return !NamesPoBox(r.address1()) && !IsBareBox(r.address1()); }},
-    {"address2", kOptionalTextRule, [](const Request& r, const Context&) { return IsOptionalText(r.address2()); }},
-    {"address2", "must not be a PO box", [](const Request& r, const Context&) { return !NamesPoBox(r.address2()); }},
-    {"city", kRequiredTextRule, [](const Request& r, const Context&) { return IsRequiredText(r.city()); }},
-    {"state", "required: the two-letter USPS code in capitals",
-     [](const Request& r, const Context&) { return IsUspsCode(r.state()); }},
-    {"postal_code", "required: five digits, or five, a hyphen and four",
-     [](const Request& r, const Context&) { return IsPostalCode(r.postal_code()); }},
-    {"date_of_birth",
+     [](std::string_view v, const Request&, const Context&) { return IsEmail(v); }},
+    {FieldKind::kPhone, "required: +1 and ten digits, the first of them 2-9",
+     [](std::string_view v, const Request&, const Context&) { return IsPhone(v); }},
+    {FieldKind::kRequiredText, kRequiredTextRule, kIsRequiredText},
+    {FieldKind::kOptionalText, kOptionalTextRule, kIsOptionalText},
+    {FieldKind::kStreetAddress, kRequiredTextRule, kIsRequiredText},
+    {FieldKind::kStreetAddress, "must be a street address, not a PO box",
+     [](std::string_view v, const Request&, const Context&) { return !NamesPoBox(v) && !IsBareBox(v); }},
+    {FieldKind::kSecondAddress, kOptionalTextRule, kIsOptionalText},
+    {FieldKind::kSecondAddress, "must not be a PO box",
+     [](std::string_view v, const Request&, const Context&) { return !NamesPoBox(v); }},
+    {FieldKind::kState, "required: the two-letter USPS code in capitals",
+     [](std::string_view v, const Request&, const Context&) { return IsUspsCode(v); }},
+    {FieldKind::kPostalCode, "required: five digits, or five, a hyphen and four",
+     [](std::string_view v, const Request&, const Context&) { return IsPostalCode(v); }},
+    {FieldKind::kBirthday,
      "a calendar date YYYY-MM-DD from 1900-01-01 to today (UTC); required unless verification_type is RECEIVE_ONLY",
-     [](const Request& r, const Context& c) {
-       return r.date_of_birth().empty() ? !NeedsBirthday(r) : IsBirthday(r.date_of_birth(), c.today);
+     [](std::string_view v, const Request& r, const Context& c) {
+       return v.empty() ? !NeedsBirthday(r) : IsBirthday(v, c.today);
      }},
-    {"ssn_last_four",
+    {FieldKind::kLastFour,
      "exactly the last four digits, not 0000; required for VERIFIED and UNSPECIFIED unless the server has KYC "
      "delegation",
-     [](const Request& r, const Context& c) {
-       return r.ssn_last_four().empty() ? c.options.kyc_delegation || !NeedsSsn(r) : IsLastFour(r.ssn_last_four());
+     [](std::string_view v, const Request& r, const Context& c) {
+       return v.empty() ? c.options.kyc_delegation || !NeedsSsn(r) : IsLastFour(v);
      }},
-    {"ip_address", "required: the IPv4 or IPv6 address of the end user's device",
-     [](const Request& r, const Context&) { return net::ParseIp(r.ip_address()).has_value(); }},
-    {"ip_address", "is an IPv4-mapped IPv6 address (::ffff:a.b.c.d): write it as IPv4 (a.b.c.d)",
-     [](const Request& r, const Context& c) { return c.options.allow_non_public_ip || !IsIpv4Mapped(r.ip_address()); }},
-    {"ip_address", "must be public: private, reserved and other special-purpose ranges are refused",
-     [](const Request& r, const Context& c) {
+    {FieldKind::kDeviceAddress, "required: the IPv4 or IPv6 address of the end user's device",
+     [](std::string_view v, const Request&, const Context&) { return net::ParseIp(v).has_value(); }},
+    {FieldKind::kDeviceAddress, "is an IPv4-mapped IPv6 address (::ffff:a.b.c.d): write it as IPv4 (a.b.c.d)",
+     [](std::string_view v, const Request&, const Context& c) {
+       return c.options.allow_non_public_ip || !IsIpv4Mapped(v);
+     }},
+    {FieldKind::kDeviceAddress, "must be public: private, reserved and other special-purpose ranges are refused",
+     [](std::string_view v, const Request&, const Context& c) {
        if (c.options.allow_non_public_ip) return true;
-       const auto address = net::ParseIp(r.ip_address());
+       const auto address = net::ParseIp(v);
        return address.has_value() && net::IsDeviceAddress(*address);
      }},
-    {"verification_type", "must be a value of the enum VerificationType",
-     [](const Request& r, const Context&) { return v1::VerificationType_IsValid(r.verification_type()); }},
-    {"metadata",
-     "at most 25 keys of 1-64 characters [a-zA-Z0-9_.-], none of them reserved; values of 1-256 characters, not only "
-     "invisible ones, no control or bidirectional characters",
-     [](const Request& r, const Context&) { return IsMetadata(r.metadata()); }},
-    {"supersedes_request_id", "optional: a UUID in the text form 8-4-4-4-12",
-     [](const Request& r, const Context&) {
-       return r.supersedes_request_id().empty() || IsUuid(r.supersedes_request_id());
-     }},
 };
+
+// Where the rows of each kind begin, with the end of the table last. Does not compile unless every kind has a row.
+constexpr size_t kKinds = static_cast<size_t>(FieldKind::kCount);
+constexpr std::array<const Rule*, kKinds + 1> kRulesOf = [] {
+  std::array<const Rule*, kKinds + 1> begins{};
+  size_t kind = 0;
+  for (const Rule& rule : kRules) {
+    if (kind > 0 && rule.kind == static_cast<FieldKind>(kind - 1)) continue;
+    if (rule.kind != static_cast<FieldKind>(kind)) throw "a kind of field without a rule, or out of order";
+    begins[kind++] = &rule;
+  }
+  if (kind != kKinds) throw "a kind of field without a rule";
+  begins[kKinds] = std::end(kRules);
+  return begins;
+}();
 
 }  // namespace
 
 std::vector<Violation> Validate(const Request& request, const RulesOptions& options, absl::CivilDay today_utc) {
   const Context context{options, today_utc};
   std::vector<Violation> violations;
-  for (const Rule& rule : kRules) {
-    if (!violations.empty() && violations.back().field == rule.field) continue;
-    if (!rule.holds(request, context)) violations.push_back({rule.field, rule.description});
-  }
+  const auto check = [&](bool holds, std::string_view field, std::string_view description) {
+    if (!holds) violations.push_back({field, description});
+    return holds;
+  };
+  check(IsUuid(request.request_id()), "request_id", kRequestIdRule);
+  ForEachField([&](auto row) {
+    constexpr auto kKind = static_cast<size_t>(decltype(row)::kField.kind);
+    for (const Rule* rule = kRulesOf[kKind]; rule != kRulesOf[kKind + 1]; ++rule) {
+      if (!check(rule->holds(row.Get(request), request, context), row.kField.name, rule->description)) return;
+    }
+  });
+  check(v1::VerificationType_IsValid(request.verification_type()), "verification_type",
+        "must be a value of the enum VerificationType");
+  check(IsMetadata(request.metadata()), "metadata",
+        "at most 25 keys of 1-64 characters [a-zA-Z0-9_.-], none of them reserved; values of 1-256 characters, not "
+        "only invisible ones, no control or bidirectional characters");
+  check(request.supersedes_request_id().empty() || IsUuid(request.supersedes_request_id()), "supersedes_request_id",
+        "optional: a UUID in the text form 8-4-4-4-12");
   return violations;
 }
 

@@ -59,6 +59,20 @@ TEST(Fingerprint, KnownValues) {
   EXPECT_EQ(Printer().key_id(), prints.key_id);
 }
 
+// The same with every field given, one of them in letters beyond ASCII.
+TEST(Fingerprint, KnownValuesOfAFullRequest) {
+  Request request = ValidRequest();
+  request.set_first_name("Zo\u00eb");
+  request.set_preferred_first_name("Countess");
+  request.set_preferred_last_name("King");
+  request.set_preferred_pronouns("she/her");
+  request.set_verification_type(v1::VERIFICATION_TYPE_UNVERIFIED);
+  const Fingerprints prints = Printer().Current(request);
+  EXPECT_EQ(Hex(prints.content), "978c2bda1ee99bdcd570a54b352fcf746854fd5e3031c143b5dc2da829c635ad");
+  EXPECT_EQ(Hex(prints.person), "b9889553f270bae3013941cd56f4f4092fb5a4545fc9151273f61e5772a8ba7e");
+  EXPECT_EQ(Hex(prints.email), "a6fd3bfb22430a0b8984c9429b1b23ca92b6268cc62817ddeb88f20925f70827");
+}
+
 TEST(Fingerprint, EveryStringThatIsSentCounts) {
   const std::string neither[] = {"request_id", "supersedes_request_id"};
   int counted = 0;
