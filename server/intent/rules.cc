@@ -102,10 +102,8 @@ bool IsLastFour(std::string_view text) { return text.size() == 4 && AllDigits(te
 
 // What a dual-stack server is handed as the address of a caller that came over IPv4.
 bool IsIpv4Mapped(std::string_view text) {
-  if (text.find(':') == text.npos) return false;
-  constexpr uint8_t kPrefix[] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
   const std::optional<net::IpAddress> address = net::ParseIp(text);
-  return address && address->size == 16 && std::equal(std::begin(kPrefix), std::end(kPrefix), address->bytes.begin());
+  return address && net::IsIpv4Mapped(*address);
 }
 
 bool IsMetadataKey(std::string_view key) {

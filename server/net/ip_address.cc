@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace userintent::net {
@@ -113,14 +114,16 @@ const IpRange* FirstHolding(const IpAddress& address) {
   return nullptr;
 }
 
-// The IPv4 address that an IPv6 address merely carries: ::ffff:0:0/96 (mapped) and 64:ff9b::/96 (NAT64).
+constexpr std::array<uint8_t, 12> kMapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};    // ::ffff:0:0/96
+constexpr std::array<uint8_t, 12> kNat64 = {0, 0x64, 0xFF, 0x9B, 0, 0, 0, 0, 0, 0, 0, 0};  // 64:ff9b::/96
+
+bool Begins(const IpAddress& address, const std::array<uint8_t, 12>& prefix) {
+  return address.size == 16 && std::equal(prefix.begin(), prefix.end(), address.bytes.begin());
+}
+
+// The IPv4 address that an IPv6 address merely carries.
 std::optional<IpAddress> CarriedIpv4(const IpAddress& address) {
-  static constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
-  static constexpr uint8_t kNat64[12] = {0, 0x64, 0xFF, 0x9B, 0, 0, 0, 0, 0, 0, 0, 0};
-  if (address.size != 16) return std::nullopt;
-  if (std::memcmp(address.bytes.data(), kMapped, 12) != 0 && std::memcmp(address.bytes.data(), kNat64, 12) != 0) {
-    return std::nullopt;
-  }
+  if (!Begins(address, kMapped) && !Begins(address, kNat64)) return std::nullopt;
   IpAddress carried;
   carried.size = 4;
   std::memcpy(carried.bytes.data(), &address.bytes[12], 4);
@@ -149,6 +152,8 @@ std::string_view SpecialPurposeName(const IpAddress& address) {
   const IpRange* const range = FirstHolding(address);
   return range == nullptr ? std::string_view() : range->name;
 }
+
+bool IsIpv4Mapped(const IpAddress& address) { return Begins(address, kMapped); }
 
 bool IsDeviceAddress(const IpAddress& address) { return FirstHolding(address) == nullptr; }
 

@@ -43,6 +43,9 @@ std::optional<IpAddress> ParseIp(std::string_view text);
 // The registry's name of the first block that holds the address; empty for a public address.
 std::string_view SpecialPurposeName(const IpAddress& address);
 
+// ::ffff:a.b.c.d: the form in which a dual-stack socket shows an IPv4 peer.
+bool IsIpv4Mapped(const IpAddress& address);
+
 // Whether an end user's device on the public Internet can have the address: no block holds it.
 bool IsDeviceAddress(const IpAddress& address);
 

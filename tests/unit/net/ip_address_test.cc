@@ -191,5 +191,13 @@ TEST(IpRanges, OnlyPlainAddressesParse) {
   }
 }
 
+TEST(IpAddress, Ipv4Mapped) {
+  EXPECT_TRUE(IsIpv4Mapped(*ParseIp("::ffff:8.8.8.8")));
+  EXPECT_TRUE(IsIpv4Mapped(*ParseIp("::FFFF:808:808")));
+  for (const char* text : {"8.8.8.8", "::8.8.8.8", "64:ff9b::8.8.8.8", "::fffe:8.8.8.8", "1::ffff:8.8.8.8"}) {
+    EXPECT_FALSE(IsIpv4Mapped(*ParseIp(text))) << text;
+  }
+}
+
 }  // namespace
 }  // namespace userintent::net
