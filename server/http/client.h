@@ -1,12 +1,12 @@
-// http::Client: sends one POST to one origin and says exactly how sure it is about what became of it.
+// http::Client: sends one request (POST or GET) to one origin and says exactly how sure it is about what became of it.
 //
 // Knows nothing of gRPC, protobuf or Astra. One client belongs to one thread (a shard), which owns it and is the only
 // one to call it; nothing in it is locked. The owner waits until PollFd() is readable or NextTimer() is due, then
 // calls Turn(). Start() and Turn() never block.
 //
-// The promise: the body of a request leaves at most once for each Start(), whatever connections, HTTP versions and
-// libraries do. There is no hidden re-send and no retry in here; whoever wants another try calls Start() again and
-// must hold Fate::kNotSent or kRefused (or an answer that allows it) in the hand.
+// The promise: a request leaves at most once for each Start(), whatever connections, HTTP versions and libraries do.
+// There is no hidden re-send and no retry in here, for a GET neither. Another try is another Start(); for a POST it
+// needs Fate::kNotSent, kRefused or an answer that allows it.
 #pragma once
 
 #include <atomic>
@@ -25,11 +25,17 @@ namespace userintent::http {
 
 class CaFile;
 
-// What is proved about one exchange, weakest claim last.
+// What is proved about the request of one exchange, weakest claim last.
 enum class Fate {
-  kNotSent,    // proof: not one byte of the body was handed to a connection (for libcurl: its read callback never ran)
-  kRefused,    // proof: the peer said that it did not process the stream (RFC 9113 section 8.7: REFUSED_STREAM, or a
-               // GOAWAY with a lower last stream id). libcurl cannot tell, so its client never says so
+  // Proof: the peer cannot have the request. Over nghttp2 no byte of its HEADERS was handed to a connection. Over
+  // libcurl
+  // no byte of a POST's body was (the read callback never ran), and for a GET no connection was released for sending
+  // (the
+  // pre-request callback never said yes).
+  kNotSent,
+  // Proof: the peer said that it did not process the stream (RFC 9113 section 8.7: REFUSED_STREAM, or a GOAWAY with a
+  // lower last stream id). libcurl cannot tell, so its client never says so.
+  kRefused,
   kAnswered,   // a final status line (>= 200) came; the body may be cut, see Outcome::body_complete
   kMaybeSent,  // anything else
 };
@@ -47,12 +53,15 @@ enum class NotSentCause {
   kInternal,          // the client could not even begin (out of memory, ...)
 };
 
+enum class Method { kPost, kGet };
+
 struct Request {
   std::string path;                                          // "/v1/user_intent"; trusted text, not escaped
   std::vector<std::pair<std::string, std::string>> headers;  // wiped after use; without CR and LF
-  std::string body;                                          // never empty; wiped after use
+  std::string body;                                          // of a POST never empty, of a GET empty; wiped after use
   // For libcurl: nothing is sent unless the peer picks http/1.1 by ALPN (kNotSent, kTls).
   bool needs_http1_alpn = false;
+  Method method = Method::kPost;
 };
 
 struct Outcome {

@@ -105,8 +105,9 @@ struct Exchange {
   std::vector<std::string> header_lines;
   std::vector<curl_slist> header_nodes;
   std::string body;
+  Method method = Method::kPost;
   size_t offset = 0;   // how much of the body libcurl has taken
-  uint64_t reads = 0;  // how often it took some: zero is the proof that nothing was sent
+  uint64_t reads = 0;  // how often it took some: see MayHaveLeft()
 
   // What happened.
   Outcome outcome;
@@ -142,6 +143,10 @@ struct Exchange {
   std::list<Exchange*>::iterator in_all;
   std::list<Exchange*>::iterator in_waiting;
   std::list<Exchange*>::iterator in_connecting;
+
+  // False is the proof that the request was not sent. A POST cannot be carried out without its body, which libcurl has
+  // by the read callback only. A GET is whole with its head, which libcurl writes once the pre-request callback allows.
+  bool MayHaveLeft() const { return method == Method::kPost ? reads > 0 : offered; }
 
   void WipeRequest() {
     for (std::string& line : header_lines) Wipe(line);
@@ -326,9 +331,13 @@ bool CurlClient::SetOptions(Exchange& exchange) {
   }
 
   // The request. The body goes by callback: its calls are the proof of what was sent, and a seek that refuses keeps
-  // libcurl from sending it again by itself.
-  set(CURLOPT_POST, 1L);
-  set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(exchange.body.size()));
+  // libcurl from sending it again by itself. A request without a body is kept from it by the pre-request callback.
+  if (exchange.method == Method::kPost) {
+    set(CURLOPT_POST, 1L);
+    set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(exchange.body.size()));
+  } else {
+    set(CURLOPT_HTTPGET, 1L);
+  }
   set(CURLOPT_HTTPHEADER, exchange.header_nodes.data());
   set(CURLOPT_READFUNCTION, &OnRead);
   set(CURLOPT_READDATA, &exchange);
@@ -363,9 +372,11 @@ Client::ExchangeId CurlClient::Start(Request request, Done done) {
   exchange.done = std::move(done);
   exchange.start = SteadyClock::now();
   exchange.url = options_.origin + request.path;
-  exchange.body = std::move(request.body);
+  exchange.method = request.method;
   exchange.needs_http1_alpn = request.needs_http1_alpn;
-  bool valid = !exchange.body.empty() && !HasControl(exchange.url);
+  bool valid = BodyFits(request) && !HasControl(exchange.url);
+  exchange.body = std::move(request.body);
+  Wipe(request.body);  // a short body was copied rather than moved
   exchange.header_lines.reserve(request.headers.size() + 1);
   for (auto& [name, value] : request.headers) {
     valid = valid && !name.empty() && !HasControl(name) && !HasControl(value);
@@ -375,7 +386,6 @@ Client::ExchangeId CurlClient::Start(Request request, Done done) {
     Wipe(value);
   }
   exchange.header_lines.emplace_back("Expect:");  // never wait for 100-continue
-  Wipe(request.body);                             // a short body was copied rather than moved
   exchange.header_nodes.resize(exchange.header_lines.size());
   for (size_t i = 0; i < exchange.header_lines.size(); ++i) {
     exchange.header_nodes[i].data = exchange.header_lines[i].data();
@@ -405,7 +415,7 @@ bool CurlClient::CancelUnsent(ExchangeId id) {
   const auto found = exchanges_.find(id);
   if (found == exchanges_.end()) return false;
   Exchange& exchange = *found->second;
-  if (exchange.reads > 0 || exchange.outcome.status != 0) return false;
+  if (exchange.MayHaveLeft() || exchange.outcome.status != 0) return false;
   End(exchange, CURLE_ABORTED_BY_CALLBACK, true);
   return true;
 }
@@ -529,7 +539,7 @@ void CurlClient::CollectEnded() {
     char* pointer = nullptr;
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &pointer);
     Exchange& exchange = *reinterpret_cast<Exchange*>(pointer);
-    if (exchange.stale && !exchange.restarted && exchange.reads == 0) {
+    if (exchange.stale && !exchange.restarted && !exchange.MayHaveLeft()) {
       // Nothing was sent: once more, on a connection of its own. Such a one cannot be stale, so this ends.
       curl_multi_remove_handle(multi_, exchange.easy);
       StopConnecting(exchange);
@@ -659,7 +669,7 @@ void CurlClient::End(Exchange& exchange, CURLcode code, bool cancelled) {
     outcome.detail = outcome.body_complete ? "answered"
                      : exchange.body_cut   ? "answer body over the limit"
                                            : "answer cut short";
-  } else if (exchange.reads == 0) {
+  } else if (!exchange.MayHaveLeft()) {
     outcome.fate = Fate::kNotSent;
     outcome.cause = cancelled ? NotSentCause::kCancelled : CauseOf(exchange, code);
     outcome.detail = exchange.no_http1_alpn ? "peer does not offer HTTP/1.1" : DetailOf(outcome.cause);
@@ -667,7 +677,7 @@ void CurlClient::End(Exchange& exchange, CURLcode code, bool cancelled) {
     outcome.fate = Fate::kMaybeSent;
     outcome.detail = UnansweredDetail(exchange, code);
   }
-  const bool was_sent = exchange.reads > 0;
+  const bool was_sent = exchange.MayHaveLeft();
   finished_.emplace_back(std::move(exchange.done), std::move(outcome));
   exchanges_.erase(exchange.id);
   if (was_sent && waiting_.size() == exchanges_.size()) idle_since_ = SteadyClock::now();
@@ -810,6 +820,7 @@ int CurlClient::OnPrereq(void* data, char* ip, char* local_ip, int port, int loc
     return CURL_PREREQFUNC_ABORT;
   }
   exchange.offered = true;
+  if (exchange.MayHaveLeft()) client.StopWaiting(exchange);
   CrashPoint("after-connect");
   return CURL_PREREQFUNC_OK;
 }
@@ -861,7 +872,7 @@ size_t CurlClient::OnHeader(char* data, size_t size, size_t count, void* user) n
         }
       }
       if (code >= 200) {
-        if (exchange.reused_http1 && exchange.reads == 0) {
+        if (exchange.reused_http1 && !exchange.MayHaveLeft()) {
           // It came before the body was sent: it answers something else.
           exchange.spoke_early = true;
           ++exchange.client->stats_.reuse_refused;

@@ -14,6 +14,9 @@ std::string_view TrimBlanks(std::string_view text);
 
 bool HasControl(std::string_view text);  // CR, LF or NUL
 
+// A POST has a body, and a GET has none.
+inline bool BodyFits(const Request& request) { return request.body.empty() == (request.method == Method::kGet); }
+
 std::string_view DetailOf(NotSentCause cause);
 
 }  // namespace userintent::http

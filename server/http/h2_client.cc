@@ -73,10 +73,11 @@ Client::ExchangeId H2Client::Start(Request request, Done done) {
   exchange.id = id;
   exchange.done = std::move(done);
   exchange.start = SteadyClock::now();
+  exchange.request.method = request.method;
   exchange.request.path = std::move(request.path);
   exchange.request.body = std::move(request.body);
   Wipe(request.body);  // a short body was copied rather than moved
-  bool valid = valid_origin_ && !exchange.request.body.empty() && !HasControl(exchange.request.path);
+  bool valid = valid_origin_ && BodyFits(exchange.request) && !HasControl(exchange.request.path);
   exchange.request.headers = std::move(request.headers);
   for (auto& [name, value] : exchange.request.headers) {
     valid = valid && !name.empty() && !HasControl(name) && !HasControl(value);

@@ -494,7 +494,8 @@ bool H2Connection::Submit(H2Exchange& exchange, SteadyTime now) {
   constexpr uint8_t kNoCopy = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE;
   const std::string length = std::to_string(exchange.request.body.size());
   fields_.clear();
-  fields_.push_back(Field(":method", "POST", kNoCopy));
+  const bool has_body = exchange.request.method == Method::kPost;
+  fields_.push_back(Field(":method", has_body ? "POST" : "GET", kNoCopy));
   fields_.push_back(Field(":scheme", "https", kNoCopy));
   fields_.push_back(Field(":authority", settings_.authority, kNoCopy));
   fields_.push_back(Field(":path", exchange.request.path, kNoCopy));
@@ -503,12 +504,13 @@ bool H2Connection::Submit(H2Exchange& exchange, SteadyTime now) {
     const uint8_t secret = name == "authorization" ? NGHTTP2_NV_FLAG_NO_INDEX : 0;
     fields_.push_back(Field(name, value, kNoCopy | secret));
   }
-  fields_.push_back(Field("content-length", length, NGHTTP2_NV_FLAG_NO_COPY_NAME));
+  if (has_body) fields_.push_back(Field("content-length", length, NGHTTP2_NV_FLAG_NO_COPY_NAME));
   nghttp2_data_provider body{};
   body.source.ptr = &exchange;
   body.read_callback = &OnReadBody;
   CrashPoint("after-connect");
-  const int32_t stream = nghttp2_submit_request(session_, nullptr, fields_.data(), fields_.size(), &body, &exchange);
+  const int32_t stream =
+      nghttp2_submit_request(session_, nullptr, fields_.data(), fields_.size(), has_body ? &body : nullptr, &exchange);
   if (stream < 0) {
     retired_ = true;
     return false;

@@ -42,7 +42,7 @@ struct H2Exchange {
 
   H2Connection* connection = nullptr;  // null: waits to be sent
   int32_t stream = 0;
-  size_t body_offset = 0;    // how much of the body was offered to the connection; all of it: the body is empty
+  size_t body_offset = 0;    // how much of the body was offered to the connection; all of it: the body is wiped
   size_t header_bytes = 0;   // of all heads and trailers
   AnswerHead head;           // of the answer
   bool offered = false;      // a byte of its HEADERS may have been given to TLS: the end of "not sent"

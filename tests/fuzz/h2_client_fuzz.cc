@@ -169,7 +169,9 @@ class Walk {
         deeds.refused = deeds.refused || stream > goaway_;
         if (opened.serial != 0) ledger_.Read(opened.serial, deeds);
       }
-      if (type == Frame::kData && (flags & Frame::kEndStream) != 0) streams_[stream].whole = true;
+      if ((type == Frame::kData || type == Frame::kHeaders) && (flags & Frame::kEndStream) != 0) {
+        streams_[stream].whole = true;
+      }
       if (type == Frame::kSettings && flags == 0 && random_.Chance(95)) Send(Frame::kSettings, Frame::kAck, 0, "");
       if (type == Frame::kPing && flags == 0 && random_.Chance(90)) Send(Frame::kPing, Frame::kAck, 0, payload);
     }
@@ -440,7 +442,9 @@ int Run(int seconds, uint64_t seed) {
     Request request;
     request.path = "/v1/user_intent";
     request.headers = {{"Authorization", "Basic dGVzdDp0ZXN0"}, {"X-Serial", std::to_string(mine)}};
-    request.body.assign(random.Chance(95) ? 1 + random.Below(2000) : 1 + random.Below(300000), 'x');
+    if (random.Chance(30)) request.method = Method::kGet;
+    if (request.method == Method::kPost)
+      request.body.assign(random.Chance(95) ? 1 + random.Below(2000) : 1 + random.Below(300000), 'x');
     const auto began = SteadyClock::now();
     const auto id = std::make_shared<Client::ExchangeId>(0);
     *id = client->Start(std::move(request), [&, mine, began, id](const Outcome& outcome) {

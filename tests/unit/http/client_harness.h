@@ -32,12 +32,27 @@ struct Kind {
   const char* name;
   Transport transport;
   bool http2;  // what the peer speaks
+  Method method = Method::kPost;
 };
 constexpr Kind kKinds[] = {
-    {"Nghttp2", Transport::kNghttp2, true},       {"LibcurlHttp2", Transport::kLibcurl, true},
-    {"LibcurlHttp1", Transport::kLibcurl, false}, {"AutoHttp2", Transport::kAuto, true},
+    {"Nghttp2", Transport::kNghttp2, true},
+    {"LibcurlHttp2", Transport::kLibcurl, true},
+    {"LibcurlHttp1", Transport::kLibcurl, false},
+    {"AutoHttp2", Transport::kAuto, true},
     {"AutoHttp1", Transport::kAuto, false},
+    {"Nghttp2Get", Transport::kNghttp2, true, Method::kGet},
+    {"LibcurlHttp2Get", Transport::kLibcurl, true, Method::kGet},
+    {"LibcurlHttp1Get", Transport::kLibcurl, false, Method::kGet},
+    {"AutoHttp2Get", Transport::kAuto, true, Method::kGet},
+    {"AutoHttp1Get", Transport::kAuto, false, Method::kGet},
 };
+// Those of `kinds` for which `condition` holds.
+template <class Condition>
+std::vector<Kind> KindsThat(Condition condition) {
+  std::vector<Kind> kinds;
+  std::copy_if(std::begin(kKinds), std::end(kKinds), std::back_inserter(kinds), condition);
+  return kinds;
+}
 
 // Name look-ups of a program with lookups.cc in it: `slow.example.test` takes until this event, `two.example.test` is
 // 127.0.0.2 and then 127.0.0.1, `nowhere.example.test` is nothing.
@@ -74,7 +89,8 @@ struct Call {
 
 class Harness {
  public:
-  explicit Harness(Options options) : client_(NewClient(std::move(options))) {}
+  explicit Harness(Options options, Method method = Method::kPost)
+      : method_(method), client_(NewClient(std::move(options))) {}
   explicit Harness(std::unique_ptr<Client> client) : client_(std::move(client)) {}
 
   Client& client() { return *client_; }
@@ -85,7 +101,15 @@ class Harness {
                    {{"Content-Type", "application/json"}, {"Authorization", "Basic dGVzdDp0ZXN0"}},
                    std::move(body)};
   }
-  Call& Start(Request request = MakeRequest()) {
+  static Request MakeGet(const std::string& id = "1") {
+    Request request;
+    request.method = Method::kGet;
+    request.path = "/v1/user_intent/" + id;
+    request.headers = {{"Accept", "application/json"}, {"Authorization", "Basic dGVzdDp0ZXN0"}};
+    return request;
+  }
+  Call& Start() { return Start(method_ == Method::kGet ? MakeGet() : MakeRequest()); }
+  Call& Start(Request request) {
     Call& call = calls_.emplace_back();
     call.id = client_->Start(std::move(request), [&call](Outcome outcome) {
       ++call.done;
@@ -136,9 +160,10 @@ class Harness {
     EXPECT_EQ(call.done, 1);
     return call.outcome;
   }
-  Outcome& Post() { return Finish(Start()); }
+  Outcome& Ask() { return Finish(Start()); }
 
  private:
+  const Method method_ = Method::kPost;
   std::deque<Call> calls_;  // outlives the client
   std::unique_ptr<Client> client_;
 };

@@ -16,6 +16,10 @@ std::string Length(size_t size) {  // an HPACK string's, without Huffman
   return text;
 }
 
+bool EndsRequest(const Frame& frame) {
+  return (frame.type == Frame::kData || frame.type == Frame::kHeaders) && (frame.flags & Frame::kEndStream) != 0;
+}
+
 }  // namespace
 
 std::string Number32(uint32_t value) { return {Byte(value >> 24), Byte(value >> 16), Byte(value >> 8), Byte(value)}; }
@@ -72,8 +76,8 @@ bool FramePeer::Next(Frame* frame) {
         frame->stream = static_cast<int32_t>(((at(5) & 0x7f) << 24) + (at(6) << 16) + (at(7) << 8) + at(8));
         frame->payload = pending_.substr(kFrameHead, size);
         pending_.erase(0, kFrameHead + size);
-        if (frame->type == Frame::kHeaders) ++server_.posts;
-        if (frame->type == Frame::kData && (frame->flags & Frame::kEndStream) != 0) ++server_.bodies;
+        if (frame->type == Frame::kHeaders) ++server_.requests;
+        if (EndsRequest(*frame)) ++server_.bodies;
         return true;
       }
     }
@@ -84,21 +88,27 @@ bool FramePeer::Next(Frame* frame) {
   }
 }
 
+void FramePeer::Acknowledge(const Frame& frame) {
+  if (frame.type == Frame::kSettings && frame.flags == 0) Send(Frame::kSettings, Frame::kAck, 0, "");
+  if (frame.type == Frame::kPing && frame.flags == 0) Send(Frame::kPing, Frame::kAck, 0, frame.payload);
+}
+
 bool FramePeer::NextOf(uint8_t type, Frame* frame) {
   while (Next(frame)) {
     if (frame->type == type) return true;
-    if (frame->type == Frame::kSettings && frame->flags == 0) Send(Frame::kSettings, Frame::kAck, 0, "");
-    if (frame->type == Frame::kPing && frame->flags == 0) Send(Frame::kPing, Frame::kAck, 0, frame->payload);
+    Acknowledge(*frame);
   }
   return false;
 }
 
 bool FramePeer::NextRequest(int32_t* stream) {
   Frame frame;
-  while (NextOf(Frame::kData, &frame)) {
-    if ((frame.flags & Frame::kEndStream) == 0) continue;
-    *stream = frame.stream;
-    return true;
+  while (Next(&frame)) {
+    if (EndsRequest(frame)) {
+      *stream = frame.stream;
+      return true;
+    }
+    Acknowledge(frame);
   }
   return false;
 }

@@ -56,6 +56,8 @@ class FramePeer {
   void Drain();  // until the peer leaves
 
  private:
+  void Acknowledge(const Frame& frame);
+
   TlsServer& server_;
   TlsPeer& peer_;
   std::string pending_;

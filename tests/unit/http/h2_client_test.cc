@@ -61,9 +61,20 @@ Harness Tuned(const Options& options, const H2Tuning& tuning) {
 constexpr uint16_t kMaxConcurrentStreams = 3;
 constexpr uint16_t kInitialWindowSize = 4;
 
+// What holds for a POST and a GET alike.
+class H2Requests : public ::testing::TestWithParam<Method> {
+ protected:
+  class Harness : public http::Harness {  // asks with the method that is tested
+   public:
+    explicit Harness(Options options) : http::Harness(std::move(options), GetParam()) {}
+  };
+};
+INSTANTIATE_TEST_SUITE_P(Methods, H2Requests, ::testing::Values(Method::kPost, Method::kGet),
+                         [](const auto& param) { return std::string(param.param == Method::kPost ? "Post" : "Get"); });
+
 // ---- refused, answered or lost
 
-TEST(H2Client, GoAwaySortsTheStreams) {
+TEST_P(H2Requests, GoAwaySortsTheStreams) {
   Event sent_all;
   FrameServer peer([&](FramePeer& frames, int connection) {
     if (connection > 0) return Serve(frames, connection);
@@ -87,9 +98,9 @@ TEST(H2Client, GoAwaySortsTheStreams) {
   ExpectMaybeSent(harness.Finish(*calls[2]));
   EXPECT_EQ(harness.Finish(*calls[3]).fate, Fate::kRefused);
   EXPECT_EQ(harness.Finish(*calls[4]).fate, Fate::kRefused);
-  EXPECT_EQ(peer.server.posts, 5);
-  ExpectAnswered(harness.Post(), 201, "1");
-  EXPECT_EQ(peer.server.posts, 6);
+  EXPECT_EQ(peer.server.requests, 5);
+  ExpectAnswered(harness.Ask(), 201, "1");
+  EXPECT_EQ(peer.server.requests, 6);
   EXPECT_EQ(peer.server.accepted, 2);
 }
 
@@ -111,13 +122,13 @@ TEST(H2Client, AfterAGoAwayTheNextGoesElsewhereWhileTheOldOneEnds) {
   Call& first = harness.Start();
   ASSERT_TRUE(harness.RunUntil([&] { return peer.server.bodies == 1; }));
   harness.RunFor(milliseconds(50));
-  ExpectAnswered(harness.Post(), 201, "1");
+  ExpectAnswered(harness.Ask(), 201, "1");
   EXPECT_EQ(first.done, 0);
   release.Set();
   ExpectAnswered(harness.Finish(first), 201, "old");
 }
 
-TEST(H2Client, ARefusalAfterAnAnswerIsNone) {
+TEST_P(H2Requests, ARefusalAfterAnAnswerIsNone) {
   for (const int status : {103, 201}) {
     for (const bool goaway : {false, true}) {
       FrameServer peer([&](FramePeer& frames, int connection) {
@@ -130,7 +141,7 @@ TEST(H2Client, ARefusalAfterAnAnswerIsNone) {
         Serve(frames, 1);
       });
       Harness harness(For(peer));
-      const Outcome& outcome = harness.Post();
+      const Outcome& outcome = harness.Ask();
       if (status == 103) {
         ExpectMaybeSent(outcome);
       } else {
@@ -138,10 +149,37 @@ TEST(H2Client, ARefusalAfterAnAnswerIsNone) {
         EXPECT_EQ(outcome.status, 201);
         EXPECT_FALSE(outcome.body_complete);
       }
-      ExpectAnswered(harness.Post(), 201, "1");
-      EXPECT_EQ(peer.server.posts, 2);
+      ExpectAnswered(harness.Ask(), 201, "1");
+      EXPECT_EQ(peer.server.requests, 2);
     }
   }
+}
+
+TEST(H2Client, AGetIsOneFrame) {
+  std::vector<Frame> frames_of_it;
+  Event left;
+  FrameServer peer([&](FramePeer& frames, int) {
+    Frame frame;
+    while (frames.Next(&frame)) {
+      if (frame.stream == 0) continue;
+      if (frame.type == Frame::kHeaders) frames.Answer(frame.stream, 200, "ok");
+      frames_of_it.push_back(frame);
+    }
+    left.Set();
+  });
+  {
+    Harness harness(For(peer), Method::kGet);
+    ExpectAnswered(harness.Ask(), 200, "ok");
+    ExpectAnswered(harness.Ask(), 200, "ok");
+    harness.DestroyClient();
+  }
+  ASSERT_TRUE(left.Wait());
+  ASSERT_EQ(frames_of_it.size(), 2u);
+  for (const Frame& frame : frames_of_it) {
+    EXPECT_EQ(frame.type, Frame::kHeaders);
+    EXPECT_EQ(frame.flags, Frame::kEndHeaders | Frame::kEndStream);
+  }
+  EXPECT_EQ(peer.server.requests, 2);
 }
 
 TEST(H2Client, AnswerBeforeTheBodyIsWhole) {
@@ -157,7 +195,7 @@ TEST(H2Client, AnswerBeforeTheBodyIsWhole) {
       },
       {{kInitialWindowSize, 0}});
   Harness harness(For(peer));
-  ExpectAnswered(harness.Post(), 413, "big");
+  ExpectAnswered(harness.Ask(), 413, "big");
   ASSERT_TRUE(harness.RunUntil([&] { return reset.load(); }));  // the rest of the request is called off
   EXPECT_EQ(peer.server.bodies, 0);
 }
@@ -183,10 +221,10 @@ TEST(H2Client, HeadsThatAreMalformedAreNoAnswer) {
       Serve(frames, 0);
     });
     Harness harness(For(peer));
-    const Outcome& outcome = harness.Post();
+    const Outcome& outcome = harness.Ask();
     ExpectMaybeSent(outcome);
     EXPECT_THAT(std::string(outcome.detail), ::testing::StartsWith("malformed answer: "));
-    ExpectAnswered(harness.Post(), 201, "0");  // only the stream was wrong
+    ExpectAnswered(harness.Ask(), 201, "0");  // only the stream was wrong
     EXPECT_EQ(peer.server.accepted, 1);
   }
 }
@@ -201,7 +239,7 @@ TEST(H2Client, ContentLengthThatLiesCutsTheAnswer) {
       frames.Drain();
     });
     Harness harness(For(peer));
-    const Outcome& outcome = harness.Post();
+    const Outcome& outcome = harness.Ask();
     EXPECT_EQ(outcome.fate, Fate::kAnswered);
     EXPECT_EQ(outcome.status, 201);
     EXPECT_FALSE(outcome.body_complete);
@@ -221,7 +259,7 @@ TEST(H2Client, SlowBytesAndTrailersAreRead) {
     frames.Drain();
   });
   Harness harness(For(peer));
-  const Outcome& outcome = harness.Post();
+  const Outcome& outcome = harness.Ask();
   ExpectAnswered(outcome, 201, "slow");
   EXPECT_EQ(outcome.request_id, "");
 }
@@ -262,11 +300,11 @@ TEST(H2Client, OddButLegalPeersAreUnderstood) {
       frames.Drain();
     });
     Harness harness(For(server));
-    const Outcome& outcome = harness.Post();
+    const Outcome& outcome = harness.Ask();
     ExpectAnswered(outcome, 201, "odd");
     EXPECT_EQ(outcome.request_id, "late");
     EXPECT_EQ(body, kBody);
-    EXPECT_EQ(server.posts, 1);
+    EXPECT_EQ(server.requests, 1);
     EXPECT_EQ(server.accepted, 1);
   }
 }
@@ -282,15 +320,15 @@ TEST(H2Client, ASecondAnswerReachesNobody) {
     Serve(frames, 9);
   });
   Harness harness(For(peer));
-  ExpectAnswered(harness.Post(), 201, "mine");
+  ExpectAnswered(harness.Ask(), 201, "mine");
   for (int i = 0; i < 3; ++i) {
-    const Outcome& outcome = harness.Post();
+    const Outcome& outcome = harness.Ask();
     EXPECT_NE(outcome.body, "evil");
     EXPECT_NE(outcome.fate, Fate::kRefused);
   }
 }
 
-TEST(H2Client, ClosedWithinTheBodyKeepsTheStatus) {
+TEST_P(H2Requests, ClosedWithinTheBodyKeepsTheStatus) {
   FrameServer peer([&](FramePeer& frames, int) {
     int32_t stream = 0;
     if (!frames.NextRequest(&stream)) return;
@@ -298,7 +336,7 @@ TEST(H2Client, ClosedWithinTheBodyKeepsTheStatus) {
     frames.Send(Frame::kData, 0, stream, "half");
   });
   Harness harness(For(peer));
-  const Outcome& outcome = harness.Post();
+  const Outcome& outcome = harness.Ask();
   EXPECT_EQ(outcome.fate, Fate::kAnswered);
   EXPECT_EQ(outcome.status, 429);
   EXPECT_EQ(outcome.retry_after, "3");
@@ -306,7 +344,7 @@ TEST(H2Client, ClosedWithinTheBodyKeepsTheStatus) {
   EXPECT_FALSE(outcome.body_complete);
 }
 
-TEST(H2Client, BytesThatAreNotHttp2LeaveTheRequestUnsent) {
+TEST_P(H2Requests, BytesThatAreNotHttp2LeaveTheRequestUnsent) {
   for (const char* bytes : {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "garbage garbage garbage", ""}) {
     TlsServer server(H2(), [&](TlsPeer& peer) {
       if (*bytes != 0) peer.Write(bytes);
@@ -314,11 +352,11 @@ TEST(H2Client, BytesThatAreNotHttp2LeaveTheRequestUnsent) {
       peer.WaitForPeerToLeave();
     });
     Harness harness(For(server));
-    ExpectNotSent(harness.Post(), NotSentCause::kConnect);
+    ExpectNotSent(harness.Ask(), NotSentCause::kConnect);
   }
 }
 
-TEST(H2Client, NothingLeavesBeforeThePeerHasSaidItsLimits) {
+TEST_P(H2Requests, NothingLeavesBeforeThePeerHasSaidItsLimits) {
   Event connected;
   TlsServer server(H2(), [&](TlsPeer& peer) {
     char byte;
@@ -347,14 +385,14 @@ TEST(H2Client, SecretsStayOutOfTheCompressionTable) {
     frames.Drain();
   });
   Harness harness(For(peer));
-  harness.Post();
+  harness.Ask();
   // RFC 7541 section 6.2.3: never indexed, with the name `authorization`, number 23 of the static table.
   EXPECT_THAT(block, HasSubstr("\x1f\x08"));
 }
 
 // ---- connections
 
-TEST(H2Client, OneStreamAtATimeIfThePeerWantsItSo) {
+TEST_P(H2Requests, OneStreamAtATimeIfThePeerWantsItSo) {
   std::atomic<int> open{0}, most{0};
   TlsServer server(H2(), [&](TlsPeer& peer) {
     H2Peer h2(server, peer, [&](H2Peer& h, int32_t stream, int) {
@@ -372,7 +410,7 @@ TEST(H2Client, OneStreamAtATimeIfThePeerWantsItSo) {
   for (int i = 0; i < 20; ++i) calls.push_back(&harness.Start());
   for (Call* call : calls) ExpectAnswered(harness.Finish(*call), 201, "x");
   EXPECT_EQ(server.accepted, 1);
-  EXPECT_EQ(server.posts, 20);
+  EXPECT_EQ(server.requests, 20);
   EXPECT_EQ(most, 1);
 }
 
@@ -386,7 +424,7 @@ TEST(H2Client, ThousandsShareAFewConnections) {
   std::vector<Call*> calls;
   for (int i = 0; i < 5000; ++i) calls.push_back(&harness.Start());
   for (Call* call : calls) ASSERT_EQ(harness.Finish(*call).fate, Fate::kAnswered);
-  EXPECT_EQ(server.posts, 5000);
+  EXPECT_EQ(server.requests, 5000);
   EXPECT_EQ(server.bodies, 5000);
   EXPECT_LE(server.accepted, 20);  // of 256 streams each
   EXPECT_EQ(harness.client().stats().connections_opened, static_cast<uint64_t>(server.accepted));
@@ -397,10 +435,10 @@ TEST(H2Client, UsedUpStreamIdsOpenAnotherConnection) {
   H2Tuning tuning;
   tuning.first_stream = INT32_MAX - 2;
   Harness harness = Tuned(For(peer), tuning);
-  ExpectAnswered(harness.Post(), 201, "0");
-  ExpectAnswered(harness.Post(), 201, "0");  // INT32_MAX, the last one
-  ExpectAnswered(harness.Post(), 201, "1");
-  EXPECT_EQ(peer.server.posts, 3);
+  ExpectAnswered(harness.Ask(), 201, "0");
+  ExpectAnswered(harness.Ask(), 201, "0");  // INT32_MAX, the last one
+  ExpectAnswered(harness.Ask(), 201, "1");
+  EXPECT_EQ(peer.server.requests, 3);
 }
 
 TEST(H2Client, AConnectionThatStallsIsNotUsedAgain) {
@@ -418,12 +456,12 @@ TEST(H2Client, AConnectionThatStallsIsNotUsedAgain) {
   options.exchange_timeout = milliseconds(1000);
   Harness harness(options);
   Call& call = harness.Start();
-  ASSERT_TRUE(harness.RunUntil([&] { return peer.server.posts == 1; }));
+  ASSERT_TRUE(harness.RunUntil([&] { return peer.server.requests == 1; }));
   EXPECT_FALSE(harness.client().CancelUnsent(call.id));
   ExpectMaybeSent(harness.Finish(call));  // its head had left, though no byte of its body
   ASSERT_TRUE(harness.RunUntil([&] { return resets == 1; }));
-  ExpectMaybeSent(harness.Post());
-  EXPECT_EQ(peer.server.posts, 2);
+  ExpectMaybeSent(harness.Ask());
+  EXPECT_EQ(peer.server.requests, 2);
   EXPECT_EQ(peer.server.bodies, 0);
   EXPECT_EQ(peer.server.accepted, 2);
 }
@@ -445,7 +483,7 @@ TEST(H2Client, ASilentPeerIsAskedAndThenLeft) {
     tuning.ping_after = milliseconds(150);
     tuning.ping_timeout = alive ? milliseconds(20000) : milliseconds(150);
     Harness harness = Tuned(For(peer), tuning);
-    const Outcome& outcome = harness.Post();
+    const Outcome& outcome = harness.Ask();
     if (alive) {
       ExpectAnswered(outcome, 201, "late");
       EXPECT_EQ(pings, 3);
@@ -469,9 +507,9 @@ TEST(H2Client, IdleConnectionsAreClosedProperly) {
   H2Tuning tuning;
   tuning.idle_limit = milliseconds(200);
   Harness harness = Tuned(For(peer), tuning);
-  ExpectAnswered(harness.Post(), 201, "0");
+  ExpectAnswered(harness.Ask(), 201, "0");
   ASSERT_TRUE(harness.RunUntil([&] { return gone.IsSet(); }));
-  ExpectAnswered(harness.Post(), 201, "1");
+  ExpectAnswered(harness.Ask(), 201, "1");
 }
 
 TEST(H2Client, OldConnectionsAreReplacedWithoutAPause) {
@@ -479,14 +517,14 @@ TEST(H2Client, OldConnectionsAreReplacedWithoutAPause) {
   H2Tuning tuning;
   tuning.age_limit = milliseconds(1);
   Harness harness = Tuned(For(peer), tuning);
-  ExpectAnswered(harness.Post(), 201, "0");
+  ExpectAnswered(harness.Ask(), 201, "0");
   harness.RunFor(milliseconds(10));
-  ExpectAnswered(harness.Post(), 201, "0");  // while the next one is being opened
+  ExpectAnswered(harness.Ask(), 201, "0");  // while the next one is being opened
   ASSERT_TRUE(harness.RunUntil([&] { return peer.server.accepted >= 2; }));
-  EXPECT_EQ(peer.server.posts, 2);
+  EXPECT_EQ(peer.server.requests, 2);
 }
 
-TEST(H2Client, IdleConnectionThatWasClosedIsReplaced) {
+TEST_P(H2Requests, IdleConnectionThatWasClosedIsReplaced) {
   Event answered, dropped;
   TlsServer server(H2(), [&](TlsPeer& peer) {
     FramePeer frames(server, peer);
@@ -500,12 +538,12 @@ TEST(H2Client, IdleConnectionThatWasClosedIsReplaced) {
     frames.Drain();
   });
   Harness harness(For(server));
-  ExpectAnswered(harness.Post(), 201, "0");
+  ExpectAnswered(harness.Ask(), 201, "0");
   answered.Set();
   ASSERT_TRUE(dropped.Wait());
   ASSERT_TRUE(BytesArrived(server.port()));
-  ExpectAnswered(harness.Post(), 201, "1");
-  EXPECT_EQ(server.posts, 2);
+  ExpectAnswered(harness.Ask(), 201, "1");
+  EXPECT_EQ(server.requests, 2);
 }
 
 // The first connection is full when the handshake of the second one goes nowhere.
@@ -546,9 +584,9 @@ TEST(H2Client, APeerThatGoesAwayAtOnceIsNotAskedAgainAndAgain) {
   Options options = For(server);
   options.connect_timeout = milliseconds(2000);
   Harness harness(options);
-  ExpectNotSent(harness.Post(), NotSentCause::kConnect);
+  ExpectNotSent(harness.Ask(), NotSentCause::kConnect);
   EXPECT_EQ(server.accepted, 1);
-  EXPECT_EQ(server.posts, 0);
+  EXPECT_EQ(server.requests, 0);
 }
 
 // The connection breaks while it is written to; what the peer had said before is still in the socket.
@@ -578,11 +616,11 @@ TEST(H2Client, WhatThePeerSaidBeforeItBrokeOffIsHeard) {
       third.outcome = std::move(outcome);
     });
   });
-  ExpectAnswered(harness.Post(), 201, "second");
+  ExpectAnswered(harness.Ask(), 201, "second");
   harness.Finish(third);
   EXPECT_NE(third.outcome.fate, Fate::kAnswered);
   EXPECT_EQ(first_done, 1);
-  EXPECT_EQ(server.posts, 2);
+  EXPECT_EQ(server.requests, 2);
 }
 
 // The answer came before the body had left, and the socket stays full.
@@ -603,7 +641,7 @@ TEST(H2Client, AFullSocketWithNothingUnderWayHoldsUpNobody) {
   tuning.max_unsent = 900 << 10;  // what is left of it is more than a socket takes by and by, though nobody reads
   Harness harness = Tuned(For(peer), tuning);
   Call& large = harness.Start(Harness::MakeRequest(std::string(32 << 20, 'x')));
-  ASSERT_TRUE(harness.RunUntil([&] { return peer.server.posts == 1; }));
+  ASSERT_TRUE(harness.RunUntil([&] { return peer.server.requests == 1; }));
   const std::vector<int> sockets = SocketsTo(peer.server.port());
   ASSERT_EQ(sockets.size(), 1u);
   SteadyTime writable = SteadyClock::now();
@@ -679,10 +717,10 @@ TEST(H2Client, AConnectionThatIsDeadIsNotUsedAgain) {
   options.exchange_timeout = milliseconds(2000);
   Harness harness = Tuned(options, tuning);
   Call& late = harness.Start();
-  ExpectAnswered(harness.Post(), 201, "one");
+  ExpectAnswered(harness.Ask(), 201, "one");
   ExpectMaybeSent(harness.Finish(late));
   harness.RunFor(milliseconds(1200));
-  ExpectAnswered(harness.Post(), 201, "1");
+  ExpectAnswered(harness.Ask(), 201, "1");
   release.Set();
 }
 
@@ -700,9 +738,9 @@ TEST(H2Client, ASessionThatThePeerDoesNotResumeIsForgotten) {
       frames.Drain();
     });
     Harness harness(For(server));
-    ExpectAnswered(harness.Post(), 201, "0");
-    EXPECT_EQ(harness.Post().fate, Fate::kNotSent);
-    ExpectAnswered(harness.Post(), 201, "2");
+    ExpectAnswered(harness.Ask(), 201, "0");
+    EXPECT_EQ(harness.Ask().fate, Fate::kNotSent);
+    ExpectAnswered(harness.Ask(), 201, "2");
   }
 }
 
@@ -802,10 +840,10 @@ TEST_P(H2Attacks, CostTheConnectionAndNoMore) {
   });
   Harness harness(For(peer));
   const auto start = SteadyClock::now();
-  ExpectMaybeSent(harness.Post());
+  ExpectMaybeSent(harness.Ask());
   EXPECT_LT(SteadyClock::now() - start, seconds(20));  // not by a timeout
-  ExpectAnswered(harness.Post(), 201, "1");
-  EXPECT_EQ(peer.server.posts, 2);
+  ExpectAnswered(harness.Ask(), 201, "1");
+  EXPECT_EQ(peer.server.requests, 2);
 }
 
 // One long field in the table, and then a byte for each further copy of it.
@@ -819,11 +857,11 @@ TEST(H2Client, CompressionBombsAreCut) {
     Serve(frames, 0);
   });
   Harness harness(For(peer));
-  const Outcome& outcome = harness.Post();
+  const Outcome& outcome = harness.Ask();
   EXPECT_EQ(outcome.fate, Fate::kAnswered);
   EXPECT_EQ(outcome.status, 429);
   EXPECT_FALSE(outcome.body_complete);
-  ExpectAnswered(harness.Post(), 201, "0");
+  ExpectAnswered(harness.Ask(), 201, "0");
   EXPECT_EQ(peer.server.accepted, 1);
 }
 

@@ -39,7 +39,7 @@ ssize_t H2Peer::Send(nghttp2_session*, const uint8_t* data, size_t size, int, vo
 
 int H2Peer::OnFrame(nghttp2_session*, const nghttp2_frame* frame, void* self) {
   auto& peer = *static_cast<H2Peer*>(self);
-  if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) ++peer.server_.posts;
+  if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) ++peer.server_.requests;
   if ((frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS) &&
       (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) {
     ++peer.server_.bodies;

@@ -53,6 +53,21 @@ TEST(Pace, APeerThatTakesNoneIsStillAskedForOne) {
 
 // ---- refusals that are repeated as the caller of the client does it
 
+class Refusals : public ::testing::TestWithParam<Method> {
+ protected:
+  class Harness : public http::Harness {  // asks with the method that is tested
+   public:
+    explicit Harness(Options options) : http::Harness(std::move(options), GetParam()) {}
+  };
+};
+INSTANTIATE_TEST_SUITE_P(Methods, Refusals, ::testing::Values(Method::kPost, Method::kGet),
+                         [](const auto& param) { return std::string(param.param == Method::kPost ? "Post" : "Get"); });
+
+// A request of the tested method that can be told from others.
+Request Named(const std::string& name) {
+  return Refusals::GetParam() == Method::kGet ? Harness::MakeGet(name) : Harness::MakeRequest(name);
+}
+
 // A peer that speaks both versions, as it is asked.
 struct BothServer {
   using OnH2 = std::function<void(H2Peer&, int connection, int32_t stream, int count)>;
@@ -87,7 +102,7 @@ Options For(const BothServer& peer, Transport transport) {
 // Tries again at once while refused, six times in all; says after how many tries it ended.
 class Persistent {
  public:
-  Persistent(Harness& harness, std::string body) : harness_(harness), body_(std::move(body)) { Try(); }
+  Persistent(Harness& harness, std::string name) : harness_(harness), name_(std::move(name)) { Try(); }
   bool done() const { return done_; }
   int tries() const { return tries_; }
   const Outcome& outcome() const { return outcome_; }
@@ -95,7 +110,7 @@ class Persistent {
  private:
   void Try() {
     ++tries_;
-    harness_.client().Start(Harness::MakeRequest(body_), [this](Outcome outcome) {
+    harness_.client().Start(Named(name_), [this](Outcome outcome) {
       if (outcome.fate == Fate::kRefused && tries_ < 6) return Try();
       outcome_ = std::move(outcome);
       done_ = true;
@@ -103,14 +118,14 @@ class Persistent {
   }
 
   Harness& harness_;
-  const std::string body_;
+  const std::string name_;
   int tries_ = 0;
   bool done_ = false;
   Outcome outcome_;
 };
 
 // Takes ten requests a connection and says so in a GOAWAY.
-TEST(Refusals, AnEdgeThatChangesConnectionsServesAWholeBurst) {
+TEST_P(Refusals, AnEdgeThatChangesConnectionsServesAWholeBurst) {
   for (const Transport transport : {Transport::kNghttp2, Transport::kAuto}) {
     std::mutex mutex;
     std::map<std::string, int> processed;
@@ -118,7 +133,7 @@ TEST(Refusals, AnEdgeThatChangesConnectionsServesAWholeBurst) {
       if (count >= 10) return;
       {
         const std::lock_guard lock(mutex);
-        ++processed[h2.Received(stream).body];
+        ++processed[h2.Received(stream).head + h2.Received(stream).body];
       }
       h2.Answer(stream, 201, "ok");
       if (count == 9) h2.GoAway(stream, NGHTTP2_NO_ERROR);
@@ -133,12 +148,12 @@ TEST(Refusals, AnEdgeThatChangesConnectionsServesAWholeBurst) {
     }
     const std::lock_guard lock(mutex);
     EXPECT_EQ(processed.size(), 100u);
-    for (const auto& [body, times] : processed) EXPECT_EQ(times, 1) << "processed twice";
+    for (const auto& [request, times] : processed) EXPECT_EQ(times, 1) << "processed twice";
   }
 }
 
 // Promises a hundred streams and takes ten at first.
-TEST(Refusals, WhoeverWasRefusedIsSpreadOverConnections) {
+TEST_P(Refusals, WhoeverWasRefusedIsSpreadOverConnections) {
   BothServer peer([](H2Peer& h2, int connection, int32_t stream, int count) {
     if (connection == 0 && count >= 10) return h2.ResetStream(stream, NGHTTP2_REFUSED_STREAM);
     h2.Answer(stream, 201, "ok");
@@ -154,32 +169,32 @@ TEST(Refusals, WhoeverWasRefusedIsSpreadOverConnections) {
 
 // ---- HTTP/1.1 instead
 
-TEST(Refusals, WhoAsksForHttp1GetsItFromTheNextOn) {
+TEST_P(Refusals, WhoAsksForHttp1GetsItFromTheNextOn) {
   BothServer peer([](H2Peer& h2, int, int32_t stream, int) { h2.ResetStream(stream, NGHTTP2_HTTP_1_1_REQUIRED); });
   Options options = For(peer, Transport::kAuto);
   options.http1_period = std::make_shared<Http1Period>();
   Harness harness(options);
-  ExpectMaybeSent(harness.Post());  // it came whole, and RFC 9113 does not say that it was not processed
-  for (int i = 0; i < 3; ++i) ExpectAnswered(harness.Post(), 201, "one");
-  EXPECT_EQ(peer.server.posts, 4);
+  ExpectMaybeSent(harness.Ask());  // it came whole, and RFC 9113 does not say that it was not processed
+  for (int i = 0; i < 3; ++i) ExpectAnswered(harness.Ask(), 201, "one");
+  EXPECT_EQ(peer.server.requests, 4);
   Harness other(options);  // another shard need not lose one of its own
-  ExpectAnswered(other.Post(), 201, "one");
-  EXPECT_EQ(peer.server.posts, 5);
+  ExpectAnswered(other.Ask(), 201, "one");
+  EXPECT_EQ(peer.server.requests, 5);
   EXPECT_EQ(peer.by_http1, 4);
 }
 
-TEST(Refusals, AConnectionThatAsksForHttp1AndLeavesStreamsOutProvesThemUnprocessed) {
+TEST_P(Refusals, AConnectionThatAsksForHttp1AndLeavesStreamsOutProvesThemUnprocessed) {
   BothServer peer([](H2Peer& h2, int, int32_t, int) {
     h2.GoAway(0, NGHTTP2_HTTP_1_1_REQUIRED);
     h2.Stop();
   });
   Harness harness(For(peer, Transport::kAuto));
-  EXPECT_EQ(harness.Post().fate, Fate::kRefused);
-  ExpectAnswered(harness.Post(), 201, "one");
+  EXPECT_EQ(harness.Ask().fate, Fate::kRefused);
+  ExpectAnswered(harness.Ask(), 201, "one");
   EXPECT_EQ(peer.by_http1, 1);
 }
 
-TEST(Refusals, WhoeverStillWaitsForHttp2IsServedByHttp1) {
+TEST_P(Refusals, WhoeverStillWaitsForHttp2IsServedByHttp1) {
   BothServer peer([](H2Peer& h2, int, int32_t stream, int) { h2.ResetStream(stream, NGHTTP2_HTTP_1_1_REQUIRED); });
   Options options = For(peer, Transport::kAuto);
   options.max_connections = 1;
@@ -195,49 +210,49 @@ TEST(Refusals, WhoeverStillWaitsForHttp2IsServedByHttp1) {
   }
   EXPECT_EQ(lost + answered, 300);
   EXPECT_GT(answered, 0);
-  EXPECT_EQ(peer.server.posts, 300);
+  EXPECT_EQ(peer.server.requests, 300);
   EXPECT_EQ(harness.client().InFlight(), 0u);
 }
 
-TEST(Refusals, APeerThatKeepsRefusingIsSpokenToInHttp1) {
+TEST_P(Refusals, APeerThatKeepsRefusingIsSpokenToInHttp1) {
   BothServer peer([](H2Peer& h2, int, int32_t stream, int) { h2.ResetStream(stream, NGHTTP2_REFUSED_STREAM); });
   Harness harness(For(peer, Transport::kAuto));
-  for (int i = 0; i < 7; ++i) EXPECT_EQ(harness.Post().fate, Fate::kRefused) << i;
-  ExpectAnswered(harness.Post(), 201, "one");
-  EXPECT_EQ(peer.server.posts, 8);
+  for (int i = 0; i < 7; ++i) EXPECT_EQ(harness.Ask().fate, Fate::kRefused) << i;
+  ExpectAnswered(harness.Ask(), 201, "one");
+  EXPECT_EQ(peer.server.requests, 8);
 }
 
-TEST(Refusals, OneThatAnswersInBetweenIsMerelyBusy) {
+TEST_P(Refusals, OneThatAnswersInBetweenIsMerelyBusy) {
   std::atomic<int> n{0};
   BothServer peer([&](H2Peer& h2, int, int32_t stream, int) {
     if (n++ % 5 == 4) return h2.Answer(stream, 201, "two");
     h2.ResetStream(stream, NGHTTP2_REFUSED_STREAM);
   });
   Harness harness(For(peer, Transport::kAuto));
-  for (int i = 0; i < 20; ++i) harness.Post();
+  for (int i = 0; i < 20; ++i) harness.Ask();
   EXPECT_EQ(peer.by_http1, 0);
 }
 
 // Bytes of HTTP/1.1 must not reach a peer that reads them as HTTP/2: what becomes of those nobody could tell.
-TEST(Refusals, APeerWithoutHttp1IsSentNothingAndAskedInHttp2Again) {
+TEST_P(Refusals, APeerWithoutHttp1IsSentNothingAndAskedInHttp2Again) {
   BothServer peer([](H2Peer& h2, int, int32_t stream, int) { h2.ResetStream(stream, NGHTTP2_REFUSED_STREAM); }, "h2");
   Harness harness(For(peer, Transport::kAuto));
-  for (int i = 0; i < 7; ++i) EXPECT_EQ(harness.Post().fate, Fate::kRefused) << i;
-  const Outcome& outcome = harness.Post();
+  for (int i = 0; i < 7; ++i) EXPECT_EQ(harness.Ask().fate, Fate::kRefused) << i;
+  const Outcome& outcome = harness.Ask();
   ExpectNotSent(outcome, NotSentCause::kTls);
-  for (int i = 0; i < 10; ++i) EXPECT_EQ(harness.Post().fate, Fate::kRefused) << i;
-  EXPECT_EQ(peer.server.posts, 17);
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(harness.Ask().fate, Fate::kRefused) << i;
+  EXPECT_EQ(peer.server.requests, 17);
   EXPECT_EQ(peer.by_http1, 0);
 }
 
-TEST(Refusals, OnlyTheAutomaticTransportChanges) {
+TEST_P(Refusals, OnlyTheAutomaticTransportChanges) {
   BothServer peer([](H2Peer& h2, int, int32_t stream, int) { h2.ResetStream(stream, NGHTTP2_HTTP_1_1_REQUIRED); });
   Harness nghttp2(For(peer, Transport::kNghttp2));
-  for (int i = 0; i < 3; ++i) ExpectMaybeSent(nghttp2.Post());
+  for (int i = 0; i < 3; ++i) ExpectMaybeSent(nghttp2.Ask());
   Harness libcurl(For(peer, Transport::kLibcurl));
-  ExpectMaybeSent(libcurl.Post());
+  ExpectMaybeSent(libcurl.Ask());
   EXPECT_EQ(peer.by_http1, 0);
-  EXPECT_EQ(peer.server.posts, 4);
+  EXPECT_EQ(peer.server.requests, 4);
 }
 
 }  // namespace

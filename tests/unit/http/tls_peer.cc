@@ -213,13 +213,17 @@ bool TlsPeer::ReadHead(ReceivedRequest* request) {
   }
   request->head = pending_.substr(0, end + 4);
   pending_.erase(0, end + 4);
-  if (request->head.starts_with("POST ")) ++server_->posts;
+  if (request->head.starts_with("POST ") || request->head.starts_with("GET ")) ++server_->requests;
   return true;
 }
 
 bool TlsPeer::ReadBody(ReceivedRequest* request) {
   const size_t at = request->head.find("Content-Length: ");
-  if (at == std::string::npos) return false;
+  if (at == std::string::npos) {
+    if (!request->head.starts_with("GET ")) return false;
+    ++server_->bodies;
+    return true;
+  }
   const size_t size = std::strtoul(request->head.c_str() + at + 16, nullptr, 10);
   while (pending_.size() < size) {
     char buffer[4096];

@@ -64,8 +64,8 @@ class TlsPeer {
   bool resumed() const { return SSL_session_reused(ssl_) == 1; }
   std::string alpn() const;
 
-  bool ReadHead(ReceivedRequest* request);  // counts a POST
-  bool ReadBody(ReceivedRequest* request);  // counts a body, when all of it came
+  bool ReadHead(ReceivedRequest* request);  // counts a POST or GET
+  bool ReadBody(ReceivedRequest* request);  // counts a whole request; a GET is whole with its head
   bool ReadRequest(ReceivedRequest* request = nullptr);
   bool HasMore() const { return !pending_.empty(); }    // beyond what was read
   bool Write(std::string_view bytes);                   // one TLS record, up to 16 KiB
@@ -107,7 +107,7 @@ class TlsServer {
   std::string origin() const { return "https://127.0.0.1:" + std::to_string(port_); }
 
   std::atomic<int> accepted{0};  // TCP connections
-  std::atomic<int> posts{0};     // request heads
+  std::atomic<int> requests{0};  // heads of a POST or GET
   std::atomic<int> bodies{0};    // whole requests
 
  private:
