@@ -298,6 +298,7 @@ absl::StatusOr<BeginAnswer> Book::Begin(const BeginRequest& request) {
   row.record.answer = Answer{};
   row.record.attempt_id = request.attempt_id;
   row.record.posts += 1;
+  row.record.verification_type = request.verification_type;
   row.record.supersedes = request.supersedes;
   row.record.updated = request.now;
   if (absl::Status s = Replace(own ? &own->record : nullptr, row); !s.ok()) return s;
@@ -326,6 +327,7 @@ absl::StatusOr<FinishAnswer> Book::Finish(const FinishRequest& request) {
   row.record.answer = request.answer;
   // A 2xx line is what makes a success; a rejected or released attempt never has one.
   if (request.state != State::kUnknown) row.record.answer.confirmed = request.state == State::kSucceeded;
+  row.record.latest = LatestOf(row.record);
   row.record.updated = request.now;
   if (absl::Status s = Replace(&before, row); !s.ok()) return s;
 
@@ -360,8 +362,27 @@ absl::Status Book::NextAttempt(const Key& key, const Uuid& attempt_id, Sent sent
   return store_.Put(row);
 }
 
-absl::StatusOr<GetAnswer> Book::Get(const Key& key) {
-  absl::StatusOr<std::optional<Row>> found = store_.Find(key);
+absl::StatusOr<GetAnswer> Book::Get(const Key& key) { return GotFrom(store_.Find(key)); }
+
+absl::StatusOr<GetAnswer> Book::FindIntent(const std::string& caller, const std::string& intent) {
+  return GotFrom(store_.FindIntent(caller, intent));
+}
+
+absl::Status Book::RecordReading(const Key& key, const Reading& reading) {
+  const absl::StatusOr<std::optional<Row>> found = store_.Find(key);
+  if (!found.ok()) return found.status();
+  if (!*found) return absl::NotFoundError("no such row");
+  const Record& record = (*found)->record;
+  if (record.state != State::kSucceeded) return absl::FailedPreconditionError("the row is not SUCCEEDED");
+  if (reading.read_at < record.latest.read_at) return absl::OkStatus();
+  Reading latest = reading;
+  // `updated` stays: a retention counts from the end of the creation, not from the last look at it.
+  const bool same = reading.astra_status == record.latest.astra_status;
+  latest.status_since = same ? record.latest.status_since : reading.read_at;
+  return store_.SetLatest(key, latest);
+}
+
+absl::StatusOr<GetAnswer> Book::GotFrom(absl::StatusOr<std::optional<Row>> found) {
   if (!found.ok()) return found.status();
   GetAnswer answer;
   answer.available = true;
@@ -437,6 +458,7 @@ absl::StatusOr<ResolveAnswer> Book::Resolve(const ResolveRequest& request) {
       record.answer.confirmed = false;
     }
     record.updated = request.now;
+    record.latest = LatestOf(record);
     // What supersedes what stays: each of the two rows had a POST of its own, whichever way this one ended.
     if (absl::Status s = Replace(&before, row); !s.ok()) return s;
     AuditEntry entry;

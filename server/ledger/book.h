@@ -63,6 +63,10 @@ class Book {
   absl::Status NextAttempt(const Key& key, const Uuid& attempt_id, Sent sent_so_far, absl::Time now);
 
   absl::StatusOr<GetAnswer> Get(const Key& key);
+  absl::StatusOr<GetAnswer> FindIntent(const std::string& caller, const std::string& intent);
+
+  // See Ledger::RecordReading.
+  absl::Status RecordReading(const Key& key, const Reading& reading);
 
   // Turns up to `limit` SENDING rows into UNKNOWN with this reason; returns how many. Call it at start until it
   // returns 0: the calls that owned them are gone, and nobody can tell whether they sent.
@@ -95,6 +99,7 @@ class Book {
   virtual bool IsNeededBy(const Record& other) const;  // an old row, by one that it superseded or that superseded it
 
  private:
+  absl::StatusOr<GetAnswer> GotFrom(absl::StatusOr<std::optional<Row>> found);
   static bool SameEmail(const Row& row, const BeginRequest& request);
   absl::Status Rekey(const BeginRequest& request, std::optional<Row>& own);
   // Under every fingerprint of the request.

@@ -131,6 +131,17 @@ absl::Status Front::Apply(Op& op, Result& result) {
                           result = *std::move(answer);
                           return absl::OkStatus();
                         },
+                        [&](FindIntentOp& find) -> absl::Status {
+                          absl::StatusOr<GetAnswer> answer = book_.FindIntent(find.caller, find.user_intent_id);
+                          if (!answer.ok()) return answer.status();
+                          result = *std::move(answer);
+                          return absl::OkStatus();
+                        },
+                        [&](RecordReadingOp& said) -> absl::Status {
+                          absl::Status s = book_.RecordReading(said.key, said.reading);
+                          if (s.ok()) result = Recorded();
+                          return s;
+                        },
                     },
                     op);
 }
@@ -180,17 +191,20 @@ void Front::ReadOnly(Op& op, Result& result) {
                    if (fresh) Wake(finish.request.key, answer.record, answer.budget);
                    result = std::move(answer);
                  },
-                 [&](GetOp& get) {
-                   absl::StatusOr<GetAnswer> answer = book_.Get(get.key);
-                   if (!answer.ok()) return;
-                   const auto waiting = outcomes_.find(get.key);
-                   if (waiting != outcomes_.end() && answer->record && answer->record->state == State::kSending) {
-                     answer->record = AsUnknown(*std::move(answer->record), waiting->second);
-                   }
-                   result = *std::move(answer);
-                 },
+                 [&](GetOp& get) { ReadOnlyGet(book_.Get(get.key), result); },
+                 [&](FindIntentOp& find) { ReadOnlyGet(book_.FindIntent(find.caller, find.user_intent_id), result); },
+                 [](RecordReadingOp&) {},
              },
              op);
+}
+
+void Front::ReadOnlyGet(absl::StatusOr<GetAnswer> answer, Result& result) const {
+  if (!answer.ok()) return;
+  if (answer->record && answer->record->state == State::kSending) {
+    const auto waiting = outcomes_.find(answer->record->key);
+    if (waiting != outcomes_.end()) answer->record = AsUnknown(*std::move(answer->record), waiting->second);
+  }
+  result = *std::move(answer);
 }
 
 void Front::Deliver(Op& op, Result& result) {
@@ -213,6 +227,14 @@ void Front::Deliver(Op& op, Result& result) {
                  [&](GetOp& get) {
                    auto* answer = std::get_if<GetAnswer>(&result);
                    Post(*get.executor, std::move(get.done), answer != nullptr ? std::move(*answer) : GetAnswer{});
+                 },
+                 [&](FindIntentOp& find) {
+                   auto* answer = std::get_if<GetAnswer>(&result);
+                   Post(*find.executor, std::move(find.done), answer != nullptr ? std::move(*answer) : GetAnswer{});
+                 },
+                 [&](RecordReadingOp& reading) {
+                   if (!reading.done) return;
+                   Post(*reading.executor, std::move(reading.done), std::get_if<Recorded>(&result) != nullptr);
                  },
              },
              op);

@@ -60,7 +60,21 @@ struct GetOp {
   Ledger::GetDone done;
 };
 
-using Op = std::variant<BeginOp, ForgetOp, NextAttemptOp, FinishOp, GetOp>;
+struct FindIntentOp {
+  std::string caller;
+  std::string user_intent_id;
+  Executor* executor = nullptr;
+  Ledger::GetDone done;
+};
+
+struct RecordReadingOp {
+  Key key;
+  Reading reading;
+  Executor* executor = nullptr;
+  Ledger::ReadingDone done;  // may be null
+};
+
+using Op = std::variant<BeginOp, ForgetOp, NextAttemptOp, FinishOp, GetOp, FindIntentOp, RecordReadingOp>;
 
 class Front {
  public:
@@ -105,11 +119,14 @@ class Front {
     Ledger::BeginDone done;
   };
   // What Book said to one operation of the batch; monostate where it said nothing (Forget) or refused the operation.
-  using Result = std::variant<std::monostate, BeginAnswer, FinishAnswer, GetAnswer, bool>;
+  struct Recorded {};
+  using Result = std::variant<std::monostate, BeginAnswer, FinishAnswer, GetAnswer, bool, Recorded>;
 
   absl::Status Write(std::vector<Op>& batch, std::vector<Result>& results);
   absl::Status Apply(Op& op, Result& result);
   void ReadOnly(Op& op, Result& result);
+  // What was read, with the row as unknown if its outcome waits for the disk.
+  void ReadOnlyGet(absl::StatusOr<GetAnswer> answer, Result& result) const;
   void Deliver(Op& op, Result& result);
   void DeliverBegin(BeginOp& op, BeginAnswer answer);
   bool HasRoomFor(const Key& key) const;

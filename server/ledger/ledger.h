@@ -58,6 +58,16 @@ struct Answer {
   absl::Time at = absl::InfinitePast();  // when it came
 };
 
+// What Astra last said about an intent that was created: its answer to the creation, until a later reading. Strings are
+// bounded and printable, as in Answer. Numbers of verification types are the proto's; opaque to the ledger.
+struct Reading {
+  std::string astra_status;
+  std::string user_id;  // empty: Astra named no user
+  int verification_type = 0;
+  absl::Time status_since = absl::InfinitePast();  // when this status was first seen
+  absl::Time read_at = absl::InfinitePast();       // when Astra said it; InfinitePast: nothing was read yet
+};
+
 // One row. `reason` is a number of the proto enum ErrorReason (0 for SENDING and SUCCEEDED); opaque to the ledger.
 struct Record {
   Key key;
@@ -65,8 +75,10 @@ struct Record {
   Sent sent = Sent::kNo;
   int reason = 0;
   Answer answer;
-  Uuid attempt_id{};  // of the last POST
-  int posts = 0;      // POSTs begun
+  Uuid attempt_id{};          // of the last POST
+  int posts = 0;              // POSTs begun
+  int verification_type = 0;  // as the creation asked for
+  Reading latest;             // of a SUCCEEDED row
   std::optional<Uuid> supersedes;
   std::optional<Uuid> superseded_by;
   absl::Time created = absl::InfinitePast();
@@ -106,7 +118,8 @@ struct BeginRequest {
   Uuid attempt_id{};
   bool allow_repeat = false;
   std::optional<Uuid> supersedes;
-  int attempt_limit = 3;  // 0: no limit
+  int attempt_limit = 3;      // 0: no limit
+  int verification_type = 0;  // kept in the row
   // True: insert the row and go. False: decide everything, write nothing (validate_only, or admission refused).
   bool may_start = true;
   // True: when the request runs already, wait for its end, as far as WaiterLimits allow. False: answer kInProgress.
@@ -157,6 +170,7 @@ struct FinishAnswer {
   Budget budget;
 };
 
+// Of Get and FindIntent.
 struct GetAnswer {
   bool available = false;  // false: the ledger cannot be read
   std::optional<Record> record;
@@ -170,6 +184,7 @@ class Ledger {
   using FinishDone = absl::AnyInvocable<void(FinishAnswer)>;
   using AttemptDone = absl::AnyInvocable<void(bool committed)>;
   using GetDone = absl::AnyInvocable<void(GetAnswer)>;
+  using ReadingDone = absl::AnyInvocable<void(bool committed)>;
 
   virtual ~Ledger() = default;
 
@@ -191,6 +206,15 @@ class Ledger {
   virtual void Finish(FinishRequest request, Executor& executor, FinishDone done) = 0;
 
   virtual void Get(Key key, Executor& executor, GetDone done) = 0;
+
+  // The caller's SUCCEEDED row with this intent, the newest if there are several; no record where there is none.
+  virtual void FindIntent(std::string caller, std::string user_intent_id, Executor& executor, GetDone done) = 0;
+
+  // Astra was asked about the intent of a SUCCEEDED row and said this; it becomes the row's `latest`. `status_since` of
+  // `reading` is not used: the ledger moves it to `read_at` when the status is another one than before. A reading that
+  // is older than the latest changes nothing, and is no failure. `done` may be null; it hears false when the reading
+  // could not be made durable (it is not kept for later) or the row is not SUCCEEDED.
+  virtual void RecordReading(Key key, Reading reading, Executor& executor, ReadingDone done) = 0;
 
   // False while an outcome waits for the disk, or writes fail: readiness and health follow it. Cheap; any thread.
   virtual bool Writable() const = 0;

@@ -34,8 +34,7 @@ void MemoryStore::Rollback() {
 }
 
 void MemoryStore::Index(const Row* before, const Row* after) {
-  const auto move = [](absl::flat_hash_map<Digest, std::vector<Key>>& index, const Digest* from, const Digest* to,
-                       const Key& key) {
+  const auto move = [](auto& index, const auto* from, const auto* to, const Key& key) {
     if (from == to || (from != nullptr && to != nullptr && *from == *to)) return;
     if (from != nullptr) {
       const auto at = index.find(*from);
@@ -48,9 +47,13 @@ void MemoryStore::Index(const Row* before, const Row* after) {
   const auto person = [](const Row* row) {
     return row != nullptr && row->record.state == State::kSucceeded ? &row->person : nullptr;
   };
+  const auto intent = [](const Row* row) {
+    return row != nullptr && row->record.state == State::kSucceeded ? &row->record.answer.user_intent_id : nullptr;
+  };
   const Key& key = (before != nullptr ? before : after)->record.key;
   move(by_email_, email(before), email(after), key);
   move(by_person_, person(before), person(after), key);
+  move(by_intent_, intent(before), intent(after), key);
 }
 
 void MemoryStore::SetRow(const Key& key, std::optional<Row> row) {
@@ -89,6 +92,19 @@ MemoryStore::Address MemoryStore::Of(const Digest& email) const {
 absl::StatusOr<std::optional<Row>> MemoryStore::Find(const Key& key) {
   const auto at = rows_.find(key);
   return at == rows_.end() ? std::nullopt : std::optional<Row>(at->second);
+}
+
+absl::StatusOr<std::optional<Row>> MemoryStore::FindIntent(const std::string& caller, const std::string& intent) {
+  const auto at = by_intent_.find(intent);
+  if (at == by_intent_.end()) return std::nullopt;
+  const Row* best = nullptr;
+  const auto rank = [](const Row& row) { return std::tie(row.record.created, row.record.key); };
+  for (const Key& key : at->second) {
+    if (key.caller != caller) continue;
+    const Row& row = rows_.at(key);
+    if (best == nullptr || rank(*best) < rank(row)) best = &row;
+  }
+  return best == nullptr ? std::nullopt : std::optional<Row>(*best);
 }
 
 absl::StatusOr<std::vector<Row>> MemoryStore::Open(const Digest& email) {
@@ -134,6 +150,16 @@ absl::StatusOr<std::vector<Row>> MemoryStore::Sending(size_t limit) {
 absl::Status MemoryStore::Put(const Row& row) {
   if (!open_) return absl::InternalError("no transaction is open");
   SetRow(row.record.key, row);
+  return absl::OkStatus();
+}
+
+absl::Status MemoryStore::SetLatest(const Key& key, const Reading& latest) {
+  if (!open_) return absl::InternalError("no transaction is open");
+  const auto at = rows_.find(key);
+  if (at == rows_.end()) return absl::InternalError("no such row");
+  Row row = at->second;
+  row.record.latest = latest;
+  SetRow(key, std::move(row));
   return absl::OkStatus();
 }
 

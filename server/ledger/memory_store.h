@@ -22,12 +22,14 @@ class MemoryStore : public Store {
   void Rollback() override;
 
   absl::StatusOr<std::optional<Row>> Find(const Key& key) override;
+  absl::StatusOr<std::optional<Row>> FindIntent(const std::string& caller, const std::string& intent) override;
   absl::StatusOr<std::vector<Row>> Open(const Digest& email) override;
   absl::StatusOr<std::optional<Row>> Succeeded(const Digest& email, const Digest& person,
                                                const std::string& caller) override;
   absl::StatusOr<Counters> Count(const Digest& email) override;
   absl::StatusOr<std::vector<Row>> Sending(size_t limit) override;
   absl::Status Put(const Row& row) override;
+  absl::Status SetLatest(const Key& key, const Reading& latest) override;
   absl::Status AddCount(const Digest& email, Counters delta) override;
   absl::Status MoveEmail(const Digest& from, const Digest& to) override;
   absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) override;
@@ -57,7 +59,8 @@ class MemoryStore : public Store {
   absl::node_hash_map<Key, Row, KeyHash> rows_;  // large: not moved when the map grows
   absl::flat_hash_map<Digest, Address> addresses_;
   absl::flat_hash_map<Digest, std::vector<Key>> by_email_;
-  absl::flat_hash_map<Digest, std::vector<Key>> by_person_;  // SUCCEEDED rows
+  absl::flat_hash_map<Digest, std::vector<Key>> by_person_;       // SUCCEEDED rows
+  absl::flat_hash_map<std::string, std::vector<Key>> by_intent_;  // SUCCEEDED rows
   std::vector<AuditEntry> audit_;
   std::optional<std::pair<absl::Time, Key>> old_to_;  // where Old goes on
 

@@ -1,9 +1,10 @@
-// ledger::OpLedger: the five calls of a Ledger as operations for a Front. The base of both ledgers.
+// ledger::OpLedger: the calls of a Ledger as operations for a Front. The base of both ledgers.
 //
 // Any thread may call any method. The derived class owns the Front and says in Run how an operation gets to it.
 #pragma once
 
 #include <atomic>
+#include <string>
 #include <utility>
 
 #include "server/ledger/front.h"
@@ -27,6 +28,12 @@ class OpLedger : public Ledger {
     Run(FinishOp{std::move(request), &executor, std::move(done)});
   }
   void Get(Key key, Executor& executor, GetDone done) final { Run(GetOp{std::move(key), &executor, std::move(done)}); }
+  void FindIntent(std::string caller, std::string user_intent_id, Executor& executor, GetDone done) final {
+    Run(FindIntentOp{std::move(caller), std::move(user_intent_id), &executor, std::move(done)});
+  }
+  void RecordReading(Key key, Reading reading, Executor& executor, ReadingDone done) final {
+    Run(RecordReadingOp{std::move(key), std::move(reading), &executor, std::move(done)});
+  }
 
  private:
   virtual void Run(Op op) = 0;

@@ -17,7 +17,10 @@ namespace {
 constexpr size_t kRecoverAtOnce = 1000;
 constexpr std::chrono::seconds kLookAtFreeSpaceEvery{1};
 
-bool MayWrite(const Op& op) { return !std::holds_alternative<GetOp>(op) && !std::holds_alternative<ForgetOp>(op); }
+bool MayWrite(const Op& op) {
+  return !std::holds_alternative<GetOp>(op) && !std::holds_alternative<FindIntentOp>(op) &&
+         !std::holds_alternative<ForgetOp>(op);
+}
 
 }  // namespace
 

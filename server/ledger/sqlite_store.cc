@@ -42,6 +42,10 @@ struct Migration {
 //
 // Version 4. probe.revision: see SqliteStore::revision. restored: that this ledger is a copy which an operator put in
 // place of a newer one, and knows it (docs/decisions/0008); for ever.
+//
+// Version 5. What a call reads of an intent that was created. The last five columns are NULL until Astra was asked
+// about it again: the answer to the creation is the latest reading, and is kept once. request_intent: the end of an id
+// tells enough of them apart, and a third of the bytes are fewer pages a call; the whole id is compared in the row.
 constexpr Migration kMigrations[] = {
     {1, R"sql(
 CREATE TABLE migration (
@@ -140,6 +144,15 @@ CREATE TABLE restored (
   acknowledged_at INTEGER NOT NULL
 ) STRICT;
 )sql"},
+    {5, R"sql(
+ALTER TABLE request ADD COLUMN verification_type INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE request ADD COLUMN read_at INTEGER;
+ALTER TABLE request ADD COLUMN latest_status TEXT;
+ALTER TABLE request ADD COLUMN latest_user_id TEXT;
+ALTER TABLE request ADD COLUMN latest_type INTEGER;
+ALTER TABLE request ADD COLUMN status_since INTEGER;
+CREATE INDEX request_intent ON request (substr(user_intent_id, -8)) WHERE state = 2;
+)sql"},
 };
 constexpr int kVersion = kMigrations[std::size(kMigrations) - 1].version;
 
@@ -150,11 +163,13 @@ enum SqliteStore::StatementName : int {
   kCommit,
   kRollback,
   kFind,
+  kFindIntent,
   kOpen,
   kSucceeded,
   kSending,
   kPut,
   kUpdate,
+  kSetLatest,
   kAddCount,
   kAddress,
   kNewEmail,
@@ -187,6 +202,9 @@ constexpr const char* kSql[] = {
     "ROLLBACK",
     "SELECT " REQUEST_COLUMNS "WHERE r.caller = ?1 AND r.request_id = ?2",
     "SELECT " REQUEST_COLUMNS
+    "WHERE substr(r.user_intent_id, -8) = substr(?2, -8) AND r.state = 2 AND r.user_intent_id = ?2 AND r.caller = ?1 "
+    "ORDER BY r.created_at DESC, r.request_id DESC LIMIT 1",
+    "SELECT " REQUEST_COLUMNS
     "WHERE r.email = ?1 AND r.state IN (1, 4) "
     "ORDER BY r.created_at, r.caller, r.request_id",
     "SELECT " REQUEST_COLUMNS
@@ -195,11 +213,13 @@ constexpr const char* kSql[] = {
     "SELECT " REQUEST_COLUMNS "WHERE r.state IN (1, 4) AND r.state = 1 LIMIT ?1",
     "INSERT INTO request (state, sent, reason, http_status, confirmed, user_intent_id, astra_status, astra_request_id, "
     "answered_at, attempt_id, attempts, supersedes, superseded_by, updated_at, caller, request_id, created_at, key_id, "
-    "content, person, email) "
-    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21) "
+    "content, person, email, verification_type) "
+    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22) "
     "ON CONFLICT (caller, request_id) DO UPDATE SET " SET_PROGRESS
-    ", created_at = ?17, key_id = ?18, content = ?19, person = ?20, email = ?21",
+    ", created_at = ?17, key_id = ?18, content = ?19, person = ?20, email = ?21, verification_type = ?22",
     "UPDATE request SET " SET_PROGRESS " WHERE id = ?15",
+    "UPDATE request SET read_at = ?3, latest_status = ?4, latest_user_id = ?5, latest_type = ?6, status_since = ?7 "
+    "WHERE caller = ?1 AND request_id = ?2",
     "UPDATE email SET confirmed = confirmed + ?2, possible = possible + ?3 WHERE id = ?1",
     "SELECT id, confirmed, possible FROM email WHERE digest = ?1",
     "INSERT INTO email (digest, confirmed, possible) VALUES (?1, ?2, ?3)",
@@ -574,6 +594,14 @@ absl::StatusOr<Row> SqliteStore::Decode(sqlite3_stmt* s) const {
   record.created = absl::FromUnixMicros(sqlite3_column_int64(s, 15));
   record.updated = absl::FromUnixMicros(sqlite3_column_int64(s, 16));
   row.key_id = std::bit_cast<uint64_t>(sqlite3_column_int64(s, 17));
+  record.verification_type = sqlite3_column_int(s, 22);
+  if (sqlite3_column_type(s, 23) == SQLITE_NULL) {
+    record.latest = LatestOf(record);
+  } else {
+    record.latest = {Text(s, 24), Text(s, 25), sqlite3_column_int(s, 26),
+                     absl::FromUnixMicros(sqlite3_column_int64(s, 27)),
+                     absl::FromUnixMicros(sqlite3_column_int64(s, 23))};
+  }
   return row;
 }
 
@@ -640,6 +668,15 @@ absl::StatusOr<std::optional<Row>> SqliteStore::Find(const Key& key) {
   return One(use);
 }
 
+absl::StatusOr<std::optional<Row>> SqliteStore::FindIntent(const std::string& caller, const std::string& intent) {
+  const absl::StatusOr<std::optional<int64_t>> id = CallerId(caller, false);
+  if (!id.ok()) return id.status();
+  if (!*id) return std::nullopt;
+  Use use(*this, kFindIntent);
+  use.Bind(1, **id).Bind(2, intent);
+  return One(use);
+}
+
 absl::StatusOr<std::vector<Row>> SqliteStore::Open(const Digest& email) {
   const absl::StatusOr<Address> address = AddressOf(email);
   if (!address.ok()) return address.status();
@@ -688,7 +725,8 @@ absl::Status SqliteStore::Put(const Row& row) {
   if (at == running_.end()) return InsertOrReplace(row);
   const Row& before = at->second.row;
   const bool same = before.key_id == row.key_id && before.content == row.content && before.person == row.person &&
-                    before.email == row.email && before.record.created == row.record.created;
+                    before.email == row.email && before.record.created == row.record.created &&
+                    before.record.verification_type == row.record.verification_type;
   const int64_t id = at->second.id;
   if (!same || row.record.state != State::kSending) running_.erase(at);
   if (!same) return InsertOrReplace(row);
@@ -714,7 +752,7 @@ absl::Status SqliteStore::InsertOrReplace(const Row& row) {
   BindProgress(use, record);
   use.Bind(15, **caller).Bind(16, record.key.request_id).Bind(17, Micros(record.created));
   use.Bind(18, std::bit_cast<int64_t>(row.key_id));
-  use.Bind(19, row.content).Bind(20, row.person).Bind(21, address->id);
+  use.Bind(19, row.content).Bind(20, row.person).Bind(21, address->id).Bind(22, int64_t{record.verification_type});
   sqlite3_set_last_insert_rowid(db_, 0);  // it stays so when a row is replaced
   if (absl::Status s = use.Run(); !s.ok()) return s;
   const int64_t id = sqlite3_last_insert_rowid(db_);
@@ -723,6 +761,17 @@ absl::Status SqliteStore::InsertOrReplace(const Row& row) {
   if (running_.size() >= kKept) running_.clear();
   running_.emplace(record.key, Running{id, AsKept(row)});
   return absl::OkStatus();
+}
+
+absl::Status SqliteStore::SetLatest(const Key& key, const Reading& latest) {
+  const absl::StatusOr<std::optional<int64_t>> caller = CallerId(key.caller, false);
+  if (!caller.ok()) return caller.status();
+  if (!*caller) return absl::InternalError("no such row");
+  Use use(*this, kSetLatest);
+  use.Bind(1, **caller).Bind(2, key.request_id).Bind(3, Micros(latest.read_at));
+  use.Bind(4, latest.astra_status).Bind(5, latest.user_id).Bind(6, int64_t{latest.verification_type});
+  if (absl::Status s = use.Bind(7, Micros(latest.status_since)).Run(); !s.ok()) return s;
+  return sqlite3_changes(db_) == 1 ? absl::OkStatus() : absl::InternalError("no such row");
 }
 
 absl::Status SqliteStore::AddCount(const Digest& email, Counters delta) {

@@ -101,12 +101,14 @@ class SqliteStore : public Store {
   void Rollback() override;
 
   absl::StatusOr<std::optional<Row>> Find(const Key& key) override;
+  absl::StatusOr<std::optional<Row>> FindIntent(const std::string& caller, const std::string& intent) override;
   absl::StatusOr<std::vector<Row>> Open(const Digest& email) override;
   absl::StatusOr<std::optional<Row>> Succeeded(const Digest& email, const Digest& person,
                                                const std::string& caller) override;
   absl::StatusOr<Counters> Count(const Digest& email) override;
   absl::StatusOr<std::vector<Row>> Sending(size_t limit) override;
   absl::Status Put(const Row& row) override;
+  absl::Status SetLatest(const Key& key, const Reading& latest) override;
   absl::Status AddCount(const Digest& email, Counters delta) override;
   absl::Status MoveEmail(const Digest& from, const Digest& to) override;
   absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) override;

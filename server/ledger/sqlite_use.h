@@ -18,7 +18,8 @@
 #define REQUEST_COLUMNS                                                                               \
   "r.caller, r.request_id, r.state, r.sent, r.reason, r.http_status, r.confirmed, r.user_intent_id, " \
   "r.astra_status, r.astra_request_id, r.answered_at, r.attempt_id, r.attempts, r.supersedes, "       \
-  "r.superseded_by, r.created_at, r.updated_at, r.key_id, r.content, r.person, e.digest, r.id "       \
+  "r.superseded_by, r.created_at, r.updated_at, r.key_id, r.content, r.person, e.digest, r.id, "      \
+  "r.verification_type, r.read_at, r.latest_status, r.latest_user_id, r.latest_type, r.status_since " \
   "FROM request r JOIN email e ON e.id = r.email "
 
 namespace userintent::ledger {

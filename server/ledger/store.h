@@ -32,6 +32,15 @@ struct Row {
   Digest email{};
 };
 
+// What a SUCCEEDED row's `latest` is until a later reading: what the answer to the creation said. A row that an
+// operator resolved has no such answer, and no status: nothing was read.
+inline Reading LatestOf(const Record& record) {
+  if (record.state != State::kSucceeded) return {};
+  const Answer& answer = record.answer;
+  return {answer.astra_status, "", record.verification_type, answer.at,
+          answer.astra_status.empty() ? absl::InfinitePast() : answer.at};
+}
+
 // Attempts of one e-mail address. used_min = confirmed, used_max = confirmed + possible.
 struct Counters {
   int confirmed = 0;  // a 2xx status line came
@@ -66,6 +75,8 @@ class Store {
   virtual void Rollback() = 0;
 
   virtual absl::StatusOr<std::optional<Row>> Find(const Key& key) = 0;
+  // The newest SUCCEEDED row of this caller with this intent.
+  virtual absl::StatusOr<std::optional<Row>> FindIntent(const std::string& caller, const std::string& intent) = 0;
   // The rows of this address, of any caller, that are SENDING or UNKNOWN; the oldest first.
   virtual absl::StatusOr<std::vector<Row>> Open(const Digest& email) = 0;
   // A SUCCEEDED row of this person, whose address is part of who it is: the newest of this caller's, else the newest of
@@ -77,8 +88,11 @@ class Store {
   // Up to `limit` rows that are SENDING, in any order.
   virtual absl::StatusOr<std::vector<Row>> Sending(size_t limit) = 0;
 
-  // Inserts or replaces.
+  // Inserts or replaces. Of a row that is there, `latest` stays as it is: SetLatest alone changes it. Of a row that
+  // becomes SUCCEEDED, `latest` is the answer to the creation (LatestOf).
   virtual absl::Status Put(const Row& row) = 0;
+  // Of a SUCCEEDED row.
+  virtual absl::Status SetLatest(const Key& key, const Reading& latest) = 0;
   virtual absl::Status AddCount(const Digest& email, Counters delta) = 0;
 
   // A key rotation: everything known under `from` is known under `to` from now on. Cheap when there is nothing.

@@ -30,6 +30,13 @@ FinishRequest Maybe(const Key& key) { return Unknown(key); }
 FinishRequest Surely(const Key& key) { return Unknown(key, true); }
 FinishRequest Back(const Key& key) { return Released(key); }
 
+MATCHER_P5(IsReading, status, user_id, verification_type, since, read_at, "") {
+  *result_listener << arg.astra_status << ' ' << arg.user_id << ' ' << arg.verification_type << ' ' << arg.status_since
+                   << ' ' << arg.read_at;
+  return arg.astra_status == status && arg.user_id == user_id && arg.verification_type == verification_type &&
+         arg.status_since == At(since) && arg.read_at == At(read_at);
+}
+
 // In the contract's order of checks. The call under test has id 1 and caller "one" where nothing else is said.
 std::vector<Decision> Decisions() {
   return {
@@ -466,7 +473,7 @@ INSTANTIATE_TEST_SUITE_P(Book, BookTest, testing::ValuesIn(StoreKinds()),
                          [](const auto& each) { return each.param.name; });
 
 TEST_P(BookTest, ASuccessIsKeptWhole) {
-  s_.Begin({.attempt = 77, .at = 1});
+  s_.Begin({.verification_type = 2, .attempt = 77, .at = 1});
   const FinishAnswer finished = s_.Finish(Succeeded(Mine(1)));
   EXPECT_TRUE(finished.committed);
   EXPECT_EQ(finished.budget.used_min, 1);
@@ -490,7 +497,96 @@ TEST_P(BookTest, ASuccessIsKeptWhole) {
     EXPECT_EQ(record.superseded_by, std::nullopt);
     EXPECT_EQ(record.created, At(1));
     EXPECT_EQ(record.updated, At(5));
+    EXPECT_EQ(record.verification_type, 2);
+    EXPECT_THAT(record.latest, IsReading("pending", "", 2, 5, 5));
   }
+}
+
+// --- what Astra says later about an intent ---
+
+TEST_P(BookTest, OnlyASucceededRowHasAReading) {
+  EXPECT_TRUE(absl::IsNotFound(s_.RecordReading(Mine(1), Said("converted", 9))));
+  s_.Begin({.id = 1, .email = "1@example.com"});
+  int id = 1;
+  for (const auto end : {Failed, Maybe, Surely, Back}) {
+    ++id;
+    s_.Run({.id = id, .email = std::to_string(id) + "@example.com"}, end);
+  }
+  for (; id > 0; --id) {
+    EXPECT_TRUE(absl::IsFailedPrecondition(s_.RecordReading(Mine(id), Said("converted", 9)))) << id;
+    EXPECT_EQ(s_.Get(Mine(id)).record->latest.read_at, absl::InfinitePast()) << id;
+  }
+}
+
+TEST_P(BookTest, ALaterReadingReplacesTheLatest) {
+  s_.Run({.verification_type = 2, .at = 1}, Done);
+  EXPECT_TRUE(s_.RecordReading(Mine(1), Said("pending", 9)).ok());
+  EXPECT_THAT(s_.Get(Mine(1)).record->latest, IsReading("pending", "", 1, 5, 9));
+  EXPECT_TRUE(s_.RecordReading(Mine(1), Said("converted", 12, "user-1", 3)).ok());
+  EXPECT_THAT(s_.Get(Mine(1)).record->latest, IsReading("converted", "user-1", 3, 12, 12));
+  EXPECT_TRUE(s_.RecordReading(Mine(1), Said("converted", 20, "user-1", 3)).ok());
+  const Record record = *s_.Get(Mine(1)).record;
+  EXPECT_THAT(record.latest, IsReading("converted", "user-1", 3, 12, 20));
+  // The creation's own answer, and what a repeat of it is told, stays.
+  EXPECT_EQ(record.answer.astra_status, "pending");
+  EXPECT_EQ(record.answer.at, At(5));
+  EXPECT_EQ(record.verification_type, 2);
+  EXPECT_EQ(record.updated, At(5));
+  EXPECT_EQ(s_.Begin({.at = 30}).own->answer.astra_status, "pending");
+}
+
+TEST_P(BookTest, AnOlderReadingChangesNothing) {
+  s_.Run({.at = 1}, Done);
+  EXPECT_TRUE(s_.RecordReading(Mine(1), Said("converted", 4, "user-1")).ok());
+  EXPECT_THAT(s_.Get(Mine(1)).record->latest, IsReading("pending", "", 0, 5, 5));
+  EXPECT_TRUE(s_.RecordReading(Mine(1), Said("converted", 12, "user-1")).ok());
+  EXPECT_TRUE(s_.RecordReading(Mine(1), Said("pending", 11)).ok());
+  EXPECT_THAT(s_.Get(Mine(1)).record->latest, IsReading("converted", "user-1", 1, 12, 12));
+}
+
+TEST_P(BookTest, AReadingSurvivesEveryOtherChangeOfItsRow) {
+  s_.Run({.id = 1, .key = kOldKey}, Maybe);
+  s_.Run({.id = 2, .supersedes = 1, .allow_repeat = true, .key = kOldKey}, Done);
+  EXPECT_TRUE(s_.RecordReading(Mine(2), Said("converted", 12, "user-1")).ok());
+  s_.Resolve(AsNotCreated(Mine(1)));
+  // Its hashes move to another key; then the row that it superseded is forgotten.
+  EXPECT_EQ(s_.Begin({.id = 2, .supersedes = 1, .previous = {kOldKey}}).verdict, V::kRecorded);
+  EXPECT_EQ(s_.Purge(At(21), 1).purged, 1u);
+  EXPECT_FALSE(s_.Get(Mine(2)).record->supersedes);
+  EXPECT_THAT(s_.Get(Mine(2)).record->latest, IsReading("converted", "user-1", 1, 12, 12));
+}
+
+// An operator's word is no reading: Astra must be asked.
+TEST_P(BookTest, OfAResolvedRowNothingWasRead) {
+  s_.Run({.verification_type = 2}, Maybe);
+  s_.Resolve(AsCreated(Mine(1)));
+  const Record record = *s_.FindIntent("one", "intent-9").record;
+  EXPECT_EQ(record.latest.read_at, absl::InfinitePast());
+  EXPECT_EQ(record.latest.status_since, At(20));
+  EXPECT_EQ(record.latest.verification_type, 2);
+  EXPECT_TRUE(s_.RecordReading(Mine(1), Said("converted", 25)).ok());
+  EXPECT_THAT(s_.Get(Mine(1)).record->latest, IsReading("converted", "", 1, 25, 25));
+}
+
+TEST_P(BookTest, AnIntentIsFoundByItsCallerAlone) {
+  const auto as = [](const std::string& intent) { return [intent](const Key& key) { return Succeeded(key, intent); }; };
+  EXPECT_FALSE(s_.FindIntent("one", "intent-1").record);
+  s_.Run({.id = 1}, as("intent-1"));
+  s_.Run({.caller = "two", .id = 2, .email = "b@example.com"}, as("intent-2"));
+  const GetAnswer found = s_.FindIntent("one", "intent-1");
+  ASSERT_TRUE(found.available && found.record);
+  EXPECT_EQ(found.record->key, Mine(1));
+  EXPECT_EQ(found.budget.used_min, 1);
+  for (const auto& [caller, intent] : {std::pair("one", "intent-2"), std::pair("two", "intent-1"),
+                                       std::pair("three", "intent-1"), std::pair("one", "")}) {
+    EXPECT_TRUE(s_.FindIntent(caller, intent).available);
+    EXPECT_FALSE(s_.FindIntent(caller, intent).record) << caller << intent;
+  }
+  // Of two rows with one intent the newer is told; once purged, none.
+  s_.Run({.id = 3, .email = "c@example.com", .at = 7}, as("intent-1"));
+  EXPECT_EQ(s_.FindIntent("one", "intent-1").record->key, Mine(3));
+  s_.Purge(At(100));
+  EXPECT_FALSE(s_.FindIntent("one", "intent-1").record);
 }
 
 TEST_P(BookTest, UnknownIdIsAvailableWithoutRecord) {

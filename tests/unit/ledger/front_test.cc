@@ -26,6 +26,9 @@ class FailingStore : public Store {
   absl::StatusOr<std::optional<Row>> Find(const Key& key) override {
     return Do([&] { return store.Find(key); });
   }
+  absl::StatusOr<std::optional<Row>> FindIntent(const std::string& caller, const std::string& intent) override {
+    return Do([&] { return store.FindIntent(caller, intent); });
+  }
   absl::StatusOr<std::vector<Row>> Open(const Digest& email) override {
     return Do([&] { return store.Open(email); });
   }
@@ -41,6 +44,9 @@ class FailingStore : public Store {
   }
   absl::Status Put(const Row& row) override {
     return Do([&] { return store.Put(row); });
+  }
+  absl::Status SetLatest(const Key& key, const Reading& latest) override {
+    return Do([&] { return store.SetLatest(key, latest); });
   }
   absl::Status AddCount(const Digest& email, Counters delta) override {
     return Do([&] { return store.AddCount(email, delta); });
@@ -99,6 +105,14 @@ class FrontTest : public testing::Test {
   }
   std::shared_ptr<std::optional<bool>> Next(const Key& key) {
     ops_.push_back(NextAttemptOp{key, Id(77), Sent::kYes, At(4), &pump_, Once<bool>()});
+    return std::static_pointer_cast<std::optional<bool>>(last_);
+  }
+  std::shared_ptr<std::optional<GetAnswer>> FindIntent(const std::string& intent) {
+    ops_.push_back(FindIntentOp{"one", intent, &pump_, Once<GetAnswer>()});
+    return std::static_pointer_cast<std::optional<GetAnswer>>(last_);
+  }
+  std::shared_ptr<std::optional<bool>> RecordReading(const Key& key, const Reading& reading) {
+    ops_.push_back(RecordReadingOp{key, reading, &pump_, Once<bool>()});
     return std::static_pointer_cast<std::optional<bool>>(last_);
   }
   // The tokens of Begin are 1, 2, 3 and so on.
@@ -263,6 +277,27 @@ TEST_F(FrontTest, WhenNothingCanBeReadEverythingIsStillAnswered) {
   auto after = Get(key_);
   Run();
   EXPECT_EQ((*after)->record->state, State::kSucceeded);
+}
+
+// An intent can be read while nothing can be written; what Astra said then is asked again later.
+TEST_F(FrontTest, AReadingDoesNotWaitForTheDisk) {
+  Begin({});
+  Finish(Succeeded(key_));
+  Run();
+  store_.fail_at = store_.calls;  // the next transaction cannot start; reading goes on
+  auto lost = RecordReading(key_, Said("converted", 9));
+  auto found = FindIntent("intent-1");
+  Run();
+  EXPECT_FALSE(**lost);
+  EXPECT_EQ((*found)->record->latest.astra_status, "pending");
+  EXPECT_TRUE(front_.Retry());
+  auto after = FindIntent("intent-1");
+  auto kept = RecordReading(key_, Said("converted", 9));
+  auto then = FindIntent("intent-1");
+  Run();
+  EXPECT_EQ((*after)->record->latest.astra_status, "pending");
+  EXPECT_TRUE(**kept);
+  EXPECT_EQ((*then)->record->latest.astra_status, "converted");
 }
 
 TEST_F(FrontTest, WithoutAdmissionOnlyStartingStops) {

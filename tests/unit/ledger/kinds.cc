@@ -20,6 +20,9 @@ class TemporarySqliteStore : public Store {
   absl::Status Commit() override { return store_->Commit(); }
   void Rollback() override { store_->Rollback(); }
   absl::StatusOr<std::optional<Row>> Find(const Key& key) override { return store_->Find(key); }
+  absl::StatusOr<std::optional<Row>> FindIntent(const std::string& caller, const std::string& intent) override {
+    return store_->FindIntent(caller, intent);
+  }
   absl::StatusOr<std::vector<Row>> Open(const Digest& email) override { return store_->Open(email); }
   absl::StatusOr<std::optional<Row>> Succeeded(const Digest& email, const Digest& person,
                                                const std::string& caller) override {
@@ -28,6 +31,7 @@ class TemporarySqliteStore : public Store {
   absl::StatusOr<Counters> Count(const Digest& email) override { return store_->Count(email); }
   absl::StatusOr<std::vector<Row>> Sending(size_t limit) override { return store_->Sending(limit); }
   absl::Status Put(const Row& row) override { return store_->Put(row); }
+  absl::Status SetLatest(const Key& key, const Reading& latest) override { return store_->SetLatest(key, latest); }
   absl::Status AddCount(const Digest& email, Counters delta) override { return store_->AddCount(email, delta); }
   absl::Status MoveEmail(const Digest& from, const Digest& to) override { return store_->MoveEmail(from, to); }
   absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) override {
@@ -67,6 +71,12 @@ class TemporarySqliteLedger : public Ledger {
   }
   void Get(Key key, Executor& executor, GetDone done) override {
     ledger_->Get(std::move(key), executor, std::move(done));
+  }
+  void FindIntent(std::string caller, std::string user_intent_id, Executor& executor, GetDone done) override {
+    ledger_->FindIntent(std::move(caller), std::move(user_intent_id), executor, std::move(done));
+  }
+  void RecordReading(Key key, Reading reading, Executor& executor, ReadingDone done) override {
+    ledger_->RecordReading(std::move(key), std::move(reading), executor, std::move(done));
   }
   bool Writable() const override { return ledger_->Writable(); }
 

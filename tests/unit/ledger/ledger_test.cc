@@ -34,6 +34,18 @@ class LedgerTest : public testing::TestWithParam<LedgerKind> {
     pump_.Until([&] { return answer.has_value(); });
     return *std::move(answer);
   }
+  GetAnswer FindIntent(const std::string& caller, const std::string& intent) {
+    std::optional<GetAnswer> answer;
+    ledger_->FindIntent(caller, intent, pump_, [&](GetAnswer got) { answer = std::move(got); });
+    pump_.Until([&] { return answer.has_value(); });
+    return *std::move(answer);
+  }
+  bool RecordReading(const Key& key, const Reading& reading) {
+    std::optional<bool> answer;
+    ledger_->RecordReading(key, reading, pump_, [&](bool committed) { answer = committed; });
+    pump_.Until([&] { return answer.has_value(); });
+    return *answer;
+  }
   bool NextAttempt(const Key& key) {
     std::optional<bool> answer;
     ledger_->NextAttempt(key, Id(55), Sent::kYes, At(3), pump_, [&](bool got) { answer = got; });
@@ -155,6 +167,20 @@ TEST_P(LedgerTest, EndingWhatDoesNotRunIsNotCommitted) {
   EXPECT_TRUE(Finish(Failed(key_)).committed);
   EXPECT_FALSE(Finish(Succeeded(key_)).committed);
   EXPECT_EQ(Get(key_).record->state, State::kFailed);
+  EXPECT_TRUE(ledger_->Writable());
+}
+
+TEST_P(LedgerTest, AnIntentIsFoundWithItsLatestReading) {
+  Begin({});
+  EXPECT_FALSE(RecordReading(key_, Said("converted", 9)));
+  Finish(Succeeded(key_));
+  EXPECT_TRUE(RecordReading(key_, Said("converted", 9, "user-1")));
+  ledger_->RecordReading(key_, Said("cancelled", 10), pump_, nullptr);  // without a word of whether it is kept
+  const GetAnswer found = FindIntent("one", "intent-1");
+  ASSERT_TRUE(found.available && found.record);
+  EXPECT_EQ(found.record->latest.astra_status, "cancelled");
+  EXPECT_EQ(found.record->latest.read_at, At(10));
+  EXPECT_FALSE(FindIntent("two", "intent-1").record);
   EXPECT_TRUE(ledger_->Writable());
 }
 

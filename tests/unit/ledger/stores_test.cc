@@ -28,7 +28,9 @@ std::string Show(const Record& r) {
       << static_cast<int>(r.sent) << ' ' << r.reason << ' ' << r.answer.http_status << ' ' << r.answer.confirmed << ' '
       << r.answer.user_intent_id << ' ' << r.answer.astra_status << ' ' << r.answer.astra_request_id << ' '
       << Show(r.answer.at) << ' ' << UuidText(r.attempt_id) << ' ' << r.posts << ' ' << Show(r.supersedes) << ' '
-      << Show(r.superseded_by) << ' ' << Show(r.created) << ' ' << Show(r.updated);
+      << Show(r.superseded_by) << ' ' << Show(r.created) << ' ' << Show(r.updated) << ' ' << r.verification_type << ' '
+      << r.latest.astra_status << ' ' << r.latest.user_id << ' ' << r.latest.verification_type << ' '
+      << Show(r.latest.status_since) << ' ' << Show(r.latest.read_at);
   return out.str();
 }
 std::string Show(const std::optional<Record>& r) { return r ? Show(*r) : "none"; }
@@ -37,7 +39,7 @@ std::string Show(const Budget& b) { return std::to_string(b.used_min) + ".." + s
 // One operation drawn from the dice, done to a book: what it said, in words.
 class Deed {
  public:
-  Deed(std::mt19937& dice, int64_t at, size_t rotations) : kind_(Below(dice, 20)), now_(At(at) + absl::Nanoseconds(1)) {
+  Deed(std::mt19937& dice, int64_t at, size_t rotations) : kind_(Below(dice, 22)), now_(At(at) + absl::Nanoseconds(1)) {
     call_.caller = Pick(dice, kCallers);
     call_.id = Below(dice, kIds);
     // Mostly what this id has always asked for, so that what was released starts again.
@@ -56,6 +58,9 @@ class Deed {
         Unknown(call_.key_of(), true), Released(call_.key_of()),  Released(call_.key_of())};
     end_ = Pick(dice, ends);
     resolve_ = Below(dice, 2) == 0 ? AsCreated(call_.key_of()) : AsNotCreated(call_.key_of());
+    call_.verification_type = Below(dice, 3);
+    reading_ = Said(Below(dice, 2) == 0 ? "pending" : "converted", 0, Below(dice, 2) == 0 ? "" : "user-1");
+    reading_.read_at = now_ - absl::Seconds(Below(dice, 30));
     purge_before_ = now_ + absl::Milliseconds(1) - absl::Seconds(Below(dice, 200));
   }
 
@@ -84,6 +89,11 @@ class Deed {
       return answer.ok() ? "resolve " + Show(answer->record) + ' ' + Show(answer->budget) : answer.status().ToString();
     }
     if (kind_ < 19) return "recover " + std::to_string(book.Recover(19, now_, 100).value());
+    if (kind_ < 20) return "reading " + book.RecordReading(call_.key_of(), reading_).ToString();
+    if (kind_ < 21) {
+      const auto answer = book.FindIntent(call_.caller, resolve_.created.value_or("intent-1")).value();
+      return "intent " + Show(answer.record) + ' ' + Show(answer.budget);
+    }
     // To its end, because where a round goes on is each store's own.
     size_t purged = 0;
     for (;;) {
@@ -105,6 +115,7 @@ class Deed {
   Call call_;
   FinishRequest end_;
   ResolveRequest resolve_;
+  Reading reading_;
   absl::Time purge_before_;
 };
 

@@ -70,6 +70,7 @@ struct Call {
   bool may_join = true;
   Admission* admission = nullptr;
   int limit = 3;
+  int verification_type = 0;
   int attempt = 1000;
   int64_t at = 0;
   uint64_t key = kKey;
@@ -85,6 +86,7 @@ struct Call {
     r.allow_repeat = allow_repeat;
     if (supersedes) r.supersedes = Id(*supersedes);
     r.attempt_limit = limit;
+    r.verification_type = verification_type;
     r.may_start = may_start;
     r.may_join = may_join;
     r.admission = admission;
@@ -159,6 +161,10 @@ inline ResolveRequest AsNotCreated(const Key& key, int64_t at = 20) {
   return r;
 }
 
+inline Reading Said(const std::string& status, int64_t at, const std::string& user_id = "", int verification_type = 1) {
+  return {status, user_id, verification_type, absl::InfinitePast(), At(at)};
+}
+
 // Book over a store, one transaction an operation.
 class Session {
   // First, because its return type is deduced.
@@ -187,6 +193,12 @@ class Session {
   }
   GetAnswer Get(const Key& key) {
     return In([&] { return book_.Get(key).value(); });
+  }
+  GetAnswer FindIntent(const std::string& caller, const std::string& intent) {
+    return In([&] { return book_.FindIntent(caller, intent).value(); });
+  }
+  absl::Status RecordReading(const Key& key, const Reading& reading) {
+    return In([&] { return book_.RecordReading(key, reading); });
   }
   size_t Recover(int reason, size_t limit = 100) {
     return In([&] { return book_.Recover(reason, At(9), limit).value(); });

@@ -180,6 +180,12 @@ class TestLedger final : public ledger::Ledger {
   void Get(ledger::Key key, Executor& executor, GetDone done) override {
     real_.Get(std::move(key), executor, std::move(done));
   }
+  void FindIntent(std::string caller, std::string user_intent_id, Executor& executor, GetDone done) override {
+    real_.FindIntent(std::move(caller), std::move(user_intent_id), executor, std::move(done));
+  }
+  void RecordReading(ledger::Key key, ledger::Reading reading, Executor& executor, ReadingDone done) override {
+    real_.RecordReading(std::move(key), std::move(reading), executor, std::move(done));
+  }
   bool Writable() const override { return !down; }
 
   bool down = false;
