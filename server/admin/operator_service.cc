@@ -13,7 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/time.h"
 #include "server/base/uuid.h"
-#include "server/usecase/reply.h"
+#include "server/usecase/error_table.h"
 #include "userintent/v1/errors.pb.h"
 
 namespace userintent::admin {

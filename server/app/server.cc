@@ -33,11 +33,11 @@
 #include "server/observe/log.h"
 #include "server/observe/metrics.h"
 #include "server/rpc/acceptor.h"
-#include "server/rpc/calls.h"
 #include "server/rpc/health_door.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/healthcheck.h"
 #include "server/rpc/listener.h"
+#include "server/rpc/methods.h"
 #include "server/rpc/port_probe.h"
 #include "server/rpc/reflection.h"
 #include "server/rpc/tls_watch.h"
@@ -201,7 +201,9 @@ struct ShardParts {
   std::unique_ptr<http::Client> http;
   std::unique_ptr<astra::Client> astra;
   std::unique_ptr<rpc::Shard> shard;
-  std::unique_ptr<rpc::CallServices> calls;
+  std::unique_ptr<usecase::Creations> creations;
+  std::unique_ptr<rpc::MethodContext> context;
+  std::vector<std::unique_ptr<rpc::PostedMethod>> methods;
   std::unique_ptr<rpc::HealthCalls> health;
   http::Stats counted;  // what of the client's statistics is in the metrics; the shard's thread only
 };
@@ -214,7 +216,7 @@ struct Server::Parts {
   std::unique_ptr<http::CaFile> authorities;  // null: the system's
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
   std::unique_ptr<usecase::AdmissionControl> gate;
-  std::unique_ptr<rpc::Service> service;
+  std::unique_ptr<rpc::AsyncService> service;
   rpc::HealthService health_service;
   rpc::HealthState health;
   std::vector<ShardParts> shards;
@@ -338,7 +340,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   const uint16_t port = p.acceptor->port();
   auto sink = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, listen_credentials);
-  p.service = std::make_unique<rpc::Service>();
+  p.service = std::make_unique<rpc::AsyncService>();
   builder.RegisterService(p.service.get());
   builder.RegisterService(&p.health_service);
   if (config.reflection_on()) {
@@ -356,16 +358,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
     s.astra =
         astra::NewRestClient(*s.http, *p.credentials, limit_rule, "userintent-server/" + std::string(ProgramVersion()));
     s.shard = std::make_unique<rpc::Shard>(builder.AddCompletionQueue(), *s.http);
-    s.calls = std::make_unique<rpc::CallServices>(
-        rpc::CallServices{*p.service,
-                          *s.shard,
-                          usecase::Services{*s.shard, *p.ledger, *s.astra, *p.gate, *p.fingerprinter, *p.telemetry,
-                                            intent::RulesOptions{config.kyc_delegation, config.allow_non_public_ip},
-                                            config.email_attempt_limit, absl::BitGen()},
-                          *p.telemetry,
-                          mutual_tls,
-                          absl::ToChronoNanoseconds(config.default_deadline),
-                          {}});
+    s.creations = std::make_unique<usecase::Creations>(usecase::Creations::Dependencies{
+        *s.shard, *p.ledger, *s.astra, *p.gate, *p.fingerprinter, *p.telemetry,
+        intent::RulesOptions{config.kyc_delegation, config.allow_non_public_ip}, config.email_attempt_limit});
+    s.context = std::make_unique<rpc::MethodContext>(
+        rpc::MethodContext{*s.shard, *p.telemetry, mutual_tls, absl::ToChronoNanoseconds(config.default_deadline)});
+    s.methods = rpc::NewMethods(*p.service, *s.context,
+                                rpc::UseCases{*s.creations, *p.ledger, *s.shard, config.email_attempt_limit});
     s.health = std::make_unique<rpc::HealthCalls>(p.health_service, p.health, *s.shard);
     p.shards.push_back(std::move(s));
   }
@@ -376,9 +375,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   auto server = std::unique_ptr<Server>(new Server(std::move(parts)));
   if (!p.grpc) return absl::InternalError(kNoServer);
   for (ShardParts& s : p.shards) {
-    s.shard->Start([calls = s.calls.get(), health = s.health.get()] {
-      rpc::PostCalls(*calls);
-      health->Start();
+    s.shard->Start([&s] {
+      for (const auto& method : s.methods) method->Post();
+      s.health->Start();
     });
   }
   p.acceptor->Start(std::move(sink));
@@ -514,7 +513,7 @@ bool Server::Drain() {
   Log(Level::kInfo, "draining", {{"in_flight", p.gate->in_flight()}});
   p.gate->Drain();
   for (ShardParts& s : p.shards) {
-    s.shard->Post([calls = s.calls.get()] { usecase::Creation::GiveUpWaiting(calls->intent); });
+    s.shard->Post([creations = s.creations.get()] { creations->Drain(); });
   }
   HouseKeep();
   const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.config.drain_timeout);
@@ -525,7 +524,7 @@ bool Server::Drain() {
   const int left = p.gate->in_flight();
   // Everything is recorded, or its time is up: whoever waits is answered, and only replies are on their way out.
   for (ShardParts& s : p.shards) {
-    s.shard->Post([calls = s.calls.get()] { usecase::Creation::AnswerAll(calls->intent); });
+    s.shard->Post([creations = s.creations.get()] { creations->AnswerAll(); });
   }
   p.probe->Stop();
   p.acceptor->Stop();

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "server/observe/log.h"
+#include "server/usecase/error_table.h"
 
 namespace userintent {
 namespace {
@@ -29,10 +30,6 @@ std::string_view CodeName(absl::StatusCode code) {
   return names[static_cast<size_t>(code) % names.size()];
 }
 
-observe::Method MethodOf(rpc::Method method) {
-  return method == rpc::Method::kGetCreation ? observe::Method::kGetCreation : observe::Method::kCreateUserIntent;
-}
-
 std::string_view StateWord(ledger::State state) {
   switch (state) {
     case ledger::State::kSending:
@@ -55,8 +52,9 @@ int64_t Milliseconds(SteadyClock::duration d) {
 
 }  // namespace
 
-std::span<const observe::ReasonLabels> Telemetry::Labels() {
-  static const auto& labels = *[] {
+observe::Labels Telemetry::Labels() {
+  // ErrorReason's numbers, and one more row for callers that left.
+  static const auto& reasons = *[] {
     auto* all = new std::array<observe::ReasonLabels, kCallerLeft + 1>;
     for (int i = 0; i < kCallerLeft; ++i) {
       const auto reason = static_cast<v1::ErrorReason>(i);
@@ -66,16 +64,15 @@ std::span<const observe::ReasonLabels> Telemetry::Labels() {
     (*all)[kCallerLeft] = {"CALLER_LEFT", "CANCELLED"};
     return all;
   }();
-  return labels;
+  return {reasons, rpc::kMethodNames, astra::kVerdictNames};
 }
 
 void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }
 
 void Telemetry::OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
                        SteadyClock::duration took) {
-  static_assert(static_cast<int>(observe::Post::kUnknown) == static_cast<int>(astra::Verdict::kUnknown));
   metrics_.AddPostsInFlight(-1);
-  metrics_.RecordPost(static_cast<observe::Post>(outcome.verdict), absl::FromChrono(took));
+  metrics_.RecordPost(static_cast<size_t>(outcome.verdict), absl::FromChrono(took));
   if (outcome.not_astras) metrics_.CountEdgeRejection();
   const bool created = outcome.verdict == astra::Verdict::kCreated;
   const Level level = created ? Level::kDebug : Level::kWarn;
@@ -118,7 +115,7 @@ void Telemetry::OnCallBegun(rpc::Method) { metrics_.AddInFlight(1); }
 void Telemetry::OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
                             SteadyClock::duration took) {
   metrics_.AddInFlight(-1);
-  metrics_.RecordCall(MethodOf(method), reason ? static_cast<int>(*reason) : kCallerLeft, replayed,
+  metrics_.RecordCall(static_cast<size_t>(method), reason ? static_cast<int>(*reason) : kCallerLeft, replayed,
                       absl::FromChrono(took));
 }
 

@@ -5,16 +5,17 @@
 #pragma once
 
 #include "server/observe/metrics.h"
-#include "server/rpc/calls.h"
+#include "server/rpc/unary_method.h"
+#include "server/usecase/creations.h"
 
 namespace userintent {
 
-class Telemetry final : public rpc::CallObserver {
+class Telemetry final : public rpc::CallObserver, public usecase::CreationObserver {
  public:
   explicit Telemetry(observe::Metrics& metrics) : metrics_(metrics) {}
 
-  // The labels under which calls are counted: ErrorReason's numbers, and one more row for callers that left.
-  static std::span<const observe::ReasonLabels> Labels();
+  // What calls and POSTs are counted by.
+  static observe::Labels Labels();
 
   void OnPostBegun() override;
   void OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,

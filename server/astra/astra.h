@@ -3,6 +3,7 @@
 // No gRPC, no libcurl. Client belongs to one shard's thread, like the http::Client below it.
 #pragma once
 
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,6 +28,13 @@ enum class Verdict {
   kNotSent,              // proved not reached
   kUnknown,              // everything else
 };
+
+// For metrics; indexed by Verdict.
+inline constexpr std::string_view kVerdictNames[] = {
+    "created", "limit_reached", "rejected", "credentials_rejected", "misconfigured", "rate_limited", "unavailable",
+    "refused", "not_sent",      "unknown",
+};
+static_assert(std::size(kVerdictNames) == static_cast<size_t>(Verdict::kUnknown) + 1);
 
 struct Outcome {
   Verdict verdict = Verdict::kUnknown;

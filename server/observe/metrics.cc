@@ -25,15 +25,6 @@ using prometheus::Gauge;
 using prometheus::Histogram;
 using prometheus::Registry;
 
-// Indexed by Method.
-constexpr std::string_view kMethodNames[kMethods] = {"CreateUserIntent", "GetCreation"};
-
-// Indexed by Post.
-constexpr std::string_view kPostNames[kPosts] = {
-    "created", "limit_reached", "rejected", "credentials_rejected", "misconfigured", "rate_limited", "unavailable",
-    "refused", "not_sent",      "unknown",
-};
-
 // Indexed by RefusedConnection.
 constexpr std::string_view kRefusedNames[kRefusedConnections] = {"max_connections", "max_connections_per_address",
                                                                  "descriptors", "tls"};
@@ -74,12 +65,14 @@ void Quietly(F&& f) noexcept {
 
 struct Metrics::Parts {
   Registry registry;
-  // calls[method][reason]; the last one of each row is OTHER.
-  std::array<std::vector<Counter*>, kMethods> calls;
-  std::array<Counter*, kMethods> replayed{};
-  std::array<Histogram*, kMethods> call_seconds{};
+  struct MethodParts {
+    std::vector<Counter*> calls;  // by reason; the last one is OTHER
+    Counter* replayed = nullptr;
+    Histogram* seconds = nullptr;
+  };
+  std::vector<MethodParts> methods;
   Gauge* in_flight = nullptr;
-  std::array<Counter*, kPosts> posts{};
+  std::vector<Counter*> posts;  // by verdict
   Histogram* post_seconds = nullptr;
   Gauge* posts_in_flight = nullptr;
   Counter* connections_opened = nullptr;
@@ -107,7 +100,7 @@ struct Metrics::Parts {
   Gauge* log_lines_dropped = nullptr;
 };
 
-Metrics::Metrics(const BuildInfo& build, std::span<const ReasonLabels> reasons) : parts_(std::make_unique<Parts>()) {
+Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make_unique<Parts>()) {
   Parts& p = *parts_;
   Registry& r = p.registry;
 
@@ -133,21 +126,24 @@ Metrics::Metrics(const BuildInfo& build, std::span<const ReasonLabels> reasons) 
                                   .Register(r);
   Family<Histogram>& call_seconds =
       BuildHistogram().Name("userintent_call_seconds").Help("Time from the arrival of a call to its end.").Register(r);
-  for (size_t m = 0; m < kMethods; ++m) {
-    const std::string method(kMethodNames[m]);
-    for (const ReasonLabels& labels : reasons) {
-      p.calls[m].push_back(
+  for (const std::string_view name : names.methods) {
+    const std::string method(name);
+    Parts::MethodParts& parts = p.methods.emplace_back();
+    for (const ReasonLabels& labels : names.reasons) {
+      parts.calls.push_back(
           &calls.Add({{"method", method}, {"code", std::string(labels.code)}, {"reason", std::string(labels.reason)}}));
     }
-    p.calls[m].push_back(&calls.Add({{"method", method}, {"code", "UNKNOWN"}, {"reason", "OTHER"}}));
-    p.replayed[m] = &replayed.Add({{"method", method}});
-    p.call_seconds[m] = &call_seconds.Add({{"method", method}}, kCallBuckets);
+    parts.calls.push_back(&calls.Add({{"method", method}, {"code", "UNKNOWN"}, {"reason", "OTHER"}}));
+    parts.replayed = &replayed.Add({{"method", method}});
+    parts.seconds = &call_seconds.Add({{"method", method}}, kCallBuckets);
   }
   p.in_flight = MakeGauge(r, "userintent_calls_in_flight", "Calls admitted and not finished.");
 
   Family<Counter>& posts =
       BuildCounter().Name("userintent_upstream_posts_total").Help("POSTs to Astra by what became of them.").Register(r);
-  for (size_t i = 0; i < kPosts; ++i) p.posts[i] = &posts.Add({{"verdict", std::string(kPostNames[i])}});
+  for (const std::string_view verdict : names.post_verdicts) {
+    p.posts.push_back(&posts.Add({{"verdict", std::string(verdict)}}));
+  }
   p.post_seconds =
       MakeHistogram(r, "userintent_upstream_post_seconds", "Time from the start of a POST to its end.", kCallBuckets);
   p.posts_in_flight = MakeGauge(r, "userintent_upstream_posts_in_flight", "POSTs begun and not ended.");
@@ -206,22 +202,21 @@ Metrics::Metrics(const BuildInfo& build, std::span<const ReasonLabels> reasons) 
 
 Metrics::~Metrics() = default;
 
-void Metrics::RecordCall(Method method, int reason, bool replayed, absl::Duration latency) noexcept {
-  const auto m = static_cast<size_t>(method);
-  const std::vector<Counter*>& counters = parts_->calls[m];
-  const size_t other = counters.size() - 1;
+void Metrics::RecordCall(size_t method, int reason, bool replayed, absl::Duration latency) noexcept {
+  const Parts::MethodParts& parts = parts_->methods[method];
+  const size_t other = parts.calls.size() - 1;
   const size_t index = reason >= 0 && static_cast<size_t>(reason) < other ? static_cast<size_t>(reason) : other;
-  counters[index]->Increment();
-  if (replayed) parts_->replayed[m]->Increment();
-  Quietly([&] { parts_->call_seconds[m]->Observe(absl::ToDoubleSeconds(latency)); });
+  parts.calls[index]->Increment();
+  if (replayed) parts.replayed->Increment();
+  Quietly([&] { parts.seconds->Observe(absl::ToDoubleSeconds(latency)); });
 }
 
 void Metrics::AddInFlight(int delta) noexcept { parts_->in_flight->Increment(delta); }
 
 void Metrics::AddPostsInFlight(int delta) noexcept { parts_->posts_in_flight->Increment(delta); }
 
-void Metrics::RecordPost(Post post, absl::Duration latency) noexcept {
-  parts_->posts[static_cast<size_t>(post)]->Increment();
+void Metrics::RecordPost(size_t verdict, absl::Duration latency) noexcept {
+  parts_->posts[verdict]->Increment();
   Quietly([&] { parts_->post_seconds->Observe(absl::ToDoubleSeconds(latency)); });
 }
 

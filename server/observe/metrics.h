@@ -6,6 +6,7 @@
 // request, no caller, no address.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -16,30 +17,19 @@
 
 namespace userintent::observe {
 
-// Methods of our service.
-enum class Method { kCreateUserIntent, kGetCreation };
-inline constexpr int kMethods = 2;
-
-// How one POST ended: astra::Verdict in the same order, which this leaf may not include.
-enum class Post {
-  kCreated,
-  kLimitReached,
-  kRejected,
-  kCredentialsRejected,
-  kMisconfigured,
-  kRateLimited,
-  kUnavailable,
-  kRefused,
-  kNotSent,
-  kUnknown,
-};
-inline constexpr int kPosts = 10;
-
 // The labels of calls that ended with one reason. `reason` is a name of ErrorReason without prefix, `code` one of
 // gRPC's code names ("INVALID_ARGUMENT"). Both must be literals or live as long as the process.
 struct ReasonLabels {
   std::string_view reason;
   std::string_view code;
+};
+
+// What calls and POSTs are counted by. All texts are fixed and live as long as the process; their places are the
+// numbers that Record...() is given.
+struct Labels {
+  std::span<const ReasonLabels> reasons;
+  std::span<const std::string_view> methods;
+  std::span<const std::string_view> post_verdicts;
 };
 
 // Why a caller's connection was not taken in, or not kept.
@@ -55,15 +45,16 @@ struct BuildInfo {
 
 class Metrics {
  public:
-  // reasons[n] labels the calls that RecordCall counts under the number n; the caller numbers them as ErrorReason does,
-  // so 0 is success ({"NONE", "OK"}), and may add rows of its own at the end (a call that its client cancelled).
-  Metrics(const BuildInfo& build, std::span<const ReasonLabels> reasons);
+  // labels.reasons[n] labels the calls that RecordCall counts under the number n; the caller numbers them as
+  // ErrorReason does, so 0 is success ({"NONE", "OK"}), and may add rows of its own at the end (a call that its client
+  // cancelled).
+  Metrics(const BuildInfo& build, const Labels& labels);
   ~Metrics();
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
   // One finished call. A number outside of the table counts as reason OTHER.
-  void RecordCall(Method method, int reason, bool replayed, absl::Duration latency) noexcept;
+  void RecordCall(size_t method, int reason, bool replayed, absl::Duration latency) noexcept;
 
   // Calls admitted and not finished; every shard adds and subtracts its own.
   void AddInFlight(int delta) noexcept;
@@ -71,7 +62,7 @@ class Metrics {
   void AddPostsInFlight(int delta) noexcept;
 
   // One POST that ended.
-  void RecordPost(Post post, absl::Duration latency) noexcept;
+  void RecordPost(size_t verdict, absl::Duration latency) noexcept;
 
   // One 401 or 403 that did not read like Astra's own.
   void CountEdgeRejection() noexcept;

@@ -1,10 +1,10 @@
 #include "server/rpc/health_service.h"
 
 #include <grpcpp/support/async_stream.h>
-#include <grpcpp/support/async_unary_call.h>
 
 #include <optional>
 
+#include "server/rpc/unary_call.h"
 #include "userintent/v1/user_intent_service.grpc.pb.h"
 
 namespace userintent::rpc {
@@ -19,36 +19,30 @@ HealthCheckResponse::ServingStatus HealthState::Of(const std::string& service) c
   return serving_.load(std::memory_order_acquire) ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
 }
 
-// Waits for a request, answers it, and is gone.
-class HealthCalls::CheckCall final : public Tag {
+class HealthCalls::CheckCall final : public UnaryCall {
  public:
-  explicit CheckCall(HealthCalls& calls) : calls_(calls), responder_(&context_) {
+  explicit CheckCall(HealthCalls& calls) : calls_(calls) {
     grpc::ServerCompletionQueue& queue = calls.shard_.queue();
-    calls.service_.RequestCheck(&context_, &request_, &responder_, &queue, &queue, static_cast<Tag*>(this));
-  }
-
-  void Proceed(bool ok) override {
-    if (!ok || answered_) {
-      delete this;
-      return;
-    }
-    new CheckCall(calls_);  // owned by its tag
-    answered_ = true;
-    HealthCheckResponse response;
-    response.set_status(calls_.state_.Of(request_.service()));
-    if (response.status() == HealthCheckResponse::SERVICE_UNKNOWN) {
-      responder_.FinishWithError({grpc::StatusCode::NOT_FOUND, "no such service"}, static_cast<Tag*>(this));
-    } else {
-      responder_.Finish(response, grpc::Status::OK, static_cast<Tag*>(this));
-    }
+    calls.service_.RequestCheck(&context(), request(), responder(), &queue, &queue, taken());
   }
 
  private:
+  void PostAnother() override { new CheckCall(calls_); }  // owned by its tags
+
+  void OnRequest() override {
+    HealthCheckRequest asked;
+    if (Parse(&asked) == intent::WireProblem::kMalformed) {
+      return Fail({grpc::StatusCode::INVALID_ARGUMENT, "not a HealthCheckRequest"});
+    }
+    HealthCheckResponse response;
+    response.set_status(calls_.state_.Of(asked.service()));
+    if (response.status() == HealthCheckResponse::SERVICE_UNKNOWN) {
+      return Fail({grpc::StatusCode::NOT_FOUND, "no such service"});
+    }
+    Succeed(response);
+  }
+
   HealthCalls& calls_;
-  grpc::ServerContext context_;
-  HealthCheckRequest request_;
-  grpc::ServerAsyncResponseWriter<HealthCheckResponse> responder_;
-  bool answered_ = false;
 };
 
 // Lives until its caller leaves or the server shuts down. At most one write, or the Finish, is under way at a time.

@@ -4,6 +4,9 @@
 // shard's. They take events away from it, and each call is woken from thread to thread: measured, 10 % of the CPU of a
 // call under load, a third of it at rest (docs/decisions/0006).
 //
+// Check is a UnaryCall, without the identity, the counting and the errors of our own service (UnaryMethod): whoever
+// reaches the port may ask, as with libgrpc++'s. Watch is a stream, with a life of its own.
+//
 // HealthState is one for the server, set by any thread. A HealthCalls belongs to its shard's thread, like every call in
 // here; server.cc owns both, and they outlive the shards.
 #pragma once
@@ -18,7 +21,7 @@
 namespace userintent::rpc {
 
 using Health = grpc::health::v1::Health;
-using HealthService = Health::AsyncService;
+using HealthService = Health::WithRawMethod_Check<Health::WithAsyncMethod_Watch<Health::Service>>;
 
 // Of all the services that are asked for: "" (the server as a whole) and the gateway's own have one state together.
 class HealthState {

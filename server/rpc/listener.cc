@@ -11,7 +11,7 @@
 #include <string_view>
 
 #include "server/observe/log.h"
-#include "server/rpc/calls.h"
+#include "server/rpc/methods.h"
 
 namespace userintent::rpc {
 namespace {

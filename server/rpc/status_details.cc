@@ -30,21 +30,21 @@ void Pack(const google::protobuf::Message& detail, google::protobuf::Any* any) {
 
 }  // namespace
 
-RpcError ToRpcError(const usecase::Reply& reply) {
-  const usecase::ErrorRow& row = usecase::RowOf(reply.reason);
+RpcError ToRpcError(const usecase::CallError& error) {
+  const usecase::ErrorRow& row = usecase::RowOf(error.reason);
   google::rpc::Status status;
   status.set_code(static_cast<int>(row.code));
-  status.set_message(std::string(reply.message.empty() ? row.message : reply.message));
+  status.set_message(std::string(error.message.empty() ? row.message : error.message));
 
   google::rpc::ErrorInfo info;
-  usecase::FillErrorInfo(reply, &info);
+  usecase::FillErrorInfo(error, &info);
   Pack(info, status.add_details());
 
-  switch (reply.reason) {
+  switch (error.reason) {
     case v1::ERROR_REASON_FIELD_INVALID: {
       google::rpc::BadRequest bad;
       size_t size = status.ByteSizeLong() + status.message().size();
-      for (const intent::Violation& violation : reply.violations) {
+      for (const intent::Violation& violation : error.violations) {
         // The texts are bounded so that all of them fit (tested); this keeps the promise should one grow.
         size += violation.field.size() + violation.description.size() + 8;
         if (size > kMaxErrorBytes - 128) break;
@@ -58,7 +58,7 @@ RpcError ToRpcError(const usecase::Reply& reply) {
     case v1::ERROR_REASON_PERSON_EXISTS: {
       google::rpc::ResourceInfo resource;
       resource.set_resource_type("astra.UserIntent");
-      resource.set_resource_name(reply.existing_intent_id);
+      resource.set_resource_name(error.existing_intent_id);
       status.add_details()->PackFrom(resource);
       break;
     }
@@ -75,14 +75,15 @@ RpcError ToRpcError(const usecase::Reply& reply) {
   }
   if (row.retry_info) {
     google::rpc::RetryInfo retry;
-    SetDuration(AtLeastMillis(reply.retry_after), retry.mutable_retry_delay());
+    SetDuration(AtLeastMillis(error.retry_after), retry.mutable_retry_delay());
     status.add_details()->PackFrom(retry);
   }
 
-  RpcError error;
-  error.pushback_never = !row.retry_info;
-  error.status = grpc::Status(static_cast<grpc::StatusCode>(row.code), status.message(), status.SerializeAsString());
-  return error;
+  RpcError converted;
+  converted.pushback_never = !row.retry_info;
+  converted.status =
+      grpc::Status(static_cast<grpc::StatusCode>(row.code), status.message(), status.SerializeAsString());
+  return converted;
 }
 
 }  // namespace userintent::rpc

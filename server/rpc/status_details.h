@@ -5,7 +5,7 @@
 
 #include <grpcpp/support/status.h>
 
-#include "server/usecase/reply.h"
+#include "server/usecase/result.h"
 
 namespace userintent::rpc {
 
@@ -21,7 +21,6 @@ struct RpcError {
   bool pushback_never = false;  // send the trailer
 };
 
-// `reply` must be an error.
-RpcError ToRpcError(const usecase::Reply& reply);
+RpcError ToRpcError(const usecase::CallError& error);
 
 }  // namespace userintent::rpc

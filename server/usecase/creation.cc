@@ -6,6 +6,7 @@
 
 #include "server/base/crash_point.h"
 #include "server/base/time.h"
+#include "server/usecase/messages.h"
 
 namespace userintent::usecase {
 namespace {
@@ -21,6 +22,9 @@ constexpr absl::Duration kBackoffCap = absl::Seconds(2);
 // 429 without Retry-After (contract section 4).
 constexpr absl::Duration kDefaultRetryAfter = absl::Seconds(1);
 
+// A ledger that cannot be used: told to callers as RetryInfo.
+constexpr absl::Duration kLedgerRetry = absl::Seconds(2);
+
 ledger::Sent SentOf(Verdict verdict) {
   switch (verdict) {
     case Verdict::kNotSent:
@@ -32,76 +36,101 @@ ledger::Sent SentOf(Verdict verdict) {
   }
 }
 
+// Of the verdicts that refuse a call.
+v1::ErrorReason ReasonOf(BeginVerdict verdict) {
+  switch (verdict) {
+    case BeginVerdict::kInProgress:
+      return v1::ERROR_REASON_REQUEST_IN_PROGRESS;
+    case BeginVerdict::kReused:
+      return v1::ERROR_REASON_REQUEST_ID_REUSED;
+    case BeginVerdict::kPersonExists:
+      return v1::ERROR_REASON_PERSON_EXISTS;
+    case BeginVerdict::kExhausted:
+      return v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED;
+    case BeginVerdict::kEmailBusy:
+      return v1::ERROR_REASON_EMAIL_BUSY;
+    case BeginVerdict::kEmailUnresolved:
+      return v1::ERROR_REASON_EMAIL_UNRESOLVED;
+    case BeginVerdict::kSupersedesInvalid:
+      return v1::ERROR_REASON_SUPERSEDES_INVALID;
+    case BeginVerdict::kUnavailable:
+      return v1::ERROR_REASON_LEDGER_UNAVAILABLE;
+    case BeginVerdict::kGo:
+    case BeginVerdict::kWouldGo:
+    case BeginVerdict::kRecorded:
+      break;
+  }
+  return v1::ERROR_REASON_INTERNAL;
+}
+
 absl::CivilDay TodayUtc() { return absl::ToCivilDay(absl::Now(), absl::UTCTimeZone()); }
 
 }  // namespace
 
-std::shared_ptr<Creation> Creation::Start(Services& services, std::string caller, v1::CreateUserIntentRequest request,
-                                          SteadyTime deadline, Done done) {
-  auto creation =
-      std::make_shared<Creation>(Passkey{}, services, std::move(caller), std::move(request), deadline, std::move(done));
-  std::vector<intent::Violation> violations = intent::Validate(*creation->request_, services.rules, TodayUtc());
+std::shared_ptr<Creation> Creation::Start(Creations& creations, CreateCall&& call) {
+  const SteadyTime deadline = call.deadline;
+  const Creations::Dependencies& deps = creations.deps_;
+  auto creation = std::make_shared<Creation>(Passkey{}, creations, std::move(call));
+  std::vector<intent::Violation> violations = intent::Validate(*creation->request_, deps.rules, TodayUtc());
   if (!violations.empty()) {
-    Reply reply = Reply::Error(v1::ERROR_REASON_FIELD_INVALID);
-    reply.violations = std::move(violations);
-    services.loop.Post([creation, reply = std::move(reply)]() mutable {
+    deps.loop.Post([creation, violations = std::move(violations)]() mutable {
       creation->state_ = State::kEnded;
-      creation->Respond(std::move(reply));
+      creation->Respond(CallError::Of(std::move(violations)));
     });
     return creation;
   }
   creation->key_.request_id = *ParseUuid(creation->request_->request_id());
   // A deadline that is nearly here leaves the ledger half of what is left to say that it is too short.
-  const SteadyTime now = services.loop.Now();
-  creation->answer_timer_ = services.loop.CallAt(std::max(deadline - kAnswerMargin, now + (deadline - now) / 2),
-                                                 [creation] { creation->OnAnswerBy(); });
-  services.unanswered.insert(creation.get());
+  const SteadyTime now = deps.loop.Now();
+  creation->answer_timer_ = deps.loop.CallAt(std::max(deadline - kAnswerMargin, now + (deadline - now) / 2),
+                                             [creation] { creation->OnAnswerBy(); });
+  creations.unanswered_.insert(creation.get());
   creation->Begin();
   return creation;
 }
 
-Creation::Creation(Passkey, Services& services, std::string caller, v1::CreateUserIntentRequest request,
-                   SteadyTime deadline, Done done)
-    : services_(services),
-      request_(std::move(request)),
+Creation::Creation(Passkey, Creations& creations, CreateCall&& call)
+    : deps_(creations.deps_),
+      creations_(creations),
+      request_(std::move(call.request)),
       validate_only_(request_->validate_only()),
-      deadline_(deadline),
-      done_(std::move(done)),
-      key_{std::move(caller), Uuid{}} {}
+      deadline_(call.deadline),
+      done_(std::move(call.done)),
+      key_{std::move(call.caller), Uuid{}} {}
 
 void Creation::Begin() {
-  asked_at_ = services_.loop.Now();
+  asked_at_ = deps_.loop.Now();
   CrashPoint("after-admit");
 
   ledger::BeginRequest begin;
   begin.key = key_;
-  begin.current = services_.fingerprinter.Current(*request_);
-  begin.older = services_.fingerprinter.Older(*request_);
+  begin.current = deps_.fingerprinter.Current(*request_);
+  begin.older = deps_.fingerprinter.Older(*request_);
   begin.attempt_id = attempt_id_ = RandomUuid();
   begin.allow_repeat = request_->allow_repeat();
   if (!request_->supersedes_request_id().empty()) begin.supersedes = ParseUuid(request_->supersedes_request_id());
-  begin.attempt_limit = services_.email_attempt_limit;
+  begin.attempt_limit = deps_.email_attempt_limit;
   begin.may_start = begin.may_join = !validate_only_;
   begin.admission = this;
   begin.now = NowMicros();
-  begin_token_ = services_.ledger.Begin(
-      std::move(begin), services_.loop,
-      [self = shared_from_this()](ledger::BeginAnswer answer) { self->OnBegun(std::move(answer)); });
+  begin_token_ =
+      deps_.ledger.Begin(std::move(begin), deps_.loop,
+                         [self = shared_from_this()](ledger::BeginAnswer answer) { self->OnBegun(std::move(answer)); });
 }
 
 // The place is taken inside the ledger's decision, so that no row ever waits between "reserved" and "sending", and only
 // by a call that everything else lets go.
 bool Creation::MayStart() {
-  refusal_ = services_.gate.Enter(asked_at_, deadline_);
+  refusal_ = deps_.admission.Enter(asked_at_, deadline_);
   if (refusal_) return false;
   Place none = Place::kNone;
   if (place_.compare_exchange_strong(none, Place::kTaken)) return true;
-  services_.gate.Leave();
+  deps_.admission.Leave();
   return false;
 }
 
 void Creation::OnWaiting() {
-  services_.loop.Post([self = shared_from_this()] { self->OnJoined(); });
+  deps_.loop.Post([self = shared_from_this()] { self->OnJoined(); });
 }
 
 void Creation::OnJoined() {
@@ -142,116 +171,94 @@ void Creation::OnBegun(ledger::BeginAnswer answer) {
   state_ = State::kEnded;
   if (!done_) return;
 
-  Reply reply;
+  // A wrong guess at another caller's person would not have been sent any more, so the right one is not told.
+  const bool untold = answer.verdict == BeginVerdict::kPersonExists && answer.existing_intent_id.empty() && late_;
+  if (answer.verdict == BeginVerdict::kWouldGo || untold) return WouldGo(answer);
+  if (answer.verdict == BeginVerdict::kRecorded) return AnswerFromRow(answer);
+  Respond(RefusedByLedger(answer));
+}
+
+CallError Creation::RefusedByLedger(const ledger::BeginAnswer& answer) {
+  CallError error = CallError::Of(ReasonOf(answer.verdict));
   switch (answer.verdict) {
-    case BeginVerdict::kGo:
-      break;  // above
-    case BeginVerdict::kWouldGo:
-      WouldGo(answer);
-      return;
-    case BeginVerdict::kRecorded:
-      AnswerFromRow(answer);
-      return;
-    case BeginVerdict::kInProgress:
-      reply = Reply::Error(v1::ERROR_REASON_REQUEST_IN_PROGRESS);
-      break;
     case BeginVerdict::kReused:
       // Nothing of *this* content was ever sent under the id: `sent` stays "no" as in the table.
-      reply = Reply::Error(v1::ERROR_REASON_REQUEST_ID_REUSED);
-      if (answer.content && services_.fingerprinter.DiffersInFormOnly(*request_, *answer.content)) {
-        reply.message = kOtherFormMessage;
+      if (answer.content && deps_.fingerprinter.DiffersInFormOnly(*request_, *answer.content)) {
+        error.message = kOtherFormMessage;
       }
-      Respond(std::move(reply));
-      return;
+      return error;
+    case BeginVerdict::kUnavailable:
+      error.retry_after = kLedgerRetry;
+      return error;
     case BeginVerdict::kPersonExists:
-      // A wrong guess would not have been sent any more, so the right one is not told.
-      if (answer.existing_intent_id.empty() && late_) return WouldGo(answer);
-      reply = Reply::Error(v1::ERROR_REASON_PERSON_EXISTS);
-      reply.existing_intent_id = answer.existing_intent_id;
-      if (!reply.existing_intent_id.empty()) {
-        reply.recovery = Recovery::kUseExisting;
+      error.existing_intent_id = answer.existing_intent_id;
+      if (!error.existing_intent_id.empty()) {
+        error.recovery = Recovery::kUseExisting;
       } else {
-        services_.observer.OnPersonToldAcross(key_);
+        deps_.observer.OnPersonToldAcross(key_);
       }
-      break;
-    case BeginVerdict::kExhausted:
-      reply = Reply::Error(v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED);
-      break;
-    case BeginVerdict::kEmailBusy:
-      reply = Reply::Error(v1::ERROR_REASON_EMAIL_BUSY);
       break;
     case BeginVerdict::kEmailUnresolved:
-      reply = Reply::Error(v1::ERROR_REASON_EMAIL_UNRESOLVED);
-      reply.unresolved_request_id = answer.unresolved;
-      break;
     case BeginVerdict::kSupersedesInvalid:
-      reply = Reply::Error(v1::ERROR_REASON_SUPERSEDES_INVALID);
-      reply.unresolved_request_id = answer.unresolved;
+      error.unresolved_request_id = answer.unresolved;
       break;
-    case BeginVerdict::kUnavailable:
-      reply = Reply::Error(v1::ERROR_REASON_LEDGER_UNAVAILABLE);
-      reply.retry_after = absl::Seconds(2);
-      Respond(std::move(reply));
-      return;
+    default:
+      break;
   }
-  reply.attempts = answer.budget;
-  if (answer.own) reply.sent = std::max(reply.sent, answer.own->sent);
-  Respond(std::move(reply));
+  error.attempts = answer.budget;
+  if (answer.own) error.sent = std::max(*error.sent, answer.own->sent);
+  return error;
 }
 
 void Creation::WouldGo(const ledger::BeginAnswer& answer) {
   if (validate_only_) {
-    // What the gate would say to the real call.
-    refusal_ = services_.gate.Enter(services_.loop.Now(), deadline_);
-    if (!refusal_) services_.gate.Leave();
+    // What admission would say to the real call.
+    refusal_ = deps_.admission.Enter(deps_.loop.Now(), deadline_);
+    if (!refusal_) deps_.admission.Leave();
   } else if (!refusal_) {
-    refusal_ = AdmissionControl::Refusal{v1::ERROR_REASON_DEADLINE_TOO_SHORT,
-                                         absl::ZeroDuration()};  // it came too late to ask
+    // It came too late to ask.
+    refusal_ = AdmissionControl::Refusal{v1::ERROR_REASON_DEADLINE_TOO_SHORT, absl::ZeroDuration()};
   }
-  if (refusal_) return Refuse(*refusal_, answer);
-  Reply reply;
-  reply.attempts = answer.budget;
-  reply.attempt_limit = services_.email_attempt_limit;
-  Respond(std::move(reply));
-}
-
-void Creation::Refuse(const AdmissionControl::Refusal& refusal, const ledger::BeginAnswer& answer) {
-  Reply reply = Reply::Error(refusal.reason);
+  if (!refusal_) return Succeed(nullptr, answer.budget, false);
+  CallError error = CallError::Of(refusal_->reason);
   // Refused here, whatever the table says of the same reason when it comes from Astra; earlier tries of the id count.
-  reply.sent = answer.own ? answer.own->sent : Sent::kNo;
-  reply.retry_after = refusal.retry_after;
-  reply.attempts = answer.budget;
-  Respond(std::move(reply));
+  error.sent = answer.own ? answer.own->sent : Sent::kNo;
+  error.retry_after = refusal_->retry_after;
+  error.attempts = answer.budget;
+  Respond(std::move(error));
 }
 
 void Creation::AnswerFromRow(const ledger::BeginAnswer& answer) {
   const ledger::Record& record = *answer.own;
-  Reply reply;
-  if (record.state == ledger::State::kSucceeded) {
-    if (!validate_only_) {
-      reply.user_intent = ToUserIntent(record.answer);
-      reply.replayed = true;
-    }
-    reply.astra_request_id = record.answer.astra_request_id;
-  } else {
-    reply = ErrorFromRecord(record);
-    reply.replayed = true;
-    if (reply.reason == v1::ERROR_REASON_UPSTREAM_RATE_LIMITED) {
-      reply.retry_after = std::max(services_.gate.Held(services_.loop.Now()), kDefaultRetryAfter);
-    }
+  if (record.state == ledger::State::kSucceeded) return Succeed(&record, answer.budget, !validate_only_);
+  CallError error = CallError::FromRecord(record);
+  error.replayed = true;
+  error.attempts = answer.budget;
+  if (error.reason == v1::ERROR_REASON_UPSTREAM_RATE_LIMITED) {
+    error.retry_after = std::max(deps_.admission.Held(deps_.loop.Now()), kDefaultRetryAfter);
   }
-  reply.attempts = answer.budget;
-  reply.attempt_limit = services_.email_attempt_limit;
-  Respond(std::move(reply));
+  Respond(std::move(error));
+}
+
+// `record` is null, or one that is SUCCEEDED. validate_only is told no intent.
+void Creation::Succeed(const ledger::Record* record, const ledger::Budget& budget, bool replayed) {
+  v1::CreateUserIntentResponse response;
+  if (record != nullptr) {
+    if (!validate_only_) *response.mutable_user_intent() = ToUserIntent(record->answer);
+    response.set_astra_request_id(record->answer.astra_request_id);
+  }
+  response.set_replayed(replayed);
+  *response.mutable_attempts() = ToAttempts(budget, deps_.email_attempt_limit);
+  Respond(std::move(response));
 }
 
 void Creation::Send() {
   state_ = State::kExchanging;
   ++tries_;
-  sent_at_ = services_.loop.Now();
-  services_.observer.OnPostBegun();
-  call_id_ = services_.astra.Create(*request_, attempt_id_,
-                                    [self = shared_from_this()](astra::Outcome outcome) { self->OnOutcome(outcome); });
+  sent_at_ = deps_.loop.Now();
+  deps_.observer.OnPostBegun();
+  call_id_ = deps_.astra.Create(*request_, attempt_id_,
+                                [self = shared_from_this()](astra::Outcome outcome) { self->OnOutcome(outcome); });
 }
 
 void Creation::OnOutcome(const astra::Outcome& outcome) {
@@ -259,7 +266,7 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
   CrashPoint("after-answer-body");
   outcome_ = outcome;
   sent_ = std::max(sent_, SentOf(outcome.verdict));
-  services_.observer.OnPost(key_.request_id, attempt_id_, outcome, services_.loop.Now() - sent_at_);
+  deps_.observer.OnPost(key_.request_id, attempt_id_, outcome, deps_.loop.Now() - sent_at_);
 
   switch (outcome.verdict) {
     case Verdict::kCreated:
@@ -270,7 +277,7 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
       return Finish(ledger::State::kFailed, v1::ERROR_REASON_UPSTREAM_REJECTED);
     case Verdict::kCredentialsRejected:
       // Only files that changed since make a second try worth it; a 403 says that these credentials are known.
-      if (outcome.http_status == 401 && !retried_credentials_ && services_.astra.RefreshCredentials()) {
+      if (outcome.http_status == 401 && !retried_credentials_ && deps_.astra.RefreshCredentials()) {
         retried_credentials_ = true;
         if (TryAgain(absl::ZeroDuration(), true, v1::ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED)) return;
       }
@@ -279,7 +286,7 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
       return Finish(ledger::State::kReleased, v1::ERROR_REASON_UPSTREAM_MISCONFIGURED);
     case Verdict::kRateLimited: {
       const absl::Duration wait = outcome.retry_after.value_or(kDefaultRetryAfter);
-      services_.gate.HoldBack(services_.loop.Now(), wait);
+      deps_.admission.HoldBack(deps_.loop.Now(), wait);
       if (!retried_refusal_) {
         retried_refusal_ = true;
         if (TryAgain(wait, true, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED)) return;
@@ -315,7 +322,7 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
 }
 
 absl::Duration Creation::JitterUpTo(absl::Duration longest) {
-  return absl::Uniform(services_.random, 0.0, 1.0) * longest;
+  return absl::Uniform(creations_.random_, 0.0, 1.0) * longest;
 }
 
 absl::Duration Creation::BackoffAfter(int tries) {
@@ -323,45 +330,45 @@ absl::Duration Creation::BackoffAfter(int tries) {
 }
 
 absl::Duration Creation::LongestWait() const {
-  const SteadyTime latest = deadline_ - kAnswerMargin - services_.gate.options().min_deadline;
-  return absl::FromChrono(latest - services_.loop.Now());
+  const SteadyTime latest = deadline_ - kAnswerMargin - deps_.admission.options().min_deadline;
+  return absl::FromChrono(latest - deps_.loop.Now());
 }
 
 bool Creation::TryAgain(absl::Duration wait, bool new_attempt_id, v1::ErrorReason reason_if_given_up) {
   // A caller that left, or was answered already, gets no further try (contract section 4).
-  if (!done_ || wait > LongestWait() || services_.gate.draining()) return false;
+  if (!done_ || wait > LongestWait() || deps_.admission.draining()) return false;
   if (tries_ - refused_streams_ >= kMaxTries || tries_ >= kMaxTriesWithRefusals) return false;
   state_ = State::kWaiting;
-  services_.waiting.insert(this);
+  creations_.waiting_.insert(this);
   new_attempt_id_ = new_attempt_id;
   reason_if_given_up_ = reason_if_given_up;
-  wait_timer_ = services_.loop.CallAt(services_.loop.Now() + absl::ToChronoNanoseconds(wait),
-                                      [self = shared_from_this()] { self->AfterWait(); });
+  wait_timer_ = deps_.loop.CallAt(deps_.loop.Now() + absl::ToChronoNanoseconds(wait),
+                                  [self = shared_from_this()] { self->AfterWait(); });
   return true;
 }
 
 void Creation::AfterWait() {
   wait_timer_ = 0;
-  services_.waiting.erase(this);
+  creations_.waiting_.erase(this);
   if (state_ != State::kWaiting) return;
   if (!new_attempt_id_) return Send();
   // Another POST gets another id, which is on disk before it leaves, as the first one was.
   state_ = State::kRecording;
   attempt_id_ = RandomUuid();
-  services_.ledger.NextAttempt(key_, attempt_id_, sent_, NowMicros(), services_.loop,
-                               [self = shared_from_this()](bool committed) {
-                                 if (!committed || !self->done_) {
-                                   self->Finish(ledger::State::kReleased, self->reason_if_given_up_);
-                                   return;
-                                 }
-                                 self->Send();
-                               });
+  deps_.ledger.NextAttempt(key_, attempt_id_, sent_, NowMicros(), deps_.loop,
+                           [self = shared_from_this()](bool committed) {
+                             if (!committed || !self->done_) {
+                               self->Finish(ledger::State::kReleased, self->reason_if_given_up_);
+                               return;
+                             }
+                             self->Send();
+                           });
 }
 
 void Creation::Finish(ledger::State state, v1::ErrorReason reason) {
   state_ = State::kRecording;
-  services_.waiting.erase(this);
-  services_.loop.CancelTimer(std::exchange(wait_timer_, 0));
+  creations_.waiting_.erase(this);
+  deps_.loop.CancelTimer(std::exchange(wait_timer_, 0));
   ledger::FinishRequest finish;
   finish.key = key_;
   finish.state = state;
@@ -373,7 +380,7 @@ void Creation::Finish(ledger::State state, v1::ErrorReason reason) {
   finish.answer.astra_status = outcome_.astra_status;
   finish.answer.astra_request_id = outcome_.astra_request_id;
   finish.now = finish.answer.at = NowMicros();
-  services_.ledger.Finish(std::move(finish), services_.loop, [self = shared_from_this()](ledger::FinishAnswer answer) {
+  deps_.ledger.Finish(std::move(finish), deps_.loop, [self = shared_from_this()](ledger::FinishAnswer answer) {
     self->OnRecorded(std::move(answer));
   });
 }
@@ -381,23 +388,18 @@ void Creation::Finish(ledger::State state, v1::ErrorReason reason) {
 void Creation::OnRecorded(ledger::FinishAnswer answer) {
   state_ = State::kEnded;
   LeaveGate();
-  services_.observer.OnRecorded(answer.record, answer.committed);
+  deps_.observer.OnRecorded(answer.record, answer.committed);
   if (!done_) return;
 
-  Reply reply;
-  if (!answer.committed) {
-    // The outcome is known here but not on disk; a crash now would lose it, so nobody may build on it.
-    reply = Reply::Error(v1::ERROR_REASON_OUTCOME_UNKNOWN);
-  } else if (answer.record.state == ledger::State::kSucceeded) {
-    reply.user_intent = ToUserIntent(answer.record.answer);
-    reply.astra_request_id = answer.record.answer.astra_request_id;
-  } else {
-    reply = ErrorFromRecord(answer.record);
-    if (outcome_.retry_after) reply.retry_after = *outcome_.retry_after;
+  if (answer.committed && answer.record.state == ledger::State::kSucceeded) {
+    return Succeed(&answer.record, answer.budget, false);
   }
-  reply.attempts = answer.budget;
-  reply.attempt_limit = services_.email_attempt_limit;
-  Respond(std::move(reply));
+  // Not committed: the outcome is known here but not on disk; a crash now would lose it, so nobody may build on it.
+  CallError error =
+      answer.committed ? CallError::FromRecord(answer.record) : CallError::Of(v1::ERROR_REASON_OUTCOME_UNKNOWN);
+  if (answer.committed && outcome_.retry_after) error.retry_after = *outcome_.retry_after;
+  error.attempts = answer.budget;
+  Respond(std::move(error));
 }
 
 void Creation::OnAnswerBy(bool stopping) {
@@ -408,7 +410,7 @@ void Creation::OnAnswerBy(bool stopping) {
       return OnLateBeginning();
     case State::kExchanging:
       // Nothing has left yet: then it is not sent at all, and the outcome says so.
-      if ((stopping || !goes_on_) && services_.astra.CancelUnsent(call_id_)) return;
+      if ((stopping || !goes_on_) && deps_.astra.CancelUnsent(call_id_)) return;
       break;
     case State::kWaiting:
       return Finish(ledger::State::kReleased, reason_if_given_up_);
@@ -417,7 +419,7 @@ void Creation::OnAnswerBy(bool stopping) {
     case State::kEnded:
       return;
   }
-  Respond(Reply::Error(v1::ERROR_REASON_REQUEST_IN_PROGRESS));
+  Respond(CallError::Of(v1::ERROR_REASON_REQUEST_IN_PROGRESS));
 }
 
 // Time to answer, and the ledger has not decided. A join is told that the request runs. Otherwise nobody knows yet
@@ -426,28 +428,28 @@ void Creation::OnLateBeginning() {
   late_ = true;
   CloseGate();
   if (joined_) {
-    services_.ledger.Forget(std::exchange(begin_token_, 0));
-    return Respond(Reply::Error(v1::ERROR_REASON_REQUEST_IN_PROGRESS));
+    deps_.ledger.Forget(std::exchange(begin_token_, 0));
+    return Respond(CallError::Of(v1::ERROR_REASON_REQUEST_IN_PROGRESS));
   }
-  if (services_.loop.Now() - asked_at_ < kLedgerSilent) return;
-  Reply reply = Reply::Error(v1::ERROR_REASON_LEDGER_UNAVAILABLE);
-  reply.retry_after = absl::Seconds(2);
-  Respond(std::move(reply));
+  if (deps_.loop.Now() - asked_at_ < kLedgerSilent) return;
+  CallError error = CallError::Of(v1::ERROR_REASON_LEDGER_UNAVAILABLE);
+  error.retry_after = kLedgerRetry;
+  Respond(std::move(error));
 }
 
 void Creation::CallerLeft() {
   if (caller_left_) return;
   caller_left_ = true;
   done_ = nullptr;
-  services_.unanswered.erase(this);
-  services_.loop.CancelTimer(std::exchange(answer_timer_, 0));
+  creations_.unanswered_.erase(this);
+  deps_.loop.CancelTimer(std::exchange(answer_timer_, 0));
   switch (state_) {
     case State::kBeginning:
-      services_.ledger.Forget(std::exchange(begin_token_, 0));
+      deps_.ledger.Forget(std::exchange(begin_token_, 0));
       CloseGate();  // a join that is forgotten is never answered
       break;
     case State::kExchanging:
-      if (!goes_on_) services_.astra.CancelUnsent(call_id_);
+      if (!goes_on_) deps_.astra.CancelUnsent(call_id_);
       break;
     case State::kWaiting:
       Finish(ledger::State::kReleased, reason_if_given_up_);
@@ -458,36 +460,28 @@ void Creation::CallerLeft() {
   }
 }
 
-void Creation::GiveUpWaiting(Services& services) {
-  for (Creation* creation : std::exchange(services.waiting, {})) {
-    creation->Finish(ledger::State::kReleased, creation->reason_if_given_up_);
-  }
+void Creation::GiveUpWaiting() { Finish(ledger::State::kReleased, reason_if_given_up_); }
+
+void Creation::AnswerNow() {
+  deps_.loop.CancelTimer(std::exchange(answer_timer_, 0));
+  OnAnswerBy(true);
 }
 
-void Creation::AnswerAll(Services& services) {
-  std::vector<std::shared_ptr<Creation>> all;
-  for (Creation* creation : services.unanswered) all.push_back(creation->shared_from_this());
-  for (const std::shared_ptr<Creation>& creation : all) {
-    services.loop.CancelTimer(std::exchange(creation->answer_timer_, 0));
-    creation->OnAnswerBy(true);
-  }
-}
-
-void Creation::Respond(Reply reply) {
-  services_.loop.CancelTimer(std::exchange(answer_timer_, 0));
+void Creation::Respond(Result<v1::CreateUserIntentResponse> result) {
+  deps_.loop.CancelTimer(std::exchange(answer_timer_, 0));
   if (!done_) return;
-  services_.unanswered.erase(this);
+  creations_.unanswered_.erase(this);
   // May end the caller's side of this object; nothing here is touched after it.
-  std::exchange(done_, nullptr)(std::move(reply));
+  std::exchange(done_, nullptr)(std::move(result));
 }
 
 void Creation::LeaveGate() {
   Place taken = Place::kTaken;
-  if (place_.compare_exchange_strong(taken, Place::kNone)) services_.gate.Leave();
+  if (place_.compare_exchange_strong(taken, Place::kNone)) deps_.admission.Leave();
 }
 
 void Creation::CloseGate() {
-  if (place_.exchange(Place::kClosed) == Place::kTaken) services_.gate.Leave();
+  if (place_.exchange(Place::kClosed) == Place::kTaken) deps_.admission.Leave();
 }
 
 }  // namespace userintent::usecase

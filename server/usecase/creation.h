@@ -20,58 +20,18 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <unordered_set>
 
-#include "absl/container/flat_hash_set.h"
-#include "absl/functional/any_invocable.h"
-#include "absl/random/random.h"
 #include "absl/time/time.h"
 #include "server/astra/astra.h"
 #include "server/base/loop.h"
-#include "server/intent/fingerprint.h"
-#include "server/intent/rules.h"
 #include "server/ledger/ledger.h"
 #include "server/usecase/admission_control.h"
-#include "server/usecase/reply.h"
+#include "server/usecase/creations.h"
 
 namespace userintent::usecase {
 
-// Told about what happens, for logs and metrics. Called on the shard's thread; must not block.
-class CreationObserver {
- public:
-  virtual ~CreationObserver() = default;
-  // One POST begins.
-  virtual void OnPostBegun() = 0;
-  // It ended (or was proved not sent).
-  virtual void OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
-                      SteadyClock::duration took) = 0;
-  // A row ended. `committed` false: the ledger could not write.
-  virtual void OnRecorded(const ledger::Record& record, bool committed) = 0;
-  // PERSON_EXISTS is told to this call about a person that another caller created.
-  virtual void OnPersonToldAcross(const ledger::Key& key) = 0;
-};
-
-// What every creation of a shard shares. All outlive the creations.
-struct Services {
-  Loop& loop;
-  ledger::Ledger& ledger;
-  astra::Client& astra;
-  AdmissionControl& gate;
-  const intent::Fingerprinter& fingerprinter;
-  CreationObserver& observer;
-  intent::RulesOptions rules;
-  int email_attempt_limit = 3;
-  absl::BitGen random;  // jitter
-  // Creations that wait before another try; each is kept alive by its timer.
-  std::unordered_set<class Creation*> waiting = {};
-  // Creations whose caller still wants an answer.
-  absl::flat_hash_set<class Creation*> unanswered = {};
-};
-
 class Creation : public std::enable_shared_from_this<Creation>, private ledger::Admission {
  public:
-  using Done = absl::AnyInvocable<void(Reply)>;
-
   // How long before the caller's deadline it must have its answer (contract section 3, REQUEST_IN_PROGRESS).
   static constexpr std::chrono::milliseconds kAnswerMargin{50};
   // Contract section 4: up to three connection attempts, with full jitter between them.
@@ -81,9 +41,8 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   // Streams that the peer refused unprocessed do not count among these; with them there are up to six tries.
   static constexpr int kMaxTriesWithRefusals = 6;
 
-  // `caller` is the authenticated identity; `deadline` is finite.
-  static std::shared_ptr<Creation> Start(Services& services, std::string caller, v1::CreateUserIntentRequest request,
-                                         SteadyTime deadline, Done done);
+  // The deadline of `call` is finite.
+  static std::shared_ptr<Creation> Start(Creations& creations, CreateCall&& call);
 
   // The caller cancelled, or its connection broke. `done` will not run.
   void CallerLeft();
@@ -91,20 +50,18 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   // False: this call waits for another one's end and has put the request away.
   bool holds_request() const { return request_.has_value(); }
 
-  // The process stops soon: ends every wait for another try, so that the rows are released rather than left SENDING.
-  static void GiveUpWaiting(Services& services);
+  // Ends a wait for another try: the row is released. Creations has forgotten this one already.
+  void GiveUpWaiting();
 
-  // The process stops now: every caller is answered as if its deadline had come. What has left stays SENDING, and is
-  // UNKNOWN after the restart unless its end still comes in time.
-  static void AnswerAll(Services& services);
+  // Answers the caller, who still waits, as if its deadline had come.
+  void AnswerNow();
 
  private:
   enum class State { kBeginning, kExchanging, kWaiting, kRecording, kEnded };
   struct Passkey {};
 
  public:
-  Creation(Passkey, Services& services, std::string caller, v1::CreateUserIntentRequest request, SteadyTime deadline,
-           Done done);
+  Creation(Passkey, Creations& creations, CreateCall&& call);
 
  private:
   void Begin();
@@ -114,8 +71,9 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void OnJoined();
   void OnBegun(ledger::BeginAnswer answer);
   void WouldGo(const ledger::BeginAnswer& answer);
-  void Refuse(const AdmissionControl::Refusal& refusal, const ledger::BeginAnswer& answer);
   void AnswerFromRow(const ledger::BeginAnswer& answer);
+  CallError RefusedByLedger(const ledger::BeginAnswer& answer);
+  void Succeed(const ledger::Record* record, const ledger::Budget& budget, bool replayed);
   void Send();
   void OnOutcome(const astra::Outcome& outcome);
   // True if another try after `wait` may and will happen.
@@ -128,16 +86,17 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   absl::Duration LongestWait() const;  // before another try; negative: there is no time for one
   absl::Duration BackoffAfter(int tries);
   absl::Duration JitterUpTo(absl::Duration longest);
-  void Respond(Reply reply);
+  void Respond(Result<v1::CreateUserIntentResponse> result);
   void LeaveGate();
   void CloseGate();
 
-  Services& services_;
+  const Creations::Dependencies& deps_;
+  Creations& creations_;
   std::optional<v1::CreateUserIntentRequest> request_;  // nothing while the call waits for another one's end
   std::string packed_request_;                          // the same as bytes, then
   const bool validate_only_;
   const SteadyTime deadline_;
-  Done done_;
+  Done<v1::CreateUserIntentResponse> done_;
 
   State state_ = State::kBeginning;
   ledger::Key key_;

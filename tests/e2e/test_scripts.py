@@ -233,9 +233,9 @@ def test_a_room_of_the_server_includes_only_those_below_it():
 
     assert found("server/net/address.cc", "ledger/book.h") == ["layer"]
     assert found("server/base/uuid.cc", "observe/log.h") == ["layer"]
-    assert found("server/rpc/calls.cc", "admin/desk.h") == ["layer"]
-    assert found("server/rpc/calls.cc", "intent/creation.h") == []
-    assert found("server/app/server.cc", "admin/desk.h") == []
+    assert found("server/rpc/methods.cc", "admin/operator_service.h") == ["layer"]
+    assert found("server/rpc/methods.cc", "intent/creation.h") == []
+    assert found("server/app/server.cc", "admin/operator_service.h") == []
 
 
 def test_one_grace_period_everywhere():

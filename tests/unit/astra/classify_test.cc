@@ -342,5 +342,22 @@ TEST(Classify, RandomExchanges) {
   }
 }
 
+TEST(VerdictNames, AreThoseOfTheirVerdicts) {
+  const std::pair<Verdict, std::string_view> names[] = {
+      {Verdict::kCreated, "created"},
+      {Verdict::kLimitReached, "limit_reached"},
+      {Verdict::kRejected, "rejected"},
+      {Verdict::kCredentialsRejected, "credentials_rejected"},
+      {Verdict::kMisconfigured, "misconfigured"},
+      {Verdict::kRateLimited, "rate_limited"},
+      {Verdict::kUnavailable, "unavailable"},
+      {Verdict::kRefused, "refused"},
+      {Verdict::kNotSent, "not_sent"},
+      {Verdict::kUnknown, "unknown"},
+  };
+  EXPECT_EQ(std::size(names), std::size(kVerdictNames));
+  for (const auto& [verdict, name] : names) EXPECT_EQ(kVerdictNames[static_cast<size_t>(verdict)], name);
+}
+
 }  // namespace
 }  // namespace userintent::astra

@@ -20,6 +20,9 @@ constexpr ReasonLabels kReasons[] = {
     {"UNKNOWN_FIELDS", "INVALID_ARGUMENT"},
 };
 
+constexpr std::string_view kMethods[] = {"CreateUserIntent", "GetCreation"};
+constexpr std::string_view kVerdicts[] = {"created", "refused", "not_sent", "unknown"};
+
 // Every series with its value, by the text before the last space.
 std::map<std::string, double> Series(const std::string& text) {
   std::map<std::string, double> series;
@@ -46,7 +49,7 @@ class MetricsTest : public testing::Test {
     return found->second;
   }
 
-  Metrics metrics_{{"1.2.3", "1.51", "7.88", "3.40"}, kReasons};
+  Metrics metrics_{{"1.2.3", "1.51", "7.88", "3.40"}, {kReasons, kMethods, kVerdicts}};
 };
 
 std::string Calls(const std::string& method, const std::string& code, const std::string& reason) {
@@ -66,10 +69,10 @@ TEST_F(MetricsTest, EverySeriesExistsBeforeTheFirstCall) {
 }
 
 TEST_F(MetricsTest, CountsCallsUnderTheirReason) {
-  metrics_.RecordCall(Method::kCreateUserIntent, 0, false, absl::Milliseconds(3));
-  metrics_.RecordCall(Method::kCreateUserIntent, 2, false, absl::Milliseconds(3));
-  metrics_.RecordCall(Method::kCreateUserIntent, 2, true, absl::Seconds(3));
-  metrics_.RecordCall(Method::kGetCreation, 1, true, absl::Microseconds(3));
+  metrics_.RecordCall(0, 0, false, absl::Milliseconds(3));
+  metrics_.RecordCall(0, 2, false, absl::Milliseconds(3));
+  metrics_.RecordCall(0, 2, true, absl::Seconds(3));
+  metrics_.RecordCall(1, 1, true, absl::Microseconds(3));
   EXPECT_EQ(Value(Calls("CreateUserIntent", "OK", "NONE")), 1);
   EXPECT_EQ(Value(Calls("CreateUserIntent", "INVALID_ARGUMENT", "UNKNOWN_FIELDS")), 2);
   EXPECT_EQ(Value(Calls("GetCreation", "INVALID_ARGUMENT", "UNKNOWN_FIELDS")), 0);
@@ -82,22 +85,19 @@ TEST_F(MetricsTest, CountsCallsUnderTheirReason) {
 
 TEST_F(MetricsTest, AReasonOutOfTheTableCountsAsOther) {
   for (const int reason : {-1, 3, 4, 1 << 30}) {
-    metrics_.RecordCall(Method::kGetCreation, reason, false, absl::ZeroDuration());
+    metrics_.RecordCall(1, reason, false, absl::ZeroDuration());
   }
   EXPECT_EQ(Value(Calls("GetCreation", "UNKNOWN", "OTHER")), 4);
 }
 
 TEST_F(MetricsTest, CountsPostsUnderTheirVerdict) {
-  for (int i = 0; i < kPosts; ++i) {
-    for (int n = 0; n <= i; ++n) metrics_.RecordPost(static_cast<Post>(i), absl::Milliseconds(20));
+  for (size_t i = 0; i < std::size(kVerdicts); ++i) {
+    for (size_t n = 0; n <= i; ++n) metrics_.RecordPost(i, absl::Milliseconds(20));
   }
-  const char* const names[] = {"created",       "limit_reached", "rejected",    "credentials_rejected",
-                               "misconfigured", "rate_limited",  "unavailable", "refused",
-                               "not_sent",      "unknown"};
-  for (int i = 0; i < kPosts; ++i) {
-    EXPECT_EQ(Value("userintent_upstream_posts_total{verdict=\"" + std::string(names[i]) + "\"}"), i + 1);
+  for (size_t i = 0; i < std::size(kVerdicts); ++i) {
+    EXPECT_EQ(Value("userintent_upstream_posts_total{verdict=\"" + std::string(kVerdicts[i]) + "\"}"), i + 1);
   }
-  EXPECT_EQ(Value("userintent_upstream_post_seconds_count"), 55);
+  EXPECT_EQ(Value("userintent_upstream_post_seconds_count"), 10);
   metrics_.AddConnectionsOpened(3);
   metrics_.AddReuseRefused(2);
   metrics_.AddResendRefused(1);
@@ -170,7 +170,7 @@ TEST_F(MetricsTest, CountsFromSeveralThreadsAddUp) {
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&] {
       for (int i = 0; i < 5000; ++i) {
-        metrics_.RecordCall(Method::kCreateUserIntent, 0, false, absl::Milliseconds(1));
+        metrics_.RecordCall(0, 0, false, absl::Milliseconds(1));
         metrics_.AddInFlight(1);
         if (i % 1000 == 0) {
           EXPECT_FALSE(metrics_.Text().empty());

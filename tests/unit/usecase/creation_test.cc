@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "server/ledger/memory_ledger.h"
+#include "tests/unit/usecase/fake_loop.h"
 
 namespace userintent::usecase {
 namespace {
@@ -21,49 +22,6 @@ using namespace std::chrono_literals;
 using ledger::Sent;
 using ledger::State;
 using Verdict = astra::Verdict;
-
-class FakeLoop final : public Loop {
- public:
-  void Post(Task task) override { posted_.push_back(std::move(task)); }
-  SteadyTime Now() const override { return now_; }
-  TimerId CallAt(SteadyTime when, Task task) override {
-    timers_.emplace(std::pair(when, ++last_), std::move(task));
-    return last_;
-  }
-  void CancelTimer(TimerId id) override {
-    std::erase_if(timers_, [id](const auto& timer) { return timer.first.second == id; });
-  }
-
-  void Settle() {
-    while (!posted_.empty()) {
-      auto tasks = std::exchange(posted_, {});
-      for (Task& task : tasks) task();
-    }
-  }
-  void Advance(SteadyClock::duration by) {
-    const SteadyTime end = now_ + by;
-    Settle();
-    while (!timers_.empty() && timers_.begin()->first.first <= end) {
-      auto node = timers_.extract(timers_.begin());
-      now_ = std::max(now_, node.key().first);
-      node.mapped()();
-      Settle();
-    }
-    now_ = end;
-  }
-  // What is due runs, but nothing that it posts.
-  void AdvanceWithoutSettling(SteadyClock::duration by) {
-    now_ += by;
-    while (!timers_.empty() && timers_.begin()->first.first <= now_) timers_.extract(timers_.begin()).mapped()();
-  }
-  size_t timers() const { return timers_.size(); }
-
- private:
-  SteadyTime now_{std::chrono::hours(1)};
-  TimerId last_ = 0;
-  std::vector<Task> posted_;
-  std::map<std::pair<SteadyTime, TimerId>, Task> timers_;
-};
 
 class FakeAstra final : public astra::Client {
  public:
@@ -221,6 +179,52 @@ v1::CreateUserIntentRequest Person(int n) {
   return r;
 }
 
+// A result, flat: one may look at any of its fields.
+struct Reply {
+  Reply(Result<v1::CreateUserIntentResponse> result) {
+    if (result.ok()) {
+      const v1::CreateUserIntentResponse& response = result.value();
+      replayed = response.replayed();
+      attempts = ledger::Budget{response.attempts().used_min(), response.attempts().used_max()};
+      attempt_limit = response.attempts().limit();
+      astra_request_id = response.astra_request_id();
+      if (response.has_user_intent()) user_intent = response.user_intent();
+      return;
+    }
+    const CallError& error = result.error();
+    EXPECT_NE(error.reason, v1::ERROR_REASON_UNSPECIFIED);
+    EXPECT_TRUE(error.sent);
+    reason = error.reason;
+    replayed = error.replayed;
+    attempts = error.attempts;
+    astra_request_id = error.astra_request_id;
+    sent = error.sent.value_or(Sent::kNo);
+    recovery = error.recovery;
+    retry_after = error.retry_after;
+    http_status = error.http_status;
+    existing_intent_id = error.existing_intent_id;
+    unresolved_request_id = error.unresolved_request_id;
+    violations = error.violations;
+    message = error.message;
+  }
+  bool ok() const { return reason == v1::ERROR_REASON_UNSPECIFIED; }
+
+  v1::ErrorReason reason = v1::ERROR_REASON_UNSPECIFIED;
+  bool replayed = false;
+  std::optional<ledger::Budget> attempts;
+  int attempt_limit = 0;  // of answers
+  std::string astra_request_id;
+  std::optional<v1::UserIntent> user_intent;
+  Sent sent = Sent::kNo;
+  Recovery recovery = Recovery::kStop;
+  absl::Duration retry_after;
+  int http_status = 0;
+  std::string existing_intent_id;
+  std::optional<Uuid> unresolved_request_id;
+  std::vector<intent::Violation> violations;
+  std::string_view message;
+};
+
 // What one caller heard.
 struct Heard {
   std::shared_ptr<Creation> creation;
@@ -242,10 +246,11 @@ class CreationTest : public testing::Test {
                               const std::string& caller = "local") {
     auto heard = std::make_shared<Heard>();
     calls_.push_back(heard);
-    heard->creation = Creation::Start(services_, caller, request, loop_.Now() + deadline, [heard](Reply reply) {
-      heard->reply = std::move(reply);
-      ++heard->replies;
-    });
+    heard->creation = Creation::Start(
+        *creations_, {caller, request, loop_.Now() + deadline, [heard](Result<v1::CreateUserIntentResponse> result) {
+                        heard->reply = std::move(result);
+                        ++heard->replies;
+                      }});
     EXPECT_FALSE(heard->reply) << "replied from inside Start";
     loop_.Settle();
     return heard;
@@ -275,8 +280,8 @@ class CreationTest : public testing::Test {
   AdmissionControl gate_{AdmissionControl::Options{2, 100ms}};
   intent::Fingerprinter fingerprinter_{Secret(std::string(32, 'k'))};
   Watcher observer_;
-  Services services_{loop_, ledger_,       astra_, gate_, fingerprinter_, observer_, intent::RulesOptions{},
-                     3,     absl::BitGen()};
+  Creations::Dependencies deps_{loop_, ledger_, astra_, gate_, fingerprinter_, observer_, intent::RulesOptions{}, 3};
+  std::optional<Creations> creations_{std::in_place, deps_};
   std::vector<std::weak_ptr<Heard>> calls_;
 };
 
@@ -299,7 +304,7 @@ TEST_F(CreationTest, CreatesOnceAndReplays) {
   EXPECT_EQ(astra_.posts.size(), 1u);
   EXPECT_EQ(gate_.in_flight(), 0);
   EXPECT_EQ(loop_.timers(), 0u) << "a timer outlives its call";
-  EXPECT_TRUE(services_.unanswered.empty());
+  EXPECT_EQ(creations_->unanswered(), 0u);
 }
 
 TEST_F(CreationTest, JoinsTheRunningCall) {
@@ -794,13 +799,13 @@ TEST_F(CreationTest, CallerWhoLeavesBeforeTheLedgerLooksLeavesNoRow) {
   loop_.Settle();
   EXPECT_FALSE(HasRow(1));
   EXPECT_EQ(gate_.in_flight(), 0);
-  EXPECT_TRUE(services_.unanswered.empty());
+  EXPECT_EQ(creations_->unanswered(), 0u);
 }
 
 TEST_F(CreationTest, CallerWhoLeavesWhileTheLedgerWritesSendsNothing) {
   auto heard = std::make_shared<Heard>();
   heard->creation =
-      Creation::Start(services_, "local", Person(1), loop_.Now() + 30s, [heard](Reply) { ++heard->replies; });
+      Creation::Start(*creations_, {"local", Person(1), loop_.Now() + 30s, [heard](auto) { ++heard->replies; }});
   heard->creation->CallerLeft();
   loop_.Settle();
   EXPECT_TRUE(astra_.posts.empty());
@@ -960,7 +965,7 @@ TEST_F(CreationTest, AStopOfTheProcessReleasesAnUnsentGuess) {
   guess.set_ssn_last_four("9999");
   astra_.unsent = true;
   Call(guess);
-  Creation::AnswerAll(services_);
+  creations_->AnswerAll();
   loop_.Settle();
   EXPECT_EQ(RowState(2), State::kReleased);
 }
@@ -1010,7 +1015,7 @@ TEST_F(CreationTest, StopsWaitingWhenTheProcessStops) {
   const auto heard = Call(Person(1));
   astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(20));
   loop_.Settle();
-  Creation::GiveUpWaiting(services_);
+  creations_->Drain();
   loop_.Settle();
   EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
   EXPECT_EQ(RowState(1), State::kReleased);
@@ -1098,8 +1103,8 @@ TEST_F(CreationTest, EveryOutcomeIsRecordedWholeAndHeardAlike) {
       ASSERT_TRUE(reply->attempts);
       EXPECT_EQ(reply->attempts->used_min, c.budget.used_min);
       EXPECT_EQ(reply->attempts->used_max, c.budget.used_max);
-      EXPECT_EQ(reply->attempt_limit, 3);
       if (c.verdict == Verdict::kCreated) {
+        EXPECT_EQ(reply->attempt_limit, 3);
         EXPECT_EQ(reply->user_intent->astra_status(), "approved");
       } else {
         EXPECT_EQ(reply->sent, c.sent);
@@ -1232,12 +1237,12 @@ TEST_F(CreationTest, CallerWhoLeavesDuringTheWaitEndsItAtOnce) {
   const auto heard = Call(Person(1));
   astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(20));
   loop_.Settle();
-  EXPECT_EQ(services_.waiting.size(), 1u);
+  EXPECT_EQ(creations_->waiting(), 1u);
   heard->creation->CallerLeft();
   loop_.Settle();
   EXPECT_EQ(RowState(1), State::kReleased);
   EXPECT_EQ(loop_.timers(), 0u);
-  EXPECT_TRUE(services_.waiting.empty());
+  EXPECT_EQ(creations_->waiting(), 0u);
 }
 
 TEST_F(CreationTest, CallerWhoLeavesWhileTheNextAttemptIsWrittenGetsNone) {
@@ -1257,7 +1262,7 @@ TEST_F(CreationTest, CallerWhoLeavesWhileTheEndOfTheWaitIsWrittenEndsItOnce) {
   const auto heard = Call(Person(1));
   astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(1));
   loop_.Settle();
-  Creation::GiveUpWaiting(services_);
+  creations_->Drain();
   heard->creation->CallerLeft();
   loop_.Settle();
   EXPECT_EQ(observer_.recorded, 1) << "the row was ended twice";
@@ -1286,7 +1291,7 @@ TEST_F(CreationTest, AStopOfTheProcessLeavesARunningExchangeAlone) {
   astra_.Answer(Verdict::kNotSent);
   loop_.Advance(200ms);
   ASSERT_EQ(astra_.posts.size(), 2u);
-  Creation::GiveUpWaiting(services_);
+  creations_->Drain();
   loop_.Settle();
   EXPECT_EQ(RowState(1), State::kSending);
   astra_.Answer(Verdict::kCreated, 201);
@@ -1302,7 +1307,7 @@ TEST_F(CreationTest, WhoStillWaitsWhenTheProcessStopsIsAnswered) {
   const auto joined = Call(Person(1));
   const auto gone = Call(Person(1));
   gone->creation->CallerLeft();
-  Creation::AnswerAll(services_);
+  creations_->AnswerAll();
   loop_.Settle();
   for (const auto& heard : {sender, joined}) {
     ASSERT_TRUE(heard->reply);
@@ -1313,7 +1318,7 @@ TEST_F(CreationTest, WhoStillWaitsWhenTheProcessStopsIsAnswered) {
   astra_.Answer(Verdict::kCreated, 201);  // just in time for the row
   loop_.Settle();
   EXPECT_EQ(RowState(1), State::kSucceeded);
-  Creation::AnswerAll(services_);
+  creations_->AnswerAll();
   EXPECT_EQ(sender->replies + joined->replies + answered->replies, 3);
   EXPECT_EQ(gone->replies, 0);
 }
@@ -1321,7 +1326,7 @@ TEST_F(CreationTest, WhoStillWaitsWhenTheProcessStopsIsAnswered) {
 TEST_F(CreationTest, WhatHasNotLeftWhenTheProcessStopsIsReleased) {
   astra_.unsent = true;
   const auto heard = Call(Person(1));
-  Creation::AnswerAll(services_);
+  creations_->AnswerAll();
   loop_.Settle();
   EXPECT_EQ(RowState(1), State::kReleased);
   ASSERT_TRUE(heard->reply);
@@ -1343,7 +1348,8 @@ TEST_F(CreationTest, AllowRepeatCreatesThePersonAgain) {
 }
 
 TEST_F(CreationTest, TheLimitIsTheConfiguredOne) {
-  services_.email_attempt_limit = 1;
+  deps_.email_attempt_limit = 1;
+  creations_.emplace(deps_);
   Call(Person(1));
   astra_.Answer(Verdict::kCreated, 201);
   loop_.Settle();
@@ -1471,9 +1477,9 @@ TEST_F(CreationTest, RowsUnderThePreviousKeyAreFound) {
   astra_.Answer(Verdict::kCreated, 201);
   loop_.Settle();
   const intent::Fingerprinter rotated(Secret(std::string(32, 'n')), {Secret(std::string(32, 'k'))});
-  Services services{loop_, ledger_, astra_, gate_, rotated, observer_, intent::RulesOptions{}, 3, absl::BitGen()};
+  Creations creations({loop_, ledger_, astra_, gate_, rotated, observer_, intent::RulesOptions{}, 3});
   std::optional<Reply> heard;
-  Creation::Start(services, "local", Person(1), loop_.Now() + 30s, [&](Reply reply) { heard = std::move(reply); });
+  Creation::Start(creations, {"local", Person(1), loop_.Now() + 30s, [&](auto result) { heard = std::move(result); }});
   loop_.Settle();
   ASSERT_TRUE(heard);
   EXPECT_TRUE(heard->ok() && heard->replayed);

@@ -1,9 +1,7 @@
-#include "server/usecase/reply.h"
+#include "server/usecase/error_table.h"
 
-#include <array>
-
-#include "absl/strings/str_cat.h"
-#include "server/base/time.h"
+#include <iterator>
+#include <string>
 
 namespace userintent::usecase {
 namespace {
@@ -74,22 +72,6 @@ constexpr ErrorRow kRows[] = {
      "The gateway has a bug; its operators can find this call by its request_id."},
 };
 
-v1::CreationState StateOf(ledger::State state) {
-  switch (state) {
-    case ledger::State::kSending:
-      return v1::CREATION_STATE_IN_PROGRESS;
-    case ledger::State::kSucceeded:
-      return v1::CREATION_STATE_CREATED;
-    case ledger::State::kFailed:
-      return v1::CREATION_STATE_REJECTED;
-    case ledger::State::kUnknown:
-      return v1::CREATION_STATE_UNKNOWN;
-    case ledger::State::kReleased:
-      return v1::CREATION_STATE_NOT_SENT;
-  }
-  return v1::CREATION_STATE_UNSPECIFIED;
-}
-
 }  // namespace
 
 const ErrorRow& RowOf(v1::ErrorReason reason) {
@@ -131,94 +113,10 @@ std::string_view SentWord(ledger::Sent sent) {
   return "maybe";
 }
 
-Reply Reply::Error(v1::ErrorReason reason) {
-  const ErrorRow& row = RowOf(reason);
-  Reply reply;
-  reply.reason = row.reason;
-  reply.sent = row.sent;
-  reply.recovery = row.recovery;
-  return reply;
-}
-
-v1::UserIntentStatus StatusOf(std::string_view word) {
-  // Astra's user-statuses page; the list is not promised to be closed.
-  if (word == "pending") return v1::USER_INTENT_STATUS_PENDING;
-  if (word == "approved") return v1::USER_INTENT_STATUS_APPROVED;
-  if (word == "retry") return v1::USER_INTENT_STATUS_RETRY;
-  if (word == "document") return v1::USER_INTENT_STATUS_DOCUMENT;
-  if (word == "rejected") return v1::USER_INTENT_STATUS_REJECTED;
-  if (word == "suspended") return v1::USER_INTENT_STATUS_SUSPENDED;
-  if (word == "converted_to_user") return v1::USER_INTENT_STATUS_CONVERTED_TO_USER;
-  return v1::USER_INTENT_STATUS_UNSPECIFIED;
-}
-
-v1::UserIntent ToUserIntent(const ledger::Answer& answer) {
-  v1::UserIntent intent;
-  intent.set_id(answer.user_intent_id);
-  intent.set_status(StatusOf(answer.astra_status));
-  intent.set_astra_status(answer.astra_status);
-  SetTimestamp(answer.at, intent.mutable_create_time());
-  return intent;
-}
-
-Reply ErrorFromRecord(const ledger::Record& record) {
-  v1::ErrorReason reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
-  if (v1::ErrorReason_IsValid(record.reason) && record.reason != v1::ERROR_REASON_UNSPECIFIED) {
-    reason = static_cast<v1::ErrorReason>(record.reason);
-  } else if (record.state == ledger::State::kReleased) {
-    reason = v1::ERROR_REASON_DEADLINE_TOO_SHORT;  // given up by its caller before anything was sent
-  }
-  Reply reply = Reply::Error(reason);
-  reply.sent = record.sent;
-  reply.http_status = record.answer.http_status;
-  reply.astra_request_id = record.answer.astra_request_id;
-  return reply;
-}
-
 std::string_view ReasonName(int reason) {
   static constexpr std::string_view kPrefix = "ERROR_REASON_";
   const std::string& name = v1::ErrorReason_Name(static_cast<v1::ErrorReason>(reason));
   return name.empty() ? std::string_view() : std::string_view(name).substr(kPrefix.size());
-}
-
-void FillErrorInfo(const Reply& reply, google::rpc::ErrorInfo* info) {
-  info->set_reason(std::string(ReasonName(reply.reason)));
-  info->set_domain("userintent.v1");
-  auto& metadata = *info->mutable_metadata();
-  metadata["sent"] = SentWord(reply.sent);
-  metadata["recovery"] = RecoveryWord(reply.recovery);
-  if (reply.attempts) {
-    metadata["attempts_used_min"] = absl::StrCat(reply.attempts->used_min);
-    metadata["attempts_used_max"] = absl::StrCat(reply.attempts->used_max);
-  }
-  if (!reply.astra_request_id.empty()) metadata["astra_request_id"] = reply.astra_request_id;
-  if (reply.http_status != 0) metadata["http_status"] = absl::StrCat(reply.http_status);
-  if (!reply.existing_intent_id.empty()) metadata["user_intent_id"] = reply.existing_intent_id;
-  if (reply.unresolved_request_id) metadata["unresolved_request_id"] = UuidText(*reply.unresolved_request_id);
-  if (reply.replayed) metadata["replayed"] = "true";
-}
-
-v1::Creation ToCreation(const ledger::Record& record, const ledger::Budget& budget, int attempt_limit) {
-  v1::Creation creation;
-  creation.set_request_id(UuidText(record.key.request_id));
-  creation.set_state(StateOf(record.state));
-  if (record.state == ledger::State::kSucceeded) {
-    *creation.mutable_user_intent() = ToUserIntent(record.answer);
-  } else if (record.state != ledger::State::kSending) {
-    Reply reply = ErrorFromRecord(record);
-    reply.attempts = budget;
-    reply.replayed = true;
-    FillErrorInfo(reply, creation.mutable_error());
-  }
-  creation.mutable_attempts()->set_used_min(budget.used_min);
-  creation.mutable_attempts()->set_used_max(budget.used_max);
-  creation.mutable_attempts()->set_limit(attempt_limit);
-  creation.set_astra_request_id(record.answer.astra_request_id);
-  creation.set_gateway_attempt_id(UuidText(record.attempt_id));
-  SetTimestamp(record.created, creation.mutable_create_time());
-  SetTimestamp(record.updated, creation.mutable_update_time());
-  if (record.superseded_by) creation.set_superseded_by_request_id(UuidText(*record.superseded_by));
-  return creation;
 }
 
 }  // namespace userintent::usecase

@@ -1,0 +1,36 @@
+#include "server/rpc/methods.h"
+
+#include <utility>
+
+#include "server/usecase/get_creation.h"
+
+namespace userintent::rpc {
+namespace {
+
+template <auto kRequestCall, typename Request, typename Response>
+std::unique_ptr<PostedMethod> Row(AsyncService& service, MethodContext& context, const UseCases& use_cases,
+                                  const MethodOptions& options,
+                                  usecase::CallerLeft (*handler)(const UseCases&, usecase::Call<Request, Response>&&)) {
+  return std::make_unique<UnaryMethod<Request, Response, kRequestCall, AsyncService>>(
+      service, context, options,
+      [use_cases, handler](usecase::Call<Request, Response>&& call) { return handler(use_cases, std::move(call)); });
+}
+
+}  // namespace
+
+std::vector<std::unique_ptr<PostedMethod>> NewMethods(AsyncService& service, MethodContext& context,
+                                                      const UseCases& use_cases) {
+  std::vector<std::unique_ptr<PostedMethod>> methods;
+  methods.push_back(Row<&AsyncService::RequestCreateUserIntent>(
+      service, context, use_cases, {.method = Method::kCreateUserIntent, .posted = 256},
+      +[](const UseCases& use, usecase::CreateCall&& call) { return use.creations.Create(std::move(call)); }));
+  methods.push_back(Row<&AsyncService::RequestGetCreation>(
+      service, context, use_cases, {.method = Method::kGetCreation, .posted = 16},
+      +[](const UseCases& use, usecase::GetCreationCall&& call) -> usecase::CallerLeft {
+        usecase::GetCreation(use.ledger, use.executor, use.email_attempt_limit, std::move(call));
+        return nullptr;
+      }));
+  return methods;
+}
+
+}  // namespace userintent::rpc

@@ -1,0 +1,33 @@
+// The methods of our service: one row each, in methods.cc.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "server/rpc/unary_method.h"
+#include "server/usecase/creations.h"
+#include "userintent/v1/user_intent_service.grpc.pb.h"
+
+namespace userintent::rpc {
+
+// The longest request, on the wire and decoded (contract section 2).
+inline constexpr int kMaxRequestBytes = 64 * 1024;
+
+// The service that is registered at the server: every method on raw bytes (see unary_call.h).
+using AsyncService = v1::UserIntentService::WithRawMethod_CreateUserIntent<
+    v1::UserIntentService::WithRawMethod_GetCreation<v1::UserIntentService::Service>>;
+
+// What the handlers of one shard work with. All outlive the methods.
+struct UseCases {
+  usecase::Creations& creations;
+  ledger::Ledger& ledger;
+  Executor& executor;
+  int email_attempt_limit = 3;
+};
+
+// All methods of one shard; the owner posts each once the shard starts. `service`, `context` and what `use_cases`
+// refers to outlive them.
+std::vector<std::unique_ptr<PostedMethod>> NewMethods(AsyncService& service, MethodContext& context,
+                                                      const UseCases& use_cases);
+
+}  // namespace userintent::rpc

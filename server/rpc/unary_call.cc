@@ -1,0 +1,61 @@
+#include "server/rpc/unary_call.h"
+
+#include <string_view>
+#include <utility>
+
+namespace userintent::rpc {
+
+UnaryCall::UnaryCall() : responder_(&context_), taken_(this), done_(this), finished_(this) {
+  // Delivered once the call has begun and has ended in any way; tells of cancels.
+  context_.AsyncNotifyWhenDone(static_cast<Tag*>(&done_));
+}
+
+intent::WireProblem UnaryCall::Parse(google::protobuf::Message* message) {
+  grpc::Slice slice;
+  if (!request_.TrySingleSlice(&slice).ok() && !request_.DumpToSingleSlice(&slice).ok()) {
+    return intent::WireProblem::kMalformed;
+  }
+  request_.Clear();
+  return intent::ParseStrict(std::string_view(reinterpret_cast<const char*>(slice.begin()), slice.size()), message);
+}
+
+void UnaryCall::Succeed(const google::protobuf::Message& message) {
+  if (std::exchange(answered_, true)) return;
+  grpc::Slice slice(message.ByteSizeLong());
+  message.SerializeWithCachedSizesToArray(const_cast<uint8_t*>(slice.begin()));
+  responder_.Finish(grpc::ByteBuffer(&slice, 1), grpc::Status::OK, static_cast<Tag*>(&finished_));
+}
+
+void UnaryCall::Fail(const grpc::Status& status) {
+  if (std::exchange(answered_, true)) return;
+  responder_.FinishWithError(status, static_cast<Tag*>(&finished_));
+}
+
+void UnaryCall::OnTaken(bool ok) {
+  if (!ok) {  // the server shuts down; the call never began, and done_ never comes
+    delete this;
+    return;
+  }
+  PostAnother();
+  OnRequest();
+}
+
+void UnaryCall::OnDone(bool) {
+  done_came_ = true;
+  if (context_.IsCancelled() && !answered_) {
+    OnCallerLeft();
+    Fail(grpc::Status::CANCELLED);  // no caller reads it; it lets the call go
+  }
+  DeleteIfEnded();  // nothing of this call may be touched after it
+}
+
+void UnaryCall::OnFinished(bool) {
+  finished_came_ = true;
+  DeleteIfEnded();  // nothing of this call may be touched after it
+}
+
+void UnaryCall::DeleteIfEnded() {
+  if (done_came_ && finished_came_) delete this;
+}
+
+}  // namespace userintent::rpc

@@ -1,0 +1,30 @@
+#include "server/rpc/unary_method.h"
+
+#include <algorithm>
+
+namespace userintent::rpc {
+
+std::optional<std::string> Identify(const grpc::ServerContext& call, MethodContext& context) {
+  const std::shared_ptr<const grpc::AuthContext> peer = call.auth_context();
+  if (context.require_identity && context.certificates.Ended(*peer, std::chrono::system_clock::now())) {
+    return std::nullopt;
+  }
+  return CallerOf(*peer, context.require_identity);
+}
+
+SteadyTime SteadyDeadline(std::chrono::system_clock::time_point deadline, SteadyTime now,
+                          SteadyClock::duration if_none) {
+  if (deadline == std::chrono::system_clock::time_point::max()) return now + if_none;
+  auto left = deadline - std::chrono::system_clock::now();
+  // gRPC's C core sends a long timeout rounded up, by 0.1 s from 10 s on and by 1 s from 100 s on: its caller gives up
+  // that much earlier, and must have its answer by then.
+  if (left > std::chrono::seconds(100)) {
+    left -= std::chrono::seconds(1);
+  } else if (left > std::chrono::seconds(10)) {
+    left -= std::chrono::milliseconds(100);
+  }
+  // Far deadlines mean "no deadline" as well: nothing waits for more than a day, and sums must not overflow.
+  return now + std::min<SteadyClock::duration>(left, std::chrono::hours(24));
+}
+
+}  // namespace userintent::rpc

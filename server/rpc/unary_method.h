@@ -1,0 +1,175 @@
+// UnaryMethod: one method of our service on one shard, from the bytes of a request to those of its answer. Each call is
+// identified, parsed strictly, given to the method's handler with its deadline, and answered with the handler's Result.
+//
+// A method belongs to its shard's thread and outlives its calls: its owner destroys it after the shard has stopped.
+#pragma once
+
+#include <chrono>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/functional/any_invocable.h"
+#include "server/base/crash_point.h"
+#include "server/rpc/identity.h"
+#include "server/rpc/shard.h"
+#include "server/rpc/status_details.h"
+#include "server/rpc/unary_call.h"
+#include "server/usecase/call.h"
+
+namespace userintent::rpc {
+
+// The methods of our service; kMethodNames has their names, in this order.
+enum class Method { kCreateUserIntent, kGetCreation };
+inline constexpr std::string_view kMethodNames[] = {"CreateUserIntent", "GetCreation"};
+
+// Told about calls, for logs and metrics. Called on shards' threads; must be thread-safe and must not block.
+class CallObserver {
+ public:
+  virtual ~CallObserver() = default;
+  virtual void OnCallBegun(Method method) = 0;
+  // `reason` is UNSPECIFIED for OK, and nothing when the caller left before it was answered. `replayed`: it was
+  // answered from the ledger.
+  virtual void OnCallEnded(Method method, std::optional<v1::ErrorReason> reason, bool replayed,
+                           SteadyClock::duration took) = 0;
+  // An exception was caught at the edge. Its text may hold anything, so only the place is told.
+  virtual void OnBug(std::string_view where) = 0;
+};
+
+// What the methods of one shard share; outlives them.
+struct MethodContext {
+  Shard& shard;
+  CallObserver& observer;
+  bool require_identity = false;  // the listener has TLS
+  SteadyClock::duration default_deadline = std::chrono::seconds(35);
+  CertificateClock certificates = {};
+};
+
+// The identity behind a call; nothing when it has none, or none any more.
+std::optional<std::string> Identify(const grpc::ServerContext& call, MethodContext& context);
+
+// gRPC's deadline is a time of the system clock; everything here runs on the steady one.
+SteadyTime SteadyDeadline(std::chrono::system_clock::time_point deadline, SteadyTime now,
+                          SteadyClock::duration if_none);
+
+// What a row of the table of methods (methods.cc) says beside its types.
+struct MethodOptions {
+  Method method;
+  int posted = 1;               // calls that wait for requests; a burst beyond it waits in libgrpc for a turn
+  bool errors_say_sent = true;  // ErrorInfo has `sent`, which speaks of creations
+};
+
+class PostedMethod {
+ public:
+  virtual ~PostedMethod() = default;
+  // Posts the calls that wait for requests. On the shard's thread, or before there is one.
+  virtual void Post() = 0;
+};
+
+// kRequestCall: &Service::Request<Name>, where Service has the method on raw bytes.
+template <typename Request, typename Response, auto kRequestCall, typename Service>
+class UnaryMethod final : public PostedMethod {
+ public:
+  using Handler = absl::AnyInvocable<usecase::CallerLeft(usecase::Call<Request, Response>&&)>;
+
+  UnaryMethod(Service& service, MethodContext& context, const MethodOptions& options, Handler handler)
+      : service_(service), context_(context), options_(options), handler_(std::move(handler)) {}
+
+  void Post() override {
+    for (int i = 0; i < options_.posted; ++i) new ActiveCall(*this);  // owned by its tags
+  }
+
+ private:
+  class ActiveCall final : public UnaryCall {
+   public:
+    explicit ActiveCall(UnaryMethod& method) : method_(method) {
+      grpc::ServerCompletionQueue& queue = method.context_.shard.queue();
+      (method.service_.*kRequestCall)(&context(), request(), responder(), &queue, &queue, taken());
+    }
+    ~ActiveCall() override {
+      if (answered()) CrashPoint("after-reply");
+    }
+
+   private:
+    void PostAnother() override { new ActiveCall(method_); }
+
+    // The boundary: nothing below throws by design; what does all the same becomes INTERNAL for its caller.
+    void OnRequest() override {
+      begun_ = method_.context_.shard.Now();
+      method_.context_.observer.OnCallBegun(method_.options_.method);
+      try {
+        Handle();
+      } catch (const std::exception&) {
+        method_.context_.observer.OnBug("call");
+        Answer(usecase::CallError::Of(v1::ERROR_REASON_INTERNAL));
+      }
+    }
+
+    void Handle() {
+      std::optional<std::string> caller = Identify(context(), method_.context_);
+      if (!caller) return Answer(usecase::CallError::Of(v1::ERROR_REASON_CALLER_UNAUTHENTICATED));
+      usecase::Call<Request, Response> call;
+      switch (Parse(&call.request)) {
+        case intent::WireProblem::kNone:
+          break;
+        case intent::WireProblem::kMalformed:
+          return Answer(usecase::CallError::Of(v1::ERROR_REASON_MALFORMED_REQUEST));
+        case intent::WireProblem::kUnknownFields:
+          return Answer(usecase::CallError::Of(v1::ERROR_REASON_UNKNOWN_FIELDS));
+      }
+      call.caller = *std::move(caller);
+      call.deadline = SteadyDeadline(context().deadline(), begun_, method_.context_.default_deadline);
+      call.done = [self = std::weak_ptr(self_)](usecase::Result<Response> result) {
+        if (const auto active = self.lock()) (*active)->Answer(std::move(result));
+      };
+      caller_left_ = method_.handler_(std::move(call));
+      if (answered()) caller_left_ = nullptr;
+    }
+
+    void Answer(usecase::Result<Response> result) {
+      if (answered()) return;
+      caller_left_ = nullptr;
+      CrashPoint("before-reply");
+      if (result.ok()) {
+        bool replayed = false;
+        if constexpr (requires { result.value().replayed(); }) replayed = result.value().replayed();
+        Report(v1::ERROR_REASON_UNSPECIFIED, replayed);
+        return Succeed(result.value());
+      }
+      usecase::CallError& error = result.error();
+      if (!method_.options_.errors_say_sent) error.sent.reset();
+      const RpcError converted = ToRpcError(error);
+      if (converted.pushback_never) context().AddTrailingMetadata(kPushbackTrailer, kPushbackNever);
+      Report(error.reason, error.replayed);
+      Fail(converted.status);
+    }
+
+    void OnCallerLeft() override {
+      self_.reset();  // what the handler still answers is dropped
+      if (caller_left_) std::exchange(caller_left_, nullptr)();
+      CrashPoint("before-reply");
+      Report(std::nullopt, false);
+    }
+
+    void Report(std::optional<v1::ErrorReason> reason, bool replayed) {
+      method_.context_.observer.OnCallEnded(method_.options_.method, reason, replayed,
+                                            method_.context_.shard.Now() - begun_);
+    }
+
+    UnaryMethod& method_;
+    SteadyTime begun_{};
+    usecase::CallerLeft caller_left_;  // empty once the call is answered
+    // A handler may outlive the call; its result finds the call through this, or is dropped.
+    std::shared_ptr<ActiveCall*> self_ = std::make_shared<ActiveCall*>(this);
+  };
+
+  Service& service_;
+  MethodContext& context_;
+  const MethodOptions options_;
+  Handler handler_;
+};
+
+}  // namespace userintent::rpc

@@ -1,0 +1,30 @@
+// Call: one call as a use case sees it: who asks what, until when, and where the answer goes. No gRPC.
+//
+// A handler is a function CallerLeft(Call<Request, Response>&&) on a shard's thread. It answers by running `done` once,
+// from inside itself or later on the same thread; after the caller has left, `done` may run or not and is ignored.
+#pragma once
+
+#include <string>
+
+#include "absl/functional/any_invocable.h"
+#include "server/base/loop.h"
+#include "server/usecase/result.h"
+
+namespace userintent::usecase {
+
+template <typename Response>
+using Done = absl::AnyInvocable<void(Result<Response>)>;
+
+// What a handler gives back: run at most once, when the caller cancels or its connection breaks before `done` ran. May
+// be empty, when it makes no difference.
+using CallerLeft = absl::AnyInvocable<void()>;
+
+template <typename Request, typename Response>
+struct Call {
+  std::string caller;  // the authenticated identity
+  Request request;     // parsed, not yet checked
+  SteadyTime deadline;
+  Done<Response> done;
+};
+
+}  // namespace userintent::usecase

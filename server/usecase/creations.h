@@ -1,0 +1,83 @@
+// Creations: the handler of CreateUserIntent on one shard, and the owner of that shard's live creations.
+//
+// Belongs to the shard's thread; the shard's owner keeps it until the shard has stopped.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/random/random.h"
+#include "server/astra/astra.h"
+#include "server/base/loop.h"
+#include "server/intent/fingerprint.h"
+#include "server/intent/rules.h"
+#include "server/ledger/ledger.h"
+#include "server/usecase/admission_control.h"
+#include "server/usecase/call.h"
+#include "userintent/v1/user_intent_service.pb.h"
+
+namespace userintent::usecase {
+
+class Creation;
+
+using CreateCall = Call<v1::CreateUserIntentRequest, v1::CreateUserIntentResponse>;
+
+// Told about what happens, for logs and metrics. Called on shards' threads; must be thread-safe and must not block.
+class CreationObserver {
+ public:
+  virtual ~CreationObserver() = default;
+  // One POST begins.
+  virtual void OnPostBegun() = 0;
+  // It ended (or was proved not sent).
+  virtual void OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
+                      SteadyClock::duration took) = 0;
+  // A row ended. `committed` false: the ledger could not write.
+  virtual void OnRecorded(const ledger::Record& record, bool committed) = 0;
+  // PERSON_EXISTS is told to this call about a person that another caller created.
+  virtual void OnPersonToldAcross(const ledger::Key& key) = 0;
+};
+
+class Creations {
+ public:
+  // What every creation of the shard uses. All outlive the creations.
+  struct Dependencies {
+    Loop& loop;
+    ledger::Ledger& ledger;
+    astra::Client& astra;
+    AdmissionControl& admission;
+    const intent::Fingerprinter& fingerprinter;
+    CreationObserver& observer;
+    intent::RulesOptions rules;
+    int email_attempt_limit = 3;
+  };
+
+  explicit Creations(const Dependencies& dependencies) : deps_(dependencies) {}
+  Creations(const Creations&) = delete;
+  Creations& operator=(const Creations&) = delete;
+
+  // The handler of CreateUserIntent.
+  CallerLeft Create(CreateCall&& call);
+
+  // The process stops soon: ends every wait for another try, so that the rows are released rather than left SENDING.
+  void Drain();
+
+  // The process stops now: every caller is answered as if its deadline had come. A request that has left stays SENDING,
+  // and is UNKNOWN after the restart unless its end still comes in time.
+  void AnswerAll();
+
+  size_t waiting() const { return waiting_.size(); }
+  size_t unanswered() const { return unanswered_.size(); }
+
+ private:
+  friend class Creation;
+
+  const Dependencies deps_;
+  absl::BitGen random_;  // jitter
+  // Creations that wait before another try; each is kept alive by its timer.
+  absl::flat_hash_set<Creation*> waiting_;
+  // Creations whose caller still wants an answer.
+  absl::flat_hash_set<Creation*> unanswered_;
+};
+
+}  // namespace userintent::usecase

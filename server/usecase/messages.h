@@ -1,0 +1,21 @@
+// What callers read of a ledger row: messages of the API out of Records. Pure; any thread.
+#pragma once
+
+#include <string_view>
+
+#include "server/ledger/ledger.h"
+#include "userintent/v1/user_intent_service.pb.h"
+
+namespace userintent::usecase {
+
+// Astra's word for a status, lower case as documented; UNSPECIFIED for any other.
+v1::UserIntentStatus StatusOf(std::string_view astra_status);
+
+v1::UserIntent ToUserIntent(const ledger::Answer& answer);
+
+v1::AttemptBudget ToAttempts(const ledger::Budget& budget, int attempt_limit);
+
+// What GetCreation answers for a row.
+v1::Creation ToCreation(const ledger::Record& record, const ledger::Budget& budget, int attempt_limit);
+
+}  // namespace userintent::usecase
