@@ -18,7 +18,7 @@
 #include "absl/synchronization/mutex.h"
 #include "server/app/server.h"
 #include "server/base/process.h"
-#include "server/config/config.h"
+#include "server/config/load.h"
 #include "server/observe/log.h"
 #include "server/rpc/listener.h"
 
@@ -107,18 +107,18 @@ int Main(int argc, char** argv) {
   // Debian builds Abseil without NDEBUG: gRPC's mutexes look for deadlock cycles at every lock, 3-5 % of all CPU time.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 
-  const Config config = LoadConfigOrExit(argc, argv);
+  config::Loaded loaded = config::LoadOrExit(argc, argv);
   rpc::DropGrpcLog();  // why a start fails is said in one line, and not by libgrpc
-  if (config.action == Config::Action::kHealthcheck) {
-    if (absl::Status status = ProbeHealth(config); !status.ok()) return Fail(status);
+  if (loaded.action == config::Action::kHealthcheck) {
+    if (absl::Status status = ProbeHealth(loaded.settings); !status.ok()) return Fail(status);
     std::puts("serving");
     return EXIT_SUCCESS;
   }
 
   Signals& signals = *new Signals;  // its thread may outlive main
   RaiseDescriptorLimit();
-  observe::SetLogLevel(config.log_level);
-  auto server = Server::Start(config);
+  observe::SetLogLevel(loaded.settings.log_level);
+  auto server = Server::Start(std::move(loaded));
   if (!server.ok()) return Fail(server.status());
   observe::StartLog();
   rpc::RouteGrpcLog();

@@ -53,62 +53,37 @@ constexpr auto kSecretPollInterval = std::chrono::seconds(2);
 constexpr auto kStatsInterval = std::chrono::seconds(1);
 constexpr char kNoServer[] = "--listen: libgrpc does not start its server";
 
-absl::StatusOr<std::string> ReadFile(const std::string& path, std::string_view flag) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (!in) return absl::InvalidArgumentError(std::string(flag) + ": cannot be read");
-  return text;
-}
-
-http::Options HttpOptions(const Config& config, int shards, const http::CaFile* authorities) {
+http::Options HttpOptions(const config::Settings& settings, int shards, const http::CaFile* authorities) {
   http::Options options;
-  options.origin = config.astra_base_url.Text();
+  options.origin = settings.astra_base_url.Text();
   options.authorities = authorities;
-  options.allow_private_address = config.allow_private_upstream;
-  options.loopback_ok = config.astra_base_url.loopback();
-  options.http2 = config.upstream_http2;
-  options.transport = config.upstream_transport;
+  options.allow_private_address = settings.allow_private_upstream;
+  options.loopback_ok = settings.astra_base_url.loopback();
+  options.http2 = settings.upstream_http2;
+  options.transport = settings.upstream_transport;
   options.reuse_http1 = false;  // docs/decisions/0003: one person's late answer must never become the next one's
-  options.connect_timeout = absl::ToChronoMilliseconds(config.connect_timeout);
-  options.exchange_timeout = absl::ToChronoMilliseconds(config.upstream_timeout);
-  options.max_connections = std::max(1, config.upstream_connections / shards);
+  options.connect_timeout = absl::ToChronoMilliseconds(settings.connect_timeout);
+  options.exchange_timeout = absl::ToChronoMilliseconds(settings.upstream_timeout);
+  options.max_connections = std::max(1, settings.upstream_connections / shards);
   return options;
 }
 
 // Measured, a connection costs 16 KiB before its TLS handshake and 85 KiB afterwards, so the default keeps within a
 // container of 256 MiB. Whatever is asked for, descriptors are left over for the ledger, Astra and the rest.
-rpc::AcceptorOptions AcceptorOptionsFor(const Config& config) {
+rpc::AcceptorOptions AcceptorOptionsFor(const config::Settings& settings) {
   constexpr int kDefaultPlaces = 2000;
   const auto limit = static_cast<int>(std::min<rlim_t>(RaiseDescriptorLimit(), 1 << 24));
-  const int others = config.upstream_connections + 128;
+  const int others = settings.upstream_connections + 128;
   const int possible = std::max(limit / 4, limit - others);
   rpc::AcceptorOptions options;
-  options.host = config.listen.host;
-  options.port = config.listen.port;
-  options.max_connections = std::min(config.max_connections == 0 ? kDefaultPlaces : config.max_connections, possible);
+  options.host = settings.listen.host;
+  options.port = settings.listen.port;
+  options.max_connections =
+      std::min(settings.max_connections == 0 ? kDefaultPlaces : settings.max_connections, possible);
   // On loopback every caller, a mesh's proxy above all, has the one address.
-  const int fair = config.listen.loopback() ? options.max_connections : std::max(1, options.max_connections / 2);
-  options.max_per_address = config.max_connections_per_address == 0 ? fair : config.max_connections_per_address;
+  const int fair = settings.listen.loopback() ? options.max_connections : std::max(1, options.max_connections / 2);
+  options.max_per_address = settings.max_connections_per_address == 0 ? fair : settings.max_connections_per_address;
   return options;
-}
-
-// The keys that the ledger may hold rows under.
-struct LedgerKeys {
-  Secret current;
-  std::vector<Secret> previous;
-};
-
-absl::StatusOr<LedgerKeys> ReadLedgerKeys(const Config& config) {
-  LedgerKeys keys;
-  auto key = ReadLedgerKey(config.ledger_key_file, "--ledger_key_file");
-  if (!key.ok()) return key.status();
-  keys.current = *std::move(key);
-  for (const Config::KeyFile& file : config.previous_key_files()) {
-    auto previous = ReadLedgerKey(file.path, file.what);
-    if (!previous.ok()) return previous.status();
-    keys.previous.push_back(*std::move(previous));
-  }
-  return keys;
 }
 
 struct OpenedLedger {
@@ -139,25 +114,24 @@ void TellOfLedger(const std::string& path, const ledger::SqliteLedger& ledger, o
   }
 }
 
-absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, observe::Metrics& metrics) {
-  const absl::StatusOr<LedgerKeys> keys = ReadLedgerKeys(config);
-  if (!keys.ok()) return keys.status();
-  auto fingerprinter = std::make_unique<intent::Fingerprinter>(keys->current, keys->previous);
-  const ledger::WaiterLimits waiters{static_cast<size_t>(config.max_waiters_per_request),
-                                     static_cast<size_t>(config.max_waiters_per_caller)};
-  if (config.ledger.kind == LedgerLocation::Kind::kMemory) {
+absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const config::LedgerKeys& keys,
+                                        observe::Metrics& metrics) {
+  auto fingerprinter = std::make_unique<intent::Fingerprinter>(keys.current, keys.previous);
+  const ledger::WaiterLimits waiters{static_cast<size_t>(settings.max_waiters_per_request),
+                                     static_cast<size_t>(settings.max_waiters_per_caller)};
+  if (settings.ledger.kind == config::LedgerLocation::Kind::kMemory) {
     return OpenedLedger{std::make_unique<ledger::MemoryLedger>(waiters), std::move(fingerprinter), nullptr};
   }
   ledger::SqliteLedgerOptions options;
-  options.store.path = config.ledger.path;
+  options.store.path = settings.ledger.path;
   options.store.key_id = fingerprinter->key_id();
   options.store.previous_key_ids = fingerprinter->previous_key_ids();
   options.store.crash_point = CrashHook::Get();
   options.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
   options.waiters = waiters;
-  options.retention = config.retention;
-  options.must_exist = config.ledger_must_exist;
-  options.restored = config.ledger_restored;
+  options.retention = settings.retention;
+  options.must_exist = settings.ledger_must_exist;
+  options.restored = settings.ledger_restored;
   options.on_purge = [&metrics](size_t rows) { metrics.CountPurged(static_cast<int64_t>(rows)); };
   options.warn = [](const std::string& text) { Log(Level::kError, "ledger", {{"warning", SafeText(text)}}); };
   options.on_batch = [&metrics](const ledger::BatchReport& report) {
@@ -171,26 +145,16 @@ absl::StatusOr<OpenedLedger> OpenLedger(const Config& config, observe::Metrics& 
   }
   // A call pays for each key, so one that nothing is found under any more is left out.
   ledger::SqliteLedger* const sqlite = opened->get();
-  TellOfLedger(config.ledger.path, *sqlite, metrics);
+  TellOfLedger(settings.ledger.path, *sqlite, metrics);
   std::vector<Secret> needed;
-  for (size_t i = 0; i < keys->previous.size(); ++i) {
-    if (sqlite->needs_key(fingerprinter->previous_key_ids()[i])) needed.push_back(keys->previous[i]);
+  for (size_t i = 0; i < keys.previous.size(); ++i) {
+    if (sqlite->needs_key(fingerprinter->previous_key_ids()[i])) needed.push_back(keys.previous[i]);
   }
-  return OpenedLedger{*std::move(opened), std::make_unique<intent::Fingerprinter>(keys->current, needed), sqlite};
+  return OpenedLedger{*std::move(opened), std::make_unique<intent::Fingerprinter>(keys.current, needed), sqlite};
 }
 
-absl::StatusOr<rpc::TlsMaterial> LoadTls(const Config& config) {
-  rpc::TlsMaterial tls;
-  auto certificate = ReadFile(config.tls_cert_file, "--tls_cert_file");
-  if (!certificate.ok()) return certificate.status();
-  auto ca = ReadFile(config.tls_client_ca_file, "--tls_client_ca_file");
-  if (!ca.ok()) return ca.status();
-  auto key = ReadSecretFile(config.tls_key_file, "--tls_key_file");
-  if (!key.ok()) return key.status();
-  tls.certificate_chain = *std::move(certificate);
-  tls.client_ca = *std::move(ca);
-  tls.private_key = *std::move(key);
-  return tls;
+rpc::TlsMaterial TlsMaterialOf(config::TlsMaterial tls) {
+  return {std::move(tls.chain.pem), std::move(tls.private_key), std::move(tls.client_authorities.pem)};
 }
 
 }  // namespace
@@ -209,7 +173,7 @@ struct ShardParts {
 };
 
 struct Server::Parts {
-  Config config;
+  config::Settings settings;
   std::unique_ptr<observe::Metrics> metrics;
   std::unique_ptr<Telemetry> telemetry;
   std::unique_ptr<astra::Credentials> credentials;
@@ -245,11 +209,11 @@ std::string Server::WhyNotServing(const Parts& p) {
 }
 
 // What looks at the running server from outside: its own connections to the port, and the door of --healthcheck.
-void Server::OpenProbes(Parts& p, const HostPort& bound) {
+void Server::OpenProbes(Parts& p, const config::HostPort& bound) {
   rpc::PortProbeOptions probe;
   probe.host = bound.host;
   probe.port = bound.port;
-  probe.tls = p.config.tls();
+  probe.tls = p.settings.tls();
   probe.announce = [&acceptor = *p.acceptor](uint16_t port) { acceptor.ExpectProbeFrom(port); };
   p.probe = std::make_unique<rpc::PortProbe>(std::move(probe));
   auto door = rpc::HealthDoor::Open(bound.Text(), [&p] {
@@ -280,34 +244,25 @@ void Server::CountConnections(Parts& p) {
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(config::Loaded loaded) {
+  const std::vector<std::string> warnings = config::Warnings(loaded);
   auto parts = std::make_unique<Parts>();
   Parts& p = *parts;
-  p.config = config;
+  p.settings = loaded.settings;
+  const config::Settings& settings = p.settings;
 
   static const std::string grpc_version = grpc::Version();  // the release; libgrpc's own number counts otherwise
   static const std::string curl_version = curl_version_info(CURLVERSION_NOW)->version;
   p.metrics = std::make_unique<observe::Metrics>(
-      observe::BuildInfo{ProgramVersion(), grpc_version, curl_version, sqlite3_libversion()}, Telemetry::Labels());
+      observe::BuildInfo{config::ProgramVersion(), grpc_version, curl_version, sqlite3_libversion()},
+      Telemetry::Labels());
   p.telemetry = std::make_unique<Telemetry>(*p.metrics);
 
   if (absl::Status status = http::CurlGlobalInit(); !status.ok()) return status;
-  auto credentials = astra::Credentials::Load(config.astra_client_id_file, config.astra_client_secret_file);
-  if (!credentials.ok()) return credentials.status();
-  p.credentials = *std::move(credentials);
-  if (!config.astra_ca_file.empty()) {
-    auto authorities = http::CaFile::Load(config.astra_ca_file);
-    if (!authorities.ok()) return authorities.status();
-    p.authorities = *std::move(authorities);
-  }
-  std::optional<astra::LimitRule> limit_rule;
-  if (config.astra_limit_error.status != 0) {
-    auto rule = astra::ParseLimitRule(config.astra_limit_error.Text());
-    if (!rule.ok()) return rule.status();
-    limit_rule = *std::move(rule);
-  }
+  p.credentials = std::move(loaded.credentials);
+  p.authorities = std::move(loaded.authorities);
 
-  auto opened = OpenLedger(config, *p.metrics);
+  auto opened = OpenLedger(settings, loaded.ledger_keys, *p.metrics);
   if (!opened.ok()) return opened.status();
   p.ledger = std::move(opened->ledger);
   p.fingerprinter = std::move(opened->fingerprinter);
@@ -316,25 +271,23 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   p.metrics->SetRecoveredRows(static_cast<int64_t>(recovered));
 
   usecase::AdmissionControl::Options gate;
-  gate.max_in_flight = config.max_in_flight;
-  gate.min_deadline = absl::ToChronoMilliseconds(config.min_deadline);
+  gate.max_in_flight = settings.max_in_flight;
+  gate.min_deadline = absl::ToChronoMilliseconds(settings.min_deadline);
   p.gate = std::make_unique<usecase::AdmissionControl>(gate);
 
   // The listener. Every shard brings its own completion queue.
-  if (config.reflection_on()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  if (settings.reflection_on()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  rpc::ConfigureBuilder(builder, config.reflection_on());
+  rpc::ConfigureBuilder(builder, settings.reflection_on());
   std::shared_ptr<grpc::ServerCredentials> listen_credentials = grpc::InsecureServerCredentials();
-  const bool mutual_tls = config.tls();
+  const bool mutual_tls = loaded.tls.has_value();
   if (mutual_tls) {
-    auto tls = LoadTls(config);
-    if (!tls.ok()) return tls.status();
-    listen_credentials = rpc::MutualTls(*tls);
+    listen_credentials = rpc::MutualTls(TlsMaterialOf(*std::move(loaded.tls)));
   }
-  auto acceptor = rpc::Acceptor::Listen(AcceptorOptionsFor(config));
+  auto acceptor = rpc::Acceptor::Listen(AcceptorOptionsFor(settings));
   if (!acceptor.ok()) {
     return absl::UnavailableError(
-        absl::StrCat("--listen: cannot listen on ", config.listen.Text(), ": is the port in use?"));
+        absl::StrCat("--listen: cannot listen on ", settings.listen.Text(), ": is the port in use?"));
   }
   p.acceptor = *std::move(acceptor);
   const uint16_t port = p.acceptor->port();
@@ -343,28 +296,28 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
   p.service = std::make_unique<rpc::AsyncService>();
   builder.RegisterService(p.service.get());
   builder.RegisterService(&p.health_service);
-  if (config.reflection_on()) {
+  if (settings.reflection_on()) {
     p.reflection = rpc::NewReflectionService();
     builder.RegisterService(p.reflection.get());
   }
 
-  const int shards = config.shard_count();
-  http::Options http_options = HttpOptions(config, shards, p.authorities.get());
+  const int shards = settings.shard_count();
+  http::Options http_options = HttpOptions(settings, shards, p.authorities.get());
   http_options.http1_period = std::make_shared<http::Http1Period>();  // what one shard learns, all know
   for (int i = 0; i < shards; ++i) {
     ShardParts s;
     s.http = http::NewClient(http_options);
     if (!s.http) return absl::ResourceExhaustedError("out of file descriptors or memory at the start");
-    s.astra =
-        astra::NewRestClient(*s.http, *p.credentials, limit_rule, "userintent-server/" + std::string(ProgramVersion()));
+    s.astra = astra::NewRestClient(*s.http, *p.credentials, settings.astra_limit_error,
+                                   "userintent-server/" + std::string(config::ProgramVersion()));
     s.shard = std::make_unique<rpc::Shard>(builder.AddCompletionQueue(), *s.http);
     s.creations = std::make_unique<usecase::Creations>(usecase::Creations::Dependencies{
         *s.shard, *p.ledger, *s.astra, *p.gate, *p.fingerprinter, *p.telemetry,
-        intent::RulesOptions{config.kyc_delegation, config.allow_non_public_ip}, config.email_attempt_limit});
+        intent::RulesOptions{settings.kyc_delegation, settings.allow_non_public_ip}, settings.email_attempt_limit});
     s.context = std::make_unique<rpc::MethodContext>(
-        rpc::MethodContext{*s.shard, *p.telemetry, mutual_tls, absl::ToChronoNanoseconds(config.default_deadline)});
+        rpc::MethodContext{*s.shard, *p.telemetry, mutual_tls, absl::ToChronoNanoseconds(settings.default_deadline)});
     s.methods = rpc::NewMethods(*p.service, *s.context,
-                                rpc::UseCases{*s.creations, *p.ledger, *s.shard, config.email_attempt_limit});
+                                rpc::UseCases{*s.creations, *p.ledger, *s.shard, settings.email_attempt_limit});
     s.health = std::make_unique<rpc::HealthCalls>(p.health_service, p.health, *s.shard);
     p.shards.push_back(std::move(s));
   }
@@ -381,11 +334,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
     });
   }
   p.acceptor->Start(std::move(sink));
-  const HostPort bound{config.listen.host, port};
+  const config::HostPort bound{settings.listen.host, port};
   OpenProbes(p, bound);
 
   if (opened->sqlite != nullptr) {
-    auto admin = admin::AdminServer::Start(*opened->sqlite, *p.fingerprinter, config.ledger.path);
+    auto admin = admin::AdminServer::Start(*opened->sqlite, *p.fingerprinter, settings.ledger.path);
     if (admin.ok()) {
       p.admin = *std::move(admin);
     } else {
@@ -395,33 +348,33 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
     }
   }
 
-  if (!config.metrics_listen.empty()) {
+  if (!settings.metrics_listen.empty()) {
     observe::HttpEndpoint::Options endpoint;
-    endpoint.host = config.metrics_listen.host;
-    endpoint.port = config.metrics_listen.port;
+    endpoint.host = settings.metrics_listen.host;
+    endpoint.port = settings.metrics_listen.port;
     endpoint.metrics = [&p] { return p.metrics->Text(); };
     endpoint.ready = [&p] { return WhyNotServing(p).empty(); };
     endpoint.alive = [&p] { return p.probe->alive(); };
     auto started = observe::HttpEndpoint::Start(std::move(endpoint));
     if (!started.ok()) {
       return absl::UnavailableError(
-          absl::StrCat("--metrics_listen: cannot listen on ", config.metrics_listen.Text(), ": is the port in use?"));
+          absl::StrCat("--metrics_listen: cannot listen on ", settings.metrics_listen.Text(), ": is the port in use?"));
     }
     p.endpoint = *std::move(started);
   }
 
-  for (const std::string& warning : Warnings(config)) Log(Level::kWarn, "warning", {{"warning", SafeText(warning)}});
+  for (const std::string& warning : warnings) Log(Level::kWarn, "warning", {{"warning", SafeText(warning)}});
   server->HouseKeep();
   Log(Level::kInfo, "listening",
       {{"address", SafeText(bound.Text())},
        {"tls", mutual_tls},
-       {"origin", SafeText(config.astra_base_url.Text())},
+       {"origin", SafeText(settings.astra_base_url.Text())},
        {"shards", shards},
        {"recovered", recovered},
-       {"version", SafeText(ProgramVersion())}});
+       {"version", SafeText(config::ProgramVersion())}});
   if (p.endpoint) {
     Log(Level::kInfo, "metrics_listening",
-        {{"address", SafeText(HostPort{config.metrics_listen.host, p.endpoint->port()}.Text())}});
+        {{"address", SafeText(config::HostPort{settings.metrics_listen.host, p.endpoint->port()}.Text())}});
   }
   return server;
 }
@@ -516,7 +469,7 @@ bool Server::Drain() {
     s.shard->Post([creations = s.creations.get()] { creations->Drain(); });
   }
   HouseKeep();
-  const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.config.drain_timeout);
+  const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.settings.drain_timeout);
   while (p.gate->in_flight() > 0 && SteadyClock::now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
     HouseKeep();
@@ -533,26 +486,26 @@ bool Server::Drain() {
   return left == 0;
 }
 
-absl::Status ProbeHealth(const Config& config) {
+absl::Status ProbeHealth(const config::Settings& settings) {
   // The server's own door, which needs no certificate. A server on every address has it under that name, whichever
   // address of the machine is given here.
-  std::vector<std::string> hosts{config.listen.host, "0.0.0.0", "::"};
-  if (config.listen.host == "127.0.0.1" || config.listen.host == "::1") hosts.push_back("localhost");
-  if (config.listen.host == "localhost") hosts.push_back("127.0.0.1");
+  std::vector<std::string> hosts{settings.listen.host, "0.0.0.0", "::"};
+  if (settings.listen.host == "127.0.0.1" || settings.listen.host == "::1") hosts.push_back("localhost");
+  if (settings.listen.host == "localhost") hosts.push_back("127.0.0.1");
   for (const std::string& host : hosts) {
     const absl::Status status =
-        rpc::HealthDoor::Ask(HostPort{host, config.listen.port}.Text(), std::chrono::seconds(3));
+        rpc::HealthDoor::Ask(config::HostPort{host, settings.listen.port}.Text(), std::chrono::seconds(3));
     if (!absl::IsNotFound(status)) return status;
   }
   // None: nothing runs here, or in another network name space. The port itself tells.
   std::optional<rpc::TlsMaterial> tls;
-  if (config.tls()) {
-    auto loaded = LoadTls(config);
+  if (settings.tls()) {
+    auto loaded = config::LoadTls(settings);
     if (!loaded.ok()) return loaded.status();
-    tls = *std::move(loaded);
+    if (*loaded) tls = TlsMaterialOf(**std::move(loaded));
   }
   // A server on every address is asked on loopback.
-  HostPort target = config.listen;
+  config::HostPort target = settings.listen;
   if (target.host == "0.0.0.0") target.host = "127.0.0.1";
   if (target.host == "::") target.host = "::1";
   return rpc::CheckHealth(target.Text(), tls ? &*tls : nullptr, absl::Seconds(3));

@@ -11,7 +11,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "server/config/config.h"
+#include "server/config/load.h"
 
 namespace userintent {
 
@@ -19,7 +19,7 @@ class Server {
  public:
   // Everything is checked, opened and bound, and calls are answered, when this returns OK. Otherwise the status says in
   // one line, beginning with the flag to mend, why not; nothing is left running.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const Config& config);
+  static absl::StatusOr<std::unique_ptr<Server>> Start(config::Loaded loaded);
 
   ~Server();
   Server(const Server&) = delete;
@@ -40,7 +40,7 @@ class Server {
  private:
   struct Parts;
   static std::string WhyNotServing(const Parts& p);
-  static void OpenProbes(Parts& p, const HostPort& bound);
+  static void OpenProbes(Parts& p, const config::HostPort& bound);
   static void CountConnections(Parts& p);
   static void RefreshFiles(Parts& p);
   explicit Server(std::unique_ptr<Parts> parts);
@@ -48,7 +48,7 @@ class Server {
   std::unique_ptr<Parts> parts_;
 };
 
-// Asks a running server, found by the same configuration, whether it serves. Blocks for at most a few seconds.
-absl::Status ProbeHealth(const Config& config);
+// Asks a running server, found by the same settings, whether it serves. Blocks for at most a few seconds.
+absl::Status ProbeHealth(const config::Settings& settings);
 
 }  // namespace userintent

@@ -21,6 +21,7 @@ absl::Status Refused(std::string_view flag, std::string_view reason) {
 }
 
 absl::StatusOr<Secret> ReadOne(const std::string& path, std::string_view flag) {
+  if (path.empty()) return Refused(flag, "required");
   absl::StatusOr<Secret> secret = ReadSecretFile(path, flag);
   if (!secret.ok()) return secret;
   const std::string_view text = secret->Reveal();
@@ -30,13 +31,23 @@ absl::StatusOr<Secret> ReadOne(const std::string& path, std::string_view flag) {
   return secret;
 }
 
-absl::StatusOr<std::shared_ptr<const BasicAuth>> ReadBoth(const std::string& id_file, const std::string& secret_file) {
-  const absl::StatusOr<Secret> id = ReadOne(id_file, kIdFlag);
-  if (!id.ok()) return id.status();
-  if (id->Reveal().find(':') != std::string_view::npos) {
+absl::StatusOr<Secret> ReadId(const std::string& path) {
+  absl::StatusOr<Secret> id = ReadOne(path, kIdFlag);
+  if (id.ok() && id->Reveal().find(':') != std::string_view::npos) {
     return Refused(kIdFlag, "a client id must not contain a colon");
   }
+  return id;
+}
+
+// The status has a line for each file that is wrong.
+absl::StatusOr<std::shared_ptr<const BasicAuth>> ReadBoth(const std::string& id_file, const std::string& secret_file) {
+  const absl::StatusOr<Secret> id = ReadId(id_file);
   const absl::StatusOr<Secret> secret = ReadOne(secret_file, kSecretFlag);
+  if (!id.ok() && !secret.ok()) {
+    return absl::InvalidArgumentError(std::string(id.status().message()) + "\n" +
+                                      std::string(secret.status().message()));
+  }
+  if (!id.ok()) return id.status();
   if (!secret.ok()) return secret.status();
 
   std::string pair, encoded, header;

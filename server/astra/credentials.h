@@ -26,7 +26,8 @@ struct BasicAuth {
 class Credentials {
  public:
   // Refuses what ReadSecretFile refuses, control characters in either, and a colon in the client id (it would end
-  // there). Error texts name the flag, --astra_client_id_file or --astra_client_secret_file, and never any content.
+  // there). Error texts name the flag, --astra_client_id_file or --astra_client_secret_file, and never any content;
+  // there is a line for each file that is wrong. An empty path is a flag that is missing.
   static absl::StatusOr<std::unique_ptr<Credentials>> Load(std::string client_id_file, std::string client_secret_file);
 
   Credentials(const Credentials&) = delete;

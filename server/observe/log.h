@@ -27,12 +27,9 @@
 #include <type_traits>
 #include <vector>
 
+#include "server/observe/level.h"
+
 namespace userintent::observe {
-
-enum class Level : uint8_t { kTrace, kDebug, kInfo, kWarn, kError };
-
-std::string_view LevelName(Level level);
-std::optional<Level> ParseLevel(std::string_view name);
 
 // Every key that a line may hold besides time, level and event. Whoever adds one answers for it: no field of a request,
 // no caller's metadata, no body, no header, nothing derived from personal data.

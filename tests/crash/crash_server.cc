@@ -23,7 +23,7 @@
 
 #include "server/app/server.h"
 #include "server/base/crash_point.h"
-#include "server/config/config.h"
+#include "server/config/load.h"
 #include "server/observe/log.h"
 #include "server/rpc/listener.h"
 
@@ -116,10 +116,10 @@ int Main(int argc, char** argv) {
   if (!ReadEnvironment()) return Fail("CRASH_AT is not name:nth");
   if (!WatchDatabaseWrites()) return Fail("SQLite has no file system");
 
-  const Config config = LoadConfigOrExit(argc, argv);
+  config::Loaded loaded = config::LoadOrExit(argc, argv);
   rpc::RouteGrpcLog();
-  observe::SetLogLevel(config.log_level);
-  auto server = Server::Start(config);
+  observe::SetLogLevel(loaded.settings.log_level);
+  auto server = Server::Start(std::move(loaded));
   if (!server.ok()) return Fail(std::string(server.status().message()));
   observe::StartLog();
 

@@ -1,0 +1,173 @@
+#include "server/config/check.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/time/clock.h"
+#include "server/http/client.h"
+#include "server/net/ip_address.h"
+
+namespace userintent::config {
+namespace {
+
+struct DurationRange {
+  const char* flag;
+  absl::Duration Settings::*value;
+  absl::Duration max;
+};
+
+struct NumberRange {
+  const char* flag;
+  int Settings::*value;
+  int min;
+  int max;
+};
+
+absl::Status CheckLedgerPath(const std::string& path) {
+  if (path.empty() || path.back() == '/') return Problem("ledger", "sqlite: needs the path of a file");
+  // SQLite's own words for databases that vanish, and its URIs with options that would undo durability.
+  if (path.front() == ':' || path.substr(0, 5) == "file:") {
+    return Problem("ledger", "sqlite: needs a plain path; a ledger that forgets is called memory:");
+  }
+  if (std::any_of(path.begin(), path.end(),
+                  [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); })) {
+    return Problem("ledger", "the path holds control characters");
+  }
+  struct stat info {};
+  if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    return Problem("ledger", "the path is not a regular file");
+  }
+  return absl::OkStatus();
+}
+
+// Whether a ledger must be there, and is a backup.
+void CheckLedgersLife(const Settings& settings, Problems& problems) {
+  const bool sqlite = settings.ledger.kind == LedgerLocation::Kind::kSqlite;
+  struct stat info {};
+  const bool there = sqlite && stat(settings.ledger.path.c_str(), &info) == 0;
+  if (there && info.st_size == 0) problems.Add("ledger", "the file holds 0 bytes, so what it held is lost");
+  if (settings.ledger_must_exist && !sqlite) {
+    problems.Add("ledger_must_exist", "needs --ledger=sqlite:PATH");
+  } else if (settings.ledger_must_exist && !there) {
+    problems.Add("ledger_must_exist", "there is no ledger at the path");
+  }
+  if (!settings.ledger_restored) return;
+  const absl::Time time = *settings.ledger_restored;
+  if (!sqlite) {
+    problems.Add("ledger_restored", "needs --ledger=sqlite:PATH");
+  } else if (time <= absl::UnixEpoch() || time > absl::Now() + absl::Minutes(1)) {
+    problems.Add("ledger_restored", "must be the time of a backup, and not in the future");
+  }
+}
+
+}  // namespace
+
+void CheckListener(const Settings& settings, Problems& problems) {
+  if (settings.listen.empty()) problems.Add("listen", FormOf<HostPort>().must);
+  const std::pair<const char*, const std::string*> files[] = {{"tls_cert_file", &settings.tls_cert_file},
+                                                              {"tls_key_file", &settings.tls_key_file},
+                                                              {"tls_client_ca_file", &settings.tls_client_ca_file}};
+  const auto missing = [](const auto& file) { return file.second->empty(); };
+  const bool any_tls = !std::all_of(std::begin(files), std::end(files), missing);
+  const auto* const first_missing = std::find_if(std::begin(files), std::end(files), missing);
+  if (any_tls && first_missing != std::end(files)) {
+    problems.Add(first_missing->first, "missing; --tls_cert_file, --tls_key_file and --tls_client_ca_file go together");
+  }
+  if (!settings.listen.loopback() && !any_tls && !settings.allow_plaintext) {
+    problems.Add("listen",
+                 "off loopback needs the three --tls_ flags, or --allow_plaintext behind a mesh that adds TLS");
+  }
+  if (any_tls && settings.allow_plaintext) problems.Add("allow_plaintext", "contradicts the --tls_ flags");
+  if (!settings.policy_file.empty()) problems.Add("policy_file", "not supported by this version");
+}
+
+void CheckUpstream(const Settings& settings, Problems& problems) {
+  // Names are judged when they are resolved.
+  if (const std::optional<net::IpAddress> literal = net::ParseIp(settings.astra_base_url.host)) {
+    const net::AddressKind kind = net::UpstreamKind(*literal);
+    const std::string name(net::SpecialPurposeName(*literal));
+    if (kind == net::AddressKind::kUnusable) {
+      problems.Add("astra_base_url", "is an address that nobody can be reached at (" + name + ')');
+    } else if (kind == net::AddressKind::kPrivate && !settings.allow_private_upstream) {
+      problems.Add("astra_base_url", "is not a public address (" + name + "); --allow_private_upstream allows it");
+    }
+  }
+  if (!settings.upstream_http2 && settings.upstream_transport == http::Transport::kNghttp2) {
+    problems.Add("upstream_transport", "nghttp2 speaks HTTP/2 only, which --upstream_http2=false forbids");
+  }
+}
+
+// In the order of the table of flags. The least duration is one millisecond: finer than that nothing is timed.
+void CheckRanges(const Settings& settings, Problems& problems) {
+  static constexpr DurationRange kDurations[] = {
+      {"connect_timeout", &Settings::connect_timeout, absl::Minutes(1)},
+      {"upstream_timeout", &Settings::upstream_timeout, absl::Minutes(10)},
+      {"default_deadline", &Settings::default_deadline, absl::Hours(1)},
+      {"min_deadline", &Settings::min_deadline, absl::Minutes(1)},
+      {"drain_timeout", &Settings::drain_timeout, absl::Hours(1)},
+  };
+  static constexpr NumberRange kNumbers[] = {
+      {"upstream_connections", &Settings::upstream_connections, 1, 10000},
+      {"max_connections", &Settings::max_connections, 0, 1000000},
+      {"max_connections_per_address", &Settings::max_connections_per_address, 0, 1000000},
+      {"max_in_flight", &Settings::max_in_flight, 1, 1000000},
+      {"max_waiters_per_request", &Settings::max_waiters_per_request, 0, 1000000},
+      {"max_waiters_per_caller", &Settings::max_waiters_per_caller, 0, 1000000},
+      {"email_attempt_limit", &Settings::email_attempt_limit, 0, 1000},
+      {"shards", &Settings::shards, 0, 256},
+  };
+  for (const DurationRange& range : kDurations) {
+    const absl::Duration value = settings.*range.value;
+    if (value < absl::Milliseconds(1) || value > range.max) {
+      problems.Add(range.flag, "must be from 1ms to " + absl::FormatDuration(range.max));
+    }
+  }
+  for (const NumberRange& range : kNumbers) {
+    const int value = settings.*range.value;
+    if (value < range.min || value > range.max) {
+      problems.Add(range.flag, "must be from " + std::to_string(range.min) + " to " + std::to_string(range.max));
+    }
+  }
+  if (settings.connect_timeout > settings.upstream_timeout && !problems.Has("upstream_timeout")) {
+    problems.Add("connect_timeout", "must not be longer than --upstream_timeout");
+  }
+  if (settings.min_deadline >= settings.default_deadline && !problems.Has("default_deadline")) {
+    problems.Add("min_deadline", "must be shorter than --default_deadline");
+  }
+}
+
+void CheckLedger(const Settings& settings, Problems& problems) {
+  switch (settings.ledger.kind) {
+    case LedgerLocation::Kind::kPostgresql:
+      problems.Add("ledger", "PostgreSQL is not supported yet; use sqlite:PATH");
+      break;
+    case LedgerLocation::Kind::kMemory:
+      break;
+    case LedgerLocation::Kind::kSqlite:
+      problems.Add(CheckLedgerPath(settings.ledger.path));
+      break;
+  }
+  CheckLedgersLife(settings, problems);
+  if (settings.retention == absl::ZeroDuration()) return;
+  // Callers may repeat an id for as long; and not so long that the clock cannot count back.
+  constexpr absl::Duration kLeast = absl::Hours(396 * 24);
+  if (settings.retention < kLeast || settings.retention > absl::Hours(36525 * 24)) {
+    problems.Add("retention", "must be 0, or from 9504h (13 months) to 876600h");
+  }
+  if (settings.ledger.kind != LedgerLocation::Kind::kSqlite) problems.Add("retention", "needs --ledger=sqlite:PATH");
+}
+
+void CheckMetrics(const Settings& settings, Problems& problems) {
+  if (!settings.metrics_listen.empty() && settings.metrics_listen.port != 0 &&
+      settings.metrics_listen == settings.listen) {
+    problems.Add("metrics_listen", "is the same address as --listen");
+  }
+}
+
+}  // namespace userintent::config

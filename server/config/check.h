@@ -1,0 +1,27 @@
+// The checks of values, alone and with each other, that need no look into a file. Called by load.cc.
+//
+// Each adds a line for every flag that is wrong. They look at names in the file system (stat), change nothing and do
+// not touch the network.
+#pragma once
+
+#include "server/config/problems.h"
+#include "server/config/settings.h"
+
+namespace userintent::config {
+
+// --listen, --allow_plaintext, --policy_file, and that the three --tls_ flags go together.
+void CheckListener(const Settings& settings, Problems& problems);
+
+// --astra_base_url and --upstream_transport.
+void CheckUpstream(const Settings& settings, Problems& problems);
+
+// Every number and every duration.
+void CheckRanges(const Settings& settings, Problems& problems);
+
+// --ledger, --ledger_must_exist, --ledger_restored, --retention.
+void CheckLedger(const Settings& settings, Problems& problems);
+
+// --metrics_listen.
+void CheckMetrics(const Settings& settings, Problems& problems);
+
+}  // namespace userintent::config

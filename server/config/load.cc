@@ -1,0 +1,186 @@
+#include "server/config/load.h"
+
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+#include <utility>
+
+#include "server/base/secret_file.h"
+#include "server/config/check.h"
+#include "server/config/problems.h"
+#include "server/intent/fingerprint.h"
+#include "server/ledger/look_at.h"
+
+namespace userintent::config {
+namespace {
+
+using KeyPtr = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
+using BioPtr = std::unique_ptr<BIO, decltype(&BIO_free)>;
+
+// A key with a passphrase must fail, not ask the terminal for it.
+int NoPassphrase(char*, int, int, void*) { return 0; }
+
+// Moves the value out, or adds the problem.
+template <typename T>
+std::optional<T> Take(absl::StatusOr<T> read, Problems& problems) {
+  problems.Add(read.status());
+  if (!read.ok()) return std::nullopt;
+  return *std::move(read);
+}
+
+absl::Status CheckPrivateKey(const Secret& pem, const Certificates* chain) {
+  const std::string_view bytes = pem.Reveal();
+  const BioPtr bio{BIO_new_mem_buf(bytes.data(), static_cast<int>(bytes.size())), BIO_free};
+  const KeyPtr key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassphrase, nullptr), EVP_PKEY_free);
+  absl::Status status;
+  if (key == nullptr) {
+    status = Problem("tls_key_file", "holds no private key in PEM form without a passphrase");
+  } else if (chain != nullptr && X509_check_private_key(chain->parsed.front().get(), key.get()) != 1) {
+    status = Problem("tls_key_file", "is not the key of the first certificate in --tls_cert_file");
+  }
+  ERR_clear_error();
+  return status;
+}
+
+// Nothing where the flags are not given, all three (CheckListener), or where there is a problem.
+std::optional<TlsMaterial> ReadTls(const Settings& settings, Problems& problems) {
+  if (settings.tls_cert_file.empty() || settings.tls_key_file.empty() || settings.tls_client_ca_file.empty()) {
+    return std::nullopt;
+  }
+  auto chain = Take(ReadCertificateFile(settings.tls_cert_file, "--tls_cert_file"), problems);
+  auto key = Take(ReadSecretFile(settings.tls_key_file, "--tls_key_file"), problems);
+  if (key) problems.Add(CheckPrivateKey(*key, chain ? &*chain : nullptr));
+  auto authorities = Take(ReadCertificateFile(settings.tls_client_ca_file, "--tls_client_ca_file"), problems);
+  if (!chain || !key || !authorities) return std::nullopt;
+  return TlsMaterial{*std::move(chain), *std::move(key), *std::move(authorities)};
+}
+
+// Null: there is a problem.
+std::unique_ptr<astra::Credentials> ReadCredentials(const Settings& settings, Problems& problems) {
+  return Take(astra::Credentials::Load(settings.astra_client_id_file, settings.astra_client_secret_file), problems)
+      .value_or(nullptr);
+}
+
+// Null: the system's, or there is a problem.
+std::unique_ptr<http::CaFile> ReadAuthorities(const Settings& settings, Problems& problems) {
+  if (settings.astra_ca_file.empty()) return nullptr;
+  return Take(http::CaFile::Load(settings.astra_ca_file), problems).value_or(nullptr);
+}
+
+// Nothing: there is a problem.
+std::optional<LedgerKeys> ReadLedgerKeys(const Settings& settings, Problems& problems) {
+  bool all = true;
+  LedgerKeys keys;
+  const auto read = [&](const std::string& path, const std::string& what, std::string_view no_path) {
+    std::optional<Secret> key =
+        Take(path.empty() ? absl::InvalidArgumentError(what + ": " + std::string(no_path)) : ReadLedgerKey(path, what),
+             problems);
+    all = all && key.has_value();
+    return std::move(key).value_or(Secret());
+  };
+  keys.current = read(settings.ledger_key_file, "--ledger_key_file", "required");
+  for (const Settings::KeyFile& file : settings.previous_key_files()) {
+    keys.previous.push_back(read(file.path, file.what, "the list names an empty path"));
+  }
+  if (!all) return std::nullopt;
+  return keys;
+}
+
+// The checks and the files, in the order of the table of flags.
+Loaded LoadAll(Settings settings, Problems& problems) {
+  Loaded loaded;
+  CheckListener(settings, problems);
+  loaded.tls = ReadTls(settings, problems);
+  CheckUpstream(settings, problems);
+  loaded.credentials = ReadCredentials(settings, problems);
+  loaded.authorities = ReadAuthorities(settings, problems);
+  CheckRanges(settings, problems);
+  CheckLedger(settings, problems);
+  loaded.ledger_keys = ReadLedgerKeys(settings, problems).value_or(LedgerKeys());
+  CheckMetrics(settings, problems);
+  loaded.settings = std::move(settings);
+  return loaded;
+}
+
+// The ledger's place and the file there, as far as that can be seen without changing anything.
+absl::Status CheckLedgerPlace(const Loaded& loaded) {
+  if (loaded.settings.ledger.kind != LedgerLocation::Kind::kSqlite) return absl::OkStatus();
+  const intent::Fingerprinter fingerprinter(loaded.ledger_keys.current, loaded.ledger_keys.previous);
+  std::vector<uint64_t> keys = fingerprinter.previous_key_ids();
+  keys.insert(keys.begin(), fingerprinter.key_id());
+  const absl::Status status = ledger::LookAt(loaded.settings.ledger.path, keys);
+  return status.ok() ? status : Problem("ledger", std::string(status.message()));
+}
+
+// Every line of a status, each with the program's name.
+void PrintProblems(const absl::Status& status) {
+  Problems problems;
+  problems.Add(status);
+  for (const std::string& line : problems.lines()) std::fprintf(stderr, "userintent-server: %s\n", line.c_str());
+}
+
+}  // namespace
+
+absl::StatusOr<Loaded> Load(Settings settings) {
+  Problems problems;
+  Loaded loaded = LoadAll(std::move(settings), problems);
+  if (!problems.empty()) return problems.Joined();
+  return loaded;
+}
+
+absl::StatusOr<Loaded> Load(int argc, const char* const* argv, const char* const* environment) {
+  Flags flags = ReadFlags(argc, argv, environment);
+  Loaded loaded;
+  const bool complete = flags.action == Action::kServe || flags.action == Action::kCheckConfig;
+  if (flags.understood && complete) {
+    loaded = LoadAll(std::move(flags.settings), flags.problems);
+  } else {
+    loaded.settings = std::move(flags.settings);
+  }
+  loaded.action = flags.action;
+  const bool place_can_be_told = !loaded.ledger_keys.current.empty() && !flags.problems.Has("ledger");
+  if (flags.action == Action::kCheckConfig && place_can_be_told) flags.problems.Add(CheckLedgerPlace(loaded));
+  if (!flags.problems.empty()) return flags.WithSources(flags.problems);
+  return loaded;
+}
+
+absl::StatusOr<std::optional<TlsMaterial>> LoadTls(const Settings& settings) {
+  Problems problems;
+  std::optional<TlsMaterial> tls = ReadTls(settings, problems);
+  if (!problems.empty()) return problems.Joined();
+  return tls;
+}
+
+Loaded LoadOrExit(int argc, char** argv) {
+  absl::StatusOr<Loaded> loaded = Load(argc, argv, environ);
+  if (!loaded.ok()) {
+    PrintProblems(loaded.status());
+    std::exit(1);
+  }
+  switch (loaded->action) {
+    case Action::kHelp:
+      std::fputs(HelpText().c_str(), stdout);
+      std::exit(0);
+    case Action::kVersion:
+      std::fputs(VersionText().c_str(), stdout);
+      std::exit(0);
+    case Action::kCheckConfig:
+      for (const std::string& warning : Warnings(*loaded)) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+      std::fputs("the configuration is valid\n", stdout);
+      std::exit(0);
+    case Action::kServe:
+    case Action::kHealthcheck:
+      break;
+  }
+  return *std::move(loaded);
+}
+
+}  // namespace userintent::config

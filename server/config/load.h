@@ -1,0 +1,67 @@
+// config::Load: the settings, and what the files that they name hold: each file is read once, verified, and used as it
+// was read. Nothing else of the server reads a configured file; those that may change while it runs are read again by
+// astra::Credentials and http::CaFile themselves.
+//
+// Called by main before other threads exist, and by tests. Blocks for as long as reading some small local files takes.
+// Writes nothing and does not touch the network.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/astra/credentials.h"
+#include "server/base/certificates.h"
+#include "server/base/secret.h"
+#include "server/config/flags.h"
+#include "server/config/settings.h"
+#include "server/http/ca_file.h"
+
+namespace userintent::config {
+
+// Of the listener; all three fit together.
+struct TlsMaterial {
+  Certificates chain;  // of the server, its own certificate first
+  Secret private_key;  // PEM, of that certificate
+  Certificates client_authorities;
+};
+
+// The keys that the ledger may hold rows under.
+struct LedgerKeys {
+  Secret current;
+  std::vector<Secret> previous;  // the last one first
+};
+
+// With kServe and kCheckConfig all of it holds together. With kHealthcheck there are settings only, parsed but not
+// checked, because a probe may run without the rights to the secret files; with kHelp and kVersion nothing.
+struct Loaded {
+  Action action = Action::kServe;
+  Settings settings;
+  std::optional<TlsMaterial> tls;  // without it the listener is in plaintext
+  std::unique_ptr<astra::Credentials> credentials;
+  std::unique_ptr<http::CaFile> authorities;  // Astra's; null: the system's
+  LedgerKeys ledger_keys;
+};
+
+// From a command line and an environment (which ends with a null pointer, like environ). The status has a line for each
+// setting that is wrong, see problems.h. kCheckConfig also looks at the ledger's place.
+absl::StatusOr<Loaded> Load(int argc, const char* const* argv, const char* const* environment);
+
+// From settings, to serve.
+absl::StatusOr<Loaded> Load(Settings settings);
+
+// The files of the three --tls_ flags; nothing where they are not given. For --healthcheck, which alone may need them
+// without the rest.
+absl::StatusOr<std::optional<TlsMaterial>> LoadTls(const Settings& settings);
+
+// Load for main, with the process's environment: ends the process where it should not go on (--help, --version,
+// --check_config: 0; errors: 1, with a line on stderr for each wrong setting) and so returns with kServe and
+// kHealthcheck only.
+Loaded LoadOrExit(int argc, char** argv);
+
+// What is allowed but should not go unnoticed; one line each, beginning with the flag's name.
+std::vector<std::string> Warnings(const Loaded& loaded);
+
+}  // namespace userintent::config

@@ -1,0 +1,29 @@
+#include "server/config/settings.h"
+
+#include <algorithm>
+#include <string_view>
+#include <thread>
+
+namespace userintent::config {
+
+std::vector<Settings::KeyFile> Settings::previous_key_files() const {
+  std::vector<KeyFile> files;
+  if (ledger_previous_key_file.empty()) return files;
+  std::string_view rest = ledger_previous_key_file;
+  for (;;) {
+    const size_t comma = rest.find(',');
+    files.push_back({std::string(rest.substr(0, comma)), "--ledger_previous_key_file"});
+    if (comma == std::string_view::npos) break;
+    rest.remove_prefix(comma + 1);
+  }
+  if (files.size() == 1) return files;
+  for (size_t i = 0; i < files.size(); ++i) files[i].what += " (file " + std::to_string(i + 1) + ')';
+  return files;
+}
+
+int Settings::shard_count() const {
+  if (shards > 0) return shards;
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
+}
+
+}  // namespace userintent::config

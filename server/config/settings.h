@@ -1,0 +1,69 @@
+// Settings: the value of every flag of the server, parsed. The table of flags is in flags.cc.
+//
+// Plain values; a copy may be used on any thread. A command line and an environment become Settings in flags.h; the
+// files that Settings name are read in load.h.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/config/values.h"
+
+namespace userintent::config {
+
+struct Settings {
+  HostPort listen{"127.0.0.1", 50051};
+  std::string tls_cert_file;
+  std::string tls_key_file;
+  std::string tls_client_ca_file;
+  bool allow_plaintext = false;
+  std::string policy_file;
+  net::Origin astra_base_url{"api-sandbox.astra.finance", 443};
+  std::string astra_client_id_file;
+  std::string astra_client_secret_file;
+  std::string astra_ca_file;  // empty: the system's
+  bool allow_private_upstream = false;
+  // How to recognise that Astra says "three attempts used"; none: not at all.
+  std::optional<astra::LimitRule> astra_limit_error;
+  absl::Duration connect_timeout = absl::Seconds(3);
+  absl::Duration upstream_timeout = absl::Seconds(30);
+  int upstream_connections = 32;
+  bool upstream_http2 = true;
+  http::Transport upstream_transport{};  // kAuto
+  int max_connections = 0;               // 0: as the descriptor limit allows, up to 2000
+  int max_connections_per_address = 0;   // 0: half of all; all where --listen is loopback
+  int max_in_flight = 4096;
+  int max_waiters_per_request = 64;
+  int max_waiters_per_caller = 1024;
+  absl::Duration default_deadline = absl::Seconds(35);
+  absl::Duration min_deadline = absl::Milliseconds(100);
+  LedgerLocation ledger{LedgerLocation::Kind::kSqlite, "data/ledger.db"};
+  std::string ledger_key_file;
+  std::string ledger_previous_key_file;             // see previous_key_files()
+  bool ledger_must_exist = false;                   // no new ledger is made
+  std::optional<absl::Time> ledger_restored;        // the time of the backup that stands for a newer ledger
+  absl::Duration retention = absl::ZeroDuration();  // of requests that ended; zero: for ever
+  int email_attempt_limit = 3;
+  bool kyc_delegation = false;
+  bool allow_non_public_ip = false;
+  HostPort metrics_listen{"127.0.0.1", 9464};  // empty: off
+  std::optional<bool> reflection;              // see reflection_on()
+  absl::Duration drain_timeout = absl::Seconds(35);
+  int shards = 0;  // see shard_count()
+  observe::Level log_level = observe::Level::kInfo;
+
+  bool tls() const { return !tls_cert_file.empty(); }
+  // The files of --ledger_previous_key_file, each with what an error calls it.
+  struct KeyFile {
+    std::string path;
+    std::string what;
+  };
+  std::vector<KeyFile> previous_key_files() const;
+  bool reflection_on() const { return reflection.value_or(listen.loopback()); }
+  // --shards, or one per two cores.
+  int shard_count() const;
+};
+
+}  // namespace userintent::config

@@ -1,0 +1,169 @@
+#include "server/config/values.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/flags/marshalling.h"
+#include "absl/strings/ascii.h"
+#include "server/base/duration.h"
+#include "server/http/client.h"
+#include "server/net/ip_address.h"
+
+namespace userintent::config {
+
+// --- types of the language and of Abseil, in Abseil's form
+
+namespace {
+
+// Abseil's string_view is the standard one in some builds and its own in others.
+template <typename T>
+bool ParseAsAbseil(std::string_view text, T* out) {
+  T parsed;
+  std::string why;  // quotes the value, so nobody may read it
+  if (!absl::ParseFlag(absl::string_view(text.data(), text.size()), &parsed, &why)) return false;
+  *out = parsed;
+  return true;
+}
+
+template <typename T>
+bool ParseOptional(std::string_view text, std::optional<T>* out) {
+  T parsed;
+  if (!text.empty() && !ParseAsAbseil(text, &parsed)) return false;
+  *out = text.empty() ? std::nullopt : std::optional<T>(parsed);
+  return true;
+}
+
+}  // namespace
+
+template <>
+Form FormOf<std::string>() {
+  return {"FILE", "must be a path"};
+}
+bool Parse(std::string_view text, std::string* out) {
+  *out = std::string(text);
+  return true;
+}
+std::string Text(const std::string& value) { return value; }
+
+template <>
+Form FormOf<bool>() {
+  return {"true|false", "must be true or false"};
+}
+bool Parse(std::string_view text, bool* out) { return ParseAsAbseil(text, out); }
+std::string Text(bool value) { return absl::UnparseFlag(value); }
+
+template <>
+Form FormOf<std::optional<bool>>() {
+  return FormOf<bool>();
+}
+bool Parse(std::string_view text, std::optional<bool>* out) { return ParseOptional(text, out); }
+std::string Text(const std::optional<bool>& value) { return value ? Text(*value) : ""; }
+
+template <>
+Form FormOf<int>() {
+  return {"NUMBER", "must be a whole number"};
+}
+bool Parse(std::string_view text, int* out) { return ParseAsAbseil(text, out); }
+std::string Text(int value) { return std::to_string(value); }
+
+template <>
+Form FormOf<absl::Duration>() {
+  return {"DURATION", "must be a duration with its unit (ms, s, m, h or d), for example 500ms or 3s"};
+}
+bool Parse(std::string_view text, absl::Duration* out) { return ReadDuration(text, out); }
+std::string Text(absl::Duration value) { return absl::FormatDuration(value); }
+
+template <>
+Form FormOf<std::optional<absl::Time>>() {
+  return {"TIME", "must be a time as in RFC 3339, for example 2026-01-31T09:30:00Z"};
+}
+bool Parse(std::string_view text, std::optional<absl::Time>* out) { return ParseOptional(text, out); }
+std::string Text(const std::optional<absl::Time>& value) { return value ? absl::FormatTime(*value) : ""; }
+
+// --- types of the server
+
+template <>
+Form FormOf<HostPort>() {
+  return {"HOST:PORT", "must be HOST:PORT, HOST an IP address (IPv6 in brackets) or localhost, PORT 0 to 65535"};
+}
+bool Parse(std::string_view text, HostPort* out) { return net::ParseHostPort(text, out); }
+std::string Text(const HostPort& value) { return value.Text(); }
+
+template <>
+Form FormOf<Origin>() {
+  return {"https://HOST[:PORT]", "must be https://host[:port] without path, query or user"};
+}
+bool Parse(std::string_view text, Origin* out) { return net::ParseOrigin(text, out); }
+std::string Text(const Origin& value) { return value.Text(); }
+
+template <>
+Form FormOf<LedgerLocation>() {
+  return {"sqlite:PATH|memory:", "must be sqlite:PATH or memory:"};
+}
+bool Parse(std::string_view text, LedgerLocation* out) {
+  constexpr std::string_view kSqlite = "sqlite:";
+  if (text == "memory:") {
+    *out = {LedgerLocation::Kind::kMemory, ""};
+  } else if (text.substr(0, 13) == "postgresql://" || text.substr(0, 11) == "postgres://") {
+    *out = {LedgerLocation::Kind::kPostgresql, ""};
+  } else if (text.substr(0, kSqlite.size()) == kSqlite) {
+    *out = {LedgerLocation::Kind::kSqlite, std::string(text.substr(kSqlite.size()))};
+  } else {
+    return false;
+  }
+  return true;
+}
+std::string Text(const LedgerLocation& value) {
+  switch (value.kind) {
+    case LedgerLocation::Kind::kSqlite:
+      return "sqlite:" + value.path;
+    case LedgerLocation::Kind::kMemory:
+      return "memory:";
+    case LedgerLocation::Kind::kPostgresql:
+      break;
+  }
+  return "postgresql://";
+}
+
+// Parsed by astra::ParseLimitRule, whose errors say more than the form.
+template <>
+Form FormOf<std::optional<astra::LimitRule>>() {
+  return {"STATUS:SUBSTRING", "must be STATUS:SUBSTRING, for example 400:limit reached"};
+}
+std::string Text(const std::optional<astra::LimitRule>& value) {
+  return value ? std::to_string(value->status) + ':' + value->substring : "";
+}
+
+template <>
+Form FormOf<http::Transport>() {
+  return {"auto|nghttp2|libcurl", "must be auto, nghttp2 or libcurl"};
+}
+constexpr std::pair<http::Transport, std::string_view> kTransportNames[] = {
+    {http::Transport::kAuto, "auto"}, {http::Transport::kNghttp2, "nghttp2"}, {http::Transport::kLibcurl, "libcurl"}};
+bool Parse(std::string_view text, http::Transport* out) {
+  for (const auto& [transport, name] : kTransportNames) {
+    if (name != text) continue;
+    *out = transport;
+    return true;
+  }
+  return false;
+}
+std::string Text(http::Transport value) {
+  for (const auto& [transport, name] : kTransportNames) {
+    if (transport == value) return std::string(name);
+  }
+  return "";
+}
+
+template <>
+Form FormOf<observe::Level>() {
+  return {"LEVEL", "must be trace, debug, info, warn or error"};
+}
+bool Parse(std::string_view text, observe::Level* out) {
+  const std::optional<observe::Level> level = observe::ParseLevel(text);
+  if (level) *out = *level;
+  return level.has_value();
+}
+std::string Text(observe::Level value) { return std::string(observe::LevelName(value)); }
+
+}  // namespace userintent::config

@@ -1,0 +1,74 @@
+#include <openssl/x509.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/config/load.h"
+#include "server/config/problems.h"
+
+namespace userintent::config {
+namespace {
+
+class WarningList {
+ public:
+  void Add(std::string_view flag, std::string_view text) { lines_.emplace_back(Problem(flag, text).message()); }
+  std::vector<std::string> Take() && { return std::move(lines_); }
+
+ private:
+  std::vector<std::string> lines_;
+};
+
+void WarnOfListener(const Loaded& loaded, WarningList& warnings) {
+  const Settings& settings = loaded.settings;
+  if (!loaded.tls && !settings.listen.loopback()) {
+    warnings.Add("allow_plaintext",
+                 "serves personal data without TLS off loopback, to callers that nobody authenticates");
+  }
+  if (!loaded.tls) return;
+  const X509* const own = loaded.tls->chain.parsed.front().get();
+  if (X509_cmp_current_time(X509_get0_notAfter(own)) < 0) {
+    warnings.Add("tls_cert_file", "the certificate has expired");
+  }
+  if (X509_cmp_current_time(X509_get0_notBefore(own)) > 0) {
+    warnings.Add("tls_cert_file", "the certificate is not valid yet");
+  }
+}
+
+void WarnOfEmailAttemptLimit(int limit, WarningList& warnings) {
+  if (limit == 0) {
+    warnings.Add("email_attempt_limit", "0 leaves the count of attempts to Astra");
+  } else if (limit > 3) {
+    warnings.Add("email_attempt_limit", "is larger than Astra's limit of 3");
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> Warnings(const Loaded& loaded) {
+  const Settings& settings = loaded.settings;
+  WarningList warnings;
+  WarnOfListener(loaded, warnings);
+  if (settings.allow_private_upstream) {
+    warnings.Add("allow_private_upstream", "personal data may go to a private address");
+  }
+  if (settings.drain_timeout < settings.upstream_timeout) {
+    warnings.Add("drain_timeout",
+                 "is shorter than --upstream_timeout; exchanges cut off by it end with an unknown outcome");
+  }
+  if (settings.ledger.kind == LedgerLocation::Kind::kMemory) {
+    warnings.Add("ledger",
+                 "memory: forgets every request at the end of the process, and the promise of one creation with it");
+  }
+  WarnOfEmailAttemptLimit(settings.email_attempt_limit, warnings);
+  if (settings.allow_non_public_ip) {
+    warnings.Add("allow_non_public_ip", "accepts addresses of end users that no end user on the internet has");
+  }
+  if (!settings.metrics_listen.empty() && !settings.metrics_listen.loopback()) {
+    warnings.Add("metrics_listen", "shows metrics off loopback, without TLS and to everyone");
+  }
+  if (settings.reflection_on() && !settings.listen.loopback()) warnings.Add("reflection", "is on off loopback");
+  return std::move(warnings).Take();
+}
+
+}  // namespace userintent::config
