@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
+#include "server/app/probe_health.h"
 #include "server/app/server.h"
 #include "server/base/process.h"
 #include "server/config/load.h"

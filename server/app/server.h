@@ -1,14 +1,13 @@
-// Server: the composition root. Owns every part and chooses between concrete classes: which ledger, which metrics.
-// Which HTTP client is chosen by server/http/new_client.h.
+// Server: the composition root. Owns every part and says in which order they are made, started, stopped and destroyed.
+// The parts choose between concrete classes themselves: open_ledger.h the ledger, server/http/new_client.h the HTTP
+// client.
 //
 // Used from one thread (main's): Start, then HouseKeep every few hundred milliseconds, then Drain once. Destruction
-// ends the HTTP endpoint, the operators' socket, the listener and the shards' threads, in this order; then the parts
-// go: the ledger before the shards, whose inboxes its last answers need, and last what all of them used.
+// ends the side doors, the listener, the operators' socket and the shards' threads, in this order; then the parts go:
+// the ledger before the shards, whose inboxes its last answers need, and last what all of them used.
 #pragma once
 
-#include <cstdint>
 #include <memory>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "server/config/load.h"
@@ -17,8 +16,8 @@ namespace userintent {
 
 class Server {
  public:
-  // Everything is checked, opened and bound, and calls are answered, when this returns OK. Otherwise the status says in
-  // one line, beginning with the flag to mend, why not; nothing is left running.
+  // Everything is opened and bound, and calls are answered, when this returns OK. Otherwise the status says in one
+  // line, beginning with the flag to change, why not; nothing is left running.
   static absl::StatusOr<std::unique_ptr<Server>> Start(config::Loaded loaded);
 
   ~Server();
@@ -29,7 +28,7 @@ class Server {
   // Cheap; never blocks for long.
   void HouseKeep();
 
-  // SIGHUP: looks at those files now instead of at the next poll.
+  // SIGHUP: reads those files now instead of at the next poll.
   void ReloadFiles();
 
   // SIGTERM: refuses new creations (DRAINING) while repeats are still answered, waits until every exchange has ended
@@ -37,18 +36,15 @@ class Server {
   // SENDING, which the next start turns into UNKNOWN.
   bool Drain();
 
+  // Where it listens, with the ports that were bound; the second one empty: there is no /metrics.
+  config::HostPort address() const;
+  config::HostPort metrics_address() const;
+
  private:
   struct Parts;
-  static std::string WhyNotServing(const Parts& p);
-  static void OpenProbes(Parts& p, const config::HostPort& bound);
-  static void CountConnections(Parts& p);
-  static void RefreshFiles(Parts& p);
-  explicit Server(std::unique_ptr<Parts> parts);
+  Server();
 
   std::unique_ptr<Parts> parts_;
 };
-
-// Asks a running server, found by the same settings, whether it serves. Blocks for at most a few seconds.
-absl::Status ProbeHealth(const config::Settings& settings);
 
 }  // namespace userintent

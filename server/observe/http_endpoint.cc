@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -19,6 +20,7 @@ namespace userintent::observe {
 namespace {
 
 constexpr std::string_view kText = "text/plain; charset=utf-8";
+constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kPrometheusText = "text/plain; version=0.0.4; charset=utf-8";
 
 struct Reply {
@@ -41,6 +43,12 @@ std::string Serialize(const Reply& reply) {
   text += "\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n";
   text += reply.body;
   return text;
+}
+
+Reply Readiness(const std::vector<std::string>& reasons) {
+  const nlohmann::json body = {{"ready", reasons.empty()}, {"reasons", reasons}};
+  const std::string text = body.dump() + '\n';
+  return reasons.empty() ? Reply{200, "OK", kJson, text} : Reply{503, "Service Unavailable", kJson, text};
 }
 
 // Once a process; the library counts its users.
@@ -176,8 +184,7 @@ int HttpEndpoint::Handle(void* opaque) noexcept {
       reply = !options_.alive || options_.alive() ? Reply{200, "OK", kText, "ok\n"}
                                                   : Reply{503, "Service Unavailable", kText, "the port is deaf\n"};
     } else if (path == "/readyz") {
-      reply = options_.ready() ? Reply{200, "OK", kText, "ready\n"}
-                               : Reply{503, "Service Unavailable", kText, "not ready\n"};
+      reply = Readiness(options_.reasons_not_ready());
     }
     const std::string text = Serialize(reply);
     mg_write(connection, text.data(), text.size());

@@ -3,12 +3,15 @@
 // Serves on threads of its own from Start() until it is destroyed; the owner destroys it before whatever the functions
 // in Options use. Those run on the endpoint's threads, possibly several at once. There is no TLS and no access control:
 // it listens on loopback unless it is told otherwise, and shows fixed words and numbers only.
+//
+// /readyz is a JSON object: {"ready":false,"reasons":["the ledger cannot be written"]}, {"ready":true,"reasons":[]}.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -22,8 +25,9 @@ class HttpEndpoint {
     std::string host = "127.0.0.1";        // an IP address without brackets, or "localhost"
     uint16_t port = 0;                     // 0: any free one, see port()
     std::function<std::string()> metrics;  // the text of /metrics
-    std::function<bool()> ready;           // true: /readyz answers 200, false: 503
-    std::function<bool()> alive = {};      // the same for /livez; may be empty: always
+    // Why /readyz answers 503, in words that are shown; empty: it answers 200.
+    std::function<std::vector<std::string>()> reasons_not_ready;
+    std::function<bool()> alive = {};  // true: /livez answers 200, false: 503; may be empty: always
   };
 
   static absl::StatusOr<std::unique_ptr<HttpEndpoint>> Start(Options options);

@@ -61,7 +61,7 @@ class HttpEndpointTest : public testing::Test {
     auto started = HttpEndpoint::Start({.host = "127.0.0.1",
                                         .port = 0,
                                         .metrics = [this] { return Metrics(); },
-                                        .ready = [this] { return ready_.load(); },
+                                        .reasons_not_ready = [this] { return reasons_; },
                                         .alive = [this] { return alive_.load(); }});
     EXPECT_TRUE(started.ok()) << started.status();
     endpoint_ = *std::move(started);
@@ -84,7 +84,7 @@ class HttpEndpointTest : public testing::Test {
   }
 
   std::string metrics_ = "userintent_draining 0\n";
-  std::atomic<bool> ready_{true};
+  std::vector<std::string> reasons_;  // changed between two requests only
   std::atomic<bool> alive_{true};
   std::atomic<bool> throw_{false};
   std::unique_ptr<HttpEndpoint> endpoint_;
@@ -107,12 +107,17 @@ TEST_F(HttpEndpointTest, ServesLongMetricsWhole) {
 
 TEST_F(HttpEndpointTest, LivezAndReadyz) {
   EXPECT_THAT(Get("/livez"), StartsWith("HTTP/1.1 200 OK\r\n"));
-  EXPECT_THAT(Get("/readyz"), StartsWith("HTTP/1.1 200 OK\r\n"));
-  ready_ = false;
+  const std::string ready = Get("/readyz");
+  EXPECT_THAT(ready, StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_THAT(ready, HasSubstr("\r\nContent-Type: application/json\r\n"));
+  EXPECT_THAT(ready, EndsWith("\r\n\r\n{\"ready\":true,\"reasons\":[]}\n"));
+  reasons_ = {"it drains", "the ledger cannot be written"};
   EXPECT_THAT(Get("/livez"), StartsWith("HTTP/1.1 200 OK\r\n"));
   const std::string answer = Get("/readyz");
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 503 Service Unavailable\r\n"));
-  EXPECT_THAT(answer, EndsWith("\r\n\r\nnot ready\n"));
+  EXPECT_THAT(answer, HasSubstr("\r\nContent-Type: application/json\r\n"));
+  EXPECT_THAT(answer,
+              EndsWith("\r\n\r\n{\"ready\":false,\"reasons\":[\"it drains\",\"the ledger cannot be written\"]}\n"));
 }
 
 TEST_F(HttpEndpointTest, LivezTellsOfADeafPort) {
@@ -235,26 +240,29 @@ TEST_F(HttpEndpointTest, AnswersSeveralAtOnce) {
 }
 
 TEST_F(HttpEndpointTest, APortInUseIsAnErrorNotACrash) {
-  const auto second =
-      HttpEndpoint::Start({.host = "127.0.0.1", .port = endpoint_->port(), .metrics = nullptr, .ready = nullptr});
+  const auto second = HttpEndpoint::Start(
+      {.host = "127.0.0.1", .port = endpoint_->port(), .metrics = nullptr, .reasons_not_ready = nullptr});
   ASSERT_FALSE(second.ok());
   EXPECT_THAT(second.status().message(), HasSubstr(absl::StrCat("127.0.0.1:", endpoint_->port())));
   EXPECT_THAT(Get("/livez"), StartsWith("HTTP/1.1 200 OK\r\n"));
 }
 
 TEST(HttpEndpoint, AnAddressOfAnotherMachineIsAnError) {
-  EXPECT_FALSE(HttpEndpoint::Start({.host = "8.8.8.8", .port = 0, .metrics = nullptr, .ready = nullptr}).ok());
+  EXPECT_FALSE(
+      HttpEndpoint::Start({.host = "8.8.8.8", .port = 0, .metrics = nullptr, .reasons_not_ready = nullptr}).ok());
 }
 
 TEST(HttpEndpoint, ListensWhereItIsToldOnly) {
   for (const char* host : {"127.0.0.1", "localhost", "0.0.0.0", "::1", "::"}) {
-    const auto endpoint = HttpEndpoint::Start({.host = host, .port = 0, .metrics = nullptr, .ready = nullptr});
+    const auto endpoint =
+        HttpEndpoint::Start({.host = host, .port = 0, .metrics = nullptr, .reasons_not_ready = nullptr});
     if (!endpoint.ok() && std::string_view(host).find(':') != std::string_view::npos) continue;  // no IPv6 here
     ASSERT_TRUE(endpoint.ok()) << host << ": " << endpoint.status();
     EXPECT_NE((*endpoint)->port(), 0) << host;
   }
   // 127.0.0.2 is this machine as well, and nobody listens there.
-  const auto endpoint = HttpEndpoint::Start({.host = "127.0.0.1", .port = 0, .metrics = nullptr, .ready = nullptr});
+  const auto endpoint =
+      HttpEndpoint::Start({.host = "127.0.0.1", .port = 0, .metrics = nullptr, .reasons_not_ready = nullptr});
   ASSERT_TRUE(endpoint.ok());
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in to{};
@@ -266,11 +274,13 @@ TEST(HttpEndpoint, ListensWhereItIsToldOnly) {
 }
 
 TEST(HttpEndpoint, ThePortIsFreeAgainAfterwards) {
-  auto endpoint = HttpEndpoint::Start({.host = "127.0.0.1", .port = 0, .metrics = nullptr, .ready = nullptr});
+  auto endpoint =
+      HttpEndpoint::Start({.host = "127.0.0.1", .port = 0, .metrics = nullptr, .reasons_not_ready = nullptr});
   ASSERT_TRUE(endpoint.ok());
   const uint16_t port = (*endpoint)->port();
   endpoint->reset();
-  EXPECT_TRUE(HttpEndpoint::Start({.host = "127.0.0.1", .port = port, .metrics = nullptr, .ready = nullptr}).ok());
+  EXPECT_TRUE(
+      HttpEndpoint::Start({.host = "127.0.0.1", .port = port, .metrics = nullptr, .reasons_not_ready = nullptr}).ok());
 }
 
 }  // namespace

@@ -1,0 +1,44 @@
+#include "server/app/file_reloader.h"
+
+#include <optional>
+#include <string>
+
+namespace userintent {
+
+using observe::Event;
+using observe::Level;
+using observe::Log;
+using observe::SafeText;
+
+void FileReloader::Poll(SteadyTime now) {
+  if (now < next_) return;
+  next_ = now + kInterval;
+  ReloadNow();
+}
+
+void FileReloader::ReloadNow() {
+  const absl::StatusOr<bool> credentials = credentials_.Refresh();
+  Tell(credentials, credentials_.RefusalIsNews(), credentials_reminder_, Event("credentials_reloaded"),
+       Event("credentials_not_reloaded"));
+  if (authorities_ == nullptr) return;
+  const absl::StatusOr<bool> authorities = authorities_->Refresh();
+  Tell(authorities, authorities_->RefusalIsNews(), authorities_reminder_, Event("astra_ca_reloaded"),
+       Event("astra_ca_not_reloaded"));
+}
+
+void FileReloader::Tell(const absl::StatusOr<bool>& changed, bool refusal_is_news, observe::LogLimiter& limiter,
+                        Event reloaded, Event refused) {
+  if (!changed.ok()) {
+    const std::optional<uint64_t> suppressed = limiter.Allow();
+    if (suppressed || refusal_is_news) {
+      Log(Level::kError, refused,
+          {{"error", SafeText(std::string(changed.status().message()))}, {"suppressed", suppressed.value_or(0)}});
+    }
+    metrics_.CountCredentialReload(false);
+  } else if (*changed) {
+    Log(Level::kInfo, reloaded);
+    metrics_.CountCredentialReload(true);
+  }
+}
+
+}  // namespace userintent

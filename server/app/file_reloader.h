@@ -1,0 +1,44 @@
+// FileReloader: reads the files again that may change while the server runs: Astra's credentials and its authorities.
+//
+// Belongs to main's thread; server.cc owns it, and what it is given outlives it. Reading blocks for as long as some
+// small local files take. The log and userintent_credential_reloads_total tell of each change and each refusal; after a
+// refusal the last good content stays in use.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "server/astra/credentials.h"
+#include "server/base/loop.h"
+#include "server/http/ca_file.h"
+#include "server/observe/log.h"
+#include "server/observe/metrics.h"
+
+namespace userintent {
+
+class FileReloader {
+ public:
+  // `authorities` may be null: the system's, which are not watched.
+  FileReloader(astra::Credentials& credentials, http::CaFile* authorities, observe::Metrics& metrics)
+      : credentials_(credentials), authorities_(authorities), metrics_(metrics) {}
+
+  // Reads the files again if the last time, or the start, was two seconds ago.
+  void Poll(SteadyTime now);
+
+  void ReloadNow();
+
+ private:
+  // At once for a file that was not refused before, and as a reminder while it stays as it is.
+  void Tell(const absl::StatusOr<bool>& changed, bool refusal_is_news, observe::LogLimiter& limiter,
+            observe::Event reloaded, observe::Event refused);
+
+  astra::Credentials& credentials_;
+  http::CaFile* const authorities_;
+  observe::Metrics& metrics_;
+  SteadyTime next_ = SteadyClock::now() + kInterval;
+  observe::LogLimiter credentials_reminder_{kReminder};
+  observe::LogLimiter authorities_reminder_{kReminder};
+
+  static constexpr std::chrono::seconds kInterval{2};
+  static constexpr std::chrono::minutes kReminder{1};
+};
+
+}  // namespace userintent

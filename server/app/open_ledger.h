@@ -1,0 +1,29 @@
+// OpenLedger: the ledger that --ledger asks for, with the hashes of its keys.
+//
+// Called by server.cc at the start. Blocks while the ledger is opened and recovered.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "server/config/load.h"
+#include "server/intent/fingerprint.h"
+#include "server/ledger/ledger.h"
+#include "server/ledger/sqlite_ledger.h"
+#include "server/observe/metrics.h"
+
+namespace userintent {
+
+struct OpenedLedger {
+  std::unique_ptr<ledger::Ledger> ledger;
+  // Of the current key and of those previous ones that rows are left under: a call pays for each key.
+  std::unique_ptr<intent::Fingerprinter> fingerprinter;
+  ledger::SqliteLedger* sqlite = nullptr;  // the same ledger, where it is one
+};
+
+// Logs what of the ledger's life an operator must not overlook. `metrics` outlives the ledger, which counts its commits
+// there. The status begins with --ledger.
+absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const config::LedgerKeys& keys,
+                                        observe::Metrics& metrics);
+
+}  // namespace userintent

@@ -1,0 +1,81 @@
+#include "server/app/shard_parts.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "server/astra/rest_client.h"
+#include "server/config/flags.h"
+#include "server/http/new_client.h"
+
+namespace userintent {
+
+http::Options HttpOptionsOf(const config::Settings& settings, const http::CaFile* authorities) {
+  http::Options options;
+  options.origin = settings.astra_base_url.Text();
+  options.authorities = authorities;
+  options.allow_private_address = settings.allow_private_upstream;
+  options.loopback_ok = settings.astra_base_url.loopback();
+  options.http2 = settings.upstream_http2;
+  options.transport = settings.upstream_transport;
+  options.reuse_http1 = false;  // docs/decisions/0003: one person's late answer must never become the next one's
+  options.connect_timeout = absl::ToChronoMilliseconds(settings.connect_timeout);
+  options.exchange_timeout = absl::ToChronoMilliseconds(settings.upstream_timeout);
+  options.max_connections = std::max(1, settings.upstream_connections / settings.shard_count());
+  options.http1_period = std::make_shared<http::Http1Period>();  // what one shard learns, all know
+  return options;
+}
+
+absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts& shared,
+                                                               grpc::ServerBuilder& builder) {
+  const config::Settings& settings = shared.settings;
+  std::unique_ptr<ShardParts> parts(new ShardParts(shared.metrics));
+  parts->http_ = http::NewClient(shared.http);
+  if (!parts->http_) return absl::ResourceExhaustedError("out of file descriptors or memory at the start");
+  parts->astra_ = astra::NewRestClient(*parts->http_, shared.credentials, settings.astra_limit_error,
+                                       "userintent-server/" + std::string(config::ProgramVersion()));
+  parts->shard_ = std::make_unique<rpc::Shard>(builder.AddCompletionQueue(), *parts->http_);
+  parts->creations_ = std::make_unique<usecase::Creations>(usecase::Creations::Dependencies{
+      *parts->shard_, shared.ledger, *parts->astra_, shared.admission, shared.fingerprinter, shared.telemetry,
+      intent::RulesOptions{settings.kyc_delegation, settings.allow_non_public_ip}, settings.email_attempt_limit});
+  parts->context_ = std::make_unique<rpc::MethodContext>(rpc::MethodContext{
+      *parts->shard_, shared.telemetry, shared.mutual_tls, absl::ToChronoNanoseconds(settings.default_deadline)});
+  parts->methods_ =
+      rpc::NewMethods(shared.service, *parts->context_,
+                      rpc::UseCases{*parts->creations_, shared.ledger, *parts->shard_, settings.email_attempt_limit});
+  parts->health_ = std::make_unique<rpc::HealthCalls>(shared.health_service, shared.health, *parts->shard_);
+  return parts;
+}
+
+void ShardParts::Start() {
+  shard_->Start([this] {
+    for (const auto& method : methods_) method->Post();
+    health_->Start();
+  });
+}
+
+void ShardParts::AnnounceHealth() {
+  shard_->Post([this] { health_->Announce(); });
+}
+
+void ShardParts::CountUpstream() {
+  shard_->Post([this] {
+    const http::Stats& stats = http_->stats();
+    metrics_.AddConnectionsOpened(stats.connections_opened - counted_.connections_opened);
+    metrics_.AddReuseRefused(stats.reuse_refused - counted_.reuse_refused);
+    metrics_.AddResendRefused(stats.resend_refused - counted_.resend_refused);
+    metrics_.AddHeadersIgnored(stats.headers_ignored - counted_.headers_ignored);
+    counted_ = stats;
+  });
+}
+
+void ShardParts::EndWaits() {
+  shard_->Post([this] { creations_->Drain(); });
+}
+
+void ShardParts::AnswerAll() {
+  shard_->Post([this] { creations_->AnswerAll(); });
+}
+
+}  // namespace userintent

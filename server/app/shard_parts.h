@@ -1,0 +1,83 @@
+// ShardParts: one shard with what belongs to its thread: its connections to Astra, and the calls that it serves.
+//
+// Made, started and stopped by server.cc on main's thread; the methods may be called from any thread.
+#pragma once
+
+#include <grpcpp/server_builder.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/app/telemetry.h"
+#include "server/astra/astra.h"
+#include "server/astra/credentials.h"
+#include "server/config/settings.h"
+#include "server/http/client.h"
+#include "server/intent/fingerprint.h"
+#include "server/ledger/ledger.h"
+#include "server/observe/metrics.h"
+#include "server/rpc/health_service.h"
+#include "server/rpc/methods.h"
+#include "server/rpc/shard.h"
+#include "server/usecase/admission_control.h"
+#include "server/usecase/creations.h"
+
+namespace userintent {
+
+// How all shards speak to Astra. `authorities` null: the system's; otherwise it outlives the clients.
+http::Options HttpOptionsOf(const config::Settings& settings, const http::CaFile* authorities);
+
+// What the shards share; all of it outlives them.
+struct SharedParts {
+  const config::Settings& settings;
+  const http::Options& http;
+  bool mutual_tls;
+  astra::Credentials& credentials;
+  ledger::Ledger& ledger;
+  usecase::AdmissionControl& admission;
+  const intent::Fingerprinter& fingerprinter;
+  Telemetry& telemetry;
+  observe::Metrics& metrics;
+  rpc::AsyncService& service;
+  rpc::HealthService& health_service;
+  const rpc::HealthState& health;
+};
+
+class ShardParts {
+ public:
+  // Takes a completion queue of the builder's. The status says in one line why there is no shard.
+  static absl::StatusOr<std::unique_ptr<ShardParts>> Create(const SharedParts& shared, grpc::ServerBuilder& builder);
+
+  // After the server is built: posts the calls that wait for requests, and starts the thread.
+  void Start();
+
+  // After the server has shut down.
+  void Stop() { shard_->Stop(); }
+
+  // Tells those who watch the health, if there is news.
+  void AnnounceHealth();
+  // Adds to the metrics what the connections to Astra counted since the last time.
+  void CountUpstream();
+  // The process stops soon: no creation waits for another try any more.
+  void EndWaits();
+  // The process stops now: every caller is answered.
+  void AnswerAll();
+
+ private:
+  explicit ShardParts(observe::Metrics& metrics) : metrics_(metrics) {}
+
+  observe::Metrics& metrics_;
+  // Destroyed in reverse: the methods and what they work with, the shard with its calls, then the clients that those
+  // used.
+  std::unique_ptr<http::Client> http_;
+  std::unique_ptr<astra::Client> astra_;
+  std::unique_ptr<rpc::Shard> shard_;
+  std::unique_ptr<usecase::Creations> creations_;
+  std::unique_ptr<rpc::MethodContext> context_;
+  std::vector<std::unique_ptr<rpc::PostedMethod>> methods_;
+  std::unique_ptr<rpc::HealthCalls> health_;
+  http::Stats counted_;  // what of the client's statistics is in the metrics; the shard's thread only
+};
+
+}  // namespace userintent

@@ -1,0 +1,79 @@
+#include "server/app/side_doors.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/observe/log.h"
+
+namespace userintent {
+
+using observe::Level;
+using observe::Log;
+using observe::SafeText;
+
+absl::StatusOr<std::unique_ptr<SideDoors>> SideDoors::Open(const config::Settings& settings,
+                                                           const config::HostPort& bound, rpc::Acceptor& acceptor,
+                                                           View view) {
+  std::unique_ptr<SideDoors> doors(new SideDoors(view));
+  doors->OpenProbe(settings, bound, acceptor);
+  doors->OpenHealthDoor(bound);
+  if (!settings.metrics_listen.empty()) {
+    if (absl::Status status = doors->OpenEndpoint(settings.metrics_listen); !status.ok()) return status;
+  }
+  return doors;
+}
+
+SideDoors::~SideDoors() = default;
+
+void SideDoors::OpenProbe(const config::Settings& settings, const config::HostPort& bound, rpc::Acceptor& acceptor) {
+  rpc::PortProbeOptions options;
+  options.host = bound.host;
+  options.port = bound.port;
+  options.tls = settings.tls();
+  options.announce = [&acceptor](uint16_t port) { acceptor.ExpectProbeFrom(port); };
+  probe_ = std::make_unique<rpc::PortProbe>(std::move(options));
+}
+
+void SideDoors::OpenHealthDoor(const config::HostPort& bound) {
+  auto door = rpc::HealthDoor::Open(bound.Text(), [this] {
+    std::vector<std::string> reasons = ReasonsNotReady();
+    return reasons.empty() ? rpc::HealthDoor::kServing : std::move(reasons.front());
+  });
+  if (door.ok()) {
+    health_door_ = *std::move(door);
+    return;
+  }
+  const std::string text = absl::StrCat(std::string(door.status().message()), "; --healthcheck has to call the port");
+  Log(Level::kWarn, "warning", {{"warning", SafeText(text)}});
+}
+
+absl::Status SideDoors::OpenEndpoint(const config::HostPort& listen) {
+  observe::HttpEndpoint::Options options;
+  options.host = listen.host;
+  options.port = listen.port;
+  options.metrics = [this] { return view_.metrics.Text(); };
+  options.reasons_not_ready = [this] { return ReasonsNotReady(); };
+  options.alive = [this] { return port_answers(); };
+  auto started = observe::HttpEndpoint::Start(std::move(options));
+  if (!started.ok()) {
+    return absl::UnavailableError(
+        absl::StrCat("--metrics_listen: cannot listen on ", listen.Text(), ": is the port in use?"));
+  }
+  endpoint_ = *std::move(started);
+  metrics_host_ = listen.host;
+  return absl::OkStatus();
+}
+
+std::vector<std::string> SideDoors::ReasonsNotReady() const {
+  std::vector<std::string> reasons;
+  if (view_.admission.draining()) reasons.emplace_back("it drains");
+  if (!view_.ledger.Writable()) reasons.emplace_back("the ledger cannot be written");
+  if (!port_answers()) reasons.emplace_back("its port does not answer");
+  return reasons;
+}
+
+config::HostPort SideDoors::metrics_address() const {
+  return endpoint_ ? config::HostPort{metrics_host_, endpoint_->port()} : config::HostPort{};
+}
+
+}  // namespace userintent
