@@ -59,14 +59,15 @@ COPY tests/requirements.txt /suite/
 RUN python3 -m venv /suite/venv \
     && /suite/venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --requirement /suite/requirements.txt
 COPY proto /suite/proto
-WORKDIR /suite/proto
-RUN mkdir /suite/stubs && /suite/venv/bin/python -m grpc_tools.protoc -I. -I"$(echo /suite/venv/lib/python3*/site-packages)" \
-      --python_out=/suite/stubs --grpc_python_out=/suite/stubs userintent/v1/*.proto
-COPY tests/compose /suite/tests
-ENV PYTHONPATH=/suite/stubs PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+COPY tests/support /suite/tests/support
+# The stubs of proto/ are made here: the user of a container may not write there.
+ENV E2E_BUILD_DIR=/suite/stubs PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+WORKDIR /suite/tests
+RUN /suite/venv/bin/python -m support.protos
+COPY tests/compose /suite/tests/compose
 WORKDIR /suite
 USER 10003:10003
-ENTRYPOINT ["/suite/venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "/suite/tests"]
+ENTRYPOINT ["/suite/venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "/suite/tests/compose"]
 
 # What the gateway's programs and the C++ client need to run.
 FROM debian:trixie-slim AS runtime
@@ -134,6 +135,7 @@ FROM runtime AS conformance
 RUN mkdir -p /usr/share/man/man1 && apt-get update \
     && apt-get install -y --no-install-recommends default-jre-headless openssl python3 && rm -rf /var/lib/apt/lists/*
 COPY --from=integration /suite/venv /suite/venv
+COPY --from=integration /suite/stubs /suite/stubs
 COPY --from=conformance-python /opt/client-python /opt/client-python
 COPY --from=conformance-java /out /opt/client-java
 COPY --from=conformance-go /out/conformance-go /usr/local/bin/
@@ -142,8 +144,9 @@ COPY --from=sandbox /astra-sandbox /usr/local/bin/
 COPY --from=gateway /usr/local/bin/userintent-server /usr/local/bin/
 RUN for program in /usr/local/bin/*; do case "$(ldd "$program" 2>&1)" in *'not found'*) ldd "$program"; exit 1 ;; esac; done
 COPY proto /suite/proto
+COPY tests/support /suite/tests/support
 COPY tests/conformance /suite/tests/conformance
-ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+ENV E2E_BUILD_DIR=/suite/stubs PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     GATEWAY_BIN_DIR=/usr/local/bin \
     CONFORMANCE_GO=/usr/local/bin/conformance-go CONFORMANCE_CPP=/usr/local/bin/conformance-cpp \
     CONFORMANCE_PYTHON=/opt/client-python/bin/python CONFORMANCE_JAVA_CLASSPATH=/opt/client-java/classes:/opt/client-java/lib/*

@@ -1,7 +1,11 @@
 """Fixtures: two callers with certificates of their own, and the sandbox's account."""
 
+import os
+
 import pytest
-from support import Client, Sandbox
+
+from caller import Client
+from support.sandbox import Admin
 
 
 @pytest.fixture(scope="session")
@@ -16,4 +20,4 @@ def other():
 
 @pytest.fixture(scope="session")
 def sandbox():
-    return Sandbox()
+    return Admin(os.environ.get("SANDBOX_ADMIN", "http://astra-sandbox:8444"))

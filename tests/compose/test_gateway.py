@@ -13,9 +13,10 @@ import uuid
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from support import DEADLINE, GATEWAY, channel, failure, person
-from userintent.v1 import user_intent_service_pb2 as pb
-from userintent.v1 import user_intent_service_pb2_grpc as pb_grpc
+
+from caller import DEADLINE, GATEWAY, channel, failure
+from support.people import person
+from support.protos import pb, pb_grpc
 
 C = grpc.StatusCode
 
@@ -73,7 +74,7 @@ def test_get_creation_is_the_callers_own(client, other):
 
 def test_many_at_once_with_one_id_send_once(client, other, sandbox):
     request = person()
-    sandbox.fault(request.email, "delay", delay_ms=700)
+    sandbox.fault("delay", request.email, delay_ms=700)
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: client.create(request), range(16)))
     assert len({answer.user_intent.id for answer in answers}) == 1
@@ -155,7 +156,7 @@ def test_three_attempts(client, sandbox):
 )
 def test_unknown_outcome_is_never_sent_again(client, sandbox, fault):
     request = person()
-    sandbox.fault(request.email, **fault)
+    sandbox.fault(email=request.email, **fault)
     for _ in range(3):
         error = client.create_fails(request)
         assert (error.code, error.reason) == (C.UNKNOWN, "OUTCOME_UNKNOWN")
@@ -168,7 +169,7 @@ def test_unknown_outcome_is_never_sent_again(client, sandbox, fault):
 
 def test_rejected_by_astra(client, sandbox):
     request = person()
-    sandbox.fault(request.email, "status", status=422, body='{"description": "not for callers"}')
+    sandbox.fault("status", request.email, status=422, body='{"description": "not for callers"}')
     for _ in range(2):
         error = client.create_fails(request)
         assert (error.code, error.reason) == (C.INVALID_ARGUMENT, "UPSTREAM_REJECTED")
@@ -178,7 +179,7 @@ def test_rejected_by_astra(client, sandbox):
 
 def test_refused_unprocessed_may_be_repeated(client, sandbox):
     request = person()
-    sandbox.fault(request.email, "status", times=0, status=503, body="{}", headers={"Retry-After": "3600"})
+    sandbox.fault("status", request.email, times=0, status=503, body="{}", headers={"Retry-After": "3600"})
     error = client.create_fails(request)
     assert (error.code, error.reason) == (C.UNAVAILABLE, "UPSTREAM_UNAVAILABLE")
     assert error.info.metadata["recovery"] == "RETRY_SAME_ID"

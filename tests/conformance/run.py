@@ -46,21 +46,15 @@ except ImportError:
         os.execv(VENV, [str(VENV), *sys.argv])
     raise
 
-BIN_DIR = pathlib.Path(os.environ.get("GATEWAY_BIN_DIR", REPO / "build" / "release" / "bin")).resolve()
-PATIENCE = 30.0
+sys.path.insert(0, str(HERE.parent))
+from support.certs import Authority  # noqa: E402
+from support.people import PERSON  # noqa: E402
+from support.process import missing, wait_for  # noqa: E402
+from support.protos import SERVICE, pb  # noqa: E402
+from support.sandbox import Admin, Sandbox  # noqa: E402
+from support.server import Server  # noqa: E402
+
 RUNNER_TIMEOUT = float(os.environ.get("CONFORMANCE_TIMEOUT", "900"))
-SERVICE = "userintent.v1.UserIntentService"
-
-
-def wait_for(condition, what, timeout=PATIENCE):
-    end = time.monotonic() + timeout
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise RuntimeError(f"waited in vain for {what}")
-        time.sleep(0.02)
 
 
 # -- the plan --------------------------------------------------------------------------------------------------------------
@@ -113,40 +107,12 @@ class Expander:
 
 # -- processes -------------------------------------------------------------------------------------------------------------
 
-def clean_environment():
-    return {name: value for name, value in os.environ.items()
-            if not name.startswith("USERINTENT_") and not name.lower().endswith("_proxy")}
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-class Sandbox:
-    def __init__(self, directory):
-        self.directory = directory
-        self.log = open(directory / "sandbox.log", "wb")
-        self.process = subprocess.Popen(
-            [BIN_DIR / "astra-sandbox", "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0",
-             f"--self_signed_dir={directory / 'sandbox-tls'}"],
-            stdout=subprocess.PIPE, stderr=self.log, env=clean_environment())
-        told = json.loads(self.process.stdout.readline())
-        self.url, self.admin, self.ca_file = told["url"], told["admin"], told["ca_file"]
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
-        self.log.close()
-
-
 class Running:
     """A sandbox and gateways that run already, as a file says (README.md). Nothing here starts or stops them."""
 
     def __init__(self, path):
         told = json.loads(path.read_text())
-        self.admin, self.gateways, self.server_name = told["sandbox"], told["gateways"], told["server_name"]
+        self.sandbox, self.gateways, self.server_name = Admin(told["sandbox"]), told["gateways"], told["server_name"]
         self.ca, self._certificates = told["ca_file"], told["certificates"]
 
     def certificate(self, name):
@@ -172,111 +138,51 @@ class RunningGateway:
 class Certificates:
     """A CA, the gateway's certificate and those of its callers."""
 
-    NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-
     def __init__(self, directory):
-        self.directory = directory
         directory.mkdir()
-        self.ca = directory / "ca.crt"
-        self._run("req", "-x509", *self.NEW_KEY, "-keyout", directory / "ca.key", "-out", self.ca, "-days", "2", "-subj",
-                  "/CN=conformance CA", "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign")
-        self.issue("gateway", "DNS:localhost,IP:127.0.0.1")
-        self.issue("a", "URI:spiffe://example.test/a")
-        self.issue("b", "URI:spiffe://example.test/b")
-        self.issue("nobody", None)
-
-    def _run(self, *words):
-        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
-
-    def issue(self, name, sans):
-        request, extensions = self.directory / f"{name}.csr", self.directory / f"{name}.ext"
-        extensions.write_text("basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n"
-                              + (f"subjectAltName={sans}\n" if sans else ""))
-        self._run("req", *self.NEW_KEY, "-keyout", self.key(name), "-out", request, "-subj", f"/CN={name}")
-        self._run("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self.directory / "ca.key", "-CAcreateserial",
-                  "-days", "2", "-extfile", extensions, "-out", self.certificate(name))
-        self.key(name).chmod(0o600)
+        authority = Authority("conformance CA", directory)
+        self.ca = authority.ca_file
+        self._issued = {name: authority.issue(name, sans) for name, sans in (
+            ("gateway", ["DNS:localhost", "IP:127.0.0.1"]), ("a", ["URI:spiffe://example.test/a"]),
+            ("b", ["URI:spiffe://example.test/b"]), ("nobody", []))}
 
     def key(self, name):
-        return self.directory / f"{name}.key"
+        return self._issued[name][0]
 
     def certificate(self, name):
-        return self.directory / f"{name}.crt"
+        return self._issued[name][1]
 
 
-class Gateway:
+class Gateway(Server):
+    """A gateway that scenarios may drain, restart and keep from writing."""
+
     def __init__(self, name, settings, sandbox, directory, certificates):
-        self.name, self.directory = name, directory / f"gateway-{name}"
-        self.directory.mkdir()
-        for file, data in (("client_id", b"sandbox-client"), ("client_secret", b"sandbox-secret"),
-                           ("ledger.key", secrets.token_bytes(48))):
-            path = self.directory / file
-            path.write_bytes(data)
-            path.chmod(0o600)
-        # A port of its own choice at first; the same one after a restart.
-        self.flags = {"listen": "127.0.0.1:0", "metrics_listen": "127.0.0.1:0", "astra_base_url": sandbox.url,
-                      "astra_ca_file": sandbox.ca_file, "astra_client_id_file": self.directory / "client_id",
-                      "astra_client_secret_file": self.directory / "client_secret",
-                      "ledger_key_file": self.directory / "ledger.key",
-                      "ledger": f"sqlite:{self.directory / 'data' / 'ledger.db'}", "drain_timeout": "15s"}
+        own = directory / f"gateway-{name}"
+        own.mkdir()
+        flags = {"ledger": f"sqlite:{own / 'data' / 'ledger.db'}"}
         if settings.get("tls"):
-            self.flags.update(tls_cert_file=certificates.certificate("gateway"), tls_key_file=certificates.key("gateway"),
-                              tls_client_ca_file=certificates.ca)
-        self.flags.update(settings.get("flags", {}))
-        self.process = None
-        self.start()
-
-    def start(self):
-        # A pipe and not a file: the limit on the size of files that disk() sets shall meet the ledger alone.
-        self.process = subprocess.Popen([BIN_DIR / "userintent-server", *(f"--{k}={v}" for k, v in self.flags.items())],
-                                        stderr=subprocess.PIPE, env=clean_environment(), cwd=self.directory)
-        found, stderr = {}, self.process.stderr
-
-        def read():
-            with open(self.directory / "log", "ab", 0) as sink:
-                for line in stderr:
-                    sink.write(line)
-                    with contextlib.suppress(ValueError):
-                        entry = json.loads(line)
-                        found[entry.get("event")] = entry.get("address")
-
-        threading.Thread(target=read, daemon=True).start()
-
-        def announced():
-            if self.process.poll() is not None:
-                raise RuntimeError(f"gateway {self.name} ended: {(self.directory / 'log').read_text()[-2000:]}")
-            return (found["listening"], found["metrics_listening"]) if {"listening", "metrics_listening"} <= set(found) else None
-
-        self.address, self.metrics = wait_for(announced, f"gateway {self.name}")
-        self.flags["listen"] = self.address
+            flags.update(tls_cert_file=certificates.certificate("gateway"), tls_key_file=certificates.key("gateway"),
+                         tls_client_ca_file=certificates.ca)
+        super().__init__(sandbox, directory=own, log=own / "log", **{**flags, **settings.get("flags", {})})
+        self.flags["listen"] = self.address  # the same one after a restart
 
     def drain(self):
-        self.process.send_signal(signal.SIGTERM)
-
-        def not_ready():
-            try:
-                urllib.request.urlopen(f"http://{self.metrics}/readyz", timeout=5).close()
-            except urllib.error.HTTPError as error:
-                return error.code == 503
-            return False
-        wait_for(not_ready, "readyz to say no")
+        self.signal(signal.SIGTERM)
+        wait_for(lambda: self.http("/readyz")[0] == 503, "readyz to say no")
 
     def disk(self, full):
         limit = 0 if full else resource.RLIM_INFINITY
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
-    def restart(self, kill):
-        self.stop(signal.SIGKILL if kill else signal.SIGTERM)
-        self.start()
+    def stop(self, timeout=25):
+        """A scenario may leave calls and a ledger that is full behind, so how it ends is not judged."""
+        self.process.terminate(timeout)
+        self.stopped = True
 
-    def stop(self, number=signal.SIGTERM):
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-            try:
-                self.process.wait(25)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+    def start_again(self, killed):
+        if killed:
+            self.kill()
+        self.restart()
 
 
 # -- a TCP proxy that breaks connections -----------------------------------------------------------------------------------
@@ -476,25 +382,6 @@ class Scripted:
         self._server.stop(0).wait(5)
 
 
-def make_stubs(directory):
-    import google.rpc
-    include = next(pathlib.Path(entry).parents[1] for entry in google.rpc.__path__
-                   if (pathlib.Path(entry) / "error_details.proto").exists())
-    out = directory / "stubs"
-    out.mkdir()
-    files = sorted(str(path.relative_to(REPO / "proto")) for path in (REPO / "proto").rglob("*.proto"))
-    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"-I{REPO / 'proto'}", f"-I{include}", f"--python_out={out}",
-                    *files], check=True)
-    sys.path.insert(0, str(out))
-    from userintent.v1 import user_intent_service_pb2
-    return user_intent_service_pb2
-
-
-def add_fault(sandbox, fault):
-    request = urllib.request.Request(sandbox.admin + "/faults", json.dumps(fault).encode(), {"Content-Type": "application/json"})
-    urllib.request.urlopen(request, timeout=20).close()
-
-
 # -- everything that one runner talks to -----------------------------------------------------------------------------------
 
 def clients_of(scenarios):
@@ -508,23 +395,23 @@ def gateways_of(scenarios, clients):
 class Stage:
     """Sandbox, gateways, taps and the control address for one plan (or, in the cross-language pass, for several)."""
 
-    def __init__(self, scenarios, directory, stubs, wanted, running=None):
+    def __init__(self, scenarios, directory, wanted, running=None):
         directory.mkdir()
         self.scenarios, self.running = scenarios, running
         self._end = contextlib.ExitStack()
         self._seen, self._lock = set(), threading.Lock()
         try:
             if running:
-                self.sandbox = self.certificates = running
+                self.sandbox, self.certificates = running.sandbox, running
             else:
-                self.sandbox = Sandbox(directory)
+                self.sandbox = Sandbox(directory=directory, log=directory / "sandbox.log")
                 self._end.callback(self.sandbox.stop)
-                self.certificates = Certificates(directory / "tls")
+                self.certificates = Certificates(directory / "certificates")
             self.gateways, self.taps, self.scripted = {}, {}, None
             needed = gateways_of(scenarios, wanted)
             for name, settings in scenarios["gateways"].items():
                 if name in needed:
-                    self._start(name, settings, directory, stubs)
+                    self._start(name, settings, directory)
             self._control = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
             self._control.daemon_threads = True
             threading.Thread(target=self._control.serve_forever, daemon=True).start()
@@ -535,11 +422,11 @@ class Stage:
             self._end.close()
             raise
 
-    def _start(self, name, settings, directory, stubs):
+    def _start(self, name, settings, directory):
         if self.running:
             gateway = RunningGateway(self.running.gateways[name])
         elif settings.get("kind") == "scripted":
-            gateway = self.scripted = Scripted(stubs)
+            gateway = self.scripted = Scripted(pb)
         else:
             gateway = Gateway(name, settings, self.sandbox, directory, self.certificates)
         self.gateways[name] = gateway
@@ -590,11 +477,11 @@ class Stage:
         elif path == "/disk":
             self.gateways[body["gateway"]].disk(body["full"])
         elif path == "/restart":
-            self.gateways[body["gateway"]].restart(body["kill"])
+            self.gateways[body["gateway"]].start_again(body["kill"])
         elif path == "/once":
             with self._lock:
                 if body["key"] not in self._seen:
-                    add_fault(self.sandbox, body["fault"])
+                    self.sandbox.call("POST", "/faults", body["fault"])
                     self._seen.add(body["key"])
         else:
             raise RuntimeError(f"no such path: {path}")
@@ -631,9 +518,9 @@ class Stage:
 # -- runners ---------------------------------------------------------------------------------------------------------------
 
 def write_plan(path, name, stage, scenarios, expander, storm_calls):
-    chosen = [expander.scenario(scenario, stage.scenarios["person"], storm_calls) for scenario in scenarios]
+    chosen = [expander.scenario(scenario, PERSON, storm_calls) for scenario in scenarios]
     path.write_text(json.dumps({
-        "name": name, "sandbox": stage.sandbox.admin, "control": stage.control,
+        "name": name, "sandbox": stage.sandbox.admin.geturl(), "control": stage.control,
         "clients": stage.clients(clients_of(scenarios)), "never_in_text": stage.scenarios["never_in_text"],
         "scenarios": chosen}, ensure_ascii=False, indent=1))
     return path
@@ -703,14 +590,14 @@ def junit(path, cases):
     path.write_text(f"<testsuite name=\"conformance\" tests=\"{len(cases)}\" failures=\"{failures}\">{body}</testsuite>\n")
 
 
-def cross_pass(runners, data, directory, stubs, seed, cases, running):
+def cross_pass(runners, data, directory, seed, cases, running):
     """Every runner repeats the same ids against the same gateways, all at once, then one after the other."""
     scenarios = [scenario for scenario in data["scenarios"] if scenario.get("cross")]
     if not scenarios:
         return
     if running and not all(running.serves(data, scenario) for scenario in scenarios):
         raise SystemExit("the running gateways do not serve the pass in which all runners share their ids")
-    stage = Stage(data, directory / "cross", stubs, clients_of(scenarios), running)
+    stage = Stage(data, directory / "cross", clients_of(scenarios), running)
     try:
         heard = {}
         for turn in ("at once", "in turn"):
@@ -756,9 +643,8 @@ def main():
                         help="sandbox and gateways that run already; only for other scenarios some are started")
     parser.add_argument("--junit", type=pathlib.Path, help="write a report")
     arguments = parser.parse_args()
-    for program in ("astra-sandbox", "userintent-server"):
-        if not (BIN_DIR / program).exists():
-            raise SystemExit(f"{BIN_DIR / program} is missing: build it, or set GATEWAY_BIN_DIR")
+    if absent := missing("astra-sandbox", "userintent-server"):
+        raise SystemExit(absent)
     data = json.loads((HERE / "scenarios.json").read_text())
     chosen = [scenario for scenario in data["scenarios"] if arguments.match in scenario["name"]]
     if not chosen:
@@ -770,9 +656,8 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cases = []
     try:
-        stubs = make_stubs(directory)
         if arguments.serve:
-            stage = Stage(data, directory / arguments.serve, stubs, clients_of(chosen))
+            stage = Stage(data, directory / arguments.serve, clients_of(chosen))
             try:
                 print(write_plan(directory / f"{arguments.serve}.json", arguments.serve, stage, chosen, Expander(seed),
                                  storm_calls), flush=True)
@@ -783,7 +668,7 @@ def main():
 
         def perform(name, label, scenarios, running):
             """Each runner has a sandbox and gateways of its own, except where they run already."""
-            stage = Stage(data, directory / label, stubs, clients_of(scenarios), running)
+            stage = Stage(data, directory / label, clients_of(scenarios), running)
             try:
                 plan = write_plan(directory / f"{label}.json", name, stage, scenarios, Expander(f"{seed} {name}"), storm_calls)
                 started = time.monotonic()
@@ -811,7 +696,7 @@ def main():
             print(f"{'ok' if not failed else 'FAILED'} {name}: {passed} passed, {failed} failed, "
                   f"{seconds:.0f} s", flush=True)
         if arguments.cross_only or not arguments.no_cross and not arguments.match:
-            cross_pass(runners, data, directory, stubs, seed, cases, running)
+            cross_pass(runners, data, directory, seed, cases, running)
     finally:
         if arguments.keep:
             print(f"plans and logs: {directory}")

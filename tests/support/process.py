@@ -15,7 +15,7 @@ BIN_DIR = pathlib.Path(os.environ.get("GATEWAY_BIN_DIR", REPO / "build" / "relea
 
 # Instrumented builds are several times slower, and so is a busy machine; waits end as soon as their condition holds,
 # so a generous limit costs nothing where things work.
-PATIENCE = float(os.environ.get("E2E_PATIENCE", "20"))
+PATIENCE = float(os.environ.get("E2E_PATIENCE", "30"))
 
 
 def missing(*programs):

@@ -34,6 +34,7 @@ def generate() -> pathlib.Path:
         return out
     BUILD.mkdir(parents=True, exist_ok=True)
     made = pathlib.Path(tempfile.mkdtemp(dir=BUILD))
+    made.chmod(0o755)  # another user may run the tests (Dockerfile)
     subprocess.run(
         [sys.executable, "-m", "grpc_tools.protoc", f"-I{REPO / 'proto'}", f"-I{_google_include()}",
          f"--python_out={made}", f"--grpc_python_out={made}"]

@@ -1,22 +1,16 @@
-"""What the integration suite stands on: a client as a caller would write it (stock gRPC, stock error decoder), invented
-people, and the sandbox's own account of what reached it."""
+"""A caller as one would write it (stock gRPC, stock error decoder), over mutual TLS."""
 
 import dataclasses
-import json
 import os
 import pathlib
-import urllib.parse
-import urllib.request
-import uuid
 
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from userintent.v1 import user_intent_service_pb2 as pb
-from userintent.v1 import user_intent_service_pb2_grpc as pb_grpc
+
+from support.protos import pb, pb_grpc
 
 GATEWAY = os.environ.get("GATEWAY_ADDRESS", "gateway:50051")
-SANDBOX_ADMIN = os.environ.get("SANDBOX_ADMIN", "http://astra-sandbox:8444")
 SECRETS = pathlib.Path(os.environ.get("CLIENT_SECRETS", "/secrets/client"))
 
 # Longer than the gateway's own limit for Astra, so that the gateway is the one who answers.
@@ -85,42 +79,3 @@ class Client:
 
     def get(self, request_id: str) -> pb.Creation:
         return self.stub.GetCreation(pb.GetCreationRequest(request_id=request_id), timeout=DEADLINE).creation
-
-
-def person(**fields) -> pb.CreateUserIntentRequest:
-    """An invented person with an address and a request_id of its own."""
-    request_id = fields.pop("request_id", None) or str(uuid.uuid4())
-    values = {
-        "email": f"grace.{uuid.uuid4().hex[:12]}@example.com",
-        "phone": "+12025550147",
-        "first_name": "Grace",
-        "last_name": "Approved",
-        "address1": "2 Example Street",
-        "city": "Springfield",
-        "state": "IL",
-        "postal_code": "62701",
-        "date_of_birth": "1985-12-09",
-        "ssn_last_four": "4321",
-        "ip_address": "8.8.8.8",
-    }
-    return pb.CreateUserIntentRequest(request_id=request_id, **(values | fields))
-
-
-class Sandbox:
-    """The admin API of astra-sandbox (tests/astra_sandbox/README.md)."""
-
-    def _call(self, method: str, path: str, body: dict | None = None) -> dict:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(SANDBOX_ADMIN + path, data=data, method=method)
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            text = answer.read()
-        return json.loads(text) if text.strip() else {}
-
-    def posts(self, email: str) -> list[dict]:
-        return self._call("GET", "/accounting?" + urllib.parse.urlencode({"email": email.lower()}))["posts"] or []
-
-    def summary(self) -> dict:
-        return self._call("GET", "/accounting/summary")
-
-    def fault(self, email: str, kind: str, times: int = 1, **parameters) -> None:
-        self._call("POST", "/faults", {"match": {"email": email}, "times": times, "kind": kind, **parameters})
