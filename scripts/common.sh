@@ -37,26 +37,41 @@ readme_steps() {
   )
 }
 
-# with_gateway NAME COMMAND...: the command, with a gateway before the sandbox at USERINTENT_GATEWAY. NAME: of the runner.
-with_gateway() {
-  local made pid status=1
-  made=$(mktemp -d)
-  "$ROOT/tests/conformance/run.py" --serve "$1" --match "own id" >"$made/plan" &
-  pid=$!
+# start_stage DIRECTORY WORD...: a sandbox and a gateway by tests/support/stage.py with these words; their files, and in `told`
+# the line that says where they serve, are in the directory. It sets STAGE, a process that ends with this shell, or by
+# end_stage, whose status is the stage's. Ctrl-C does not reach it: it has a session of its own.
+start_stage() {
+  mkfifo "$1/stdin"
+  PYTHONPATH=$ROOT/tests setsid python3 -m support.stage --directory="$1" "${@:2}" <"$1/stdin" >"$1/told" 2>"$1/stage.log" &
+  STAGE=$!
+  exec 8>"$1/stdin"
   for _ in $(seq 600); do
-    [ ! -s "$made/plan" ] || break
-    kill -0 "$pid" 2>/dev/null || break
+    if [ -s "$1/told" ]; then return 0; fi
+    kill -0 "$STAGE" 2>/dev/null || break
     sleep 0.1
   done
-  if [ -s "$made/plan" ]; then
-    USERINTENT_GATEWAY=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["clients"]["plain"]["address"])' "$(cat "$made/plan")") &&
-      export USERINTENT_GATEWAY && "${@:2}" && status=0
+  cat "$1/stage.log" >&2
+  return 1
+}
+end_stage() {
+  exec 8>&-
+  wait "$STAGE"
+}
+
+# with_gateway COMMAND...: the command, with a gateway before the sandbox at USERINTENT_GATEWAY.
+with_gateway() {
+  local made status=1
+  made=$(mktemp -d)
+  if start_stage "$made"; then
+    USERINTENT_GATEWAY=$(told gateway <"$made/told") "$@" && status=0
   fi
-  kill "$pid" 2>/dev/null || true
-  wait "$pid" 2>/dev/null || true
+  end_stage || status=1
   rm -rf "$made"
   return "$status"
 }
+
+# told NAME...: values of the line of JSON that comes on stdin, a line each.
+told() { python3 -c 'import json, sys; told = json.loads(sys.stdin.readline()); print(*(told[name] for name in sys.argv[1:]), sep="\n")' "$@"; }
 
 # twice PATTERN COMMAND...: it succeeds two times, one after the other, and each time says a line of this form (extended regular
 # expression); the two lines differ. For `with_gateway`.
@@ -66,6 +81,16 @@ twice() {
   note "$first"
   note "$second"
   [[ $first =~ ^$1$ && $second =~ ^$1$ && $first != "$second" ]]
+}
+
+# quietly COMMAND...: the end of its output, only if it fails.
+quietly() {
+  local log status=0
+  log=$(mktemp)
+  "$@" >"$log" 2>&1 || status=$?
+  [ "$status" = 0 ] || tail -n 80 "$log" >&2
+  rm -f "$log"
+  return "$status"
 }
 
 # reason LOG: what most likely went wrong, in words; the last line of the log where nothing is known about it.

@@ -33,8 +33,8 @@ trap finish EXIT
 
 report=''
 passed=0 failed=0
-# check NAME COMMAND...: one line in the report
-check() {
+# case_of_report NAME COMMAND...: one test case in the report
+case_of_report() {
   local name=$1
   shift
   if "$@"; then
@@ -95,27 +95,27 @@ bare_debian() {
   return 1
 }
 
-check "up --wait has ended with 0 and shown a call" up_has_shown_a_call
-check "up --wait ends with 0 again" up_again_ends_with_0
-check "one more call is shown" demo_shows_an_intent
-check "a caller's keys are copied out by the documented command" keys_are_copied_out
-check "the published port is called from this machine with them" host_call
-check "and not without them" stranger_call
-check "metrics are scraped from this machine" metrics_are_scraped
-check "one grace period everywhere" one_grace_period
-check "the gateway runs without privileges" unprivileged
-check "its root file system is read only" read_only
-check "its keys and its ledger are its own" secrets_private
-check "the gateway restarts" restart
-check "the same request is a replay after the restart" demo_is_a_replay
+case_of_report "up --wait has ended with 0 and shown a call" up_has_shown_a_call
+case_of_report "up --wait ends with 0 again" up_again_ends_with_0
+case_of_report "one more call is shown" demo_shows_an_intent
+case_of_report "a caller's keys are copied out by the documented command" keys_are_copied_out
+case_of_report "the published port is called from this machine with them" host_call
+case_of_report "and not without them" stranger_call
+case_of_report "metrics are scraped from this machine" metrics_are_scraped
+case_of_report "one grace period everywhere" one_grace_period
+case_of_report "the gateway runs without privileges" unprivileged
+case_of_report "its root file system is read only" read_only
+case_of_report "its keys and its ledger are its own" secrets_private
+case_of_report "the gateway restarts" restart
+case_of_report "the same request is a replay after the restart" demo_is_a_replay
 say "Integration suite"
 suite -e DEMO_REQUEST_ID="$REQUEST_ID" integration || { cat "$results/suite.log"; failed=$((failed + 1)); }
 say "Conformance scenarios: Go, Python, Java and C++"
 conformance || { cat "$results/conformance.log"; failed=$((failed + 1)); }
-check "the gateway exits with 0 on SIGTERM" exits_0_on_sigterm
+case_of_report "the gateway exits with 0 on SIGTERM" exits_0_on_sigterm
 if [ "${COMPOSE_BARE:-1}" != 0 ]; then
   say "README's first command on a bare Debian"
-  check "./run on a bare Debian ends with a call" bare_debian
+  case_of_report "./run on a bare Debian ends with a call" bare_debian
 fi
 
 echo "<testsuite name=\"compose\">$report</testsuite>" >"$results/compose.xml"

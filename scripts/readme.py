@@ -11,7 +11,7 @@ import re
 import sys
 
 NAME = r"(?://|#|<!--) (\w+\.\w+)(?: -->)?\n"
-KEPT = {"cmake", "cpp", "java", "python", "xml"}
+KEPT = {"cmake", "cpp", "go", "java", "python", "xml"}
 FOLDER = {"java": "src/main/java"}
 
 

@@ -19,16 +19,6 @@ results=${CLIENT_CPP_RESULTS:-$ROOT/build/test-results}
 prefix=$work/prefix
 mkdir -p "$work" "$results"
 
-# quietly COMMAND...: its output only if it fails
-quietly() {
-  local log status=0
-  log=$(mktemp "$work/log.XXXXXX")
-  "$@" >"$log" 2>&1 || status=$?
-  [ "$status" = 0 ] || tail -n 60 "$log" >&2
-  rm -f "$log"
-  return "$status"
-}
-
 # configure DIRECTORY SOURCE OPTION...
 configure() {
   [ -f "$1/build.ninja" ] || quietly cmake -S "$2" -B "$1" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" "${@:3}"
@@ -67,7 +57,7 @@ readme() {
   scripts/readme.py client_lib/cpp/README.md "$sample" || return 1
   configure "$sample/build" "$sample" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_CXX_FLAGS="-Wall -Wextra -Werror" &&
     quietly cmake --build "$sample/build" && "$sample/build/yourservice_test" --gtest_brief=1 &&
-    with_gateway cpp twice 'request_id [0-9a-f-]{36}, user intent [^ ]+, new' "$sample/build/yourservice" && refused
+    with_gateway twice 'request_id [0-9a-f-]{36}, user intent [^ ]+, new' "$sample/build/yourservice" && refused
 }
 
 # refused: an error is told in one line that holds no byte of its binary details.

@@ -24,13 +24,6 @@ mkdir -p "$work" "$results"
 maven=(mvn -q -ntp -B -Dstyle.color=never "-Dmaven.repo.local=$work/repository")
 library=("${maven[@]}" -f client_lib/java/pom.xml "-DbuildDirectory=$work/target")
 
-# quietly COMMAND...: the end of its output, only if it fails. (Maven colours even an empty line.)
-quietly() {
-  "$@" >"$work/log" 2>&1 && return 0
-  tail -n 80 "$work/log" >&2
-  return 1
-}
-
 install() {
   rm -rf "$work/target" # a class whose source is gone would stay, and be packed
   quietly "${library[@]}" install "-Dmdep.outputFile=$work/classpath" "-Dmdep.includeScope=test" dependency:build-classpath
@@ -86,7 +79,7 @@ readme() {
     # shellcheck disable=SC2329 # the steps call it
     mvn() { command "${maven[@]}" "-DbuildDirectory=$work/installed" "$@"; }
     readme_steps client_lib/java/README.md client_lib/ "$ROOT/client_lib/" &&
-      cd "$work/sample" && with_gateway java twice '[0-9a-f-]{36} [^ ]+ false' first_call
+      cd "$work/sample" && with_gateway twice '[0-9a-f-]{36} [^ ]+ false' first_call
   )
 }
 

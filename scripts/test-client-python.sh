@@ -10,6 +10,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
+SUBJECT="Python client"
 python=${CLIENT_PYTHON:-$TOOLS/venv/bin/python}
 [ -x "$python" ] || python=$(command -v python3) || die "no python3"
 export GATEWAY_BIN_DIR=${GATEWAY_BIN_DIR:-$ROOT/build/release/bin}
@@ -57,9 +58,6 @@ environment oldest "$python" oldest
 environment newest "$python" newest
 [ "${1:-}" != --prepare ] || exit 0
 
-run() { local name=$1; shift; "$@" || failures+=("$name"); }
-
-say "Python client: mypy --strict, the package and the README's lines"
 if [ ! -x "$work/lint/bin/mypy" ]; then
   "$python" -m venv "$work/lint"
   "$work/lint/bin/pip" install --quiet mypy==2.4.1 types-protobuf==7.35.1.20260906 types-grpcio==1.85.0.20261028
@@ -70,22 +68,14 @@ types() {
   rm -rf "$work/types"
   mkdir -p "$work/types"
   ln -s "$site/userintent" "$work/types/userintent"
-  "$python" - client_lib/python/README.md "$work/types" <<'PY'
-import pathlib, re, sys
-text = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
-for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)):
-    pathlib.Path(sys.argv[2], f"readme_{number}.py").write_text(block.replace("def main():", "def main() -> None:"))
-PY
+  scripts/readme.py client_lib/python/README.md "$work/types" && sed -i 's/^def main():/def main() -> None:/' "$work"/types/*.py || return 1
   (cd "$work/types" && "$work/lint/bin/mypy" --config-file "$ROOT/client_lib/python/pyproject.toml" &&
-    "$work/lint/bin/mypy" --config-file "$ROOT/client_lib/python/pyproject.toml" readme_*.py)
+    "$work/lint/bin/mypy" --config-file "$ROOT/client_lib/python/pyproject.toml" ./*.py)
 }
-run mypy types
+check "mypy --strict, the package and the README's lines" types
 
 unit() { (cd client_lib/python/tests && "$work/$1/bin/python" -m pytest -q -p no:cacheprovider --junitxml "$results/unit-$1.xml"); }
-for name in oldest newest; do
-  say "Python client: unit tests, $name"
-  run "unit tests, $name" unit "$name"
-done
+for name in oldest newest; do check "unit tests, $name" unit "$name"; done
 if [ -z "${CLIENT_PYTHON_MORE+set}" ]; then
   CLIENT_PYTHON_MORE=''
   for version in 9 10 11 12 13; do
@@ -96,9 +86,8 @@ fi
 for candidate in $CLIENT_PYTHON_MORE; do
   for age in oldest newest; do
     name=3.$(minor "$candidate")-$age
-    say "Python client: unit tests, $name"
-    run "unit tests, $name" environment "$name" "$candidate" "$age"
-    run "unit tests, $name" unit "$name"
+    check "environment $name" environment "$name" "$candidate" "$age"
+    check "unit tests, $name" unit "$name"
   done
 done
 
@@ -112,8 +101,8 @@ readme() {
     echo "$stamp" >"$sample/.stamp"
   fi
   program=$sample/userintent-venv/bin/python
-  with_gateway python twice "$one" "$program" "$sample/first_call.py" && with_gateway python twice "$one" "$program" "$sample/async_call.py" &&
-    with_gateway python same "$program" "$sample/stored_id.py" && with_gateway python created_and_read "$program" "$sample"
+  with_gateway twice "$one" "$program" "$sample/first_call.py" && with_gateway twice "$one" "$program" "$sample/async_call.py" &&
+    with_gateway same "$program" "$sample/stored_id.py" && with_gateway created_and_read "$program" "$sample"
 }
 
 # created_and_read PYTHON DIRECTORY: what the first call creates, the program that reads an intent finds.
@@ -130,14 +119,11 @@ same() {
   first=$("$@") && second=$("$@") && note "$first" && [ -n "$first" ] && [ "$first" = "$second" ]
 }
 
-# quietly COMMAND...: its output only if it fails
-quietly() { "$@" >"$work/log" 2>&1 || { tail -n 40 "$work/log" >&2; return 1; }; }
-say "Python client: README, install steps, two runs"
-run README readme
+check "README: install steps, two runs" readme
 
 for name in oldest newest; do
-  say "Python client: conformance, $name ($CONFORMANCE_STORM_CALLS calls in the storm)"
-  CONFORMANCE_PYTHON=$work/$name/bin/python run "conformance, $name" tests/conformance/run.py --only python --junit "$results/conformance-$name.xml"
+  CONFORMANCE_PYTHON=$work/$name/bin/python check "conformance, $name ($CONFORMANCE_STORM_CALLS calls in the storm)" \
+    tests/conformance/run.py --only python --junit "$results/conformance-$name.xml"
 done
 end_checks
 say "Python client: all passed"

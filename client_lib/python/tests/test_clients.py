@@ -5,7 +5,7 @@ import concurrent.futures
 import contextlib
 import os
 import pathlib
-import re
+import runpy
 import shutil
 import threading
 import time
@@ -360,11 +360,12 @@ def test_service_config_obeys_the_gateway(gateway):
 
 def test_the_readmes_lines(gateway, monkeypatch):
     """Every Python example of the README runs as it is."""
-    readme = pathlib.Path(__file__).parents[1] / "README.md"
-    blocks = re.findall(r"^```python\n(.*?)^```", readme.read_text(encoding="utf-8"), re.M | re.S)
-    assert len(blocks) >= 3
+    library = pathlib.Path(__file__).resolve().parents[1]
+    read = runpy.run_path(str(library.parents[1] / "scripts" / "readme.py"))["files"]
+    files = read((library / "README.md").read_text(encoding="utf-8"))
+    assert len(files) >= 3
     gateway.answers = [ok]
     monkeypatch.setenv("USERINTENT_GATEWAY", gateway.address)
-    for number, block in enumerate(blocks):
-        exec(compile(block, f"README block {number}", "exec"), {"__name__": "readme"})
+    for name, text in files.items():
+        exec(compile(text, f"README, {name}", "exec"), {"__name__": "readme"})
     assert len(gateway.calls) >= 3

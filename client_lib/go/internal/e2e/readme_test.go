@@ -14,13 +14,16 @@ import (
 // A service in a module of its own, made of nothing but the README's lines: its install commands, its Go files. It runs
 // twice, as a reader's would.
 func TestReadme(t *testing.T) {
-	library, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	readme, err := os.ReadFile(filepath.Join(library, "README.md"))
-	if err != nil {
-		t.Fatal(err)
+	library, root := filepath.Join(checkout(t), "client_lib", "go"), checkout(t)
+	readme := func(arguments ...string) string {
+		t.Helper()
+		c := exec.Command(filepath.Join(root, "scripts", "readme.py"), arguments...)
+		c.Stderr = os.Stderr
+		out, err := c.Output()
+		if err != nil {
+			t.Fatalf("readme.py %q: %v", arguments, err)
+		}
+		return string(out)
 	}
 	s := start(t)
 	dir := t.TempDir()
@@ -28,7 +31,7 @@ func TestReadme(t *testing.T) {
 		t.Helper()
 		c := exec.Command("sh", "-euc", script)
 		c.Dir = dir
-		c.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off", "USERINTENT_GATEWAY="+s.gateway)
+		c.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off", "USERINTENT_GATEWAY="+s.Gateway)
 		out, err := c.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", script, err, out)
@@ -36,21 +39,12 @@ func TestReadme(t *testing.T) {
 		return string(out)
 	}
 
-	files := 0
-	for _, block := range regexp.MustCompile("(?ms)^```go\n// (\\w+\\.go)\n(.*?)^```").FindAllStringSubmatch(string(readme), -1) {
-		files++
-		if err := os.WriteFile(filepath.Join(dir, block[1]), []byte(block[2]), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	page := filepath.Join(library, "README.md")
+	readme(page, dir)
+	if files, _ := filepath.Glob(filepath.Join(dir, "*.go")); len(files) < 2 {
+		t.Fatalf("the README has %d Go files", len(files))
 	}
-	if blocks := strings.Count(string(readme), "```go\n"); files != blocks || files < 2 {
-		t.Fatalf("%d of %d Go blocks have a file name", files, blocks)
-	}
-	install := regexp.MustCompile("(?s)```sh\n(.*?)```").FindStringSubmatch(string(readme))
-	if install == nil {
-		t.Fatal("no install commands")
-	}
-	said := shell(strings.ReplaceAll(install[1], "../userintent-gateway/client_lib/go", library)) // ends with the first run
+	said := shell(strings.ReplaceAll(readme("--steps", page), "../userintent-gateway/client_lib/go", library)) // ends with the first run
 	if got := shell("gofmt -l ."); got != "" {
 		t.Errorf("not formatted as gofmt does: %s", got)
 	}

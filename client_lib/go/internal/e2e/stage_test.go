@@ -7,115 +7,85 @@ package e2e
 import (
 	"bufio"
 	"bytes"
-	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	pb "example.com/userintent/userintentv1"
 )
 
 const patience = 30 * time.Second
 
-// stage is a sandbox and a gateway in front of it, both on ports of their own choice.
+// stage is a sandbox and a gateway in front of it, both on ports of their own choice, by tests/support/stage.py.
 type stage struct {
-	gateway string // host:port
-	admin   string // URL of the sandbox's admin address
+	Gateway string // host:port
+	Admin   string // URL of the sandbox's admin address
+	valid   *pb.CreateUserIntentRequest
 }
 
+// start serves until the test ends. The flags are the gateway's, without dashes.
 func start(t *testing.T, flags ...string) *stage {
 	t.Helper()
-	bin := os.Getenv("GATEWAY_BIN_DIR")
-	if bin == "" {
-		t.Fatal("GATEWAY_BIN_DIR is not set")
+	tests := filepath.Join(checkout(t), "tests")
+	c := exec.Command("python3", "-m", "support.stage")
+	for _, flag := range flags {
+		c.Args = append(c.Args, "--gateway="+flag)
 	}
-	dir := t.TempDir()
-	s := &stage{}
-
-	sandbox := command(filepath.Join(bin, "astra-sandbox"), "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0", "--self_signed_dir="+filepath.Join(dir, "tls"))
-	told, err := sandbox.StdoutPipe()
+	c.Env = append(os.Environ(), "PYTHONPATH="+tests)
+	c.Stderr = os.Stderr
+	stdin, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, sandbox)
-	var addresses struct {
-		URL, Admin string
-		CAFile     string `json:"ca_file"`
-	}
-	line, err := bufio.NewReader(told).ReadString('\n')
-	if err == nil {
-		err = json.Unmarshal([]byte(line), &addresses)
-	}
-	if err != nil {
-		t.Fatalf("the sandbox said %q: %v", line, err)
-	}
-	s.admin = addresses.Admin
-
-	key := make([]byte, 48)
-	_, _ = rand.Read(key)
-	for name, data := range map[string][]byte{"client_id": []byte("sandbox-client"), "client_secret": []byte("sandbox-secret"), "ledger.key": key} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	gateway := command(filepath.Join(bin, "userintent-server"), append([]string{
-		"--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", "--astra_base_url=" + addresses.URL, "--astra_ca_file=" + addresses.CAFile,
-		"--astra_client_id_file=" + filepath.Join(dir, "client_id"), "--astra_client_secret_file=" + filepath.Join(dir, "client_secret"),
-		"--ledger_key_file=" + filepath.Join(dir, "ledger.key"), "--ledger=sqlite:" + filepath.Join(dir, "data", "ledger.db"),
-	}, flags...)...)
-	log, err := gateway.StderrPipe()
+	told, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, gateway)
-	listening := make(chan string, 1)
-	go func() {
-		lines := bufio.NewScanner(log)
-		for lines.Scan() {
-			var entry struct{ Event, Address string }
-			if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.Event == "listening" {
-				listening <- entry.Address
-			}
-		}
-		_, _ = io.Copy(io.Discard, log)
-		close(listening)
-	}()
-	select {
-	case s.gateway = <-listening:
-	case <-time.After(patience):
-	}
-	if s.gateway == "" {
-		t.Fatal("the gateway does not serve")
-	}
-	return s
-}
-
-func command(name string, arguments ...string) *exec.Cmd {
-	c := exec.Command(name, arguments...)
-	for _, entry := range os.Environ() {
-		if !strings.HasPrefix(entry, "USERINTENT_") {
-			c.Env = append(c.Env, entry)
-		}
-	}
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return c
-}
-
-func run(t *testing.T, c *exec.Cmd) {
-	t.Helper()
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = c.Process.Kill()
-		_ = c.Wait()
+		_ = stdin.Close()
+		if err := c.Wait(); err != nil {
+			t.Errorf("the stage ended: %v", err)
+		}
 	})
+	s := &stage{valid: &pb.CreateUserIntentRequest{}}
+	var person struct{ Person json.RawMessage }
+	line, err := bufio.NewReader(told).ReadBytes('\n')
+	if err == nil {
+		err = errors.Join(json.Unmarshal(line, s), json.Unmarshal(line, &person), protojson.Unmarshal(person.Person, s.valid))
+	}
+	if err != nil {
+		t.Fatalf("the stage said %q: %v", line, err)
+	}
+	return s
+}
+
+func checkout(t *testing.T) string {
+	t.Helper()
+	root, err := filepath.Abs("../../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// person is a valid one; the library makes its request_id.
+func (s *stage) person(email string) *pb.CreateUserIntentRequest {
+	request := proto.CloneOf(s.valid)
+	request.RequestId, request.Email = "", email
+	return request
 }
 
 var web = &http.Client{Timeout: patience, Transport: &http.Transport{}}
@@ -127,9 +97,9 @@ func (s *stage) ask(t *testing.T, path string, body, out any) {
 	var err error
 	if body != nil {
 		data, _ := json.Marshal(body)
-		response, err = web.Post(s.admin+path, "application/json", bytes.NewReader(data))
+		response, err = web.Post(s.Admin+path, "application/json", bytes.NewReader(data))
 	} else {
-		response, err = web.Get(s.admin + path)
+		response, err = web.Get(s.Admin + path)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"example.com/userintent"
-	pb "example.com/userintent/userintentv1"
 )
 
 // Many callers at once, connections that break on both sides of the gateway, and an upstream that refuses, resets and
@@ -28,7 +27,7 @@ func TestStorm(t *testing.T) {
 		}
 		calls = n
 	}
-	s := start(t, "--max_in_flight=12", "--upstream_timeout=5s")
+	s := start(t, "max_in_flight=12", "upstream_timeout=5s")
 	for _, fault := range []map[string]any{
 		{"match": map[string]any{"every": 41}, "kind": "status", "status": 503, "headers": map[string]string{"Retry-After": "1"}}, // refused unprocessed
 		{"match": map[string]any{"every": 83}, "kind": "reset", "commit": true},                                                   // after sending; it exists
@@ -39,7 +38,7 @@ func TestStorm(t *testing.T) {
 		fault["times"] = 0
 		s.ask(t, "/faults", fault, nil)
 	}
-	p := newTap(t, s.gateway)
+	p := newTap(t, s.Gateway)
 	client, err := userintent.Dial(p.address, userintent.WithPlaintext())
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +61,7 @@ func TestStorm(t *testing.T) {
 			for i := range next {
 				email := fmt.Sprintf("storm.%d.%s@example.com", i, userintent.NewRequestID()[:8])
 				ends[i].email = email
-				result, err := client.CreateUserIntent(context.Background(), person(email))
+				result, err := client.CreateUserIntent(context.Background(), s.person(email))
 				for tries := 0; err != nil && tries < 400; tries++ {
 					var e *userintent.Error
 					if !errors.As(err, &e) {
@@ -128,12 +127,5 @@ func TestStorm(t *testing.T) {
 		calls, created, unknown, len(a.Posts), refusedInAll, automatic.Load(), byHand.Load(), p.brokenRequests.Load(), p.brokenAnswers.Load(), p.refused.Load())
 	if created < calls/2 || unknown == 0 || refusedInAll == 0 || automatic.Load() == 0 || byHand.Load() == 0 || p.brokenRequests.Load() < 10 || p.brokenAnswers.Load() < 10 {
 		t.Error("too little happened for this test to mean anything")
-	}
-}
-
-func person(email string) *pb.CreateUserIntentRequest {
-	return &pb.CreateUserIntentRequest{
-		Email: email, Phone: "+14155550123", FirstName: "Ada", LastName: "Approved", Address1: "1 Example Street", City: "Springfield", State: "IL",
-		PostalCode: "62701", DateOfBirth: "1990-02-28", SsnLastFour: "1234", IpAddress: "8.8.8.8",
 	}
 }
