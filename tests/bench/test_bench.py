@@ -12,6 +12,7 @@ import pytest
 
 import bench
 import results
+from support import names
 from support.people import PERSON
 from support.process import BIN_DIR as BIN
 from support.protos import pb, pb_grpc
@@ -295,7 +296,7 @@ def twice(both, name, **changes):
     return got, bodies
 
 
-@pytest.mark.parametrize("field, value", WRONG_FIELDS, ids=lambda v: ascii(v)[:20])
+@pytest.mark.parametrize("field, value", WRONG_FIELDS, ids=names.of)
 def test_both_refuse_the_same_field(both, field, value):
     (ours, peers), bodies = twice(both, f"wrong{WRONG_FIELDS.index((field, value))}", **{field: value})
     assert ours[:2] == peers[:2] == ("INVALID_ARGUMENT", [field])
@@ -307,7 +308,7 @@ def test_both_name_every_broken_field_in_the_same_order(both):
     assert ours[:2] == peers[:2] == ("INVALID_ARGUMENT", ["phone", "city", "state", "verification_type", "metadata"])
 
 
-@pytest.mark.parametrize("field, value", [("city", "Springfield"), *RIGHT_FIELDS], ids=lambda v: ascii(v)[:20])
+@pytest.mark.parametrize("field, value", [("city", "Springfield"), *RIGHT_FIELDS], ids=names.of)
 def test_both_send_the_same_post_and_give_the_same_answer(both, field, value):
     number = RIGHT_FIELDS.index((field, value)) if (field, value) in RIGHT_FIELDS else 99
     (ours, peers), bodies = twice(both, f"right{number}", **{field: value})

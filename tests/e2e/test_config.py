@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from support import names
 from support.gateway import SERVER, Gateway, as_arguments, clean_environment, write_secret
 from support.people import person
 from support.process import PATIENCE, wait_for
@@ -107,7 +108,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("flag, changes", WRONG,
-                         ids=[f"{number}-{'-'.join(changes)}" for number, (_, changes) in enumerate(WRONG)])
+                         ids=[names.of(changes) for _, changes in WRONG])
 def test_wrong_settings(files, flag, changes):
     refused(files, flag, changes)
 
@@ -134,7 +135,7 @@ def test_error_lines_hold_no_value(files):
 # -- files ---------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("flag", ["astra_client_id_file", "astra_client_secret_file", "ledger_key_file"])
-@pytest.mark.parametrize("mode", [0o604, 0o644, 0o666, 0o602, 0o620, 0o660])
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o666, 0o602, 0o620, 0o660], ids=oct)
 def test_secrets_that_others_may_read_or_write(files, tmp_path, flag, mode):
     secret = write_secret(tmp_path / "secret", (SECRET * 3).encode())
     secret.chmod(mode)
@@ -352,7 +353,7 @@ def test_a_ledger_that_is_none_is_left_as_it_is(files, tmp_path, extra, kind):
 
 
 @pytest.mark.parametrize("extra", [[], ["--check_config"]], ids=["start", "check_config"])
-@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775, 0o703])
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775, 0o703], ids=oct)
 def test_a_ledger_directory_that_others_may_write(files, tmp_path, extra, mode):
     directory = tmp_path / "open"
     directory.mkdir()

@@ -7,6 +7,7 @@ import uuid
 import grpc
 import pytest
 
+from support import names
 from support.check import assert_posts
 from support.people import again, email, other_id, person, same_email
 from support.protos import pb
@@ -87,7 +88,7 @@ def test_body_of_all_fields(gateway, sandbox):
 
 @pytest.mark.parametrize("value", [
     "Zoë-Łukasz", "李小龙", "O'Brien \"Q\" \\ / & <b>", "🧑🏽‍🚀 Mirandolyn", "  padded  ", "e\u0301 not composed",
-    "\u00a0 no-break", "\U0010ffff last"], ids=range(8))
+    "\u00a0 no-break", "\U0010ffff last"], ids=names.of)
 def test_text_arrives_as_given(gateway, sandbox, value):
     request = person(first_name=value, city=value, metadata={"canary_key": value})
     gateway.create(request).ok()
@@ -99,7 +100,8 @@ def test_text_arrives_as_given(gateway, sandbox, value):
 
 @pytest.mark.parametrize("kind, kyc_type", [
     (pb.VERIFICATION_TYPE_UNSPECIFIED, None), (pb.VERIFICATION_TYPE_VERIFIED, "verified"),
-    (pb.VERIFICATION_TYPE_UNVERIFIED, "unverified"), (pb.VERIFICATION_TYPE_RECEIVE_ONLY, "receive-only")])
+    (pb.VERIFICATION_TYPE_UNVERIFIED, "unverified"), (pb.VERIFICATION_TYPE_RECEIVE_ONLY, "receive-only")],
+    ids=["unspecified", "verified", "unverified", "receive-only"])
 def test_verification_type(gateway, sandbox, kind, kyc_type):
     request = person(verification_type=kind)
     gateway.create(request).ok()
@@ -111,7 +113,7 @@ def test_verification_type(gateway, sandbox, kind, kyc_type):
 
 @pytest.mark.parametrize("kind, absent", [
     (pb.VERIFICATION_TYPE_UNVERIFIED, {"ssn_last_four"}),
-    (pb.VERIFICATION_TYPE_RECEIVE_ONLY, {"ssn_last_four", "date_of_birth"})])
+    (pb.VERIFICATION_TYPE_RECEIVE_ONLY, {"ssn_last_four", "date_of_birth"})], ids=["unverified", "receive-only"])
 def test_what_a_verification_type_may_leave_out(gateway, sandbox, kind, absent):
     request = person(verification_type=kind, **dict.fromkeys(absent))
     gateway.create(request).ok()
@@ -133,7 +135,7 @@ def test_kyc_delegation_makes_the_ssn_optional(new_gateway, sandbox):
     assert set(reply.violations) == {"date_of_birth"}
 
 
-@pytest.mark.parametrize("count, gets_attempt_id", [(0, True), (24, True), (25, False)])
+@pytest.mark.parametrize("count, gets_attempt_id", [(0, True), (24, True), (25, False)], ids=["no key", "24 keys", "25 keys"])
 def test_metadata_keys(gateway, sandbox, count, gets_attempt_id):
     metadata = {f"key{number}": f"canary-value-{number}" for number in range(count)}
     request = person(metadata=metadata)
@@ -318,7 +320,7 @@ def test_no_limit_of_its_own(new_gateway, sandbox):
 
 @pytest.mark.parametrize("intent_id", [
     "1a908838d703473ab52e6884c001e447", "x", "i" * 256, "with space / ? # % ü 李", "{}", "00000000-0000-0000-0000"],
-    ids=range(6))
+    ids=names.of)
 def test_intent_ids_are_opaque(gateway, sandbox, intent_id):
     request = person()
     sandbox.answer(request.email, 201, {"id": intent_id})
@@ -333,7 +335,7 @@ def test_intent_ids_are_opaque(gateway, sandbox, intent_id):
     ("suspended", "SUSPENDED", "suspended"), ("converted_to_user", "CONVERTED_TO_USER", "converted_to_user"),
     (None, "UNSPECIFIED", ""), ("brand_new", "UNSPECIFIED", "brand_new"), ("x" * 64, "UNSPECIFIED", "x" * 64),
     ("x" * 65, "UNSPECIFIED", ""), ("with\nnewline", "UNSPECIFIED", ""), (7, "UNSPECIFIED", ""), ("", "UNSPECIFIED", "")],
-    ids=range(14))
+    ids=names.of)
 def test_status_words(gateway, sandbox, status, expected, word):
     request = person()
     sandbox.answer(request.email, 201, {"id": "an-id"} if status is None else {"id": "an-id", "status": status})
@@ -350,7 +352,7 @@ def test_any_2xx_with_an_id_is_a_success(gateway, sandbox, status):
 
 
 @pytest.mark.parametrize("value, expected", [
-    ("req-123", "req-123"), ("r" * 128, "r" * 128), ("r" * 129, ""), ("tab\there", "")], ids=range(4))
+    ("req-123", "req-123"), ("r" * 128, "r" * 128), ("r" * 129, ""), ("tab\there", "")], ids=names.of)
 def test_astra_request_id(gateway, sandbox, value, expected):
     request = person()
     sandbox.answer(request.email, 201, {"id": "an-id"}, headers={"Request-Id": value})

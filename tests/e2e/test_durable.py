@@ -99,7 +99,7 @@ def test_row_27_killed_before_the_send(durable, sandbox):
     tap.close()
 
 
-@pytest.mark.parametrize("commits", [True, False])
+@pytest.mark.parametrize("commits", [True, False], ids=["commits", "does not commit"])
 def test_row_28_killed_after_the_send(durable, sandbox, commits):
     gateway = durable()
     request = person()

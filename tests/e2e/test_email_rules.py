@@ -5,6 +5,7 @@ import uuid
 import grpc
 import pytest
 
+from support import names
 from support.certs import Authority
 from support.check import NONE, UNKNOWN, assert_posts, assert_row
 from support.people import again, other_id, person, same_email
@@ -283,7 +284,7 @@ OTHER_PERSON = [dict(first_name="Mirandolyn Other"), dict(phone="+14159999998"),
                 dict(date_of_birth="1987-03-15"), dict(preferred_pronouns="she/her"), dict(postal_code="94107-0001")]
 
 
-@pytest.mark.parametrize("change", SAME_PERSON, ids=lambda change: next(iter(change)))
+@pytest.mark.parametrize("change", SAME_PERSON, ids=names.of)
 def test_the_same_person(gateway, sandbox, change):
     request = person()
     first = gateway.create(request).ok()
@@ -292,7 +293,7 @@ def test_the_same_person(gateway, sandbox, change):
     assert_posts(sandbox, request.email, 1)
 
 
-@pytest.mark.parametrize("change", OTHER_PERSON, ids=lambda change: next(iter(change)))
+@pytest.mark.parametrize("change", OTHER_PERSON, ids=names.of)
 def test_another_person_with_the_same_address(gateway, sandbox, change):
     request = person()
     gateway.create(request).ok()

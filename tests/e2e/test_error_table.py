@@ -9,7 +9,7 @@ import uuid
 import grpc
 import pytest
 
-from support import canary
+from support import canary, names
 from support.certs import Authority
 from support.check import FAILED, NONE, RELEASED, UNKNOWN, assert_posts, assert_row
 from support.gateway import write_secret
@@ -22,7 +22,9 @@ from support.wire import TcpTap
 
 @pytest.mark.parametrize("data", [
     b"\xff", b"\x0a\xff", b"\x08", b"\x12\x05\xff\xfe\xfd\xfc\xfb", b"\x0a\x24" + b"\xc3\x28" * 18, b"\x0b",
-    b"\x92\x01\x03\x0a\x01\xff"], ids=range(7))
+    b"\x92\x01\x03\x0a\x01\xff"], ids=[
+        "half a tag", "half a length", "a number without its value", "an e-mail address that is not UTF-8",
+        "an id that is not UTF-8", "a group without an end", "a key of metadata that is not UTF-8"])
 def test_malformed_request(gateway, data):
     gateway.create_bytes(data).failed("MALFORMED_REQUEST", sent="no", recovery="FIX_REQUEST")
 
@@ -79,7 +81,7 @@ BROKEN = {
 CASES = [(field, number) for field, values in BROKEN.items() for number in range(len(values))]
 
 
-@pytest.mark.parametrize("field, number", CASES, ids=[f"{field}-{number}" for field, number in CASES])
+@pytest.mark.parametrize("field, number", CASES, ids=[f"{field}: {names.of(BROKEN[field][number])}" for field, number in CASES])
 def test_field_invalid(gateway, sandbox, field, number):
     request = person(**{field: BROKEN[field][number]})
     # The contract itself names this key, so the fixed text may.
@@ -451,7 +453,7 @@ def test_outcome_unknown(gateway, sandbox, status):
                                   '{"id":"x"', '{"id":"x"} {"id":"y"}', '{"id":"' + "i" * 257 + '"}',
                                   '{"id":"a\\u0000b"}', '{"id":"a\\nb"}', '{"id":["x"]}', "<html></html>",
                                   '{"user":{"id":"x"}}', "[" * 200 + "]" * 200],
-                         ids=range(17))
+                         ids=names.of)
 def test_2xx_without_a_usable_id(gateway, sandbox, body):
     request = person()
     sandbox.answer(request.email, 201, body)

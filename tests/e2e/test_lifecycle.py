@@ -282,7 +282,8 @@ def reflects(gateway, version):
 @pytest.mark.parametrize("flags, expected", [
     (dict(), True), (dict(reflection=True), True), (dict(reflection=False), False),
     (dict(listen="0.0.0.0:0", allow_plaintext=True), False),
-    (dict(listen="0.0.0.0:0", allow_plaintext=True, reflection=True), True)], ids=range(5))
+    (dict(listen="0.0.0.0:0", allow_plaintext=True, reflection=True), True)], ids=[
+        "loopback", "loopback, on", "loopback, off", "off the loopback", "off the loopback, on"])
 def test_reflection(new_gateway, flags, expected):
     own = new_gateway(**flags)
     if own.address.startswith("0.0.0.0"):

@@ -66,7 +66,7 @@ def is_open(connection):
 
 # -- more connections than there is room for -------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("tls", [False, True], ids=["plaintext", "TLS"])
 def test_a_crowd_of_strangers_leaves_the_port_as_it_was(new_gateway, sandbox, authority, tls):
     """More connections come and go than there are descriptors: libgrpc's own listener was deaf for ever after that."""
     flags = secured_flags(authority) if tls else {}
@@ -224,7 +224,7 @@ def test_livez_tells_of_a_deaf_port_and_of_its_recovery(new_gateway, sandbox):
     assert_posts(sandbox, request.email, 1)
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("tls", [False, True], ids=["plaintext", "TLS"])
 def test_a_busy_port_is_not_a_deaf_one(new_gateway, sandbox, authority, tls):
     """Every place taken, and a storm of new connections: the probe has a place of its own."""
     flags = secured_flags(authority) if tls else {}

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from support import names
 from support.check import FAILED, RELEASED, SUCCEEDED, UNKNOWN, assert_posts, assert_row
 from support.gateway import Gateway, write_secret
 from support.people import person
@@ -148,8 +149,8 @@ def _as_libcurl_hears_it(row):
 
 def _name(row):
     number, (kind, parameters), *_ = row
-    return "-".join([str(number), kind] + [str(v).split("/")[0][:18] for k, v in parameters.items()
-                                           if k in ("status", "code", "below", "bytes", "delay_ms", "times")])
+    told = [names.of({name: value}) for name, value in parameters.items() if value not in ("", {}, "/v1/user_intent")]
+    return f"row {number}: {kind}" + (f" {', '.join(told)}" if told else "")
 
 
 @pytest.mark.parametrize("connection", ["fresh", "reused"])

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from support import names
 from support.check import assert_posts
 from support.gateway import SERVER, clean_environment, write_secret
 from support.people import person
@@ -26,7 +27,7 @@ def slow_calls(gateway, sandbox, count=3, delay_ms=700):
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE, signal.SIGALRM,
                                     signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGTTOU, signal.SIGPWR,
-                                    signal.SIGXCPU, signal.SIGRTMIN + 3], ids=lambda number: number)
+                                    signal.SIGXCPU, signal.SIGRTMIN + 3], ids=names.of)
 def test_a_signal_that_is_no_order_ends_nothing(new_gateway, sandbox, number):
     own = new_gateway()
     people, calls = slow_calls(own, sandbox)
@@ -67,7 +68,8 @@ def test_quit_ends_at_once_and_the_exchange_is_unknown_afterwards(new_gateway, s
 
 
 @pytest.mark.parametrize("first, second", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT),
-                                           (signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGQUIT)])
+                                           (signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGQUIT)],
+                         ids=names.of)
 def test_a_second_order_to_stop_ends_the_drain(new_gateway, sandbox, first, second):
     own = new_gateway(drain_timeout="30s")
     slow_calls(own, sandbox, count=1, delay_ms=9000)

@@ -9,6 +9,7 @@ import time
 import grpc
 import pytest
 
+from support import names
 from support.certs import Authority
 from support.check import assert_posts
 from support.gateway import Gateway
@@ -112,7 +113,8 @@ def test_old_tls_versions_are_refused(secured):
     ["URI:spiffe://example.test/one", "DNS:caller.example.test"],
     ["URI:https://example.test/with/path?and=query"],
     ["URI:spiffe://example.test/one", "IP:8.8.8.8", "email:caller@example.test"],
-], ids=range(6))
+], ids=["a URI", "a DNS name", "two DNS names, the first counts", "a URI before a DNS name", "a URI with a query",
+        "a URI beside what is no name"])
 def test_identities(secured, sandbox, sans):
     request = person()
     channel = secured.channel(*sans)
@@ -197,7 +199,7 @@ def test_a_certificate_that_ends_ends_its_connection_too(secured, sandbox):
     assert_posts(sandbox, before.email, 1)
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=names.of)
 def test_a_session_is_never_resumed(secured, version):
     """A resumed one skips the certificate: neither a ticket nor a session id leads back."""
     secured.channel("URI:spiffe://example.test/resume")  # makes the files

@@ -11,6 +11,7 @@ import pytest
 
 from histories import checker, leaks, plan
 from histories.record import History, key_of
+from support import names
 
 RECORDED = pathlib.Path(__file__).parent / "recorded.jsonl.gz"
 
@@ -378,7 +379,7 @@ def test_what_may_be_sent_again(status, fault, refused):
 @pytest.mark.parametrize("text", [
     b"zorblatt.1.1@quillfeather.example.com", b"ZORBLATT.1.1@", b"x Mirandolynne y", b"Vexmoor".hex().encode(),
     b"em9yYmxhdHQuMS4x", b"Nab3JibGF0dC4", "Brackenwhistle".encode("utf-16-le"), b'{"ssn":"8259"}', b"+14152345678",
-    b"customer_ref", b"8.8.4.4"])
+    b"customer_ref", b"8.8.4.4"], ids=names.of)
 def test_personal_data_is_recognised(text):
     assert leaks.find(b"before " + text + b" after")
 

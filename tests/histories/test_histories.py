@@ -78,7 +78,7 @@ def _missing():
     return [name for name in _EXPECTED if not _met[name]] + [kind for kind in _KINDS if not _met["fault:" + kind]]
 
 
-@pytest.mark.parametrize("number", range(len(_sizes)))
+@pytest.mark.parametrize("number", range(len(_sizes)), ids=lambda number: f"seed + {number}")
 def test_history(number, authority):
     _play(SEED + number, _sizes[number], authority)
 
