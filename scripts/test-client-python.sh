@@ -68,7 +68,7 @@ types() {
   rm -rf "$work/types"
   mkdir -p "$work/types"
   ln -s "$site/userintent" "$work/types/userintent"
-  scripts/readme.py client_lib/python/README.md "$work/types" && sed -i 's/^def main():/def main() -> None:/' "$work"/types/*.py || return 1
+  scripts/readme.py client_lib/python/README.md "$work/types" && sed -i 's/def main():/def main() -> None:/' "$work"/types/*.py || return 1
   (cd "$work/types" && "$work/lint/bin/mypy" --config-file "$ROOT/client_lib/python/pyproject.toml" &&
     "$work/lint/bin/mypy" --config-file "$ROOT/client_lib/python/pyproject.toml" ./*.py)
 }

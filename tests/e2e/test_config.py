@@ -110,15 +110,18 @@ WRONG = [
 @pytest.mark.parametrize("flag, changes", WRONG,
                          ids=[names.of(changes) for _, changes in WRONG])
 def test_wrong_settings(files, flag, changes):
+    """Each wrong value stops the start with one line that names its flag."""
     refused(files, flag, changes)
 
 
 def test_unknown_flag(files):
+    """A flag that does not exist stops the start, with and without a value."""
     refused(files, "no_such_flag", extra=["--no_such_flag=1"])
     refused(files, "no_such_flag", extra=["--no_such_flag"])
 
 
 def test_positional_argument(files):
+    """A word that is no flag stops the start."""
     refused(files, "argument", extra=["serve"])
     refused(files, "argument", extra=["--", "--listen=x"])
 
@@ -137,6 +140,7 @@ def test_error_lines_hold_no_value(files):
 @pytest.mark.parametrize("flag", ["astra_client_id_file", "astra_client_secret_file", "ledger_key_file"])
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o666, 0o602, 0o620, 0o660], ids=oct)
 def test_secrets_that_others_may_read_or_write(files, tmp_path, flag, mode):
+    """A secret file with any bit for others or write for the group is refused."""
     secret = write_secret(tmp_path / "secret", (SECRET * 3).encode())
     secret.chmod(mode)
     refused(files, f"--{flag}", {flag: secret})
@@ -145,6 +149,7 @@ def test_secrets_that_others_may_read_or_write(files, tmp_path, flag, mode):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 @pytest.mark.parametrize("flag", ["astra_client_id_file", "astra_client_secret_file", "ledger_key_file"])
 def test_secrets_of_another_user(files, tmp_path, flag):
+    """A secret file that belongs to another user is refused."""
     secret = write_secret(tmp_path / "secret", (SECRET * 3).encode())
     os.chown(secret, 65534, -1)
     refused(files, f"--{flag}", {flag: secret})
@@ -164,22 +169,27 @@ def test_secrets_as_kubernetes_shows_them(files, tmp_path):
 @pytest.mark.parametrize("flag", ["astra_client_id_file", "astra_client_secret_file", "ledger_key_file"])
 @pytest.mark.parametrize("data", [b"", b"\n"], ids=["empty", "newline"])
 def test_empty_secrets(files, tmp_path, flag, data):
+    """A secret file without content, or with a line end alone, is refused."""
     refused(files, f"--{flag}", {flag: write_secret(tmp_path / "secret", data)})
 
 
 def test_colon_in_the_client_id(files, tmp_path):
+    """HTTP Basic cannot carry a colon in the user name, so the client id is refused."""
     refused(files, "--astra_client_id_file", dict(astra_client_id_file=write_secret(tmp_path / "id", "a:b")))
 
 
 def test_a_short_ledger_key(files, tmp_path):
+    """A ledger key under 32 bytes is refused."""
     refused(files, "--ledger_key_file", dict(ledger_key_file=write_secret(tmp_path / "key", b"x" * 31)))
 
 
 def test_a_secret_that_is_a_directory(files, tmp_path):
+    """A directory in the place of a secret file is refused."""
     refused(files, "--ledger_key_file", dict(ledger_key_file=tmp_path))
 
 
 def test_a_ca_file_without_certificates(files, tmp_path):
+    """A CA file in which no certificate can be read is refused."""
     path = tmp_path / "ca.crt"
     path.write_text("not a certificate\n")
     refused(files, "--astra_ca_file", dict(astra_ca_file=path))
@@ -188,6 +198,7 @@ def test_a_ca_file_without_certificates(files, tmp_path):
 
 
 def test_one_trailing_newline_is_removed(new_gateway, sandbox, tmp_path):
+    """Secrets written by an editor, with a line end, log in at Astra."""
     new_gateway(astra_client_id_file=write_secret(tmp_path / "id", "sandbox-client\n"),
                 astra_client_secret_file=write_secret(tmp_path / "secret", "sandbox-secret\n")).create(person()).ok()
 
@@ -195,6 +206,7 @@ def test_one_trailing_newline_is_removed(new_gateway, sandbox, tmp_path):
 # -- TLS -------------------------------------------------------------------------------------------------------------------
 
 def test_tls_flags_go_together(files, authority):
+    """Each of the three TLS flags without the others is refused; all of them are accepted."""
     key, certificate = authority.issue("config", ["DNS:localhost"])
     whole = dict(tls_cert_file=certificate, tls_key_file=key, tls_client_ca_file=authority.ca_file)
     for missing in whole:
@@ -203,6 +215,7 @@ def test_tls_flags_go_together(files, authority):
 
 
 def test_tls_key_of_another_certificate(files, authority):
+    """A key that does not fit the certificate is refused, and so is one that others may read."""
     key, certificate = authority.issue("config-one", ["DNS:localhost"])
     other, _ = authority.issue("config-two", ["DNS:localhost"])
     refused(files, "--tls_key_file", dict(tls_cert_file=certificate, tls_key_file=other,
@@ -213,18 +226,21 @@ def test_tls_key_of_another_certificate(files, authority):
 
 
 def test_tls_and_plaintext_contradict(files, authority):
+    """TLS files and --allow_plaintext at once are refused."""
     key, certificate = authority.issue("config-three", ["DNS:localhost"])
     refused(files, "--allow_plaintext", dict(tls_cert_file=certificate, tls_key_file=key, allow_plaintext=True,
                                              tls_client_ca_file=authority.ca_file))
 
 
 def test_plaintext_off_loopback_is_warned_about(new_gateway):
+    """A port without TLS that is open to the network is a warning in the log."""
     open_to_all = new_gateway(listen="0.0.0.0:0", allow_plaintext=True)
     warnings = [entry for entry in open_to_all.log() if entry.get("event") == "warning"]
     assert any("allow_plaintext" in str(entry) for entry in warnings)
 
 
 def test_a_ledger_in_memory_says_so(new_gateway):
+    """A ledger that a restart loses is a warning in the log."""
     warnings = [entry for entry in new_gateway().log() if entry.get("event") == "warning"]
     assert any("ledger" in str(entry) for entry in warnings)
 
@@ -233,6 +249,7 @@ def test_a_ledger_in_memory_says_so(new_gateway):
 
 @pytest.mark.parametrize("flag", ["listen", "metrics_listen"])
 def test_a_port_in_use(files, flag):
+    """A port that another process has stops the start with one line that names the flag."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = run(arguments(files, {flag: address}), cwd=files.directory)
@@ -242,6 +259,7 @@ def test_a_port_in_use(files, flag):
 
 
 def test_two_gateways_on_one_port(new_gateway, files):
+    """A second gateway on the same port does not start, and the first one serves on."""
     first = new_gateway()
     ended = run(arguments(files, dict(listen=first.address)), cwd=files.directory)
     assert ended.returncode == 1 and "--listen" in ended.stderr
@@ -251,6 +269,7 @@ def test_two_gateways_on_one_port(new_gateway, files):
 # -- the environment ---------------------------------------------------------------------------------------------------------
 
 def test_environment_twins(new_gateway, sandbox):
+    """A variable USERINTENT_X sets the flag x."""
     own = new_gateway(email_attempt_limit=None, environment={"USERINTENT_EMAIL_ATTEMPT_LIMIT": "2"})
     assert own.create(person(validate_only=True)).ok().attempts.limit == 2
 
@@ -261,11 +280,13 @@ def test_a_flag_beats_its_twin(new_gateway):
 
 
 def test_unknown_variable(files):
+    """A variable that begins with USERINTENT_ and is no flag's stops the start."""
     refused(files, "USERINTENT_", environment={"USERINTENT_NO_SUCH_FLAG": "1"})
     refused(files, "USERINTENT_", environment={"USERINTENT_listen": "127.0.0.1:0"})
 
 
 def test_a_wrong_twin_is_named(files):
+    """A wrong value from a variable is reported without the value."""
     line = refused(files, "listen", dict(listen=None), environment={"USERINTENT_LISTEN": "nonsense"})
     assert "nonsense" not in line
 
@@ -279,6 +300,7 @@ email_attempt_limit kyc_delegation allow_non_public_ip metrics_listen reflection
 
 
 def test_help():
+    """--help lists every flag of the contract, and the defaults."""
     ended = run(["--help"])
     assert ended.returncode == 0
     for flag in CONTRACT_FLAGS:
@@ -290,6 +312,7 @@ def test_help():
 
 
 def test_check_config(files):
+    """--check_config accepts what a start accepts and refuses what a start refuses."""
     ended = run([*arguments(files, {}), "--check_config"], cwd=files.directory)
     assert ended.returncode == 0, ended.stderr
     refused(files, "--astra_base_url", dict(astra_base_url="http://x"), extra=["--check_config"])
@@ -297,6 +320,7 @@ def test_check_config(files):
 
 
 def test_check_config_touches_nothing(files, new_gateway, tmp_path):
+    """--check_config opens no port, asks no upstream and makes no ledger."""
     running = new_gateway()
     # The port is in use and the upstream is dead: neither is looked at. No ledger is made.
     ended = run([*arguments(files, dict(listen=running.address, astra_base_url="https://127.0.0.1:1",
@@ -325,6 +349,7 @@ def test_check_config_and_a_start_name_every_wrong_setting(files):
 
 
 def test_the_short_flag_for_help():
+    """-h prints what --help prints."""
     assert run(["-h"]).stdout == run(["--help"]).stdout != ""
 
 
@@ -355,6 +380,7 @@ def test_a_ledger_that_is_none_is_left_as_it_is(files, tmp_path, extra, kind):
 @pytest.mark.parametrize("extra", [[], ["--check_config"]], ids=["start", "check_config"])
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775, 0o703], ids=oct)
 def test_a_ledger_directory_that_others_may_write(files, tmp_path, extra, mode):
+    """A ledger in a directory that others may write is refused, and nothing is made there."""
     directory = tmp_path / "open"
     directory.mkdir()
     directory.chmod(mode)
@@ -364,6 +390,7 @@ def test_a_ledger_directory_that_others_may_write(files, tmp_path, extra, mode):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 def test_a_ledger_directory_of_another_user(files, tmp_path):
+    """A ledger in another user's directory is refused."""
     directory = tmp_path / "theirs"
     directory.mkdir(mode=0o700)
     os.chown(directory, 65534, -1)
@@ -372,6 +399,7 @@ def test_a_ledger_directory_of_another_user(files, tmp_path):
 
 
 def test_check_config_knows_the_ledgers_key(files, new_gateway, tmp_path):
+    """--check_config accepts the key of the ledger, refuses another one, and changes no file."""
     path = tmp_path / "ledger.db"
     flags = ledger_flags(path)
     other_key = write_secret(tmp_path / "other-key", b"y" * 32)
@@ -390,6 +418,7 @@ def test_check_config_knows_the_ledgers_key(files, new_gateway, tmp_path):
 
 
 def test_no_settings_at_all(tmp_path):
+    """Without settings, one line names each of the three flags that are required."""
     ended = run([], cwd=tmp_path)
     assert ended.returncode == 1
     lines = ended.stderr.strip().splitlines()
@@ -399,6 +428,7 @@ def test_no_settings_at_all(tmp_path):
 
 
 def test_the_probe_says_words(tmp_path):
+    """--healthcheck without a server says so in words and not in a code."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         ended = run(["--healthcheck", f"--listen=127.0.0.1:{free.getsockname()[1]}"], cwd=tmp_path)
@@ -407,6 +437,7 @@ def test_the_probe_says_words(tmp_path):
 
 
 def test_build_info_tells_releases(new_gateway):
+    """userintent_build_info names the release of gRPC."""
     info = [name for name in new_gateway().metrics() if name.startswith("userintent_build_info")]
     assert len(info) == 1 and 'grpc="1.' in info[0], info
 

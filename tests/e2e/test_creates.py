@@ -16,6 +16,7 @@ UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 
 
 def test_success(gateway, sandbox):
+    """A creation is one POST, and the answer is what Astra said of it."""
     request = person()
     before = time.time()
     response = gateway.create(request).ok()
@@ -33,6 +34,7 @@ def test_success(gateway, sandbox):
 
 
 def test_body_of_the_required_fields(gateway, sandbox):
+    """The POST's body holds the required fields and the gateway's attempt id, and nothing else."""
     request = person(metadata=None)
     gateway.create(request).ok()
     [post] = assert_posts(sandbox, request.email, 1)
@@ -56,6 +58,7 @@ def test_body_of_the_required_fields(gateway, sandbox):
 
 
 def test_body_of_all_fields(gateway, sandbox):
+    """The POST's body holds every field as the caller wrote it."""
     request = person(
         email=email().replace("zorblatt", "ZorBlatt"),
         preferred_first_name="Mirandolyn P", preferred_last_name="Brackenwhistle P", preferred_pronouns="they/them",
@@ -90,6 +93,7 @@ def test_body_of_all_fields(gateway, sandbox):
     "Zoë-Łukasz", "李小龙", "O'Brien \"Q\" \\ / & <b>", "🧑🏽‍🚀 Mirandolyn", "  padded  ", "e\u0301 not composed",
     "\u00a0 no-break", "\U0010ffff last"], ids=names.of)
 def test_text_arrives_as_given(gateway, sandbox, value):
+    """Text in any script reaches Astra as the caller wrote it: nothing is trimmed, folded or composed."""
     request = person(first_name=value, city=value, metadata={"canary_key": value})
     gateway.create(request).ok()
     [post] = assert_posts(sandbox, request.email, 1)
@@ -103,6 +107,7 @@ def test_text_arrives_as_given(gateway, sandbox, value):
     (pb.VERIFICATION_TYPE_UNVERIFIED, "unverified"), (pb.VERIFICATION_TYPE_RECEIVE_ONLY, "receive-only")],
     ids=["unspecified", "verified", "unverified", "receive-only"])
 def test_verification_type(gateway, sandbox, kind, kyc_type):
+    """The verification type is sent as Astra's kyc_type; unspecified sends none."""
     request = person(verification_type=kind)
     gateway.create(request).ok()
     [post] = assert_posts(sandbox, request.email, 1)
@@ -115,6 +120,7 @@ def test_verification_type(gateway, sandbox, kind, kyc_type):
     (pb.VERIFICATION_TYPE_UNVERIFIED, {"ssn_last_four"}),
     (pb.VERIFICATION_TYPE_RECEIVE_ONLY, {"ssn_last_four", "date_of_birth"})], ids=["unverified", "receive-only"])
 def test_what_a_verification_type_may_leave_out(gateway, sandbox, kind, absent):
+    """What a verification type does not need may be absent, and is then not sent."""
     request = person(verification_type=kind, **dict.fromkeys(absent))
     gateway.create(request).ok()
     [post] = assert_posts(sandbox, request.email, 1)
@@ -137,6 +143,7 @@ def test_kyc_delegation_makes_the_ssn_optional(new_gateway, sandbox):
 
 @pytest.mark.parametrize("count, gets_attempt_id", [(0, True), (24, True), (25, False)], ids=["no key", "24 keys", "25 keys"])
 def test_metadata_keys(gateway, sandbox, count, gets_attempt_id):
+    """The caller's metadata is sent with the gateway's attempt id, which is left out when 25 keys leave no room."""
     metadata = {f"key{number}": f"canary-value-{number}" for number in range(count)}
     request = person(metadata=metadata)
     gateway.create(request).ok()
@@ -162,6 +169,7 @@ def assert_named_and_uncompressed(headers):
 
 
 def test_headers(gateway, sandbox):
+    """The POST carries the gateway's own credentials and headers, and none of the caller's."""
     request = person()
     gateway.create(request, metadata=[("x-canary", "from-the-caller"), ("authorization", "Bearer of-the-caller"),
                                       ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]).ok()
@@ -180,6 +188,7 @@ def test_headers(gateway, sandbox):
 
 
 def test_headers_over_http1(new_gateway, sandbox_http1):
+    """Over HTTP/1.1 the POST has a Content-Length and asks for no upgrade."""
     one = new_gateway(sandbox_http1)
     request = person()
     one.create(request).ok()
@@ -192,6 +201,7 @@ def test_headers_over_http1(new_gateway, sandbox_http1):
 
 
 def test_replay(gateway, sandbox):
+    """A repeat gets the same answer, marked as replayed, and Astra sees one POST."""
     request = person()
     first = gateway.create(request).ok()
     for _ in range(3):
@@ -230,6 +240,7 @@ CHANGES = dict(
 
 @pytest.mark.parametrize("field", CHANGES)
 def test_other_content_under_the_same_id(gateway, sandbox, field):
+    """A request_id with any other content is refused, and its record stays as it is."""
     request = person()
     gateway.create(request).ok()
     gateway.create(again(request, **{field: CHANGES[field]})).failed("REQUEST_ID_REUSED", sent="no")
@@ -238,6 +249,7 @@ def test_other_content_under_the_same_id(gateway, sandbox, field):
 
 
 def test_another_address_under_the_same_id(gateway, sandbox):
+    """A request_id with another e-mail address is refused, and nothing is sent for that address."""
     request = person()
     gateway.create(request).ok()
     other = again(request, email=email())
@@ -246,6 +258,7 @@ def test_another_address_under_the_same_id(gateway, sandbox):
 
 
 def test_what_is_not_content(gateway, sandbox):
+    """The case of the e-mail address, allow_repeat and supersedes_request_id make no other request."""
     request = person()
     gateway.create(request).ok()
     upper = request.email.replace("zorblatt", "ZORBLATT").replace("example.com", "EXAMPLE.com")
@@ -309,6 +322,7 @@ def test_only_what_is_surely_used_is_refused(gateway, sandbox):
 
 
 def test_no_limit_of_its_own(new_gateway, sandbox):
+    """With --email_attempt_limit=0 the gateway counts attempts and refuses none."""
     unlimited = new_gateway(email_attempt_limit=0)
     first = person()
     sandbox.answer(first.email, 201, {"id": "x"}, times=0)
@@ -322,6 +336,7 @@ def test_no_limit_of_its_own(new_gateway, sandbox):
     "1a908838d703473ab52e6884c001e447", "x", "i" * 256, "with space / ? # % ü 李", "{}", "00000000-0000-0000-0000"],
     ids=names.of)
 def test_intent_ids_are_opaque(gateway, sandbox, intent_id):
+    """Whatever text Astra gives as an id comes back unchanged, now, on a repeat and in GetCreation."""
     request = person()
     sandbox.answer(request.email, 201, {"id": intent_id})
     assert gateway.create(request).ok().user_intent.id == intent_id
@@ -337,6 +352,7 @@ def test_intent_ids_are_opaque(gateway, sandbox, intent_id):
     ("x" * 65, "UNSPECIFIED", ""), ("with\nnewline", "UNSPECIFIED", ""), (7, "UNSPECIFIED", ""), ("", "UNSPECIFIED", "")],
     ids=names.of)
 def test_status_words(gateway, sandbox, status, expected, word):
+    """Astra's status becomes the enum value of that name; an unknown word is passed on, an unfit one is not."""
     request = person()
     sandbox.answer(request.email, 201, {"id": "an-id"} if status is None else {"id": "an-id", "status": status})
     for response in (gateway.create(request).ok(), gateway.create(request).ok()):
@@ -354,6 +370,7 @@ def test_any_2xx_with_an_id_is_a_success(gateway, sandbox, status):
 @pytest.mark.parametrize("value, expected", [
     ("req-123", "req-123"), ("r" * 128, "r" * 128), ("r" * 129, ""), ("tab\there", "")], ids=names.of)
 def test_astra_request_id(gateway, sandbox, value, expected):
+    """Astra's Request-Id is passed on and recorded, unless it is too long or not printable."""
     request = person()
     sandbox.answer(request.email, 201, {"id": "an-id"}, headers={"Request-Id": value})
     assert gateway.create(request).ok().astra_request_id == expected
@@ -362,6 +379,7 @@ def test_astra_request_id(gateway, sandbox, value, expected):
 
 
 def test_get_creation_of_a_success(gateway, sandbox):
+    """GetCreation tells of a success what the creation's answer told."""
     request = person()
     response = gateway.create(request).ok()
     creation = gateway.get(request.request_id.upper()).ok()
@@ -378,6 +396,7 @@ def test_get_creation_of_a_success(gateway, sandbox):
 
 
 def test_get_creation_while_it_runs(gateway, sandbox):
+    """GetCreation says IN_PROGRESS while the POST is under way."""
     request = person()
     sandbox.fault("delay", request.email, delay_ms=1500)
     running = gateway.begin(request)
@@ -391,6 +410,7 @@ def test_get_creation_while_it_runs(gateway, sandbox):
 
 
 def test_get_creation_of_a_rejection(gateway, sandbox):
+    """GetCreation tells of a rejection the error that the caller got."""
     request = person()
     sandbox.answer(request.email, 400, {"code": 400}, headers={"Request-Id": "req-400"})
     gateway.create(request).failed("UPSTREAM_REJECTED", astra_request_id="req-400", http_status=400)
@@ -404,6 +424,7 @@ def test_get_creation_of_a_rejection(gateway, sandbox):
 
 
 def test_get_creation_of_an_unknown_outcome(gateway, sandbox):
+    """GetCreation says UNKNOWN where Astra may have created the intent."""
     request = person()
     sandbox.answer(request.email, 500, {"code": 500})
     gateway.create(request).failed("OUTCOME_UNKNOWN", http_status=500)
@@ -414,6 +435,7 @@ def test_get_creation_of_an_unknown_outcome(gateway, sandbox):
 
 
 def test_get_creation_of_what_was_not_sent(gateway, sandbox):
+    """GetCreation says NOT_SENT where Astra refused unprocessed."""
     request = person()
     sandbox.answer(request.email, 404, {"code": 404})
     gateway.create(request).failed("UPSTREAM_MISCONFIGURED")
@@ -423,6 +445,7 @@ def test_get_creation_of_what_was_not_sent(gateway, sandbox):
 
 
 def test_get_creation_of_nothing(gateway):
+    """GetCreation of an id without a record is REQUEST_NOT_FOUND; of no UUID, FIELD_INVALID."""
     gateway.get(str(uuid.uuid4())).failed("REQUEST_NOT_FOUND")
     for wrong in ("", "x", "0" * 32, "0" * 36, str(uuid.uuid4()) + " "):
         error = gateway.get(wrong).failed("FIELD_INVALID")

@@ -24,6 +24,7 @@ def test_concurrent_calls_with_one_id_make_one_post(gateway, sandbox):
 
 
 def test_concurrent_calls_over_many_connections(gateway, sandbox):
+    """Calls with one id over several connections make one POST."""
     request = person()
     sandbox.fault("delay", request.email, delay_ms=400)
     running = [gateway.begin(request, channel=gateway.new_channel()) for _ in range(8)]
@@ -35,6 +36,7 @@ def test_concurrent_calls_over_many_connections(gateway, sandbox):
 @pytest.mark.parametrize("status, reason", [(400, "UPSTREAM_REJECTED"), (500, "OUTCOME_UNKNOWN"),
                                             (404, "UPSTREAM_MISCONFIGURED")])
 def test_joins_share_the_failure(gateway, sandbox, status, reason):
+    """Calls that wait for the same POST get its error; one POST was made."""
     request = person()
     sandbox.answer(request.email, status, "", delay_ms=500)
     running = [gateway.begin(request) for _ in range(6)]
@@ -57,6 +59,7 @@ def test_a_long_deadline_is_the_callers_own(new_gateway, sandbox):
 
 
 def test_joins_with_other_content_do_not_join(gateway, sandbox):
+    """A call with a running id and other content is refused at once."""
     request = person()
     sandbox.fault("delay", request.email, delay_ms=500)
     running = gateway.begin(request)
@@ -67,6 +70,7 @@ def test_joins_with_other_content_do_not_join(gateway, sandbox):
 
 
 def test_validate_only_of_a_running_request(gateway, sandbox):
+    """validate_only of a running request sends nothing and shows no intent."""
     request = person()
     sandbox.fault("delay", request.email, delay_ms=500)
     running = gateway.begin(request)
@@ -81,6 +85,7 @@ def test_validate_only_of_a_running_request(gateway, sandbox):
 
 
 def test_the_sender_leaves_and_the_joined_get_the_answer(gateway, sandbox):
+    """The POST goes on when its first caller leaves, and the others get its answer."""
     request = person()
     sandbox.fault("delay", request.email, delay_ms=1200)
     sender = gateway.begin(request)
@@ -93,6 +98,7 @@ def test_the_sender_leaves_and_the_joined_get_the_answer(gateway, sandbox):
 
 
 def test_the_joined_leave_and_the_sender_gets_the_answer(gateway, sandbox):
+    """Callers that joined and left change nothing for the first one."""
     request = person()
     sandbox.fault("delay", request.email, delay_ms=1200)
     sender = gateway.begin(request)
@@ -139,6 +145,7 @@ def test_the_caller_leaves_after_the_send(gateway, sandbox, way):
 
 
 def test_the_caller_leaves_after_the_send_and_asks_while_it_runs(gateway, sandbox):
+    """A caller that left and repeats the id joins its own POST."""
     request = person()
     sandbox.fault("delay", request.email, delay_ms=1200)
     running = gateway.begin(request)
@@ -151,6 +158,7 @@ def test_the_caller_leaves_after_the_send_and_asks_while_it_runs(gateway, sandbo
 @pytest.mark.parametrize("kind, state, reason", [("hang", "UNKNOWN", "OUTCOME_UNKNOWN"),
                                                  ("close", "UNKNOWN", "OUTCOME_UNKNOWN")])
 def test_a_detached_exchange_that_fails_is_recorded(short_gateway, sandbox, kind, state, reason):
+    """The end of a POST without a caller is recorded, and a repeat hears of it."""
     request = person()
     sandbox.fault(kind, request.email, delay_ms=400)
     running = short_gateway.begin(request)
@@ -162,6 +170,7 @@ def test_a_detached_exchange_that_fails_is_recorded(short_gateway, sandbox, kind
 
 
 def test_the_callers_deadline_passes_after_the_send(gateway, sandbox):
+    """A POST outlives its caller's deadline and is recorded."""
     request = person()
     sandbox.fault("delay", request.email, delay_ms=1500)
     reply = gateway.create(request, timeout=0.7)
@@ -283,6 +292,7 @@ def test_an_expired_deadline_starts_nothing(gateway, sandbox):
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
 def test_the_caller_leaves_before_the_send(new_gateway, sandbox, way):
+    """A caller that leaves before any byte was sent leaves a record of NOT_SENT, and the id is free."""
     tap = TcpTap.before(sandbox, "silent")  # TCP is accepted, TLS never answered
     stuck = new_gateway(astra_base_url=tap.url, connect_timeout="20s")
     request = person()
@@ -299,6 +309,7 @@ def test_the_caller_leaves_before_the_send(new_gateway, sandbox, way):
 
 
 def test_the_deadline_passes_before_the_send(new_gateway, sandbox):
+    """A deadline that passes before any byte was sent is told as not sent, and the id is free."""
     tap = TcpTap.before(sandbox, "silent")
     stuck = new_gateway(astra_base_url=tap.url, connect_timeout="20s", default_deadline="700ms")
     request = person()
@@ -345,6 +356,7 @@ def test_joins_during_a_retry_after_wait(new_gateway, sandbox):
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
 def test_a_place_is_given_back_by_who_left(new_gateway, sandbox, way):
+    """A call that left gives its place of --max_in_flight back."""
     small = new_gateway(max_in_flight=1)
     request = person()
     sandbox.fault("delay", request.email, delay_ms=400)
@@ -356,6 +368,7 @@ def test_a_place_is_given_back_by_who_left(new_gateway, sandbox, way):
 
 
 def test_a_place_is_given_back_after_request_in_progress(new_gateway, sandbox):
+    """A call that ended with REQUEST_IN_PROGRESS gives its place back."""
     small = new_gateway(max_in_flight=1, default_deadline="500ms")
     request = person()
     sandbox.fault("delay", request.email, delay_ms=1000)
@@ -392,6 +405,7 @@ def test_a_place_is_given_back_by_who_joined(new_gateway, sandbox, how):
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
 def test_a_place_is_given_back_after_every_answer(new_gateway, sandbox, status):
+    """A call gives its place back whatever Astra answered."""
     small = new_gateway(max_in_flight=1)
     for _ in range(3):
         request = person()
@@ -401,6 +415,7 @@ def test_a_place_is_given_back_after_every_answer(new_gateway, sandbox, status):
 
 
 def test_many_cancels_leave_the_gateway_serving(gateway, sandbox):
+    """After many cancelled calls the gateway serves, and counts no call in flight."""
     requests = [person() for _ in range(60)]
     running = [gateway.begin(request) for request in requests]
     for call in running[::2]:

@@ -43,6 +43,7 @@ HOW = ["SIGTERM", "kill -9"]
 
 @pytest.mark.parametrize("how", HOW)
 def test_everything_that_was_told_is_kept(durable, sandbox, how):
+    """What callers were told of each outcome is the same after the process has ended and come back."""
     gateway = durable()
     done, rejected, lost, released = person(), person(), person(), person()
     first = gateway.create(done).ok()
@@ -72,6 +73,7 @@ def test_everything_that_was_told_is_kept(durable, sandbox, how):
 
 @pytest.mark.parametrize("how", HOW)
 def test_the_attempts_are_kept(durable, sandbox, how):
+    """The attempts of an e-mail address are counted on over restarts."""
     gateway = durable()
     first = person()
     gateway.create(first).ok()
@@ -101,6 +103,7 @@ def test_row_27_killed_before_the_send(durable, sandbox):
 
 @pytest.mark.parametrize("commits", [True, False], ids=["commits", "does not commit"])
 def test_row_28_killed_after_the_send(durable, sandbox, commits):
+    """kill -9 after the send leaves an unknown outcome, whether Astra created the intent or not."""
     gateway = durable()
     request = person()
     sandbox.fault("delay" if commits else "hang", request.email, delay_ms=1500)
@@ -182,6 +185,7 @@ def test_row_29_the_outcome_cannot_be_written(durable, sandbox):
 # -- the files -------------------------------------------------------------------------------------------------------------
 
 def test_files_and_what_is_in_them(durable, sandbox, tmp_path):
+    """The ledger's files are 0600, and no personal value is in them in clear."""
     gateway = durable()
     requests = [person() for _ in range(5)]
     for request in requests:
@@ -204,6 +208,7 @@ def test_files_and_what_is_in_them(durable, sandbox, tmp_path):
 
 
 def test_the_directory_is_made(durable, tmp_path):
+    """A directory that is missing is made, for its owner alone."""
     gateway = durable(ledger=f"sqlite:{tmp_path}/a/b/ledger.db")
     gateway.create(person()).ok()
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
@@ -223,6 +228,7 @@ def assert_refused(ended, flag):
 
 
 def test_a_second_process_is_refused(durable):
+    """A second process on the same ledger does not start, and the first one serves on."""
     gateway = durable()
     gateway.create(person()).ok()
     assert_refused(start_once(gateway), "--ledger")
@@ -235,6 +241,7 @@ def test_a_second_process_is_refused(durable):
 
 
 def test_another_key_is_refused(durable, sandbox):
+    """A ledger does not open with another key, and opens again with its own."""
     gateway = durable()
     request = person()
     gateway.create(request).ok()
@@ -248,6 +255,7 @@ def test_another_key_is_refused(durable, sandbox):
 
 
 def test_a_file_that_is_no_ledger(durable, tmp_path):
+    """A file that is no database is refused."""
     path = tmp_path / "no-ledger.db"
     path.write_bytes(b"this is not a database, and long enough to be looked at" * 100)
     path.chmod(0o600)
@@ -256,6 +264,7 @@ def test_a_file_that_is_no_ledger(durable, tmp_path):
 
 
 def test_a_ledger_that_cannot_be_opened(durable):
+    """A path at which no file can be made is refused."""
     gateway = durable()
     assert_refused(start_once(gateway, ledger="sqlite:/proc/nonexistent/ledger.db"), "--ledger")
     assert_refused(start_once(gateway, ledger="sqlite:/"), "--ledger")

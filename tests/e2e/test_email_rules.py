@@ -45,6 +45,7 @@ def callers(new_gateway):
 # -- busy ----------------------------------------------------------------------------------------------------------------
 
 def test_only_one_request_per_address_runs(gateway, sandbox):
+    """While one request of an address runs, others of that address are EMAIL_BUSY and are not sent."""
     first = person()
     sandbox.fault("delay", first.email, delay_ms=1200, times=0)
     others = [same_email(first) for _ in range(5)]
@@ -59,6 +60,7 @@ def test_only_one_request_per_address_runs(gateway, sandbox):
 
 
 def test_addresses_do_not_disturb_each_other(gateway, sandbox):
+    """Addresses that differ in more than case are served side by side."""
     slow = person()
     sandbox.fault("delay", slow.email, delay_ms=1500)
     running = gateway.begin(slow)
@@ -70,6 +72,7 @@ def test_addresses_do_not_disturb_each_other(gateway, sandbox):
 
 
 def test_busy_across_callers(callers, sandbox):
+    """An address is busy for other callers, too."""
     first = person()
     sandbox.fault("delay", first.email, delay_ms=1200)
     running = callers.gateway.begin(first, channel=callers.one)
@@ -111,6 +114,7 @@ def test_validate_only_is_no_oracle_for_another_callers_people(callers, sandbox)
 # -- unresolved and superseded ---------------------------------------------------------------------------------------------
 
 def test_unresolved_blocks_every_other_request(gateway, sandbox):
+    """An unknown outcome blocks every other request of its address, and is named."""
     lost = unresolved(gateway, sandbox)
     for other in (same_email(lost), other_id(lost), other_id(lost, allow_repeat=True),
                   same_email(lost, email=lost.email.upper())):
@@ -122,6 +126,7 @@ def test_unresolved_blocks_every_other_request(gateway, sandbox):
 
 
 def test_a_superseding_call_goes_through(gateway, sandbox):
+    """A request that names the unknown one is sent, and the address is free afterwards."""
     lost = unresolved(gateway, sandbox)
     second = same_email(lost, supersedes_request_id=lost.request_id.upper())
     response = gateway.create(second).ok()
@@ -138,6 +143,7 @@ def test_a_superseding_call_goes_through(gateway, sandbox):
 
 
 def test_a_chain_of_superseding_calls(gateway, sandbox):
+    """Each unknown outcome can be superseded once, by a request that names it."""
     first = unresolved(gateway, sandbox)
     sandbox.answer(first.email, 500, "")
     second = same_email(first, supersedes_request_id=first.request_id)
@@ -179,6 +185,7 @@ def test_a_superseding_call_that_is_rejected(gateway, sandbox):
 
 
 def test_superseding_while_the_superseding_call_runs(gateway, sandbox):
+    """A second superseding request waits for the first one's end."""
     lost = unresolved(gateway, sandbox)
     sandbox.fault("delay", lost.email, delay_ms=1200)
     running = gateway.begin(same_email(lost, supersedes_request_id=lost.request_id))
@@ -189,6 +196,7 @@ def test_superseding_while_the_superseding_call_runs(gateway, sandbox):
 
 
 def test_what_cannot_be_superseded(gateway, sandbox):
+    """Only an unknown outcome of the same address can be superseded."""
     lost = unresolved(gateway, sandbox)
     done, rejected = person(), person()
     gateway.create(done).ok()
@@ -209,6 +217,7 @@ def test_what_cannot_be_superseded(gateway, sandbox):
 
 
 def test_superseding_what_succeeded_meanwhile(gateway, sandbox):
+    """A request that would supersede a success is told of that success."""
     done = person()
     response = gateway.create(done).ok()
     gateway.create(same_email(done, supersedes_request_id=done.request_id)).failed(
@@ -229,6 +238,7 @@ def test_several_unresolved_of_one_address(new_gateway, sandbox):
 
 
 def test_unresolved_across_callers(callers, sandbox):
+    """Another caller is blocked, too, is not told the id, and cannot supersede it."""
     gateway = callers.gateway
     lost = unresolved(gateway, sandbox, channel=callers.one)
     # The id of another caller's request is not told, and cannot be superseded.
@@ -257,6 +267,7 @@ def test_2xx_without_an_id_uses_an_attempt_up(gateway, sandbox):
 
 
 def test_exhausted_across_callers(callers, sandbox):
+    """The attempts of an address are counted over all callers."""
     first = person()
     for request, channel in ((first, callers.one), (same_email(first), callers.two), (same_email(first), callers.one)):
         callers.gateway.create(request, channel=channel).ok()
@@ -267,6 +278,7 @@ def test_exhausted_across_callers(callers, sandbox):
 
 @pytest.mark.parametrize("limit", [1, 2])
 def test_another_limit(new_gateway, sandbox, limit):
+    """--email_attempt_limit sets how many attempts an address has."""
     strict = new_gateway(email_attempt_limit=limit)
     first = person()
     for _ in range(limit):
@@ -286,6 +298,7 @@ OTHER_PERSON = [dict(first_name="Mirandolyn Other"), dict(phone="+14159999998"),
 
 @pytest.mark.parametrize("change", SAME_PERSON, ids=names.of)
 def test_the_same_person(gateway, sandbox, change):
+    """The same person under a new id exists already, in whatever case or form it is written."""
     request = person()
     first = gateway.create(request).ok()
     second = other_id(request, **change, email=request.email.upper())
@@ -295,6 +308,7 @@ def test_the_same_person(gateway, sandbox, change):
 
 @pytest.mark.parametrize("change", OTHER_PERSON, ids=names.of)
 def test_another_person_with_the_same_address(gateway, sandbox, change):
+    """A person that differs in one field is another one, and is created."""
     request = person()
     gateway.create(request).ok()
     gateway.create(other_id(request, **change)).ok()
@@ -302,12 +316,14 @@ def test_another_person_with_the_same_address(gateway, sandbox, change):
 
 
 def test_the_same_person_under_another_address(gateway, sandbox):
+    """The same person with another address is created."""
     request = person()
     gateway.create(request).ok()
     gateway.create(other_id(request, email=person().email)).ok()
 
 
 def test_a_person_of_another_caller(callers, sandbox):
+    """Another caller hears that the person exists, without the id."""
     request = person()
     callers.gateway.create(request, channel=callers.one).ok()
     error = callers.gateway.create(other_id(request), channel=callers.two).failed(

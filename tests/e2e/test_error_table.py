@@ -26,10 +26,12 @@ from support.wire import TcpTap
         "half a tag", "half a length", "a number without its value", "an e-mail address that is not UTF-8",
         "an id that is not UTF-8", "a group without an end", "a key of metadata that is not UTF-8"])
 def test_malformed_request(gateway, data):
+    """Bytes that are no message are MALFORMED_REQUEST."""
     gateway.create_bytes(data).failed("MALFORMED_REQUEST", sent="no", recovery="FIX_REQUEST")
 
 
 def test_malformed_request_after_valid_fields(gateway, sandbox):
+    """A message that breaks after valid fields is refused, and its id stays free."""
     request = person()
     canary.record(request)
     for bad in (b"\x1a\x02\xc3\x28", b"\x62\x05C"):
@@ -38,6 +40,7 @@ def test_malformed_request_after_valid_fields(gateway, sandbox):
 
 
 def test_unknown_fields(gateway, sandbox):
+    """A field that the gateway does not know is refused, and the id stays free."""
     request = person()
     canary.record(request)
     # Field 22, a newer caller's, say; and field 15000 with a group around nothing.
@@ -83,6 +86,7 @@ CASES = [(field, number) for field, values in BROKEN.items() for number in range
 
 @pytest.mark.parametrize("field, number", CASES, ids=[f"{field}: {names.of(BROKEN[field][number])}" for field, number in CASES])
 def test_field_invalid(gateway, sandbox, field, number):
+    """Each value that a field may not have is refused, and that field alone is named."""
     request = person(**{field: BROKEN[field][number]})
     # The contract itself names this key, so the fixed text may.
     error = gateway.create(request, allowed_words=("gateway_attempt_id",)).failed("FIELD_INVALID", sent="no")
@@ -91,6 +95,7 @@ def test_field_invalid(gateway, sandbox, field, number):
 
 
 def test_field_invalid_lets_everything_valid_pass(gateway, sandbox):
+    """Each value at the edge of its rule is accepted."""
     limits = [
         dict(first_name="x" * 100, last_name="é" * 100, city="李" * 100, address1="a" * 100, address2="b" * 100),
         dict(preferred_first_name="x" * 100, preferred_last_name="y" * 100, preferred_pronouns="z" * 100),
@@ -116,6 +121,7 @@ def test_field_invalid_names_every_broken_field_at_once(gateway, sandbox):
 
 
 def test_field_invalid_of_an_empty_request(gateway):
+    """An empty request breaks every required field."""
     error = gateway.create_bytes(b"").failed("FIELD_INVALID")
     assert set(error.violations) == {"request_id", "email", "phone", "first_name", "last_name", "address1", "city",
                                      "state", "postal_code", "date_of_birth", "ssn_last_four", "ip_address"}
@@ -143,6 +149,7 @@ def test_field_invalid_leaves_the_id_free(gateway, sandbox):
 
 
 def test_non_public_addresses_where_they_are_allowed(new_gateway, sandbox):
+    """--allow_non_public_ip lets private addresses pass, and no broken ones."""
     lenient = new_gateway(allow_non_public_ip=True)
     assert not lenient.create(person(ip_address="10.0.0.1", validate_only=True)).ok().HasField("user_intent")
     lenient.create(person(ip_address="10.0.0", validate_only=True)).failed("FIELD_INVALID")
@@ -151,6 +158,7 @@ def test_non_public_addresses_where_they_are_allowed(new_gateway, sandbox):
 # -- never sent, by the record -------------------------------------------------------------------------------------------
 
 def test_request_id_reused(gateway, sandbox):
+    """An id with other content is refused, and its own content is replayed."""
     request = person()
     gateway.create(request).ok()
     gateway.create(again(request, city="Vexmoor Other")).failed(
@@ -176,6 +184,7 @@ def test_request_in_progress(new_gateway, sandbox):
 
 
 def test_person_exists(gateway, sandbox):
+    """The same person under another id gets the id of the intent that exists, and nothing is sent."""
     request = person()
     first = gateway.create(request).ok()
     second = other_id(request, ip_address="8.8.8.8", metadata={})
@@ -190,6 +199,7 @@ def test_person_exists(gateway, sandbox):
 
 
 def test_email_attempts_exhausted(gateway, sandbox):
+    """The fourth attempt of an address is refused without a POST."""
     first = person()
     for request in (first, same_email(first), same_email(first)):
         gateway.create(request).ok()
@@ -201,6 +211,7 @@ def test_email_attempts_exhausted(gateway, sandbox):
 
 
 def test_email_attempts_exhausted_says_astra(new_gateway, sandbox):
+    """With --astra_limit_error, Astra's own words about its limit become EMAIL_ATTEMPTS_EXHAUSTED."""
     ruled = new_gateway(astra_limit_error="400:Maximum number of user intents")
     request = person()
     sandbox.answer(request.email, 400, {"code": 400, "name": "Bad Request",
@@ -230,6 +241,7 @@ def test_the_sandbox_refuses_the_fourth_itself(new_gateway, sandbox):
 
 
 def test_email_busy(gateway, sandbox):
+    """A second request of an address that is being sent is refused, and its id stays free."""
     first = person()
     sandbox.fault("delay", first.email, delay_ms=1500)
     running = gateway.begin(first)
@@ -243,6 +255,7 @@ def test_email_busy(gateway, sandbox):
 
 
 def test_email_unresolved(gateway, sandbox):
+    """A request of an address with an unknown outcome is refused, and the id that blocks it is named."""
     first = person()
     sandbox.answer(first.email, 500, "")
     gateway.create(first).failed("OUTCOME_UNKNOWN")
@@ -254,6 +267,7 @@ def test_email_unresolved(gateway, sandbox):
 
 
 def test_supersedes_invalid(gateway, sandbox):
+    """A request that would supersede nothing is refused without a POST."""
     request = person(supersedes_request_id=str(uuid.uuid4()))
     gateway.create(request).failed("SUPERSEDES_INVALID", sent="no", recovery="FIX_REQUEST")
     assert_posts(sandbox, request.email, 0)
@@ -263,6 +277,7 @@ def test_supersedes_invalid(gateway, sandbox):
 # -- never sent, by the gateway's own state ------------------------------------------------------------------------------
 
 def test_overloaded(new_gateway, sandbox):
+    """A call over --max_in_flight is refused; one that joins needs no place."""
     small = new_gateway(max_in_flight=1)
     first, second = person(), person()
     sandbox.fault("delay", first.email, delay_ms=1500)
@@ -290,6 +305,7 @@ def test_replays_are_served_while_overloaded(new_gateway, sandbox):
 
 
 def test_deadline_too_short(new_gateway, sandbox):
+    """A call with less than --min_deadline left is not sent; its replay is served."""
     careful = new_gateway(min_deadline="60s", default_deadline="120s")
     request = person()
     careful.create(request, timeout=40).failed("DEADLINE_TOO_SHORT", sent="no", recovery="RETRY_SAME_ID")
@@ -303,6 +319,7 @@ def test_deadline_too_short(new_gateway, sandbox):
 # -- not reached ---------------------------------------------------------------------------------------------------------
 
 def test_upstream_unreachable(new_gateway, sandbox):
+    """Three connections that fail are UPSTREAM_UNREACHABLE, and the id is free."""
     tap = TcpTap.before(sandbox, "close")
     behind = new_gateway(astra_base_url=tap.url)
     request = person()
@@ -331,6 +348,7 @@ def test_upstream_unreachable_recovers_within_the_call(new_gateway, sandbox):
 # -- answers of Astra ----------------------------------------------------------------------------------------------------
 
 def test_upstream_rate_limited(new_gateway, sandbox):
+    """A 429 that asks for more patience than the caller has is passed on, with the wait."""
     limited = new_gateway()
     request = person()
     sandbox.answer(request.email, 429, "", headers={"Retry-After": "60"})
@@ -362,6 +380,7 @@ def test_upstream_rate_limited_row(new_gateway, sandbox):
 
 
 def test_upstream_unavailable(gateway, sandbox):
+    """A 503 that asks for more patience than the caller has is passed on, with the wait."""
     request = person()
     sandbox.answer(request.email, 503, "", headers={"Retry-After": "50"})
     error = gateway.create(request, timeout=10).failed("UPSTREAM_UNAVAILABLE", sent="yes", recovery="RETRY_SAME_ID",
@@ -373,6 +392,7 @@ def test_upstream_unavailable(gateway, sandbox):
 
 @pytest.mark.parametrize("status", [400, 422])
 def test_upstream_rejected(gateway, sandbox, status):
+    """Astra's refusal of the person is final for the id, and its words are not passed on."""
     request = person()
     # Astra's words about the person stay with Astra.
     sandbox.answer(request.email, status, {"code": status, "description": f"bad phone {request.phone}"})
@@ -383,6 +403,7 @@ def test_upstream_rejected(gateway, sandbox, status):
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_upstream_credentials_rejected(gateway, sandbox, status):
+    """Astra's refusal of the gateway's credentials is for the operator, and the id is free."""
     request = person()
     sandbox.answer(request.email, status, {"code": status})
     gateway.create(request).failed("UPSTREAM_CREDENTIALS_REJECTED", sent="yes", recovery="WAIT_FOR_OPERATOR",
@@ -430,6 +451,7 @@ def test_upstream_credentials_repaired(new_gateway, sandbox):
 
 @pytest.mark.parametrize("status", [300, 301, 302, 304, 305, 306, 307, 308, 399, 404, 405, 406, 410, 418])
 def test_upstream_misconfigured(gateway, sandbox, status):
+    """An answer that only a wrong address can give is for the operator, and the id is free."""
     request = person()
     sandbox.answer(request.email, status, "", headers={"Location": sandbox.url + "/v1/user_intent"})
     gateway.create(request).failed("UPSTREAM_MISCONFIGURED", sent="yes", recovery="WAIT_FOR_OPERATOR",
@@ -441,6 +463,7 @@ def test_upstream_misconfigured(gateway, sandbox, status):
 @pytest.mark.parametrize("status", [303, 402, 407, 408, 409, 411, 412, 413, 414, 415, 417, 421, 423, 425, 428, 431, 451, 499,
                                     500, 501, 502, 503, 504, 505, 507, 511, 520, 599])
 def test_outcome_unknown(gateway, sandbox, status):
+    """After every other status Astra may have created the intent: it is unknown, and not sent again."""
     request = person()
     sandbox.answer(request.email, status, "")
     gateway.create(request).failed("OUTCOME_UNKNOWN", sent="maybe", recovery="ASK_SAME_ID", http_status=status,
@@ -455,6 +478,7 @@ def test_outcome_unknown(gateway, sandbox, status):
                                   '{"user":{"id":"x"}}', "[" * 200 + "]" * 200],
                          ids=names.of)
 def test_2xx_without_a_usable_id(gateway, sandbox, body):
+    """A success whose id cannot be read is unknown, and counts as an attempt that was used."""
     request = person()
     sandbox.answer(request.email, 201, body)
     gateway.create(request).failed("OUTCOME_UNKNOWN", sent="maybe", http_status=201, attempts_used_min=1,
@@ -488,6 +512,7 @@ def test_no_client_certificate(new_gateway):
 
 
 def test_message_over_64_kib(gateway, sandbox):
+    """A message over 64 KiB is refused by gRPC before the gateway reads it."""
     request = person(first_name="x" * 70000)
     reply = gateway.create(request)
     assert reply.raw and reply.raw[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -512,6 +537,7 @@ def test_order_field_rules_before_the_record(gateway, sandbox):
 
 
 def test_order_of_the_record(new_gateway, sandbox):
+    """The record's rules are asked in the order of the contract."""
     ordered = new_gateway(min_deadline="60s", default_deadline="120s")
     first = person()
     ordered.create(first, timeout=110).ok()

@@ -58,6 +58,7 @@ def pattern(output):
 
 
 def test_the_page_has_commands():
+    """The page shows a command for each thing that a reader wants to do."""
     texts = [command.text for command in commands()]
     assert len(texts) > 12
     for needed in (" list", " describe", "CreateUserIntent", "GetCreation", "Health/Check", "-cacert", "2>&1"):
@@ -93,6 +94,7 @@ def test_the_files_of_the_mtls_commands_are_made_by_a_line_of_the_page():
 
 
 def test_every_command_of_the_page(new_gateway, authority, tmp_path):
+    """Each command does what the page prints below it."""
     grpcurl = find()
     if grpcurl is None:
         pytest.fail("grpcurl is missing: set GRPCURL, or install it into build/tools/bin")

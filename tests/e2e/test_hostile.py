@@ -69,6 +69,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed(served_afterwards, name):
+    """Broken protobuf is MALFORMED_REQUEST, alone and behind a whole message."""
     gateway = served_afterwards
     request = person(first_name=None, metadata=None)
     canary.record(request)
@@ -78,6 +79,7 @@ def test_malformed(served_afterwards, name):
 
 
 def test_malformed_get_creation(served_afterwards):
+    """GetCreation refuses broken bytes and unknown fields, too."""
     served_afterwards.create_bytes(b"\x0a\xff", method=GET).failed("MALFORMED_REQUEST")
     served_afterwards.create_bytes(text(1, b"x" * 36) + text(2, b"y"), method=GET).failed("UNKNOWN_FIELDS")
 
@@ -98,6 +100,7 @@ UNKNOWN_BYTES = {
 
 @pytest.mark.parametrize("name", UNKNOWN_BYTES)
 def test_unknown_fields(served_afterwards, sandbox, name):
+    """Unknown fields of every wire type are refused, before and behind the known ones."""
     request = person()
     canary.record(request)
     for data in (request.SerializeToString() + UNKNOWN_BYTES[name], UNKNOWN_BYTES[name] + request.SerializeToString()):
@@ -121,6 +124,7 @@ def test_bytes_that_mean_the_same(served_afterwards, sandbox):
 
 
 def test_sizes_around_the_limit(served_afterwards, sandbox):
+    """64 KiB are read, one byte more is refused, and neither is sent."""
     request = person(metadata=None)
     base = len(request.SerializeToString())
     for size, refused in ((65536, False), (65537, True), (200000, True), (5_000_000, True)):
@@ -159,12 +163,14 @@ def test_absurd_metadata_is_refused_before_anything_is_sent(served_afterwards, s
 
 
 def test_unknown_methods(served_afterwards):
+    """A method that does not exist is UNIMPLEMENTED."""
     for method in (f"/{SERVICE}/Nothing", "/x", "/grpc.testing.Nothing/X", f"/{SERVICE}/createuserintent"):
         reply = served_afterwards.create_bytes(b"", method=method)
         assert reply.raw and reply.raw[0] == grpc.StatusCode.UNIMPLEMENTED, method
 
 
 def test_compressed_messages(served_afterwards, sandbox):
+    """A compressed message creates one intent or none, and one that grows to 30 MB is refused."""
     request = person()
     canary.record(request)
     call = served_afterwards.channel.unary_unary(CREATE, request_serializer=lambda r: r.SerializeToString())
@@ -196,6 +202,7 @@ def test_a_call_by_hand_works(served_afterwards, sandbox):
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "application/grpc-web", None, ""], ids=names.of)
 def test_wrong_content_type(served_afterwards, sandbox, content_type):
+    """A call under another content type creates one intent or none, as its status says."""
     request = person()
     call = hand(served_afterwards, frame(request.SerializeToString()), content_type=content_type)
     # gRPC's library decides which; a refusal must not have created anything.
@@ -211,6 +218,7 @@ def test_wrong_content_type(served_afterwards, sandbox, content_type):
     ("compressed without encoding", frame(b"abc", compressed=1)), ("two messages", frame(b"") + frame(b"")),
     ("garbage", b"GET / HTTP/1.1\r\n\r\n")], ids=names.of)
 def test_broken_framing(served_afterwards, name, body):
+    """A message in broken gRPC framing fails, and the gateway serves on."""
     call = hand(served_afterwards, body)
     assert call.grpc_status != 0
 
@@ -277,6 +285,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_on_the_port(served_afterwards, name):
+    """Bytes that are no HTTP/2 end nothing but their own connection."""
     for _ in range(3):
         with contextlib.suppress(OSError), connect(served_afterwards.address) as sock:
             sock.sendall(GARBAGE[name])
@@ -285,6 +294,7 @@ def test_garbage_on_the_port(served_afterwards, name):
 
 
 def test_silent_and_half_open_sockets(served_afterwards):
+    """Connections that say nothing keep no call from being served."""
     silent = [connect(served_afterwards.address) for _ in range(50)]
     half = [connect(served_afterwards.address) for _ in range(50)]
     for sock in half:
@@ -333,6 +343,7 @@ def serves(gateway):
 
 
 def test_dead_upstream(new_gateway):
+    """Without an upstream every call is told that nothing was sent, and the health stays SERVING."""
     dead = new_gateway(None, astra_base_url=f"https://127.0.0.1:{free_port()}")
     for _ in range(10):
         dead.create(person()).failed("UPSTREAM_UNREACHABLE", sent="no")
@@ -340,6 +351,7 @@ def test_dead_upstream(new_gateway):
 
 
 def test_upstream_comes_back(new_gateway, sandbox):
+    """Calls succeed again as soon as the upstream accepts connections."""
     own = new_gateway(connect_timeout="1s")
     serves(own)
     try:
@@ -377,6 +389,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers(short_gateway, sandbox, sandbox_http1, new_gateway, name):
+    """An upstream answer that is huge, deep or odd is at worst an unknown outcome."""
     kind, parameters = HOSTILE[name]
     request = person()
     gateway, upstream = short_gateway, sandbox
@@ -420,6 +433,7 @@ RAW = {
 
 @pytest.mark.parametrize("name", RAW)
 def test_answers_that_are_hardly_http(new_http1_gateway, sandbox_http1, name):
+    """An answer that breaks HTTP is an unknown outcome."""
     gateway = new_http1_gateway
     request = person()
     sandbox_http1.raw(request.email, RAW[name])
@@ -454,6 +468,7 @@ def new_http1_gateway(http1_gateway_process):
     (b'HTTP/1.1 201 Created\r\nContent-Type: text/plain\r\nContent-Length: 14\r\n\r\n \n{"id":"t"} \r\n', "t"),
 ], ids=["chunked", "100 first", "103 first", "white space around"])
 def test_unusual_answers_that_are_right(new_http1_gateway, sandbox_http1, data, status):
+    """An answer that is unusual and valid is read."""
     request = person()
     sandbox_http1.raw(request.email, data)
     assert new_http1_gateway.create(request).ok().user_intent.id == status

@@ -123,6 +123,7 @@ def test_a_lost_ledger_is_not_replaced_by_an_empty_one(durable, sandbox, path):
 # -- new, empty ------------------------------------------------------------------------------------------------------------
 
 def test_a_new_ledger_is_told(durable, path):
+    """A ledger that is new is a warning in the log, and the metrics count its rows."""
     gateway = durable()
     assert any("is new and knows no request" in line for line in warnings(gateway))
     made_at = gateway.metric("userintent_ledger_made_at_seconds")
@@ -138,6 +139,7 @@ def test_a_new_ledger_is_told(durable, path):
 
 
 def test_a_ledger_that_must_exist(durable, path):
+    """--ledger_must_exist makes no new ledger, and opens one that is there."""
     gateway = durable()
     gateway.stop()
     other = f"sqlite:{path.parent}/other.db"
@@ -260,6 +262,7 @@ def test_an_operator_does_not_write_into_a_ledger_that_is_not_acknowledged(durab
 
 
 def test_what_restore_refuses(durable, path, tmp_path):
+    """restore refuses what is no whole ledger, and changes nothing."""
     gateway = durable()
     case = Restored(gateway, path, tmp_path)
     before = path.read_bytes()
@@ -354,6 +357,7 @@ def test_a_full_disk_leaves_the_ledger_alone(durable, path, tmp_path):
 
 
 def test_restore_into_an_empty_directory(durable, path, tmp_path):
+    """A backup that is restored where no ledger was needs no acknowledgement."""
     gateway = durable()
     case = Restored(gateway, path, tmp_path)
     elsewhere = tmp_path / "elsewhere" / "ledger.db"

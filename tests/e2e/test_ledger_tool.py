@@ -25,6 +25,7 @@ SERVICE = "userintent.admin.v1.LedgerAdminService"
 
 @BESIDE
 def test_resolved_as_created(durable, ledger, sandbox, beside):
+    """An unknown outcome that is resolved as created is replayed as a success."""
     gateway = durable()
     request = lose(gateway, sandbox, person())
     intent = str(uuid.uuid4())
@@ -62,6 +63,7 @@ def test_resolved_as_created(durable, ledger, sandbox, beside):
 
 @BESIDE
 def test_resolved_as_not_created(durable, ledger, sandbox, beside):
+    """An unknown outcome that is resolved as not created frees its address."""
     gateway = durable()
     request = lose(gateway, sandbox, person())
     gateway.create(same_email(request)).failed("EMAIL_UNRESOLVED")
@@ -79,6 +81,7 @@ def test_resolved_as_not_created(durable, ledger, sandbox, beside):
 
 
 def test_what_astra_confirmed_was_created(durable, ledger, sandbox):
+    """What Astra answered with 2xx cannot be resolved as not created."""
     gateway = durable()
     request = lose(gateway, sandbox, person(), status=201)  # without a body
     assert ledger.json("show", request.request_id)["requests"][0]["confirmed"]
@@ -89,6 +92,7 @@ def test_what_astra_confirmed_was_created(durable, ledger, sandbox):
 
 
 def test_a_superseded_request(durable, ledger, sandbox):
+    """A superseded request is listed as such, and can be resolved."""
     gateway = durable()
     first = lose(gateway, sandbox, person())
     second = same_email(first, supersedes_request_id=first.request_id)
@@ -134,6 +138,7 @@ def test_what_runs_is_not_resolved(durable, ledger, sandbox):
 
 
 def test_what_a_dead_server_was_sending(durable, ledger, sandbox):
+    """What a dead server was sending can be listed and resolved without a server."""
     gateway = durable()
     request = person()
     sandbox.fault("hang", request.email)
@@ -154,6 +159,7 @@ def test_what_a_dead_server_was_sending(durable, ledger, sandbox):
 
 
 def test_lists_and_ages(durable, ledger, sandbox):
+    """unresolved lists in order, up to a limit and from an age on."""
     gateway = durable()
     lost = [lose(gateway, sandbox, person()).request_id for _ in range(5)]
     assert ledger.unresolved() == lost
@@ -198,6 +204,7 @@ def test_wrong_words(durable, ledger, sandbox):
 
 
 def test_help():
+    """--help lists every command."""
     for word in ("--help", "-help"):
         text = run(word).done().out
         for command in ("show", "unresolved", "stats", "resolve", "audit", "find", "backup", "check"):
@@ -205,6 +212,7 @@ def test_help():
 
 
 def test_where_the_ledger_is(durable, ledger, tmp_path):
+    """The ledger is where the flag says, else the variable, else the default."""
     gateway = durable()
     gateway.create(person()).ok()
     named = {"USERINTENT_LEDGER": f"sqlite:{ledger.path}", "USERINTENT_LISTEN": "127.0.0.1:0"}
@@ -255,6 +263,7 @@ def test_the_socket_is_private_and_nobody_elses(durable, ledger):
 
 
 def test_a_server_that_does_not_answer(durable, ledger):
+    """Where a server holds the ledger and does not answer, the tool says so and changes nothing."""
     gateway = durable()
     os.unlink(f"{ledger.path}.admin")
     ledger("stats").refused("another process uses it", "does not answer", "try again")
@@ -285,6 +294,7 @@ def test_a_socket_that_cannot_be_made(durable, ledger, tmp_path):
 
 
 def test_a_name_with_odd_characters(durable, ledger, tmp_path):
+    """A path with characters of a URI works for server and tool."""
     ledger.path = tmp_path / "a b%20?#é" / "ledger.db"
     gateway = durable()
     gateway.create(person()).ok()
@@ -304,6 +314,7 @@ def test_a_silent_peer_does_not_stop_the_others(durable, ledger):
 
 
 def test_two_callers_with_one_id(durable, ledger, sandbox, authority):
+    """The same id of two callers is two requests, told apart by --caller."""
     key, certificate = authority.issue("gateway", ["DNS:localhost", "IP:127.0.0.1"])
     gateway = durable(tls_cert_file=certificate, tls_key_file=key, tls_client_ca_file=authority.ca_file)
     request_id = str(uuid.uuid4())
@@ -366,6 +377,7 @@ def test_a_stopped_server_leaves_no_socket(durable, ledger):
 
 
 def test_no_personal_data_gets_out(durable, ledger, sandbox):
+    """No output of the tool holds a personal value."""
     gateway = durable()
     requests = [person() for _ in range(4)]
     gateway.create(requests[0]).ok()
@@ -390,6 +402,7 @@ def test_no_personal_data_gets_out(durable, ledger, sandbox):
 
 
 def test_a_reader_that_goes_away(durable, ledger):
+    """A closed pipe behind the tool is no crash."""
     durable()
     tool = subprocess.Popen([str(TOOL), f"--ledger=sqlite:{ledger.path}", "stats"], stdout=subprocess.PIPE,
                             stderr=subprocess.DEVNULL, env=clean_environment())
@@ -398,6 +411,7 @@ def test_a_reader_that_goes_away(durable, ledger):
 
 
 def test_retention(durable, ledger):
+    """Rows within --retention are kept over a restart."""
     gateway = durable(retention="9504h")
     request = person()
     gateway.create(request).ok()
@@ -425,4 +439,5 @@ def test_a_directory_that_others_may_write_is_refused(tmp_path):
 
 
 def test_the_short_flag_for_help():
+    """-h prints what --help prints."""
     assert run("-h").out == run("--help").out != ""

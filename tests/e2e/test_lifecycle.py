@@ -23,6 +23,7 @@ from support.wire import free_port
 # -- health ----------------------------------------------------------------------------------------------------------------
 
 def test_health(gateway):
+    """The health service knows the gateway's service and itself, and no other."""
     assert gateway.health("") == "SERVING"
     assert gateway.health(SERVICE) == "SERVING"
     with pytest.raises(grpc.RpcError) as caught:
@@ -31,6 +32,7 @@ def test_health(gateway):
 
 
 def test_health_can_be_watched(new_gateway, sandbox):
+    """Watchers hear the state at once and each change of it."""
     own = new_gateway()
     watches = [own.watch_health(name) for name in ("", SERVICE)]
     unknown = own.watch_health("no.such.Service")
@@ -56,6 +58,7 @@ def test_health_can_be_watched(new_gateway, sandbox):
 
 
 def test_many_watch_at_once(gateway):
+    """200 watchers hear the state, and Check goes on beside them."""
     watches = [gateway.watch_health() for _ in range(200)]
     assert {next(watch) for watch in watches} == {"SERVING"}
     assert {gateway.health() for _ in range(50)} == {"SERVING"}
@@ -77,6 +80,7 @@ def probe(gateway, *flags):
 
 
 def test_healthcheck_of_the_program_itself(gateway):
+    """--healthcheck exits with 0 beside a server that serves, else with 1 and one line."""
     assert probe(gateway).returncode == 0
     nobody = subprocess.run([str(SERVER), "--healthcheck", f"--listen=127.0.0.1:{free_port()}"], capture_output=True,
                             text=True, timeout=PATIENCE + 20, env=clean_environment())
@@ -85,6 +89,7 @@ def test_healthcheck_of_the_program_itself(gateway):
 
 
 def test_healthcheck_with_tls(new_gateway, authority):
+    """--healthcheck works with the server's own TLS files."""
     key, certificate = authority.issue("probe", ["DNS:localhost", "IP:127.0.0.1"])
     files = dict(tls_cert_file=certificate, tls_key_file=key, tls_client_ca_file=authority.ca_file)
     secured = new_gateway(**files)
@@ -95,6 +100,7 @@ def test_healthcheck_with_tls(new_gateway, authority):
 # -- HTTP ------------------------------------------------------------------------------------------------------------------
 
 def test_livez_readyz_metrics(gateway):
+    """The HTTP port answers for liveness, readiness and metrics, and nothing else."""
     assert gateway.http("/livez")[0] == 200
     assert gateway.http("/readyz")[0] == 200
     assert gateway.http("/nothing")[0] == 404
@@ -103,6 +109,7 @@ def test_livez_readyz_metrics(gateway):
 
 
 def test_metrics_count_calls(new_gateway, sandbox):
+    """The metrics count each call once and each POST once."""
     own = new_gateway()
     request = person()
     before = own.metric("userintent_calls_total")
@@ -118,6 +125,7 @@ def test_metrics_count_calls(new_gateway, sandbox):
 
 
 def test_metrics_in_flight(new_gateway, sandbox):
+    """The gauges show a call and a POST while they run."""
     own = new_gateway()
     request = person()
     sandbox.fault("delay", request.email, delay_ms=1000)
@@ -130,6 +138,7 @@ def test_metrics_in_flight(new_gateway, sandbox):
 
 
 def test_metrics_can_be_switched_off(new_gateway):
+    """An empty --metrics_listen opens no HTTP port."""
     own = new_gateway(metrics_listen="")
     own.create(person()).ok()
     assert not [entry for entry in own.log() if entry.get("event") == "metrics_listening"]
@@ -139,6 +148,7 @@ def test_metrics_can_be_switched_off(new_gateway):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_drain(new_gateway, sandbox, number):
+    """After SIGTERM or SIGINT what runs is finished and answered, and new work is refused."""
     own = new_gateway()
     done, slow, late = person(), person(), person()
     own.create(done).ok()
@@ -285,6 +295,7 @@ def reflects(gateway, version):
     (dict(listen="0.0.0.0:0", allow_plaintext=True, reflection=True), True)], ids=[
         "loopback", "loopback, on", "loopback, off", "off the loopback", "off the loopback, on"])
 def test_reflection(new_gateway, flags, expected):
+    """Reflection is on where only this machine can call, unless a flag says otherwise."""
     own = new_gateway(**flags)
     if own.address.startswith("0.0.0.0"):
         own.address = own.address.replace("0.0.0.0", "127.0.0.1")

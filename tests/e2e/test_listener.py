@@ -173,6 +173,7 @@ def test_connections_that_come_and_go_leave_nothing(new_gateway):
 # -- addresses -------------------------------------------------------------------------------------------------------------
 
 def test_every_address_is_both_families(new_gateway):
+    """0.0.0.0 answers over IPv4 and IPv6."""
     own = new_gateway(listen="0.0.0.0:0", allow_plaintext=True)
     _, port = split(own.address)
     for address in (f"127.0.0.1:{port}", f"[::1]:{port}"):
@@ -182,6 +183,7 @@ def test_every_address_is_both_families(new_gateway):
 
 @pytest.mark.parametrize("listen", ["[::1]:0", "localhost:0", "[::]:0"])
 def test_other_ways_to_say_where(new_gateway, listen):
+    """Names and IPv6 addresses in --listen open the port that they name."""
     own = new_gateway(listen=listen, allow_plaintext=True)
     assert own.health(channel=own.new_channel()) == "SERVING"
     wait_for(lambda: own.http("/livez")[0] == 200, "a port that answers")
@@ -255,6 +257,7 @@ def test_a_busy_port_is_not_a_deaf_one(new_gateway, sandbox, authority, tls):
 
 
 def test_a_paused_process_is_not_a_deaf_port(new_gateway):
+    """A process that was stopped for a while does not take its own port for deaf."""
     own = new_gateway()
     for _ in range(3):
         own.signal(signal.SIGSTOP)

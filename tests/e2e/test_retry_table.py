@@ -156,12 +156,14 @@ def _name(row):
 @pytest.mark.parametrize("connection", ["fresh", "reused"])
 @pytest.mark.parametrize("row", ROWS, ids=_name)
 def test_row(path, row, connection):
+    """Each way in which a POST can end: how often it was sent, what the caller hears, what is recorded."""
     run_row(path, row, connection)
 
 
 @pytest.mark.parametrize("connection", ["fresh", "reused"])
 @pytest.mark.parametrize("row", REFUSED_ROWS, ids=_name)
 def test_refused_rows(path, row, connection):
+    """A stream that Astra refused unprocessed is sent again, up to six times in all."""
     run_row(path, row if path.name == "nghttp2" else _as_libcurl_hears_it(row), connection)
     path.sandbox.clear_faults()
 
@@ -214,6 +216,7 @@ def gateway_of_each(new_gateway, transport):
 
 @pytest.mark.parametrize("mode", ["close", "reset", "garbage", "silent"])
 def test_rows_2_and_3_no_tls(gateway_of_each, transport, mode):
+    """Where no TLS comes about, nothing was sent and the id is free."""
     sandbox = transport.upstream
     tap = TcpTap.before(sandbox, mode)
     behind = gateway_of_each(astra_base_url=tap.url, connect_timeout="500ms")
@@ -243,6 +246,7 @@ def test_rows_2_and_3_after_a_working_connection(gateway_of_each, transport, mod
 
 
 def test_row_2_refused(gateway_of_each):
+    """A refused connection is told as not sent."""
     nowhere = gateway_of_each(None, astra_base_url=f"https://127.0.0.1:{free_port()}")
     request = person()
     nowhere.create(request).failed("UPSTREAM_UNREACHABLE", sent="no")
@@ -250,6 +254,7 @@ def test_row_2_refused(gateway_of_each):
 
 
 def test_row_2_name_does_not_resolve(gateway_of_each):
+    """A host name without an address is told as not sent."""
     nowhere = gateway_of_each(None, astra_base_url="https://astra.invalid", connect_timeout="1s")
     request = person()
     nowhere.create(request).failed("UPSTREAM_UNREACHABLE", sent="no")
@@ -257,6 +262,7 @@ def test_row_2_name_does_not_resolve(gateway_of_each):
 
 
 def test_row_3_plain_http_where_tls_should_be(gateway_of_each, transport):
+    """An upstream that speaks plain HTTP gets no byte of the request."""
     sandbox = transport.upstream
     plain = gateway_of_each(astra_base_url=f"https://127.0.0.1:{sandbox.admin.port}")
     request = person()
@@ -278,6 +284,7 @@ def test_row_4_untrusted_certificate(gateway_of_each, transport, authority):
 
 
 def test_row_4_wrong_host_name(gateway_of_each, authority):
+    """An upstream whose certificate is for another host gets no byte of the request."""
     key, certificate = authority.issue("other-host", ["DNS:other-host.example.com"])
     elsewhere = Sandbox(tls_cert_file=certificate, tls_key_file=key)
     try:
@@ -293,6 +300,7 @@ def test_row_4_wrong_host_name(gateway_of_each, authority):
 
 
 def test_row_4_expired_certificate(gateway_of_each, authority):
+    """An upstream whose certificate has expired gets no byte of the request."""
     key, certificate = authority.issue("expired", ["IP:127.0.0.1"], days=0)
     wait_for(lambda: subprocess.run(["openssl", "x509", "-checkend", "0", "-noout", "-in", certificate],
                                     capture_output=True).returncode != 0, "the certificate's end")
@@ -344,6 +352,7 @@ def test_row_16_once_more_with_other_credentials(new_gateway, sandbox):
 
 @pytest.mark.parametrize("header", [{"Retry-After": "1"}, {}, {"Retry-After": "soon"}], ids=["1s", "none", "odd"])
 def test_row_20_once_more(gateway_of_each, transport, header):
+    """After a 429 the POST is sent once more, when its Retry-After has passed."""
     upstream = transport.upstream
     limited = gateway_of_each()
     request = person()
@@ -359,6 +368,7 @@ def test_row_20_once_more(gateway_of_each, transport, header):
 
 
 def test_row_20_only_once(new_gateway, sandbox):
+    """A second 429 is passed on: there is no third POST."""
     limited = new_gateway()
     request = person()
     sandbox.answer(request.email, 429, "", headers={"Retry-After": "1"}, times=0)
@@ -368,6 +378,7 @@ def test_row_20_only_once(new_gateway, sandbox):
 
 
 def test_row_20_not_past_the_deadline(new_gateway, sandbox):
+    """A Retry-After beyond the caller's deadline is passed on at once."""
     limited = new_gateway()
     request = person()
     sandbox.answer(request.email, 429, "", headers={"Retry-After": "20"})
@@ -379,6 +390,7 @@ def test_row_20_not_past_the_deadline(new_gateway, sandbox):
 
 
 def test_row_21_by_date(new_gateway, sandbox):
+    """A Retry-After may be a date."""
     own = new_gateway()
     request = person()
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 40))
@@ -392,6 +404,7 @@ def test_row_21_by_date(new_gateway, sandbox):
 
 @pytest.mark.parametrize("connection", ["fresh", "reused"])
 def test_row_26_the_caller_leaves(path, connection):
+    """A caller that leaves after the send changes nothing about the POST and its record."""
     getattr(path, connection)()
     request = person()
     path.sandbox.fault("delay", request.email, delay_ms=500)

@@ -80,6 +80,7 @@ def test_nothing_failed_ends_with_the_counts(tmp_path):
 
 
 def test_some_suites_only(tmp_path):
+    """test.sh runs the suites that are named, in that order, and refuses a name that it does not know."""
     ended = shell("scripts/test.sh release client-go clients", **suites(tmp_path, []))
     assert ended.returncode == 0
     ran = [line.removeprefix("ran ") for line in ended.stdout.splitlines() if line.startswith("ran ")]

@@ -66,6 +66,7 @@ async def ask_again(address, requests):
 
 
 def test_cancel_storm(new_gateway, transport):
+    """Whatever moment a caller leaves at: no second POST, and a record that agrees with Astra."""
     upstream = transport.upstream
     calls = CALLS if transport.name == "nghttp2" else max(CALLS // 4, 1)
     seed = int(os.environ.get("E2E_SEED", time.time_ns() % 1_000_000_007))

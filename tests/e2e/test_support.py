@@ -57,6 +57,7 @@ RETRY = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=1)
 
 
 def test_a_good_error_passes():
+    """An error that keeps every rule is accepted."""
     error = errors.decode(failure(), person())
     error.expect("REQUEST_ID_REUSED", sent="no", replayed=None)
     errors.decode(failure("EMAIL_BUSY", recovery="RETRY_SAME_ID", details=[RETRY], trailers=[],
@@ -86,11 +87,13 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_error_does_not(name):
+    """An error that breaks one rule is noticed."""
     with pytest.raises(AssertionError):
         errors.decode(failure(**BROKEN[name]), person())
 
 
 def test_a_code_that_differs_within_does_not():
+    """A call's code that is not the one in its details is noticed."""
     wrong = failure()
     wrong._code = grpc.StatusCode.UNKNOWN
     with pytest.raises(AssertionError):
@@ -104,6 +107,7 @@ def test_a_code_that_differs_within_does_not():
                                    "ip_address", "state", "ssn_last_four", "metadata key", "metadata value"])
 @pytest.mark.parametrize("where", ["message", "violation", "metadata"])
 def test_an_error_with_a_value_of_the_request_does_not(field, where):
+    """A personal value in any part of an error is noticed."""
     request = person(city="Elsewhere Town")
     if field == "metadata key":
         value = next(iter(request.metadata))
@@ -151,6 +155,7 @@ def test_a_log_with_a_value_of_a_request_is_noticed(make):
 
 
 def test_a_log_without_is_not():
+    """A log without personal values is accepted."""
     request = person()
     canary.record(request)
     canary.watch(Output('{"event":"listening","address":"127.0.0.1:50051","latency_ms":8259}'))

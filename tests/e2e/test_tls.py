@@ -64,11 +64,13 @@ def same_caller(secured, one, two):
 
 
 def test_a_client_certificate_is_needed(secured, sandbox):
+    """Without a certificate, or without TLS, no call gets in."""
     assert_no_entry(secured, secured.channel(with_certificate=False), sandbox)
     assert_no_entry(secured, secured.gateway.new_channel(), sandbox)  # plaintext
 
 
 def test_a_certificate_of_another_authority(secured, sandbox):
+    """A certificate of another CA of the same name does not get in."""
     other = Authority("e2e CA")  # the same name, another key
     channel = secured.channel("URI:spiffe://example.test/caller", authority=other)
     assert_no_entry(secured, channel, sandbox)
@@ -76,15 +78,18 @@ def test_a_certificate_of_another_authority(secured, sandbox):
 
 
 def test_an_expired_certificate(secured, sandbox):
+    """A certificate that has expired does not get in."""
     channel = secured.channel("URI:spiffe://example.test/expired", days=-1)
     assert_no_entry(secured, channel, sandbox)
 
 
 def test_a_certificate_for_servers_only(secured, sandbox):
+    """A certificate without the client usage does not get in."""
     assert_no_entry(secured, secured.channel("URI:spiffe://example.test/server", usage="serverAuth"), sandbox)
 
 
 def test_a_self_signed_certificate(secured, sandbox):
+    """A self-signed certificate does not get in."""
     own = Authority("self")
     channel = secured.gateway.new_channel(grpc.ssl_channel_credentials(
         secured.authority.ca_file.read_bytes(), (own.directory / "ca.key").read_bytes(), own.ca_file.read_bytes()))
@@ -116,6 +121,7 @@ def test_old_tls_versions_are_refused(secured):
 ], ids=["a URI", "a DNS name", "two DNS names, the first counts", "a URI before a DNS name", "a URI with a query",
         "a URI beside what is no name"])
 def test_identities(secured, sandbox, sans):
+    """A certificate with one usable URI, or DNS names, is a caller."""
     request = person()
     channel = secured.channel(*sans)
     secured.gateway.create(request, channel=channel).ok()
@@ -132,6 +138,7 @@ def test_identities(secured, sandbox, sans):
     ["URI:spiffe://example.test/one", "URI:spiffe://example.test/two", "DNS:caller.example.test"],
 ], ids=["no SAN", "IP only", "e-mail only", "two URIs", "the same URI twice", "two URIs and a DNS name"])
 def test_no_usable_identity(secured, sandbox, sans):
+    """A certificate without one clear name is refused before anything is read."""
     request = person()
     channel = secured.channel(*sans)
     secured.gateway.create(request, channel=channel).failed("CALLER_UNAUTHENTICATED", sent="no", recovery="STOP")
@@ -172,6 +179,7 @@ def test_a_common_name_is_no_identity(secured):
 
 
 def test_health_with_tls(secured):
+    """The health service answers callers with a certificate."""
     assert secured.gateway.health(channel=secured.channel("URI:spiffe://example.test/probe")) == "SERVING"
 
 

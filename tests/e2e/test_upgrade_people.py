@@ -35,6 +35,7 @@ def upgraded(new_gateway, sandbox, tmp_path):
 
 
 def test_old_requests_are_replayed(upgraded, sandbox):
+    """A request from before is replayed without a POST."""
     for request in old_people():
         assert upgraded.create(request).ok().replayed
         assert_posts(sandbox, request.email, 0)
@@ -42,6 +43,7 @@ def test_old_requests_are_replayed(upgraded, sandbox):
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_old_people_exist_in_either_form(upgraded, sandbox, form):
+    """A person from before exists, in whichever Unicode form it comes."""
     for number, request in enumerate(old_people()):
         fresh = again(request, request_id=f"0b000000-0000-4000-8000-00000000000{number}",
                       first_name=unicodedata.normalize(form, request.first_name))
