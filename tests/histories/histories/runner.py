@@ -15,6 +15,7 @@ import grpc.aio
 
 from support import errors
 from support.gateway import CHANNEL_OPTIONS, Gateway
+from support.people import PERSON
 from support.protos import pb, pb_grpc
 from support.sandbox import Sandbox
 
@@ -23,7 +24,7 @@ from histories.plan import CALLERS
 from histories.record import History, key_of
 
 UPSTREAM_TIMEOUT = 0.5
-_PEOPLE = tuple("Mirandolyn" + ending for ending in ("", "ne", "nette", "na", "nia", "nova"))
+_PEOPLE = tuple(PERSON["first_name"] + ending for ending in ("", "ne", "nette", "na", "nia", "nova"))
 
 # `sent` is that of the id: one whose earlier try was refused by Astra may be refused here next. The table of support.errors
 # knows single refusals only; what `sent` may be in a history is for the checker to say.
@@ -36,16 +37,13 @@ def message(spec, *, shout=False, **more):
     metadata = {"customer_ref": spec.ref, "canary_key": "canary-value-1"}
     if spec.full_metadata:  # no room for the gateway's own key
         metadata.update((f"canary_key.{number}", "canary-value") for number in range(25 - len(metadata)))
-    request = pb.CreateUserIntentRequest(
-        request_id=spec.request_id.upper() if shout else spec.request_id,
-        email=spec.email.upper() if shout else spec.email,
-        phone="+14152345678", first_name=_PEOPLE[spec.person], last_name="Brackenwhistle",
-        address1="7 Quillfeather Way", city="Vexmoor", state="CA", postal_code="94107", date_of_birth="1987-03-14",
-        ip_address="8.8.4.4", metadata=metadata)
+    person = {**PERSON, "first_name": _PEOPLE[spec.person], "metadata": metadata,
+              "request_id": spec.request_id.upper() if shout else spec.request_id,
+              "email": spec.email.upper() if shout else spec.email}
     if spec.unverified:
-        request.verification_type = pb.VERIFICATION_TYPE_UNVERIFIED
-    else:
-        request.ssn_last_four = "8259"
+        del person["ssn_last_four"]
+        person["verification_type"] = pb.VERIFICATION_TYPE_UNVERIFIED
+    request = pb.CreateUserIntentRequest(**person)
     for name, value in more.items():
         setattr(request, name, value)
     return request
