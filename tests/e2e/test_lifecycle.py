@@ -54,7 +54,8 @@ def test_health_can_be_watched(new_gateway, sandbox):
     for watch in [*watches, unknown]:
         with pytest.raises(grpc.RpcError):
             next(watch)
-    own.stop()
+    assert own.process.wait(PATIENCE + 20) == 0  # by itself: one more SIGTERM at this moment would end it at once
+    own.stopped = True
 
 
 def test_many_watch_at_once(gateway):

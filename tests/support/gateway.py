@@ -91,7 +91,7 @@ class Gateway(Server):
                 text += "\n" + self.http("/metrics")[1]
         return text
 
-    def _hang_up(self):
+    def _close_channels(self):
         for channel in self._channels:
             channel.close()
         self._channels = []

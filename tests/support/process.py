@@ -92,6 +92,7 @@ class Process:
         self._keep = True
         self._changed = threading.Condition()
         self._lines = {"stdout": [], "stderr": []}
+        self._open = len(self._lines)  # streams whose end has not come
         self._log = None if log is None else open(log, "ab", 0)
         command = ["setpriv", "--pdeathsig", "KILL"] if dies_with_us else []
         command += [self.program, *map(str, arguments)]
@@ -109,7 +110,10 @@ class Process:
                 with self._changed:
                     self._lines[name].append(line.decode("utf-8", "backslashreplace").rstrip("\n"))
                     self._changed.notify_all()
+        if self._log is not None and name == "stderr":
+            self._log.close()
         with self._changed:
+            self._open -= 1
             self._changed.notify_all()
 
     def lines(self, name="stderr", start=0):
@@ -143,9 +147,9 @@ class Process:
             left = end - time.monotonic()
             assert left > 0, f"waited in vain for: a line on {name} of {self.program}"
             with self._changed:
-                # The end of the process shows in the end of its streams, unless a child of its own holds them open.
+                # The process ends at the same time as its streams, unless a child of its own holds them open.
                 if len(self._lines[name]) == seen:
-                    self._changed.wait(min(left, 0.25))
+                    self._changed.wait(min(left, 0.25 if self._open else 0.005))
 
     def forget(self):
         """From now on lines are read and thrown away: a long run shall not fill this process's memory."""

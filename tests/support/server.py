@@ -91,14 +91,14 @@ class Server:
     def _before_end(self):
         """Called while the process still runs, before stop() or kill() ends it."""
 
-    def _hang_up(self):
+    def _close_channels(self):
         """Called before SIGTERM and after SIGKILL: ends the connections of this process to the gateway."""
 
     def kill(self):
         """kill -9."""
         self._before_end()
         self.process.kill()
-        self._hang_up()  # not before: the calls would be cancelled first
+        self._close_channels()  # not before: the calls would be cancelled first
         self.stopped = True
 
     def stop(self, timeout=None):
@@ -106,7 +106,7 @@ class Server:
         if self.stopped:
             return
         self._before_end()
-        self._hang_up()
+        self._close_channels()
         code = self.process.terminate(PATIENCE + 20 if timeout is None else timeout)
         self.stopped = True
         self.exit_code = code
