@@ -47,8 +47,9 @@ NEVER = [("grpc-retry-pushback-ms", "-1")]
 
 def failure(reason="REQUEST_ID_REUSED", sent="no", recovery="FIX_WITH_NEW_ID", details=(), trailers=NEVER,
             message="A fixed text.", code=grpc.StatusCode.FAILED_PRECONDITION, domain="userintent.v1", **metadata):
+    known = {"sent": sent, "recovery": recovery, **metadata}
     info = error_details_pb2.ErrorInfo(reason=reason, domain=domain,
-                                       metadata={"sent": sent, "recovery": recovery, **metadata})
+                                       metadata={key: value for key, value in known.items() if value is not None})
     return Failure(code, status_pb2.Status(code=code.value[0], message=message,
                                            details=[packed(info), *map(packed, details)]), trailers)
 
@@ -90,6 +91,30 @@ def test_a_broken_error_does_not(name):
     """An error that breaks one rule is noticed."""
     with pytest.raises(AssertionError):
         errors.decode(failure(**BROKEN[name]), person())
+
+
+def read_failure(reason="NOT_CREATED", sent=None, recovery="STOP", **more):
+    return failure(reason, sent, recovery, **more)
+
+
+def test_a_good_error_of_a_read_passes():
+    errors.decode(read_failure(), read=True).expect("NOT_CREATED", recovery="STOP", http_status=None)
+    errors.decode(read_failure("UPSTREAM_RATE_LIMITED", recovery="RETRY_SAME_ID", details=[RETRY], trailers=[], http_status="429",
+                               astra_request_id="x", code=grpc.StatusCode.RESOURCE_EXHAUSTED), read=True)
+
+
+@pytest.mark.parametrize("change", [
+    dict(sent="no"), dict(attempts_used_min="0"), dict(user_intent_id="x"), dict(replayed="true"), dict(recovery="FIX_REQUEST"),
+    dict(reason="REQUEST_ID_REUSED"), dict(code=grpc.StatusCode.NOT_FOUND), dict(details=[RETRY], trailers=[]), dict(trailers=[])],
+    ids=["sent", "attempts", "an intent's id", "replayed", "recovery", "reason", "code", "RetryInfo", "no pushback"])
+def test_a_broken_error_of_a_read_does_not(change):
+    with pytest.raises(AssertionError):
+        errors.decode(read_failure(**change), read=True)
+
+
+def test_an_error_of_a_read_is_none_of_a_creation():
+    with pytest.raises((AssertionError, KeyError)):
+        errors.decode(read_failure())
 
 
 def test_a_code_that_differs_within_does_not():

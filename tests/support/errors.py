@@ -169,6 +169,7 @@ def decode(error, request=None, allowed_words=(), read=False):
         assert 0 < delay <= 3600, f"RetryInfo of {delay} s"
 
     if read:
+        assert reason in READS, f"{reason} is no reason of a read"
         code, recoveries, retries, detail = READS[reason]
     else:
         code, sents, recoveries, retries, detail = TABLE[reason]
