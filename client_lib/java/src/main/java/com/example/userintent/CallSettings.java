@@ -8,22 +8,27 @@ import java.util.Objects;
  * Immutable; any thread may use it.
  */
 public final class CallSettings {
-  private static final CallSettings DEFAULTS = new CallSettings(null, 0, "", false);
+  private static final CallSettings DEFAULTS = new CallSettings(null, 0, "", false, null, false);
 
   final Duration timeout; // null: the client's
   final int maxTries; // 0: the client's
   final String requestId; // empty: the request's own
   final boolean maybeBefore; // it repeats a call of which nobody knows whether it was sent
+  final Duration maxAge; // null: none
+  final boolean allowStale;
 
-  private CallSettings(Duration timeout, int maxTries, String requestId, boolean maybeBefore) {
+  private CallSettings(
+      Duration timeout, int maxTries, String requestId, boolean maybeBefore, Duration maxAge, boolean allowStale) {
     this.timeout = timeout;
     this.maxTries = maxTries;
     this.requestId = requestId;
     this.maybeBefore = maybeBefore;
+    this.maxAge = maxAge;
+    this.allowStale = allowStale;
   }
 
   CallSettings repeating(UserIntentException error) {
-    return new CallSettings(timeout, maxTries, error.getRequestId(), error.isMaybeSent());
+    return new CallSettings(timeout, maxTries, error.getRequestId(), error.isMaybeSent(), maxAge, allowStale);
   }
 
   /**
@@ -43,7 +48,7 @@ public final class CallSettings {
    * @return a copy with this setting
    */
   public CallSettings withTimeout(Duration timeout) {
-    return new CallSettings(positive(timeout), maxTries, requestId, maybeBefore);
+    return new CallSettings(positive(timeout), maxTries, requestId, maybeBefore, maxAge, allowStale);
   }
 
   /**
@@ -53,7 +58,7 @@ public final class CallSettings {
    * @return a copy with this setting
    */
   public CallSettings withMaxTries(int maxTries) {
-    return new CallSettings(timeout, atLeastOne(maxTries), requestId, maybeBefore);
+    return new CallSettings(timeout, atLeastOne(maxTries), requestId, maybeBefore, maxAge, allowStale);
   }
 
   /**
@@ -64,7 +69,30 @@ public final class CallSettings {
    * @return a copy with this setting
    */
   public CallSettings withRequestId(String requestId) {
-    return new CallSettings(timeout, maxTries, Objects.requireNonNull(requestId, "requestId"), maybeBefore);
+    return new CallSettings(
+        timeout, maxTries, Objects.requireNonNull(requestId, "requestId"), maybeBefore, maxAge, allowStale);
+  }
+
+  /**
+   * For {@link UserIntentClient#getUserIntent}: an answer from the gateway's record may be so old. Without it, or with
+   * zero, Astra is asked.
+   *
+   * @param maxAge not negative, which the gateway checks
+   * @return a copy with this setting
+   */
+  public CallSettings withMaxAge(Duration maxAge) {
+    return new CallSettings(
+        timeout, maxTries, requestId, maybeBefore, Objects.requireNonNull(maxAge, "maxAge"), allowStale);
+  }
+
+  /**
+   * For {@link UserIntentClient#getUserIntent}: when Astra cannot be asked, the answer is the recorded state, with
+   * {@code stale} true, instead of an error.
+   *
+   * @return a copy with this setting
+   */
+  public CallSettings withAllowStale() {
+    return new CallSettings(timeout, maxTries, requestId, maybeBefore, maxAge, true);
   }
 
   static Duration positive(Duration timeout) {

@@ -11,9 +11,11 @@ import java.io.Serializable;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collections;
+import java.util.EnumSet;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /** What one failed RPC says. What cannot be read counts as absent. Immutable. */
 final class Decoded implements Serializable {
@@ -23,6 +25,10 @@ final class Decoded implements Serializable {
       Metadata.Key.of("grpc-status-details-bin", Metadata.BINARY_BYTE_MARSHALLER);
   private static final Metadata.Key<String> PUSHBACK =
       Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
+  private static final Set<Status.Code> SAME_CALL_LATER =
+      EnumSet.of(Status.Code.UNAVAILABLE, Status.Code.DEADLINE_EXCEEDED, Status.Code.CANCELLED);
+  private static final long FIRST_PAUSE_MS = 200;
+  private static final long LONGEST_PAUSE_MS = 5000;
   private static final long MAX_DELAY_SECONDS = Integer.MAX_VALUE; // more is for ever, and overflows nothing
 
   final Status.Code code;
@@ -31,25 +37,36 @@ final class Decoded implements Serializable {
   final HashMap<String, String> metadata;
   final ArrayList<Violation> violations;
   final Duration retryAfter; // null: a loop may not repeat
+  final boolean read; // of a read, which creates nothing
+  final NotRepeated notRepeated; // null: a repeat follows
+  private final int pushbackMs; // below 0: no repeat
 
   private Decoded(Status.Code code, String message, String reason, Map<String, String> metadata,
-      List<Violation> violations, Duration retryAfter) {
+      List<Violation> violations, Duration retryAfter, int pushbackMs) {
+    this(code, message, reason, metadata, violations, retryAfter, pushbackMs, false, null);
+  }
+
+  private Decoded(Status.Code code, String message, String reason, Map<String, String> metadata,
+      List<Violation> violations, Duration retryAfter, int pushbackMs, boolean read, NotRepeated notRepeated) {
     this.code = code;
     this.message = message == null ? "" : message;
     this.reason = reason;
     this.metadata = new HashMap<>(metadata);
     this.violations = new ArrayList<>(violations);
     this.retryAfter = retryAfter;
+    this.pushbackMs = pushbackMs;
+    this.read = read;
+    this.notRepeated = notRepeated;
   }
 
   /** Made here and not by the gateway, so nobody knows what happened there. */
   static Decoded local(Status.Code code, String message) {
-    return new Decoded(code, message, "", Map.of(), List.of(), null);
+    return new Decoded(code, message, "", Map.of(), List.of(), null, 0);
   }
 
   /** Made here, of a call for which nothing left this process. */
   static Decoded notSent(Status.Code code, String message) {
-    return new Decoded(code, message, "", Map.of("sent", "no", "recovery", "RETRY_SAME_ID"), List.of(), null);
+    return new Decoded(code, message, "", Map.of("sent", "no", "recovery", "RETRY_SAME_ID"), List.of(), null, 0);
   }
 
   static Decoded malformed() {
@@ -59,17 +76,45 @@ final class Decoded implements Serializable {
   /** In the words of the gateway for bytes that are no message: such a request never leaves this process. */
   static Decoded malformed(String problem) {
     return new Decoded(Status.Code.INVALID_ARGUMENT, "The request cannot be sent: " + problem + ".",
-        "MALFORMED_REQUEST", Map.of("sent", "no", "recovery", "FIX_REQUEST"), List.of(), null);
+        "MALFORMED_REQUEST", Map.of("sent", "no", "recovery", "FIX_REQUEST"), List.of(), null, 0);
+  }
+
+  /** The same as an error of a read: without `sent`, and repeated after UNAVAILABLE that is not the gateway's. */
+  Decoded ofRead(String userIntentId, int tries) {
+    Map<String, String> words = new HashMap<>(metadata);
+    words.remove("sent");
+    if (!userIntentId.isEmpty()) {
+      words.putIfAbsent("user_intent_id", userIntentId);
+    }
+    Duration delay = retryAfter;
+    if (reason.isEmpty() && SAME_CALL_LATER.contains(code)) {
+      words.putIfAbsent("recovery", "RETRY_SAME_ID");
+      if (code == Status.Code.UNAVAILABLE && delay == null && pushbackMs >= 0) {
+        delay = Duration.ofMillis(Math.max(pauseAfter(tries), pushbackMs));
+      }
+    }
+    return new Decoded(code, message, reason, words, violations, delay, pushbackMs, true, notRepeated);
+  }
+
+  /** Milliseconds before the repeat of a read whose error names no delay. */
+  static long pauseAfter(int tries) {
+    return Math.min(FIRST_PAUSE_MS << Math.min(Math.max(tries - 1, 0), 10), LONGEST_PAUSE_MS);
+  }
+
+  /** The same as the error with which a call ends. */
+  Decoded last(NotRepeated why) {
+    return new Decoded(code, message, reason, metadata, violations, retryAfter, pushbackMs, read, why);
   }
 
   /** The gateway says so, or nobody knows. */
   boolean isMaybeSent() {
-    return word("sent").equals("maybe") || reason.isEmpty() && !word("sent").equals("no");
+    return !read && (word("sent").equals("maybe") || reason.isEmpty() && !word("sent").equals("no"));
   }
 
   static Decoded of(Status status, Metadata trailers) {
     ErrorInfo info = ErrorInfo.getDefaultInstance();
     Duration delay = null;
+    int pushback = pushback(trailers);
     List<Violation> violations = new ArrayList<>();
     try {
       for (Any detail : details(trailers)) {
@@ -87,10 +132,14 @@ final class Decoded implements Serializable {
         }
       }
     } catch (InvalidProtocolBufferException damaged) { // not even half of it is believed
-      return new Decoded(status.getCode(), status.getDescription(), "", Map.of(), List.of(), null);
+      return new Decoded(status.getCode(), status.getDescription(), "", Map.of(), List.of(), null, pushback);
+    }
+    if (delay != null) {
+      Duration asked = Duration.ofMillis(Math.max(pushback, 0));
+      delay = pushback < 0 ? null : asked.compareTo(delay) > 0 ? asked : delay;
     }
     return new Decoded(status.getCode(), status.getDescription(), info.getReason(), info.getMetadataMap(), violations,
-        afterPushback(delay, trailers));
+        delay, pushback);
   }
 
   private static List<Any> details(Metadata trailers) throws InvalidProtocolBufferException {
@@ -110,21 +159,20 @@ final class Decoded implements Serializable {
     return Duration.ofSeconds(Math.min(delay.getSeconds(), MAX_DELAY_SECONDS), Math.min(delay.getNanos(), 999_999_999));
   }
 
-  /** As in gRPC's own retries, a pushback that is negative or cannot be read forbids repeats. */
-  private static Duration afterPushback(Duration delay, Metadata trailers) {
+  /** As in gRPC's own retries, a pushback that is negative or cannot be read forbids repeats: below 0. */
+  private static int pushback(Metadata trailers) {
     Iterable<String> values = trailers == null ? null : trailers.getAll(PUSHBACK);
-    if (delay == null || values == null) {
-      return delay;
-    }
-    for (String text : values) {
-      int millis = number(text);
-      if (millis < 0) {
-        return null;
+    int longest = 0;
+    if (values != null) {
+      for (String text : values) {
+        int millis = number(text);
+        if (millis < 0) {
+          return -1;
+        }
+        longest = Math.max(longest, millis);
       }
-      Duration pushback = Duration.ofMillis(millis);
-      delay = pushback.compareTo(delay) > 0 ? pushback : delay;
     }
-    return delay;
+    return longest;
   }
 
   /** The number that the text is, digits only; -1 when it is none. */

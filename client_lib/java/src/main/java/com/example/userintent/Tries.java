@@ -23,16 +23,17 @@ final class Tries {
   private final DoubleSupplier jitter; // in [0, 1)
   private final BooleanSupplier channelClosed;
   private final boolean maybeBefore; // it repeats a call of which nobody knows whether it was sent
+  private final IntentKey key; // of a read; null: not a read
   private volatile int count;
   private Decoded last;
 
   Tries(String requestId, CreateUserIntentRequest request, Deadline deadline, int maxTries, RetryBudget budget,
       DoubleSupplier jitter, BooleanSupplier channelClosed) {
-    this(requestId, request, deadline, maxTries, budget, jitter, channelClosed, false);
+    this(requestId, request, deadline, maxTries, budget, jitter, channelClosed, false, null);
   }
 
   Tries(String requestId, CreateUserIntentRequest request, Deadline deadline, int maxTries, RetryBudget budget,
-      DoubleSupplier jitter, BooleanSupplier channelClosed, boolean maybeBefore) {
+      DoubleSupplier jitter, BooleanSupplier channelClosed, boolean maybeBefore, IntentKey key) {
     this.requestId = requestId;
     this.request = request;
     this.deadline = deadline;
@@ -41,6 +42,7 @@ final class Tries {
     this.jitter = jitter;
     this.channelClosed = channelClosed;
     this.maybeBefore = maybeBefore;
+    this.key = key;
   }
 
   int count() {
@@ -57,7 +59,7 @@ final class Tries {
       throw closed(null);
     }
     if (last != null && deadline.isExpired()) {
-      throw error(last, null); // the wait took longer than it should have
+      throw error(last, NotRepeated.DEADLINE, null); // the wait took longer than it should have
     }
     if (last == null && Context.current().isCancelled() && !deadline.isExpired()) {
       throw notBegun(Status.Code.CANCELLED, "cancelled before the call began", Context.current().cancellationCause());
@@ -79,19 +81,26 @@ final class Tries {
     if (decoded.reason.isEmpty() && decoded.code == Status.Code.UNAVAILABLE && isClosed()) {
       throw closed(failure);
     }
-    if (decoded.retryAfter == null || count >= maxTries) {
-      throw error(decoded, failure);
+    decoded = ofKind(decoded);
+    if (decoded.retryAfter == null) {
+      throw error(decoded, NotRepeated.NOT_RETRYABLE, failure);
+    }
+    if (count >= maxTries) {
+      throw error(decoded, NotRepeated.MAX_TRIES, failure);
     }
     long wait = lengthen(decoded.retryAfter, jitter.getAsDouble());
-    if (wait >= deadline.timeRemaining(TimeUnit.NANOSECONDS) || !budget.take()) {
-      throw error(decoded, failure);
+    if (wait >= deadline.timeRemaining(TimeUnit.NANOSECONDS)) {
+      throw error(decoded, NotRepeated.DEADLINE, failure);
+    }
+    if (!budget.take()) {
+      throw error(decoded, NotRepeated.BUDGET, failure);
     }
     last = decoded;
     return wait;
   }
 
   UserIntentException cancelled(String message, Throwable cause) {
-    return error(Decoded.local(Status.Code.CANCELLED, message), cause);
+    return error(Decoded.local(Status.Code.CANCELLED, message), NotRepeated.NOT_RETRYABLE, cause);
   }
 
   UserIntentException closed(Throwable cause) {
@@ -100,15 +109,20 @@ final class Tries {
 
   /** The call ends before its first RPC: nothing left this process. */
   UserIntentException notBegun(Status.Code code, String message, Throwable cause) {
-    return error(maybeBefore ? Decoded.local(code, message) : Decoded.notSent(code, message), cause);
+    return error(
+        maybeBefore ? Decoded.local(code, message) : Decoded.notSent(code, message), NotRepeated.NOT_RETRYABLE, cause);
   }
 
   UserIntentException malformed(String problem) {
-    return error(Decoded.malformed(problem), null);
+    return error(Decoded.malformed(problem), NotRepeated.NOT_RETRYABLE, null);
   }
 
-  private UserIntentException error(Decoded decoded, Throwable cause) {
-    return UserIntentException.of(decoded, requestId, count, request, cause);
+  private UserIntentException error(Decoded decoded, NotRepeated why, Throwable cause) {
+    return UserIntentException.of(ofKind(decoded).last(why), requestId, count, request, cause);
+  }
+
+  private Decoded ofKind(Decoded decoded) {
+    return key == null || decoded.read ? decoded : decoded.ofRead(key.userIntentId, count);
   }
 
   /** The delay that the gateway asked for, times 1.00 to 1.25: many callers must not come back at one moment. */

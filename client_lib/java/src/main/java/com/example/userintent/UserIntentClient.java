@@ -5,6 +5,8 @@ import com.example.userintent.v1.CreateUserIntentResponse;
 import com.example.userintent.v1.Creation;
 import com.example.userintent.v1.GetCreationRequest;
 import com.example.userintent.v1.GetCreationResponse;
+import com.example.userintent.v1.GetUserIntentRequest;
+import com.example.userintent.v1.GetUserIntentResponse;
 import com.example.userintent.v1.UserIntentServiceGrpc;
 import com.google.protobuf.Descriptors.FieldDescriptor;
 import com.google.protobuf.Message;
@@ -186,7 +188,7 @@ public final class UserIntentClient implements AutoCloseable {
    */
   public CreateResult createUserIntent(CreateUserIntentRequest request, CallSettings settings) {
     CreateUserIntentRequest sent = withId(request, settings);
-    Tries tries = tries(sent.getRequestId(), sent, settings);
+    Tries tries = tries(sent.getRequestId(), sent, settings, null);
     checkSendable(sent, tries);
     CreateUserIntentResponse response = call(UserIntentServiceGrpc.getCreateUserIntentMethod(), sent, tries).block();
     return new CreateResult(sent.getRequestId(), tries.count(), response);
@@ -213,7 +215,7 @@ public final class UserIntentClient implements AutoCloseable {
    */
   public CallFuture<CreateResult> createUserIntentAsync(CreateUserIntentRequest request, CallSettings settings) {
     CreateUserIntentRequest sent = withId(request, settings);
-    Tries tries = tries(sent.getRequestId(), sent, settings);
+    Tries tries = tries(sent.getRequestId(), sent, settings, null);
     CallFuture<CreateResult> future = new CallFuture<>(tries, sent.getRequestId());
     try {
       checkSendable(sent, tries);
@@ -300,7 +302,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws IllegalStateException when the client is closed
    */
   public Creation getCreation(String requestId, CallSettings settings) {
-    return getCall(requestId, tries(requestId, null, settings)).block().getCreation();
+    return getCall(requestId, tries(requestId, null, settings, null)).block().getCreation();
   }
 
   /**
@@ -323,10 +325,68 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws IllegalStateException when the client is closed
    */
   public CallFuture<Creation> getCreationAsync(String requestId, CallSettings settings) {
-    Tries tries = tries(requestId, null, settings);
+    Tries tries = tries(requestId, null, settings, null);
     CallFuture<Creation> future = new CallFuture<>(tries, requestId);
     try {
       getCall(requestId, tries).start(future, GetCreationResponse::getCreation);
+    } catch (UserIntentException refused) {
+      future.completeExceptionally(refused);
+    }
+    return future;
+  }
+
+  /**
+   * One of the caller's own intents as Astra has it now: its status, and the id of the User that the person has become.
+   * Blocks up to the timeout. Reading changes nothing, so it is repeated also after UNAVAILABLE of a connection that
+   * broke or could not be made: 200 ms later, and twice as long each time. Its errors say nothing about sending.
+   *
+   * @param key the intent
+   * @return what Astra says
+   * @throws UserIntentException REQUEST_NOT_FOUND or USER_INTENT_NOT_FOUND when the caller created no such intent,
+   *     NOT_CREATED when its request is recorded without one, or whatever else went wrong
+   * @throws IllegalStateException when the client is closed
+   */
+  public GetUserIntentResponse getUserIntent(IntentKey key) {
+    return getUserIntent(key, CallSettings.defaults());
+  }
+
+  /**
+   * {@link #getUserIntent(IntentKey)} with settings for this call.
+   *
+   * @param key the intent
+   * @param settings timeout and tries; {@link CallSettings#withMaxAge} and {@link CallSettings#withAllowStale}
+   * @return what Astra says, or what is recorded
+   * @throws UserIntentException whatever went wrong
+   * @throws IllegalStateException when the client is closed
+   */
+  public GetUserIntentResponse getUserIntent(IntentKey key, CallSettings settings) {
+    return readCall(key, settings, tries(key.requestId, null, settings, key)).block();
+  }
+
+  /**
+   * {@link #getUserIntent(IntentKey)} without blocking.
+   *
+   * @param key the intent
+   * @return the call, which fails with a {@link UserIntentException} and can be cancelled
+   * @throws IllegalStateException when the client is closed
+   */
+  public CallFuture<GetUserIntentResponse> getUserIntentAsync(IntentKey key) {
+    return getUserIntentAsync(key, CallSettings.defaults());
+  }
+
+  /**
+   * {@link #getUserIntent(IntentKey, CallSettings)} without blocking.
+   *
+   * @param key the intent
+   * @param settings timeout and tries; {@link CallSettings#withMaxAge} and {@link CallSettings#withAllowStale}
+   * @return the call, which fails with a {@link UserIntentException} and can be cancelled
+   * @throws IllegalStateException when the client is closed
+   */
+  public CallFuture<GetUserIntentResponse> getUserIntentAsync(IntentKey key, CallSettings settings) {
+    Tries tries = tries(key.requestId, null, settings, key);
+    CallFuture<GetUserIntentResponse> future = new CallFuture<>(tries, key.requestId);
+    try {
+      readCall(key, settings, tries).start(future, response -> response);
     } catch (UserIntentException refused) {
       future.completeExceptionally(refused);
     }
@@ -352,6 +412,16 @@ public final class UserIntentClient implements AutoCloseable {
     return call(UserIntentServiceGrpc.getGetCreationMethod(), request, tries);
   }
 
+  private Call<GetUserIntentRequest, GetUserIntentResponse> readCall(
+      IntentKey key, CallSettings settings, Tries tries) {
+    GetUserIntentRequest.Builder request = key.request().setAllowStale(settings.allowStale);
+    if (settings.maxAge != null) {
+      request.getMaxAgeBuilder().setSeconds(settings.maxAge.getSeconds()).setNanos(settings.maxAge.getNano());
+    }
+    checkSendable(request.build(), tries);
+    return call(UserIntentServiceGrpc.getGetUserIntentMethod(), request.build(), tries);
+  }
+
   private <Q, P> Call<Q, P> call(MethodDescriptor<Q, P> method, Q message, Tries tries) {
     if (closed) {
       throw new IllegalStateException("the client is closed");
@@ -362,13 +432,13 @@ public final class UserIntentClient implements AutoCloseable {
     return new Call<>(channel, method, message, tries, waiting);
   }
 
-  private Tries tries(String requestId, CreateUserIntentRequest request, CallSettings settings) {
+  private Tries tries(String requestId, CreateUserIntentRequest request, CallSettings settings, IntentKey key) {
     Duration limit = settings.timeout == null ? timeout : settings.timeout;
     Deadline deadline = Deadline.after(TimeUnit.NANOSECONDS.convert(limit), TimeUnit.NANOSECONDS);
     Deadline ofContext = Context.current().getDeadline();
     return new Tries(requestId, request, ofContext == null ? deadline : deadline.minimum(ofContext),
         settings.maxTries == 0 ? maxTries : settings.maxTries, budget, jitter,
-        () -> own != null && closed, settings.maybeBefore);
+        () -> own != null && closed, settings.maybeBefore, key);
   }
 
   private static CreateUserIntentRequest withId(CreateUserIntentRequest request, CallSettings settings) {

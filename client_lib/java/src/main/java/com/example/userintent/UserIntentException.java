@@ -137,7 +137,7 @@ public class UserIntentException extends RuntimeException {
    * Was a request for this id handed to Astra? The strongest answer over all tries of the id.
    *
    * @return {@code no}, {@code maybe} or {@code yes}; empty when the error is not the gateway's, unless this library
-   *     knows that the call sent nothing: {@code no}
+   *     knows that the call sent nothing: {@code no}. Always empty for a read, which creates nothing
    */
   public final String getSent() {
     return decoded.word("sent");
@@ -158,7 +158,7 @@ public class UserIntentException extends RuntimeException {
    * deadline, a cancellation, a broken connection). Only the same request_id is safe then:
    * {@link UserIntentClient#repeat}. False where this library knows that the call sent nothing: its deadline was over,
    * or it was cancelled, before it began, or its request cannot be sent. It speaks of this call, and of the one that it
-   * repeated; what an earlier call with the same id said stands.
+   * repeated; what an earlier call with the same id said stands. False for a read, which creates nothing.
    *
    * @return whether it may
    */
@@ -187,7 +187,7 @@ public class UserIntentException extends RuntimeException {
   }
 
   /**
-   * The User Intent that exists already.
+   * The User Intent that exists already, or that was to be read by this id.
    *
    * @return Astra's id; empty when there is none, or when another caller created it
    */
@@ -245,7 +245,7 @@ public class UserIntentException extends RuntimeException {
   /**
    * The request_id of the call, also when the library made it.
    *
-   * @return the id as it was given
+   * @return the id as it was given; empty text for a read by the intent's id
    */
   public final String getRequestId() {
     return requestId;
@@ -258,6 +258,15 @@ public class UserIntentException extends RuntimeException {
    */
   public final int getTries() {
     return tries;
+  }
+
+  /**
+   * Why the library made no further try.
+   *
+   * @return the first reason that held, in the order of the values
+   */
+  public final NotRepeated getNotRepeated() {
+    return decoded.notRepeated;
   }
 
   /** Null when it was serialised, or is not of a creation. */
@@ -283,7 +292,9 @@ public class UserIntentException extends RuntimeException {
     if (decoded.isMaybeSent()) {
       text.append("maybe sent, ");
     }
-    return text.append("request_id ").append(requestId).append(", tries ").append(tries).append(')').toString();
+    boolean readByIntent = decoded.read && requestId.isEmpty();
+    text.append(readByIntent ? "user_intent_id " + decoded.word("user_intent_id") : "request_id " + requestId);
+    return text.append(", tries ").append(tries).append(')').toString();
   }
 
   /** Serialised without its cause: gRPC's exceptions cannot be. */

@@ -4,6 +4,8 @@ import com.example.userintent.v1.CreateUserIntentRequest;
 import com.example.userintent.v1.CreateUserIntentResponse;
 import com.example.userintent.v1.GetCreationRequest;
 import com.example.userintent.v1.GetCreationResponse;
+import com.example.userintent.v1.GetUserIntentRequest;
+import com.example.userintent.v1.GetUserIntentResponse;
 import com.example.userintent.v1.UserIntent;
 import com.example.userintent.v1.UserIntentServiceGrpc;
 import com.google.protobuf.Any;
@@ -37,6 +39,7 @@ final class FakeGateway extends UserIntentServiceGrpc.UserIntentServiceImplBase 
 
   final Queue<StatusRuntimeException> answers = new ConcurrentLinkedQueue<>();
   final List<CreateUserIntentRequest> requests = new CopyOnWriteArrayList<>();
+  final List<GetUserIntentRequest> reads = new CopyOnWriteArrayList<>();
   final List<Long> timeouts = new CopyOnWriteArrayList<>(); // ms
   final CountDownLatch silent = new CountDownLatch(1); // open when a call hangs in silence
   final CountDownLatch cancelled = new CountDownLatch(1); // open when such a call was cancelled
@@ -92,10 +95,27 @@ final class FakeGateway extends UserIntentServiceGrpc.UserIntentServiceImplBase 
 
   @Override
   public void createUserIntent(CreateUserIntentRequest request, StreamObserver<CreateUserIntentResponse> observer) {
+    requests.add(request);
+    answer(CreateUserIntentResponse.newBuilder()
+               .setUserIntent(UserIntent.newBuilder().setId("intent-" + request.getRequestId()))
+               .build(),
+        observer);
+  }
+
+  @Override
+  public void getUserIntent(GetUserIntentRequest request, StreamObserver<GetUserIntentResponse> observer) {
+    reads.add(request);
+    answer(GetUserIntentResponse.newBuilder()
+               .setUserIntent(UserIntent.newBuilder().setId("intent").setUserId("user"))
+               .setStale(request.getAllowStale())
+               .build(),
+        observer);
+  }
+
+  private <T> void answer(T response, StreamObserver<T> observer) {
     timeouts.add(Context.current().getDeadline() == null
             ? -1L
             : Context.current().getDeadline().timeRemaining(TimeUnit.MILLISECONDS));
-    requests.add(request);
     StatusRuntimeException answer = answers.poll();
     if (answer == SILENCE) {
       Context.current().addListener(ended -> cancelled.countDown(), Runnable::run);
@@ -103,9 +123,7 @@ final class FakeGateway extends UserIntentServiceGrpc.UserIntentServiceImplBase 
     } else if (answer != null) {
       observer.onError(answer);
     } else {
-      observer.onNext(CreateUserIntentResponse.newBuilder()
-                          .setUserIntent(UserIntent.newBuilder().setId("intent-" + request.getRequestId()))
-                          .build());
+      observer.onNext(response);
       observer.onCompleted();
     }
   }
