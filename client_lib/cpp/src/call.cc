@@ -6,6 +6,7 @@
 
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
+#include "src/decode.h"
 #include "src/utf8.h"
 
 namespace userintent {
@@ -43,11 +44,19 @@ Call::Call(std::string request_id, absl::Duration timeout, int max_tries, Budget
       jitter_(jitter),
       deadline_(clock() + timeout) {}
 
+void Call::IsRead(std::string user_intent_id) {
+  read_ = true;
+  user_intent_id_ = std::move(user_intent_id);
+}
+
 std::optional<absl::Duration> Call::BeginTry() {
   const absl::Duration left = deadline_ - clock_();
   if (left <= absl::ZeroDuration()) {
-    // Of a repeat: a wait that took longer than it should have; the error before it stands.
-    if (tries_ == 0) EndHere(absl::StatusCode::kDeadlineExceeded, "the deadline was over before the call began");
+    if (tries_ == 0) {
+      EndHere(absl::StatusCode::kDeadlineExceeded, "the deadline was over before the call began");
+    } else {
+      Complete(not_repeated::kDeadline);  // the wait took longer than it should have; the error before it stands
+    }
     return std::nullopt;
   }
   ++tries_;
@@ -73,12 +82,16 @@ bool Call::Accepts(const google::protobuf::Message& request) {
 
 std::optional<absl::Duration> Call::Failed(Error error) {
   error_ = std::move(error);
-  error_.request_id = request_id_;
-  error_.tries = tries_;
-  if (!error_.retry_after.has_value() || tries_ >= max_tries_) return std::nullopt;
+  const auto ends = [this](std::string_view why) {
+    Complete(why);
+    return std::nullopt;
+  };
+  if (!error_.retry_after.has_value()) return ends(not_repeated::kNotRetryable);
+  if (tries_ >= max_tries_) return ends(not_repeated::kMaxTries);
   // Not before the delay that the gateway asked for, and spread: many callers must not come back at one moment.
   const absl::Duration wait = *error_.retry_after * (1.0 + 0.25 * jitter_());
-  if (clock_() + wait >= deadline_ || !budget_->Take()) return std::nullopt;
+  if (clock_() + wait >= deadline_) return ends(not_repeated::kDeadline);
+  if (!budget_->Take()) return ends(not_repeated::kBudget);
   return wait;
 }
 
@@ -95,8 +108,20 @@ void Call::EndHere(absl::StatusCode code, std::string message) {
     error_.sent = std::string(sent::kNo);
     error_.recovery = std::string(recovery::kRetrySameId);
   }
+  Complete(not_repeated::kNotRetryable);
+}
+
+void Call::Complete(std::string_view not_repeated) {
   error_.request_id = request_id_;
   error_.tries = tries_;
+  error_.not_repeated = std::string(not_repeated);
+  if (!read_) return;
+  error_.read = true;
+  error_.sent.clear();
+  if (error_.user_intent_id.empty()) error_.user_intent_id = user_intent_id_;
+  if (error_.reason.empty() && error_.recovery.empty() && SameCallLater(error_.code)) {
+    error_.recovery = std::string(recovery::kRetrySameId);
+  }
 }
 
 }  // namespace userintent

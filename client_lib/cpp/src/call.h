@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -46,6 +47,11 @@ class Call {
   Call(std::string request_id, absl::Duration timeout, int max_tries, Budget* budget);
   Call(std::string request_id, absl::Duration timeout, int max_tries, Budget* budget, Clock clock, Jitter jitter);
 
+  // Makes it a read, whose errors say nothing about sending. user_intent_id: what it asks for; empty: the request's.
+  // Before the first try.
+  void IsRead(std::string user_intent_id);
+  bool is_read() const { return read_; }
+
   // Begins a try: the time that is left for its RPC. Absent: none is left; the call has ended with error().
   std::optional<absl::Duration> BeginTry();
 
@@ -68,6 +74,8 @@ class Call {
  private:
   // An error of this library's own, of a call that ended without an answer.
   void EndHere(absl::StatusCode code, std::string message);
+  // What error_ says beside the answer: whose error it is, and why there is no further try.
+  void Complete(std::string_view not_repeated);
 
   const std::string request_id_;
   const int max_tries_;
@@ -75,6 +83,8 @@ class Call {
   const Clock clock_;
   const Jitter jitter_;
   const absl::Duration deadline_;
+  bool read_ = false;
+  std::string user_intent_id_;  // of a read
   int tries_ = 0;
   Error error_;  // of the last try
 };

@@ -47,7 +47,9 @@ class Client::Shared {
 
   std::shared_ptr<Stub> stub() { return connection_->stub(); }
 
-  Call NewCall(std::string request_id, const CallOptions& options) {
+  // Options: CallOptions or ReadOptions.
+  template <typename Options>
+  Call NewCall(std::string request_id, const Options& options) {
     return Call(std::move(request_id), options.timeout.value_or(timeout_), options.max_tries.value_or(max_tries_),
                 &budget_);
   }
@@ -230,7 +232,9 @@ absl::Status Wait(Call* call, Stub* stub, grpc::Status (Stub::*rpc)(grpc::Client
       call->Succeeded();
       return absl::OkStatus();
     }
-    const std::optional<absl::Duration> wait = call->Failed(Decode(status, context.GetServerTrailingMetadata()));
+    Error error = Decode(status, context.GetServerTrailingMetadata());
+    if (call->is_read()) AllowRepeatOfRead(context.GetServerTrailingMetadata(), call->tries(), &error);
+    const std::optional<absl::Duration> wait = call->Failed(std::move(error));
     if (!wait.has_value()) return StatusOf(call->error());
     absl::SleepFor(*wait);
   }
@@ -286,11 +290,34 @@ absl::StatusOr<v1::Creation> Client::GetCreation(std::string_view request_id, co
   return std::move(*response.mutable_creation());
 }
 
+absl::StatusOr<v1::GetUserIntentResponse> Client::GetUserIntent(const IntentKey& key, const ReadOptions& options) {
+  v1::GetUserIntentRequest request;
+  if (const auto* of_request = std::get_if<RequestId>(&key)) {
+    request.set_request_id(of_request->value);
+  } else {
+    request.set_user_intent_id(std::get<UserIntentId>(key).value);
+  }
+  if (options.max_age != absl::ZeroDuration()) {
+    absl::Duration rest;
+    request.mutable_max_age()->set_seconds(absl::IDivDuration(options.max_age, absl::Seconds(1), &rest));
+    request.mutable_max_age()->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+  }
+  request.set_allow_stale(options.allow_stale);
+  const std::shared_ptr<Stub> stub = shared_->stub();
+  Call call = shared_->NewCall(request.request_id(), options);
+  call.IsRead(request.user_intent_id());
+  v1::GetUserIntentResponse response;
+  if (absl::Status status = Wait(&call, stub.get(), &Stub::GetUserIntent, request, &response); !status.ok()) {
+    return status;
+  }
+  return response;
+}
+
 absl::StatusOr<CreateResult> ClientInterface::Repeat(const absl::Status& error,
                                                      const v1::CreateUserIntentRequest& request, CallOptions options) {
   const std::optional<Error> failed = ErrorOf(error);
   if (error.ok()) return absl::InvalidArgumentError("there is no error to repeat a call for");
-  if (!failed.has_value() || failed->request_id.empty()) return error;
+  if (!failed.has_value() || failed->request_id.empty() || failed->read) return error;
   options.request_id = failed->request_id;
   absl::StatusOr<CreateResult> result = CreateUserIntent(request, options);
   std::optional<Error> again = ErrorOf(result.status());

@@ -45,6 +45,19 @@ bool ReadDetails(const std::string& bytes, Error* error) {
   return true;
 }
 
+// The longest delay that the trailers ask for, 0 for none. Absent: they forbid repeats; as in gRPC's own retries, a
+// pushback that is negative or unreadable does.
+std::optional<absl::Duration> Pushback(const std::multimap<grpc::string_ref, grpc::string_ref>& trailers) {
+  absl::Duration longest = absl::ZeroDuration();
+  const auto [begin, end] = trailers.equal_range("grpc-retry-pushback-ms");
+  for (auto it = begin; it != end; ++it) {
+    const std::optional<int> ms = Number(absl::string_view(it->second.data(), it->second.size()));
+    if (!ms.has_value()) return std::nullopt;
+    longest = std::max(longest, absl::Milliseconds(*ms));
+  }
+  return longest;
+}
+
 }  // namespace
 
 void ReadErrorInfo(const google::rpc::ErrorInfo& info, Error* error) {
@@ -81,17 +94,30 @@ Error Decode(const grpc::Status& status, const std::multimap<grpc::string_ref, g
   if (!ReadDetails(status.error_details(), &error)) error = Error();
   error.code = static_cast<absl::StatusCode>(status.error_code());
   error.message = status.error_message();
-  // As in gRPC's own retries, a pushback that is negative or unreadable forbids repeats.
-  const auto [begin, end] = trailers.equal_range("grpc-retry-pushback-ms");
-  for (auto it = begin; it != end && error.retry_after.has_value(); ++it) {
-    const std::optional<int> ms = Number(absl::string_view(it->second.data(), it->second.size()));
-    if (ms.has_value()) {
-      error.retry_after = std::max(*error.retry_after, absl::Milliseconds(*ms));
-    } else {
-      error.retry_after.reset();
-    }
+  const std::optional<absl::Duration> pushback = Pushback(trailers);
+  if (!pushback.has_value()) {
+    error.retry_after.reset();
+  } else if (error.retry_after.has_value()) {
+    error.retry_after = std::max(*error.retry_after, *pushback);
   }
   return error;
+}
+
+bool SameCallLater(absl::StatusCode code) {
+  return code == absl::StatusCode::kUnavailable || code == absl::StatusCode::kDeadlineExceeded ||
+         code == absl::StatusCode::kCancelled;
+}
+
+absl::Duration PauseAfter(int tries) {
+  constexpr absl::Duration kFirst = absl::Milliseconds(200);
+  constexpr absl::Duration kLongest = absl::Seconds(5);
+  return std::min(kFirst * (1 << std::clamp(tries - 1, 0, 10)), kLongest);
+}
+
+void AllowRepeatOfRead(const std::multimap<grpc::string_ref, grpc::string_ref>& trailers, int tries, Error* error) {
+  if (error->code != absl::StatusCode::kUnavailable || !error->reason.empty() || error->retry_after.has_value()) return;
+  const std::optional<absl::Duration> pushback = Pushback(trailers);
+  if (pushback.has_value()) error->retry_after = std::max(PauseAfter(tries), *pushback);
 }
 
 }  // namespace userintent

@@ -23,4 +23,13 @@ absl::Duration ToDuration(const google::protobuf::Duration& proto);  // never ne
 // Everything but request_id and tries. `trailers`: ClientContext::GetServerTrailingMetadata().
 Error Decode(const grpc::Status& status, const std::multimap<grpc::string_ref, grpc::string_ref>& trailers);
 
+// Whether a read that ended with this code, and without a word of the gateway, may simply be made again later.
+bool SameCallLater(absl::StatusCode code);
+
+// The pause before the repeat of a read whose error names no delay, after so many tries.
+absl::Duration PauseAfter(int tries);
+
+// Lets a read be repeated after UNAVAILABLE that is not the gateway's, unless the trailers forbid it.
+void AllowRepeatOfRead(const std::multimap<grpc::string_ref, grpc::string_ref>& trailers, int tries, Error* error);
+
 }  // namespace userintent

@@ -15,14 +15,17 @@ namespace userintent {
 namespace {
 
 // The payloads of a status. The gateway's details under the names that other libraries use for them, and what only this
-// library knows, as text: "tries 2, request_id 6f9619ff-...".
+// library knows, as text: "tries 2, not repeated: max_tries, request_id 6f9619ff-...".
 constexpr char kErrorInfo[] = "type.googleapis.com/google.rpc.ErrorInfo";
 constexpr char kBadRequest[] = "type.googleapis.com/google.rpc.BadRequest";
 constexpr char kRetryInfo[] = "type.googleapis.com/google.rpc.RetryInfo";
 constexpr char kCall[] = "userintent.v1/call";
 constexpr absl::string_view kTries = "tries ";
 constexpr absl::string_view kNotSent = "not sent, ";  // before the others, where there is no ErrorInfo to say so
+constexpr absl::string_view kRead = "read, ";
+constexpr absl::string_view kNotRepeated = ", not repeated: ";
 constexpr absl::string_view kRequestId = ", request_id ";
+constexpr absl::string_view kUserIntentId = ", user_intent_id ";  // of a read by this id, in place of request_id
 
 template <typename Message>
 std::optional<Message> Payload(const absl::Status& status, const char* url) {
@@ -32,16 +35,28 @@ std::optional<Message> Payload(const absl::Status& status, const char* url) {
   return message;
 }
 
+// Takes what is before the next comma from the text.
+absl::string_view UpToComma(absl::string_view* text) {
+  const absl::string_view word = text->substr(0, text->find(','));
+  text->remove_prefix(word.size());
+  return word;
+}
+
 bool ReadCall(absl::string_view text, Error* error) {
   if (absl::ConsumePrefix(&text, kNotSent)) {
     error->sent = std::string(sent::kNo);
     error->recovery = std::string(recovery::kRetrySameId);
   }
-  if (!absl::StartsWith(text, kTries)) return false;
-  text.remove_prefix(kTries.size());
-  const size_t comma = text.find(kRequestId);
-  if (comma == absl::string_view::npos || !absl::SimpleAtoi(text.substr(0, comma), &error->tries)) return false;
-  error->request_id = std::string(text.substr(comma + kRequestId.size()));
+  error->read = absl::ConsumePrefix(&text, kRead);
+  if (!absl::ConsumePrefix(&text, kTries)) return false;
+  if (!absl::SimpleAtoi(UpToComma(&text), &error->tries)) return false;
+  if (absl::ConsumePrefix(&text, kNotRepeated)) error->not_repeated = std::string(UpToComma(&text));
+  if (absl::ConsumePrefix(&text, kRequestId)) {
+    error->request_id = std::string(text);
+    return true;
+  }
+  if (!absl::ConsumePrefix(&text, kUserIntentId)) return false;
+  error->user_intent_id = std::string(text);
   return true;
 }
 
@@ -56,8 +71,11 @@ absl::Status StatusOf(const Error& error) {
   const absl::StatusCode code = error.code == absl::StatusCode::kOk ? absl::StatusCode::kUnknown : error.code;
   absl::Status status(code, error.message);
   const bool not_sent = error.reason.empty() && error.sent == sent::kNo;
-  status.SetPayload(
-      kCall, absl::Cord(absl::StrCat(not_sent ? kNotSent : "", kTries, error.tries, kRequestId, error.request_id)));
+  const bool by_intent = error.read && error.request_id.empty();
+  std::string call = absl::StrCat(not_sent ? kNotSent : "", error.read ? kRead : "", kTries, error.tries);
+  if (!error.not_repeated.empty()) absl::StrAppend(&call, kNotRepeated, error.not_repeated);
+  absl::StrAppend(&call, by_intent ? kUserIntentId : kRequestId, by_intent ? error.user_intent_id : error.request_id);
+  status.SetPayload(kCall, absl::Cord(call));
   if (!error.reason.empty()) {
     google::rpc::ErrorInfo info;
     info.set_reason(error.reason);
@@ -67,7 +85,7 @@ absl::Status StatusOf(const Error& error) {
     };
     set("sent", error.sent);
     set("recovery", error.recovery);
-    set("user_intent_id", error.user_intent_id);
+    if (!by_intent) set("user_intent_id", error.user_intent_id);
     set("unresolved_request_id", error.unresolved_request_id);
     set("astra_request_id", error.astra_request_id);
     if (error.http_status.has_value()) set("http_status", absl::StrCat(*error.http_status));
@@ -104,7 +122,11 @@ std::optional<Error> ErrorOf(const absl::Status& status) {
   error.code = status.code();
   error.message = std::string(status.message());
   if (const auto info = Payload<google::rpc::ErrorInfo>(status, kErrorInfo)) {
+    const std::string asked_for = error.user_intent_id;
     ReadErrorInfo(*info, &error);
+    if (error.user_intent_id.empty()) error.user_intent_id = asked_for;
+  } else if (error.read && SameCallLater(error.code)) {
+    error.recovery = std::string(recovery::kRetrySameId);
   }
   if (const auto bad = Payload<google::rpc::BadRequest>(status, kBadRequest)) {
     ReadBadRequest(*bad, &error);
@@ -125,7 +147,12 @@ std::ostream& operator<<(std::ostream& out, const Error& error) {
   out << " (";
   if (!error.recovery.empty()) out << error.recovery << ", ";
   if (error.maybe_sent()) out << "maybe sent, ";
-  return out << "request_id " << error.request_id << ", tries " << error.tries << ')';
+  if (error.read && error.request_id.empty()) {
+    out << "user_intent_id " << error.user_intent_id;
+  } else {
+    out << "request_id " << error.request_id;
+  }
+  return out << ", tries " << error.tries << ')';
 }
 
 }  // namespace userintent

@@ -70,6 +70,21 @@ class FakeGateway::Service final : public userintent::v1::UserIntentService::Cal
     return Give(context, heard);
   }
 
+  grpc::ServerUnaryReactor* GetUserIntent(grpc::CallbackServerContext* context,
+                                          const userintent::v1::GetUserIntentRequest* request,
+                                          userintent::v1::GetUserIntentResponse* response) override {
+    response->mutable_user_intent()->set_id("intent");
+    response->mutable_user_intent()->set_user_id("user");
+    response->set_stale(request->allow_stale());
+    {
+      absl::MutexLock lock(&mu_);
+      reads_.push_back(*request);
+    }
+    CreateUserIntentRequest heard;
+    heard.set_request_id(request->request_id());
+    return Give(context, heard);
+  }
+
  private:
   // Ends when the answer says so, or with the caller's cancellation.
   class Reactor final : public grpc::ServerUnaryReactor {
@@ -108,6 +123,7 @@ class FakeGateway::Service final : public userintent::v1::UserIntentService::Cal
  public:
   mutable absl::Mutex mu_;
   std::vector<CreateUserIntentRequest> heard_;
+  std::vector<userintent::v1::GetUserIntentRequest> reads_;
   std::vector<absl::Time> times_;
   std::vector<absl::Duration> left_;
   std::vector<std::string> agents_;
@@ -152,6 +168,11 @@ void FakeGateway::Await(size_t rpcs) const {
 std::vector<CreateUserIntentRequest> FakeGateway::heard() const {
   absl::MutexLock lock(&service_->mu_);
   return service_->heard_;
+}
+
+std::vector<userintent::v1::GetUserIntentRequest> FakeGateway::reads() const {
+  absl::MutexLock lock(&service_->mu_);
+  return service_->reads_;
 }
 
 std::vector<absl::Time> FakeGateway::times() const {

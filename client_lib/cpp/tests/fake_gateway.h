@@ -53,6 +53,7 @@ class FakeGateway {
   // Waits until so many RPCs have arrived.
   void Await(size_t rpcs) const;
   std::vector<userintent::v1::CreateUserIntentRequest> heard() const;
+  std::vector<userintent::v1::GetUserIntentRequest> reads() const;
   std::vector<absl::Time> times() const;
   std::vector<absl::Duration> left() const;  // until the caller's deadline
   std::vector<std::string> user_agents() const;

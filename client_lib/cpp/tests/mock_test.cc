@@ -41,6 +41,17 @@ TEST(MockTest, OnlyCreationsAreRepeated) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST(MockTest, Reads) {
+  userintent::v1::GetUserIntentResponse response;
+  response.mutable_user_intent()->set_user_id("user");
+  userintent::MockClient client;
+  EXPECT_CALL(client, GetUserIntent(
+                          ::testing::VariantWith<userintent::RequestId>(Field(&userintent::RequestId::value, "the-id")),
+                          Field(&userintent::ReadOptions::allow_stale, false)))
+      .WillOnce(Return(response));
+  EXPECT_EQ(client.GetUserIntent(userintent::RequestId{"the-id"})->user_intent().user_id(), "user");
+}
+
 TEST(MockTest, Callbacks) {
   userintent::MockClient client;
   int cancelled = 0;

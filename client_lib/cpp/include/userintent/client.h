@@ -18,6 +18,8 @@
 #include <ostream>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <variant>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -75,6 +77,26 @@ struct CallOptions {
   // year is a year. Absent: the client's.
   std::optional<absl::Duration> timeout = {};
   // Less than 1 counts as 1. Absent: the client's.
+  std::optional<int> max_tries = {};
+};
+
+// The intent that GetUserIntent reads: the one that a request of the caller's created, or the one with this id of
+// Astra's (CreateResult::user_intent_id).
+struct RequestId {
+  std::string value;
+};
+struct UserIntentId {
+  std::string value;
+};
+using IntentKey = std::variant<RequestId, UserIntentId>;
+
+struct ReadOptions {
+  // An answer from the gateway's record may be so old; 0: Astra is asked. Not negative, which the gateway checks.
+  absl::Duration max_age = absl::ZeroDuration();
+  // When Astra cannot be asked, the recorded state, with `stale` true, instead of the error.
+  bool allow_stale = false;
+  // As in CallOptions.
+  std::optional<absl::Duration> timeout = {};
   std::optional<int> max_tries = {};
 };
 
@@ -152,6 +174,15 @@ class ClientInterface {
     return GetCreation(request_id, CallOptions());
   }
 
+  // One of the caller's own intents as Astra has it now; waits for the answer. NOT_FOUND when the caller created no
+  // such intent (ERROR_REASON_REQUEST_NOT_FOUND, _USER_INTENT_NOT_FOUND), FAILED_PRECONDITION when its request is
+  // recorded without one (_NOT_CREATED). Reading changes nothing, so it is repeated also after UNAVAILABLE of a
+  // connection that broke or could not be made: 200 ms later, and twice as long each time.
+  virtual absl::StatusOr<v1::GetUserIntentResponse> GetUserIntent(const IntentKey& key, const ReadOptions& options) = 0;
+  absl::StatusOr<v1::GetUserIntentResponse> GetUserIntent(const IntentKey& key) {
+    return GetUserIntent(key, ReadOptions());
+  }
+
   // Makes the call that ended with `error` once more: the request_id is the error's, with a new deadline. Safe after
   // every error. `request` is the one of that call; a changed one is refused by the gateway (REQUEST_ID_REUSED), unless
   // the error lets the id be kept for a corrected request. A status that is not of a creation, or that is OK, is not
@@ -175,11 +206,13 @@ class Client final : public ClientInterface {
 
   using ClientInterface::CreateUserIntent;
   using ClientInterface::GetCreation;
+  using ClientInterface::GetUserIntent;
   absl::StatusOr<CreateResult> CreateUserIntent(const v1::CreateUserIntentRequest& request,
                                                 const CallOptions& options) override;
   PendingCreate CreateUserIntentAsync(const v1::CreateUserIntentRequest& request, const CallOptions& options,
                                       CreateCallback done) override;
   absl::StatusOr<v1::Creation> GetCreation(std::string_view request_id, const CallOptions& options) override;
+  absl::StatusOr<v1::GetUserIntentResponse> GetUserIntent(const IntentKey& key, const ReadOptions& options) override;
 
   class Shared;
 

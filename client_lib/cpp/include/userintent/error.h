@@ -38,6 +38,14 @@ inline constexpr std::string_view kMaybe = "maybe";
 inline constexpr std::string_view kYes = "yes";
 }  // namespace sent
 
+// Error::not_repeated: why the library made no further try; the first that holds, in this order.
+namespace not_repeated {
+inline constexpr std::string_view kNotRetryable = "not_retryable";  // the error does not allow it
+inline constexpr std::string_view kMaxTries = "max_tries";          // the call had made as many tries as it may
+inline constexpr std::string_view kDeadline = "deadline";           // the delay would have ended after it
+inline constexpr std::string_view kBudget = "budget";               // the client's calls had used up their repeats
+}  // namespace not_repeated
+
 // A field that breaks a rule, by its name in the proto file, and the rule. It holds no value.
 struct Violation {
   std::string field;
@@ -67,7 +75,8 @@ struct Error {
   std::vector<Violation> violations = {};
   // Absent where the gateway did not say.
   std::optional<Attempts> attempts = {};
-  // The intent that exists already (USE_EXISTING); empty when there is none, or when another caller created it.
+  // The intent that exists already (USE_EXISTING), or that was to be read by this id; empty when there is none, or when
+  // another caller created it.
   std::string user_intent_id = {};
   // The caller's own request that stands in the way (EMAIL_UNRESOLVED). A call whose supersedes_request_id names it
   // replaces it, and spends another attempt.
@@ -80,8 +89,11 @@ struct Error {
 
   // A loop may repeat the same call after this time, 0 or more; absent: it may not. The library's own repeats are over.
   std::optional<absl::Duration> retry_after = {};
+  std::string not_repeated = {};
 
-  // The id that was used, also when the library made it.
+  // Of GetUserIntent, which creates nothing: sent is empty, and maybe_sent() false.
+  bool read = false;
+  // The id that was used, also when the library made it; empty for a read by the intent's id.
   std::string request_id = {};
   // RPCs that this one call made; 0: nothing left this process.
   int tries = 0;
@@ -89,7 +101,7 @@ struct Error {
   // True when a creation may have happened, or may still happen: the gateway says so, or the error is not the gateway's
   // and nobody knows. Only the same request_id is safe then: ClientInterface::Repeat. It speaks of this call, and of
   // the one that it repeated; what an earlier call with the same id said stands.
-  bool maybe_sent() const { return sent == sent::kMaybe || (reason.empty() && sent != sent::kNo); }
+  bool maybe_sent() const { return !read && (sent == sent::kMaybe || (reason.empty() && sent != sent::kNo)); }
 
   // Whether the gateway gave this reason. False for every reason that this library does not know.
   bool Is(v1::ErrorReason value) const;

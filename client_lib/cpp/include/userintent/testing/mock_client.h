@@ -15,6 +15,7 @@ class MockClient : public ClientInterface {
  public:
   using ClientInterface::CreateUserIntent;
   using ClientInterface::GetCreation;
+  using ClientInterface::GetUserIntent;
 
   MOCK_METHOD(absl::StatusOr<CreateResult>, CreateUserIntent,
               (const v1::CreateUserIntentRequest& request, const CallOptions& options), (override));
@@ -23,6 +24,8 @@ class MockClient : public ClientInterface {
               (override));
   MOCK_METHOD(absl::StatusOr<v1::Creation>, GetCreation, (std::string_view request_id, const CallOptions& options),
               (override));
+  MOCK_METHOD(absl::StatusOr<v1::GetUserIntentResponse>, GetUserIntent,
+              (const IntentKey& key, const ReadOptions& options), (override));
 };
 
 }  // namespace userintent
