@@ -146,12 +146,13 @@ type Error struct {
 	RetryAfter time.Duration
 	// NotRepeated: why there was no further try.
 	NotRepeated NotRepeated
+	// Read: the error is of GetUserIntent, which creates nothing. Sent is empty then, and MaybeSent false.
+	Read bool
 	// RequestID of the call, also when the library made it; empty for a read by the intent's id. Tries counts the RPCs
 	// that this call made; 0: nothing left this process.
 	RequestID string
 	Tries     int
 
-	read     bool          // of GetUserIntent, which creates nothing
 	pushback time.Duration // below zero: the gateway forbade repeats
 	cause    error
 	// A function, so that nothing that prints a struct with its insides finds the person.
@@ -165,7 +166,7 @@ type Error struct {
 // the request cannot be sent. It speaks of this call, and of the one that it repeated; what an earlier call with the same
 // id said stands. It is false for GetUserIntent.
 func (e *Error) MaybeSent() bool {
-	return !e.read && (e.Sent == SentMaybe || e.Reason == "" && e.Sent != SentNo)
+	return !e.Read && (e.Sent == SentMaybe || e.Reason == "" && e.Sent != SentNo)
 }
 
 // Error is one line for a log, without personal data.
@@ -193,7 +194,7 @@ func (e *Error) Error() string {
 
 // key is the id by which the call named its creation or intent.
 func (e *Error) key() (name, id string) {
-	if e.read && e.RequestID == "" {
+	if e.Read && e.RequestID == "" {
 		return "user_intent_id", e.UserIntentID
 	}
 	return "request_id", e.RequestID
@@ -202,11 +203,11 @@ func (e *Error) key() (name, id string) {
 // LogValue gives log/slog the fields that tell a program what to do.
 func (e *Error) LogValue() slog.Value {
 	fields := []slog.Attr{slog.String("code", codeName(e.Code)), slog.String("reason", string(e.Reason))}
-	if !e.read {
+	if !e.Read {
 		fields = append(fields, slog.String("sent", string(e.Sent)))
 	}
 	fields = append(fields, slog.String("recovery", string(e.Recovery)))
-	if !e.read {
+	if !e.Read {
 		fields = append(fields, slog.Bool("maybe_sent", e.MaybeSent()))
 	}
 	name, id := e.key()

@@ -94,6 +94,15 @@ func WithRequestID(id string) CallOption {
 	return callOption(func(c *callConfig) { c.requestID = id })
 }
 
+// RequestIDIn is the id that WithRequestID sets among these options; empty for none. For stand-ins of a Client.
+func RequestIDIn(options ...CallOption) string {
+	var call callConfig
+	for _, option := range options {
+		option.applyToCall(&call)
+	}
+	return call.requestID
+}
+
 func (c *clientConfig) credentials() (credentials.TransportCredentials, error) {
 	if len(c.creds) != 1 {
 		return nil, errors.New("userintent: give exactly one of WithTLS, WithPlaintext and WithTransportCredentials")

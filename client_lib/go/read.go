@@ -32,6 +32,12 @@ func ByRequestID(id string) IntentKey { return IntentKey{requestID: id, named: k
 // ByUserIntentID names an intent of the caller's own by Astra's id, as in Result.UserIntentID.
 func ByUserIntentID(id string) IntentKey { return IntentKey{userIntentID: id, named: keyUserIntentID} }
 
+// RequestID is that of ByRequestID, else empty.
+func (k IntentKey) RequestID() string { return k.requestID }
+
+// UserIntentID is that of ByUserIntentID, else empty.
+func (k IntentKey) UserIntentID() string { return k.userIntentID }
+
 // WithMaxAge lets GetUserIntent answer from the gateway's record when Astra said it at most so long ago. Without it, or
 // with 0, Astra is asked.
 func WithMaxAge(age time.Duration) CallOption {
@@ -85,7 +91,7 @@ const (
 // ofRead makes the error that of a read: it says nothing about sending, and UNAVAILABLE that is not the gateway's may be
 // repeated unless the gateway forbade it.
 func (e *Error) ofRead() {
-	e.read, e.Sent = true, ""
+	e.Read, e.Sent = true, ""
 	if e.Reason != "" {
 		return
 	}

@@ -39,6 +39,17 @@ const (
 	maxRequestBytes = 64 * 1024
 )
 
+// ClientInterface is what a program calls of a Client, so that its tests can bring userintenttest.Client instead. It may
+// gain methods; what implements it elsewhere embeds it.
+type ClientInterface interface {
+	CreateUserIntent(ctx context.Context, request *pb.CreateUserIntentRequest, options ...CallOption) (*Result, error)
+	Repeat(ctx context.Context, err error, options ...CallOption) (*Result, error)
+	GetCreation(ctx context.Context, requestID string, options ...CallOption) (*pb.Creation, error)
+	GetUserIntent(ctx context.Context, key IntentKey, options ...CallOption) (*pb.GetUserIntentResponse, error)
+}
+
+var _ ClientInterface = (*Client)(nil)
+
 // Client calls the gateway. It may be used by any number of goroutines; one for a whole program is best.
 type Client struct {
 	rpc    pb.UserIntentServiceClient
@@ -252,7 +263,7 @@ func (c *Client) next(ctx context.Context, call callConfig, failure *Error) (tim
 
 // ended is the error with which the call ends.
 func (call callConfig) ended(failure *Error, why NotRepeated) *Error {
-	if call.read && !failure.read {
+	if call.read && !failure.Read {
 		failure.ofRead()
 	}
 	failure.NotRepeated = why

@@ -48,7 +48,7 @@ func TestReadme(t *testing.T) {
 	if got := shell("gofmt -l ."); got != "" {
 		t.Errorf("not formatted as gofmt does: %s", got)
 	}
-	shell("go vet . && go build -o service .")
+	shell("go vet . && go test . && go build -o service .")
 
 	said += shell("./service")
 	lines := regexp.MustCompile(`(?m)^[0-9a-f-]{36} (\S+) false$`).FindAllStringSubmatch(said, -1)
