@@ -102,7 +102,8 @@ readme() {
   fi
   program=$sample/userintent-venv/bin/python
   with_gateway twice "$one" "$program" "$sample/first_call.py" && with_gateway twice "$one" "$program" "$sample/async_call.py" &&
-    with_gateway same "$program" "$sample/stored_id.py" && with_gateway created_and_read "$program" "$sample"
+    with_gateway same "$program" "$sample/stored_id.py" && with_gateway created_and_read "$program" "$sample" &&
+    "$program" "$sample/fake.py"
 }
 
 # created_and_read PYTHON DIRECTORY: what the first call creates, the program that reads an intent finds.

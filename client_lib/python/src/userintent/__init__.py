@@ -20,6 +20,7 @@ from ._errors import (
     UserIntentError,
     Violation,
 )
+from ._interface import AsyncClientInterface, ClientInterface
 from ._redact import install as _install_redaction
 from ._redact import redacted
 from ._tls import Tls
@@ -39,10 +40,12 @@ _install_redaction()
 
 __all__ = [
     "AsyncClient",
+    "AsyncClientInterface",
     "AsyncPendingCreate",
     "AttemptBudget",
     "Attempts",
     "Client",
+    "ClientInterface",
     "CreateResult",
     "CreateUserIntentRequest",
     "CreateUserIntentResponse",
