@@ -69,6 +69,11 @@ final class Decoded implements Serializable {
     return new Decoded(code, message, "", Map.of("sent", "no", "recovery", "RETRY_SAME_ID"), List.of(), null, 0);
   }
 
+  /** As the gateway would have made it; with an empty reason, as something else. */
+  static Decoded made(Status.Code code, String reason, Map<String, String> words) {
+    return new Decoded(code, "", reason, words, List.of(), null, 0);
+  }
+
   static Decoded malformed() {
     return malformed("a text in it is not Unicode");
   }

@@ -48,7 +48,7 @@ import java.util.function.DoubleSupplier;
  * later, at random), only when that fits the deadline, at most {@link Builder#maxTries} RPCs a call, and out of a
  * budget that the client's calls share: 10 repeats, and one more for every 10 calls that succeed.
  */
-public final class UserIntentClient implements AutoCloseable {
+public final class UserIntentClient implements ClientInterface, AutoCloseable {
   /** How long a call may take, all its tries included, unless the client or the call says otherwise. */
   public static final Duration DEFAULT_TIMEOUT = Duration.ofSeconds(35);
 
@@ -173,6 +173,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws UserIntentException whatever went wrong
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public CreateResult createUserIntent(CreateUserIntentRequest request) {
     return createUserIntent(request, CallSettings.defaults());
   }
@@ -186,6 +187,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws UserIntentException whatever went wrong
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public CreateResult createUserIntent(CreateUserIntentRequest request, CallSettings settings) {
     CreateUserIntentRequest sent = withId(request, settings);
     Tries tries = tries(sent.getRequestId(), sent, settings, null);
@@ -201,6 +203,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @return the call, which fails with a {@link UserIntentException} and can be cancelled
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public CallFuture<CreateResult> createUserIntentAsync(CreateUserIntentRequest request) {
     return createUserIntentAsync(request, CallSettings.defaults());
   }
@@ -213,6 +216,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @return the call, which fails with a {@link UserIntentException} and can be cancelled
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public CallFuture<CreateResult> createUserIntentAsync(CreateUserIntentRequest request, CallSettings settings) {
     CreateUserIntentRequest sent = withId(request, settings);
     Tries tries = tries(sent.getRequestId(), sent, settings, null);
@@ -237,6 +241,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws IllegalArgumentException when the error holds no request: it was serialised, or is of {@link #getCreation}
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public CreateResult repeat(UserIntentException error) {
     return repeat(error, CallSettings.defaults());
   }
@@ -251,6 +256,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws IllegalArgumentException when the error holds no request: it was serialised, or is of {@link #getCreation}
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public CreateResult repeat(UserIntentException error, CallSettings settings) {
     return createUserIntent(requestOf(error), settings.repeating(error));
   }
@@ -263,6 +269,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws IllegalArgumentException when the error holds no request: it was serialised, or is of {@link #getCreation}
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public CallFuture<CreateResult> repeatAsync(UserIntentException error) {
     return repeatAsync(error, CallSettings.defaults());
   }
@@ -276,6 +283,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws IllegalArgumentException when the error holds no request: it was serialised, or is of {@link #getCreation}
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public CallFuture<CreateResult> repeatAsync(UserIntentException error, CallSettings settings) {
     return createUserIntentAsync(requestOf(error), settings.repeating(error));
   }
@@ -288,6 +296,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws UserIntentException REQUEST_NOT_FOUND when the caller has no such request, or whatever else went wrong
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public Creation getCreation(String requestId) {
     return getCreation(requestId, CallSettings.defaults());
   }
@@ -301,6 +310,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws UserIntentException REQUEST_NOT_FOUND when the caller has no such request, or whatever else went wrong
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public Creation getCreation(String requestId, CallSettings settings) {
     return getCall(requestId, tries(requestId, null, settings, null)).block().getCreation();
   }
@@ -312,6 +322,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @return the call, which fails with a {@link UserIntentException} and can be cancelled
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public CallFuture<Creation> getCreationAsync(String requestId) {
     return getCreationAsync(requestId, CallSettings.defaults());
   }
@@ -324,6 +335,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @return the call, which fails with a {@link UserIntentException} and can be cancelled
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public CallFuture<Creation> getCreationAsync(String requestId, CallSettings settings) {
     Tries tries = tries(requestId, null, settings, null);
     CallFuture<Creation> future = new CallFuture<>(tries, requestId);
@@ -346,6 +358,7 @@ public final class UserIntentClient implements AutoCloseable {
    *     NOT_CREATED when its request is recorded without one, or whatever else went wrong
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public GetUserIntentResponse getUserIntent(IntentKey key) {
     return getUserIntent(key, CallSettings.defaults());
   }
@@ -359,6 +372,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @throws UserIntentException whatever went wrong
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public GetUserIntentResponse getUserIntent(IntentKey key, CallSettings settings) {
     return readCall(key, settings, tries(key.requestId, null, settings, key)).block();
   }
@@ -370,6 +384,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @return the call, which fails with a {@link UserIntentException} and can be cancelled
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public CallFuture<GetUserIntentResponse> getUserIntentAsync(IntentKey key) {
     return getUserIntentAsync(key, CallSettings.defaults());
   }
@@ -382,6 +397,7 @@ public final class UserIntentClient implements AutoCloseable {
    * @return the call, which fails with a {@link UserIntentException} and can be cancelled
    * @throws IllegalStateException when the client is closed
    */
+  @Override
   public CallFuture<GetUserIntentResponse> getUserIntentAsync(IntentKey key, CallSettings settings) {
     Tries tries = tries(key.requestId, null, settings, key);
     CallFuture<GetUserIntentResponse> future = new CallFuture<>(tries, key.requestId);
@@ -441,7 +457,7 @@ public final class UserIntentClient implements AutoCloseable {
         () -> own != null && closed, settings.maybeBefore, key);
   }
 
-  private static CreateUserIntentRequest withId(CreateUserIntentRequest request, CallSettings settings) {
+  static CreateUserIntentRequest withId(CreateUserIntentRequest request, CallSettings settings) {
     String id = settings.requestId.isEmpty() ? request.getRequestId() : settings.requestId;
     return id.equals(request.getRequestId()) && !id.isEmpty()
         ? request

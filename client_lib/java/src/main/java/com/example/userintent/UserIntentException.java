@@ -269,6 +269,10 @@ public class UserIntentException extends RuntimeException {
     return decoded.notRepeated;
   }
 
+  final boolean isRead() {
+    return decoded.read;
+  }
+
   /** Null when it was serialised, or is not of a creation. */
   final CreateUserIntentRequest request() {
     return request;
