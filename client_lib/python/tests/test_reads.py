@@ -99,6 +99,7 @@ def test_not_repeated_and_why(gateway, connect, answer, options, kind, why):
     with connect(gateway.address, plaintext=True) as read:
         error = failed(read, kind, request_id="R", **options)
     assert (error.tries, error.not_repeated, error.request_id, len(gateway.calls)) == (1, why, "R", 1)
+    assert (error.retry_after is None) == (why == "not_retryable")
 
 
 @both
