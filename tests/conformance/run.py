@@ -312,16 +312,19 @@ class Scripted:
         self._scripts, self._calls, self._lock = {}, {}, threading.Lock()
         handlers = grpc.method_handlers_generic_handler(SERVICE, {
             "CreateUserIntent": grpc.unary_unary_rpc_method_handler(
-                self._create, stubs.CreateUserIntentRequest.FromString, stubs.CreateUserIntentResponse.SerializeToString)})
+                self._create, stubs.CreateUserIntentRequest.FromString, stubs.CreateUserIntentResponse.SerializeToString),
+            "GetUserIntent": grpc.unary_unary_rpc_method_handler(
+                self._read, stubs.GetUserIntentRequest.FromString, stubs.GetUserIntentResponse.SerializeToString)})
         self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(16), handlers=[handlers], options=[
             ("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 10000)])
         self.address = "127.0.0.1:%d" % self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
 
     def script(self, body):
+        key = body.get("key") or body["email"]
         with self._lock:
-            self._scripts[body["email"]] = body
-            self._calls[body["email"]] = []
+            self._scripts[key] = body
+            self._calls[key] = []
 
     def calls(self, email):
         with self._lock:
@@ -329,15 +332,23 @@ class Scripted:
         return {"count": len(calls), "ids": sorted({call[0] for call in calls}), "timeouts_ms": [call[1] for call in calls]}
 
     def _create(self, request, context):
+        return self._answer(request.email, request.request_id, context, self.pb.CreateUserIntentResponse())
+
+    def _read(self, request, context):
+        key = request.request_id or request.user_intent_id
+        return self._answer(key, key, context, self.pb.GetUserIntentResponse())
+
+    def _answer(self, key, identity, context, response):
+        """What the script of this key (the e-mail address of a creation, the id of a read) says next."""
         left = context.time_remaining()
         timeout_ms = int(left * 1000) if left is not None and left < 1e6 else -1
         with self._lock:
-            script = self._scripts.get(request.email)
+            script = self._scripts.get(key)
             if script is None:
                 context.abort(grpc.StatusCode.UNIMPLEMENTED, "no script for this request")
-            calls = self._calls[request.email]
+            calls = self._calls[key]
             answer = script["answers"][min(len(calls), len(script["answers"]) - 1)]
-            calls.append((request.request_id, timeout_ms))
+            calls.append((identity, timeout_ms))
         wanted = script.get("timeout_ms")
         if wanted and not wanted["min"] <= timeout_ms <= wanted["max"]:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the timeout is {timeout_ms} ms")
@@ -347,7 +358,7 @@ class Scripted:
             self.tap.set("reset" if answer.get("reset") else "drop")
             context.abort(grpc.StatusCode.INTERNAL, "nobody hears this")
         if "ok" in answer:
-            return json_format.ParseDict(answer["ok"], self.pb.CreateUserIntentResponse())
+            return json_format.ParseDict(answer["ok"], response)
         self._fail(context, answer)
 
     @staticmethod

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "http.h"
@@ -77,7 +78,9 @@ json None() {
           {"recovery", ""},   {"maybe_sent", false},  {"replayed", false}, {"violations", json::array()},
           {"used_min", 0},    {"used_max", 0},        {"limit", 0},        {"user_intent_id", ""},
           {"http_status", 0}, {"request_id", ""},     {"tries", 0},        {"unresolved_request_id", ""},
-          {"state", ""},      {"retry_after_ms", -1}, {"elapsed_ms", 0}};
+          {"state", ""},      {"retry_after_ms", -1}, {"elapsed_ms", 0},   {"not_repeated", ""},
+          {"status", ""},     {"user_id", ""},        {"stale", false},    {"verification_type", ""},
+          {"read_time", ""},  {"status_time", ""}};
 }
 
 Outcome Failed(const absl::Status& status) {
@@ -102,8 +105,26 @@ Outcome Failed(const absl::Status& status) {
   out.fields["http_status"] = error->http_status.value_or(0);
   out.fields["request_id"] = error->request_id;
   out.fields["tries"] = error->tries;
+  out.fields["not_repeated"] = error->not_repeated;
   if (error->retry_after.has_value()) out.fields["retry_after_ms"] = absl::ToInt64Milliseconds(*error->retry_after);
   return out;
+}
+
+// A time as text, seconds and nanoseconds.
+std::string Instant(const google::protobuf::Timestamp& when) {
+  return absl::StrCat(when.seconds(), ".", absl::Dec(when.nanos(), absl::kZeroPad9));
+}
+
+void SetIntent(const userintent::v1::UserIntent& intent, json* fields) {
+  const auto word = [](const std::string& name, const char* prefix) {
+    return std::string(absl::StripPrefix(name, prefix));
+  };
+  (*fields)["user_intent_id"] = intent.id();
+  (*fields)["user_id"] = intent.user_id();
+  (*fields)["status"] = word(userintent::v1::UserIntentStatus_Name(intent.status()), "USER_INTENT_STATUS_");
+  (*fields)["verification_type"] =
+      word(userintent::v1::VerificationType_Name(intent.verification_type()), "VERIFICATION_TYPE_");
+  if (intent.has_status_time()) (*fields)["status_time"] = Instant(intent.status_time());
 }
 
 Outcome Of(const Created& created) {
@@ -117,7 +138,7 @@ Outcome Of(const Created& created) {
   out.fields["used_min"] = created->response.attempts().used_min();
   out.fields["used_max"] = created->response.attempts().used_max();
   out.fields["limit"] = created->response.attempts().limit();
-  out.fields["user_intent_id"] = created->user_intent_id();
+  SetIntent(created->response.user_intent(), &out.fields);
   out.fields["request_id"] = created->request_id;
   out.fields["tries"] = created->tries;
   return out;
@@ -134,10 +155,24 @@ Outcome Of(const absl::StatusOr<userintent::v1::Creation>& creation) {
   out.fields["used_min"] = creation->attempts().used_min();
   out.fields["used_max"] = creation->attempts().used_max();
   out.fields["limit"] = creation->attempts().limit();
-  out.fields["user_intent_id"] = creation->user_intent().id();
+  SetIntent(creation->user_intent(), &out.fields);
   out.fields["request_id"] = creation->request_id();
   out.fields["state"] =
       std::string(absl::StripPrefix(userintent::v1::CreationState_Name(creation->state()), "CREATION_STATE_"));
+  return out;
+}
+
+Outcome Of(const absl::StatusOr<userintent::v1::GetUserIntentResponse>& read, const std::string& request_id) {
+  if (!read.ok()) return Failed(read.status());
+  Outcome out;
+  out.fields = None();
+  out.texts = {userintent::Redacted(*read)};
+  SetIntent(read->user_intent(), &out.fields);
+  out.fields["ok"] = true;
+  out.fields["code"] = "OK";
+  out.fields["request_id"] = request_id;
+  out.fields["stale"] = read->stale();
+  if (read->has_read_time()) out.fields["read_time"] = Instant(read->read_time());
   return out;
 }
 
@@ -159,6 +194,16 @@ CallOptions Options(const json& step) {
   CallOptions options;
   if (step.contains("deadline_ms")) options.timeout = absl::Milliseconds(step["deadline_ms"].get<int64_t>());
   if (step.contains("max_tries")) options.max_tries = step["max_tries"].get<int>();
+  return options;
+}
+
+userintent::ReadOptions ReadOptionsOf(const json& step) {
+  const CallOptions call = Options(step);
+  userintent::ReadOptions options;
+  options.timeout = call.timeout;
+  options.max_tries = call.max_tries;
+  options.max_age = absl::Milliseconds(step.value("max_age_ms", int64_t{0}));
+  options.allow_stale = step.value("allow_stale", false);
   return options;
 }
 
@@ -246,10 +291,13 @@ class Run {
       Ended(step, number, started, steady_clock::now(), of.client, of.request, Of(created));
     } else if (what == "get") {
       Client* client = ClientOf(step);
-      std::string id = step.at("request_id");
-      if (id.front() == '@') id = outcomes_.at(id.substr(1)).fields.at("request_id");
-      const auto creation = client->GetCreation(id, Options(step));
+      const auto creation = client->GetCreation(Named(step, "request_id"), Options(step));
       Ended(step, number, started, steady_clock::now(), client, {}, Of(creation));
+    } else if (what == "read") {
+      Client* client = ClientOf(step);
+      const auto [key, request_id] = KeyOf(step);
+      const auto read = client->GetUserIntent(key, ReadOptionsOf(step));
+      Ended(step, number, started, steady_clock::now(), client, {}, Of(read, request_id));
     } else if (what == "text") {
       ShowsAndHides(step);
     } else if (what == "http") {
@@ -266,6 +314,19 @@ class Run {
     } else {
       throw Failure("this runner does not know it");
     }
+  }
+
+  // The id itself, or for @name that field of the call named so.
+  std::string Named(const json& step, const char* field) const {
+    const std::string id = step.at(field);
+    return absl::StartsWith(id, "@") ? outcomes_.at(id.substr(1)).fields.at(field).get<std::string>() : id;
+  }
+
+  // The key of a read, and its request_id if it is that.
+  std::pair<userintent::IntentKey, std::string> KeyOf(const json& step) const {
+    if (step.contains("user_intent_id")) return {userintent::UserIntentId{Named(step, "user_intent_id")}, ""};
+    const std::string request_id = Named(step, "request_id");
+    return {userintent::RequestId{request_id}, request_id};
   }
 
   void Begin(const json& step, const std::string& name) {
@@ -317,7 +378,8 @@ class Run {
     out.fields["elapsed_ms"] = std::chrono::duration_cast<milliseconds>(ended - started).count();
     if (step.contains("name")) outcomes_.insert_or_assign(step["name"], out);
     CheckTexts(out.texts);
-    if (step.at("do") != "get" && out.fields["request_id"].get_ref<const std::string&>().empty())
+    if (step.at("do") != "get" && step.at("do") != "read" &&
+        out.fields["request_id"].get_ref<const std::string&>().empty())
       throw Failure("request_id is empty");
     for (const auto& [name, expected] : step.at("expect").items()) {
       const json& got = out.fields.at(name);
@@ -367,20 +429,28 @@ class Run {
     }
   }
 
-  json Posts(const std::string& email) const {
+  json Posts(const std::string& email) const { return Account(email, "posts"); }
+
+  json Account(const std::string& email, const char* what) const {
     const json account = Http("GET", plan_.at("sandbox").get<std::string>() + "/accounting?email=" + Escaped(email));
-    const auto posts = account.find("posts");
-    return posts == account.end() || posts->is_null() ? json::array() : *posts;
+    const auto found = account.find(what);
+    return found == account.end() || found->is_null() ? json::array() : *found;
   }
 
   void CheckAccounts() const {
     const json wanted_posts = scenario_.value("posts", json::object());
+    const json wanted_gets = scenario_.value("gets", json::object());
     const json wanted_bodies = scenario_.value("bodies", json::object());
     const json wanted_calls = scenario_.value("calls", json::object());
     for (const auto& [email, count] : wanted_posts.items()) {
       const size_t counted = Posts(email).size();
       if (counted != count.get<size_t>())
         throw Failure(absl::StrCat("expected ", count.dump(), " posts, got ", counted));
+    }
+    for (const auto& [email, count] : wanted_gets.items()) {
+      const size_t counted = Account(email, "gets").size();
+      if (counted != count.get<size_t>())
+        throw Failure(absl::StrCat("expected ", count.dump(), " GETs, got ", counted));
     }
     for (const auto& [email, members] : wanted_bodies.items()) {
       const json posts = Posts(email);

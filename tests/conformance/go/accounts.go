@@ -48,9 +48,19 @@ type post struct {
 	Body any
 }
 
+type account struct {
+	Posts []post
+	Gets  []any
+}
+
+func (r *run) account(email string) (account, error) {
+	var out account
+	err := fetch(http.MethodGet, r.plan.Sandbox+"/accounting?email="+url.QueryEscape(email), nil, &out)
+	return out, err
+}
+
 func (r *run) posts(email string) ([]post, error) {
-	var account struct{ Posts []post }
-	err := fetch(http.MethodGet, r.plan.Sandbox+"/accounting?email="+url.QueryEscape(email), nil, &account)
+	account, err := r.account(email)
 	return account.Posts, err
 }
 
@@ -63,6 +73,15 @@ func (r *run) checkAccounts(s scenario) error {
 		}
 		if len(posts) != want {
 			return fmt.Errorf("posts: expected %d, got %d", want, len(posts))
+		}
+	}
+	for email, want := range s.Gets {
+		account, err := r.account(email)
+		if err != nil {
+			return err
+		}
+		if len(account.Gets) != want {
+			return fmt.Errorf("gets: expected %d, got %d", want, len(account.Gets))
 		}
 	}
 	for email, members := range s.Bodies {

@@ -17,6 +17,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"example.com/userintent"
 	pb "example.com/userintent/userintentv1"
@@ -42,6 +43,7 @@ type scenario struct {
 	Name   string
 	Steps  []step
 	Posts  map[string]int
+	Gets   map[string]int
 	Calls  map[string]int
 	Bodies map[string]map[string]any
 	Report bool
@@ -52,11 +54,14 @@ type step struct {
 	Name         string
 	Client       string
 	Request      json.RawMessage
-	UnknownField bool   `json:"unknown_field"`
-	DeadlineMs   int    `json:"deadline_ms"`
-	MaxTries     int    `json:"max_tries"`
-	Of           string // repeat
-	RequestID    string `json:"request_id"`
+	UnknownField bool    `json:"unknown_field"`
+	DeadlineMs   int     `json:"deadline_ms"`
+	MaxTries     int     `json:"max_tries"`
+	Of           string  // repeat
+	RequestID    string  `json:"request_id"`
+	UserIntentID *string `json:"user_intent_id"`
+	MaxAgeMs     int     `json:"max_age_ms"`
+	AllowStale   bool    `json:"allow_stale"`
 	Expect       map[string]any
 	Shows, Hides []string
 	To, Method   string
@@ -206,13 +211,17 @@ func (r *run) step(s step) (outcome, error) {
 		if err != nil {
 			return outcome{}, err
 		}
-		id := s.RequestID
-		if name, isName := strings.CutPrefix(id, "@"); isName {
-			id, _ = r.outcomes[name].fields["request_id"].(string)
+		ctx, cancel := deadline(s.DeadlineMs)
+		defer cancel()
+		return r.ended(s, get(ctx, client, r.named(s.RequestID, "request_id")))
+	case "read":
+		client, err := r.client(s.Client)
+		if err != nil {
+			return outcome{}, err
 		}
 		ctx, cancel := deadline(s.DeadlineMs)
 		defer cancel()
-		return r.ended(s, get(ctx, client, id))
+		return r.ended(s, r.read(ctx, client, s))
 	case "text":
 		request, err := parse(s)
 		if err != nil {
@@ -315,6 +324,7 @@ func created(client *userintent.Client, result *userintent.Result, err error, st
 		return failed(client, err, start)
 	}
 	out := outcome{client: client, fields: none(start)}
+	maps.Copy(out.fields, intentFields(result.Response.GetUserIntent()))
 	maps.Copy(out.fields, map[string]any{
 		"ok": true, "code": "OK", "replayed": result.Replayed(), "used_min": int(result.Response.GetAttempts().GetUsedMin()),
 		"used_max": int(result.Response.GetAttempts().GetUsedMax()), "limit": int(result.Response.GetAttempts().GetLimit()),
@@ -331,13 +341,67 @@ func get(ctx context.Context, client *userintent.Client, id string) outcome {
 		return failed(client, err, start)
 	}
 	out := outcome{client: client, fields: none(start)}
+	maps.Copy(out.fields, intentFields(creation.GetUserIntent()))
 	maps.Copy(out.fields, map[string]any{
 		"ok": true, "code": "OK", "reason": creation.GetError().GetReason(), "used_min": int(creation.GetAttempts().GetUsedMin()),
 		"used_max": int(creation.GetAttempts().GetUsedMax()), "limit": int(creation.GetAttempts().GetLimit()),
-		"user_intent_id": creation.GetUserIntent().GetId(), "request_id": id, "state": strings.TrimPrefix(creation.GetState().String(), "CREATION_STATE_"),
+		"request_id": id, "state": strings.TrimPrefix(creation.GetState().String(), "CREATION_STATE_"),
 	})
 	out.texts = forms(creation)
 	return out
+}
+
+// named is the id itself, or for @name that field of the call named so.
+func (r *run) named(id, field string) string {
+	if name, isName := strings.CutPrefix(id, "@"); isName {
+		id, _ = r.outcomes[name].fields[field].(string)
+	}
+	return id
+}
+
+func (r *run) read(ctx context.Context, client *userintent.Client, s step) outcome {
+	requestID := r.named(s.RequestID, "request_id")
+	key := userintent.ByRequestID(requestID)
+	if s.UserIntentID != nil {
+		key = userintent.ByUserIntentID(r.named(*s.UserIntentID, "user_intent_id"))
+	}
+	var options []userintent.CallOption
+	if s.MaxTries > 0 {
+		options = append(options, userintent.WithMaxTries(s.MaxTries))
+	}
+	if s.MaxAgeMs != 0 {
+		options = append(options, userintent.WithMaxAge(time.Duration(s.MaxAgeMs)*time.Millisecond))
+	}
+	if s.AllowStale {
+		options = append(options, userintent.WithAllowStale())
+	}
+	start := time.Now()
+	response, err := client.GetUserIntent(ctx, key, options...)
+	if err != nil {
+		return failed(client, err, start)
+	}
+	out := outcome{client: client, fields: none(start)}
+	maps.Copy(out.fields, intentFields(response.GetUserIntent()))
+	maps.Copy(out.fields, map[string]any{
+		"ok": true, "code": "OK", "request_id": requestID, "stale": response.GetStale(), "read_time": instant(response.GetReadTime()),
+	})
+	out.texts = append(forms(response), response.String())
+	return out
+}
+
+func intentFields(intent *pb.UserIntent) map[string]any {
+	return map[string]any{
+		"user_intent_id": intent.GetId(), "user_id": intent.GetUserId(), "status": strings.TrimPrefix(intent.GetStatus().String(), "USER_INTENT_STATUS_"),
+		"verification_type": strings.TrimPrefix(intent.GetVerificationType().String(), "VERIFICATION_TYPE_"), "status_time": instant(intent.GetStatusTime()),
+	}
+}
+
+// instant is a time as text, seconds and nanoseconds; empty for none.
+func instant(when *timestamppb.Timestamp) string {
+	if when == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d.%09d", when.GetSeconds(), when.GetNanos())
 }
 
 func failed(client *userintent.Client, err error, start time.Time) outcome {
@@ -359,6 +423,7 @@ func failed(client *userintent.Client, err error, start time.Time) outcome {
 		"code": codeOf(e), "reason": string(e.Reason), "sent": string(e.Sent), "recovery": string(e.Recovery), "maybe_sent": e.MaybeSent(),
 		"replayed": e.Replayed, "violations": names, "used_min": attempts.UsedMin, "used_max": attempts.UsedMax, "user_intent_id": e.UserIntentID,
 		"unresolved_request_id": e.UnresolvedRequestID, "http_status": e.HTTPStatus, "request_id": e.RequestID, "tries": e.Tries,
+		"not_repeated": string(e.NotRepeated),
 	})
 	if e.Retryable {
 		out.fields["retry_after_ms"] = int(e.RetryAfter.Milliseconds())
@@ -380,7 +445,8 @@ func none(start time.Time) map[string]any {
 	return map[string]any{
 		"ok": false, "code": "", "reason": "", "sent": "", "recovery": "", "maybe_sent": false, "replayed": false, "violations": []any{}, "used_min": 0,
 		"used_max": 0, "limit": 0, "user_intent_id": "", "unresolved_request_id": "", "http_status": 0, "request_id": "", "tries": 0, "retry_after_ms": -1,
-		"elapsed_ms": int(time.Since(start).Milliseconds()), "state": "",
+		"elapsed_ms": int(time.Since(start).Milliseconds()), "state": "", "not_repeated": "", "status": "",
+		"user_id": "", "verification_type": "", "status_time": "", "read_time": "", "stale": false,
 	}
 }
 
@@ -417,7 +483,7 @@ func (r *run) ended(s step, out outcome) (outcome, error) {
 			return out, fmt.Errorf("%s: expected %v, got %v (%v)", name, want, got, out.err)
 		}
 	}
-	if s.Do != "get" && out.fields["request_id"] == "" {
+	if s.Do != "get" && s.Do != "read" && out.fields["request_id"] == "" {
 		return out, errors.New("request_id is empty")
 	}
 	return out, r.checkTexts(out.texts)

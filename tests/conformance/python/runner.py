@@ -47,6 +47,9 @@ class Blocking:
     def get(self, request_id):
         return self.client.get_creation(request_id)
 
+    def read(self, **options):
+        return self.client.get_user_intent(**options)
+
     def close(self):
         self.client.close()
 
@@ -90,6 +93,9 @@ class Asyncio:
     def get(self, request_id):
         return self._wait(self.client.get_creation(request_id))
 
+    def read(self, **options):
+        return self._wait(self.client.get_user_intent(**options))
+
     def close(self):
         self._wait(self.client.close())
 
@@ -105,18 +111,36 @@ def http(url, method="GET", body=None):
     return json.loads(text) if text.strip() else {}
 
 
+def instant(message, field):
+    """A time as text, seconds and nanoseconds; empty for none."""
+    when = getattr(message, field)
+    return f"{when.seconds}.{when.nanos:09}" if message.HasField(field) else ""
+
+
+def of_intent(intent):
+    return {"user_intent_id": intent.id, "user_id": intent.user_id, "status_time": instant(intent, "status_time"),
+            "status": userintent.UserIntentStatus.Name(intent.status)[len("USER_INTENT_STATUS_"):],
+            "verification_type": userintent.VerificationType.Name(intent.verification_type)[len("VERIFICATION_TYPE_"):]}
+
+
+def of_read(request_id):
+    return lambda answer: {
+        **of_intent(answer.user_intent), "ok": True, "code": "OK", "reason": "", "sent": "", "maybe_sent": False,
+        "request_id": request_id, "read_time": instant(answer, "read_time"), "stale": answer.stale, "text": [str(answer)]}
+
+
 def of_create(result):
-    return {"ok": True, "code": "OK", "reason": "", "sent": "", "recovery": "", "maybe_sent": False,
+    return {**of_intent(result.response.user_intent), "ok": True, "code": "OK", "reason": "", "sent": "", "recovery": "", "maybe_sent": False,
             "replayed": result.replayed, "violations": [], "used_min": result.attempts.used_min,
             "used_max": result.attempts.used_max, "limit": result.attempts.limit, "user_intent_id": result.user_intent_id,
-            "unresolved_request_id": "", "http_status": 0, "request_id": result.request_id, "tries": result.tries,
+            "not_repeated": "", "unresolved_request_id": "", "http_status": 0, "request_id": result.request_id, "tries": result.tries,
             "retry_after_ms": -1, "state": "", "text": [str(result), repr(result)]}
 
 
 def of_get(creation):
-    return {"ok": True, "code": "OK", "reason": creation.error.reason, "request_id": creation.request_id,
-            "state": userintent.CreationState.Name(creation.state)[len("CREATION_STATE_"):],
-            "user_intent_id": creation.user_intent.id, "text": [str(creation)]}
+    return {**of_intent(creation.user_intent), "ok": True, "code": "OK", "reason": creation.error.reason,
+            "request_id": creation.request_id, "text": [str(creation)],
+            "state": userintent.CreationState.Name(creation.state)[len("CREATION_STATE_"):]}
 
 
 def of_error(error):
@@ -127,7 +151,8 @@ def of_error(error):
             "used_min": attempts.used_min, "used_max": attempts.used_max, "limit": 0,
             "user_intent_id": error.user_intent_id, "unresolved_request_id": error.unresolved_request_id,
             "http_status": error.http_status or 0, "request_id": error.request_id, "tries": error.tries,
-            "retry_after_ms": retry_after, "state": "", "text": [str(error), repr(error)]}
+            "retry_after_ms": retry_after, "not_repeated": error.not_repeated, "state": "",
+            "text": [str(error), repr(error)]}
 
 
 def holds(field, expected, actual, results):
@@ -208,7 +233,7 @@ class Scenario:
         if name:
             self.results[name] = result
         self.clean(result["text"])
-        if not result["request_id"]:
+        if not result["request_id"] and step["do"] != "read":
             raise Failure("request_id: empty")
         for field, expected in step["expect"].items():
             if not holds(field, expected, result[field], self.results):
@@ -244,10 +269,20 @@ class Scenario:
         self.outcome(step, time.monotonic(), lambda: client.repeat(error, **self.options(step)), of_create, step.get("name"))
 
     def get(self, step):
-        client, request_id = self.client(step["client"]), step["request_id"]
-        if request_id.startswith("@"):
-            request_id = self.results[request_id[1:]]["request_id"]
+        client, request_id = self.client(step["client"]), self.named(step["request_id"], "request_id")
         self.outcome(step, time.monotonic(), lambda: client.get(request_id), of_get, step.get("name"))
+
+    def named(self, identity, field):
+        return self.results[identity[1:]][field] if identity.startswith("@") else identity
+
+    def read(self, step):
+        client = self.client(step["client"])
+        key = {field: self.named(step[field], field) for field in ("request_id", "user_intent_id") if field in step}
+        options = {**key, **self.options(step), "allow_stale": step.get("allow_stale", False)}
+        if "max_age_ms" in step:
+            options["max_age"] = step["max_age_ms"] / 1000
+        self.outcome(step, time.monotonic(), lambda: client.read(**options), of_read(key.get("request_id", "")),
+                     step.get("name"))
 
     def text(self, step):
         for text in (str(request := self.request(step)), repr(request), f"{[request]}"):
@@ -259,9 +294,9 @@ class Scenario:
     def http(self, step):
         http(self.plan[step["to"]] + step["path"], step.get("method", "POST"), step.get("body", {}))
 
-    def posts_of(self, email):
+    def posts_of(self, email, what="posts"):
         account = http(f"{self.plan['sandbox']}/accounting?{urllib.parse.urlencode({'email': email})}")
-        return account.get("posts") or []
+        return account.get(what) or []
 
     def wait_posts(self, step):
         end = time.monotonic() + PATIENCE
@@ -326,6 +361,9 @@ class Scenario:
         for email, count in self.scenario.get("posts", {}).items():
             if len(self.posts_of(email)) != count:
                 raise Failure(f"expected {count} POSTs, the sandbox counted {len(self.posts_of(email))}")
+        for email, count in self.scenario.get("gets", {}).items():
+            if len(self.posts_of(email, "gets")) != count:
+                raise Failure(f"expected {count} GETs, the sandbox counted {len(self.posts_of(email, 'gets'))}")
         for email, members in self.scenario.get("bodies", {}).items():
             body = self.posts_of(email)[-1]["body"]
             for name, value in members.items():

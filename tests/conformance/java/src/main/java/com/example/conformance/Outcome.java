@@ -5,12 +5,16 @@ import com.example.userintent.Redacted;
 import com.example.userintent.UserIntentException;
 import com.example.userintent.Violation;
 import com.example.userintent.v1.Creation;
+import com.example.userintent.v1.GetUserIntentResponse;
+import com.example.userintent.v1.UserIntent;
+import com.google.protobuf.Timestamp;
 import java.io.PrintWriter;
 import java.io.StringWriter;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.function.Supplier;
 
@@ -26,6 +30,8 @@ final class Outcome {
   private Outcome() {
     fields.putAll(Map.of("used_min", 0L, "used_max", 0L, "limit", 0L, "http_status", 0L, "tries", 0L, "retry_after_ms",
         -1L, "unresolved_request_id", "", "request_id", ""));
+    fields.putAll(Map.of("not_repeated", "", "status", "", "user_id", "", "verification_type", "", "status_time", "",
+        "read_time", "", "stale", false));
   }
 
   /**
@@ -48,8 +54,9 @@ final class Outcome {
     Outcome outcome = new Outcome();
     outcome.fields.putAll(Map.of("ok", true, "code", "OK", "replayed", result.isReplayed(), "used_min",
         (long) result.getAttempts().getUsedMin(), "used_max", (long) result.getAttempts().getUsedMax(), "limit",
-        (long) result.getAttempts().getLimit(), "user_intent_id", result.getUserIntentId(), "request_id",
-        result.getRequestId(), "tries", (long) result.getTries()));
+        (long) result.getAttempts().getLimit(), "request_id", result.getRequestId(), "tries",
+        (long) result.getTries()));
+    outcome.intent(result.getResponse().getUserIntent());
     outcome.texts.add(result.toString());
     outcome.texts.add(result.getResponse().toString());
     return outcome;
@@ -59,11 +66,33 @@ final class Outcome {
     Outcome outcome = new Outcome();
     outcome.fields.putAll(Map.of("ok", true, "code", "OK", "reason", creation.getError().getReason(), "used_min",
         (long) creation.getAttempts().getUsedMin(), "used_max", (long) creation.getAttempts().getUsedMax(), "limit",
-        (long) creation.getAttempts().getLimit(), "user_intent_id", creation.getUserIntent().getId(), "request_id",
-        requestId, "state", creation.getState().name().substring("CREATION_STATE_".length())));
+        (long) creation.getAttempts().getLimit(), "request_id", requestId, "state",
+        creation.getState().name().substring("CREATION_STATE_".length())));
+    outcome.intent(creation.getUserIntent());
     outcome.texts.add(Redacted.toString(creation));
     outcome.texts.add(creation.toString());
     return outcome;
+  }
+
+  static Outcome read(String requestId, GetUserIntentResponse response) {
+    Outcome outcome = new Outcome();
+    outcome.intent(response.getUserIntent());
+    outcome.fields.putAll(Map.of("ok", true, "code", "OK", "request_id", requestId, "stale", response.getStale(),
+        "read_time", response.hasReadTime() ? instant(response.getReadTime()) : ""));
+    outcome.texts.add(Redacted.toString(response));
+    outcome.texts.add(response.toString());
+    return outcome;
+  }
+
+  private void intent(UserIntent intent) {
+    fields.putAll(Map.of("user_intent_id", intent.getId(), "user_id", intent.getUserId(), "status",
+        intent.getStatus().name().substring("USER_INTENT_STATUS_".length()), "verification_type",
+        intent.getVerificationType().name().substring("VERIFICATION_TYPE_".length()), "status_time",
+        intent.hasStatusTime() ? instant(intent.getStatusTime()) : ""));
+  }
+
+  private static String instant(Timestamp when) {
+    return String.format("%d.%09d", when.getSeconds(), when.getNanos());
   }
 
   private static Outcome failed(UserIntentException error) {
@@ -83,6 +112,7 @@ final class Outcome {
     outcome.fields.putAll(
         Map.of("http_status", (long) error.getHttpStatus().orElse(0), "request_id", error.getRequestId(), "tries",
             (long) error.getTries(), "retry_after_ms", error.getRetryAfter().map(Duration::toMillis).orElse(-1L)));
+    outcome.fields.put("not_repeated", error.getNotRepeated().name().toLowerCase(Locale.ROOT));
     outcome.texts.add(error.toString());
     outcome.texts.add(stackTrace(error));
     return outcome;

@@ -3,6 +3,7 @@ package com.example.conformance;
 import com.example.userintent.CallFuture;
 import com.example.userintent.CallSettings;
 import com.example.userintent.CreateResult;
+import com.example.userintent.IntentKey;
 import com.example.userintent.Redacted;
 import com.example.userintent.Tls;
 import com.example.userintent.UserIntentClient;
@@ -123,6 +124,9 @@ final class Scenario {
       case "get":
         get(step);
         break;
+      case "read":
+        read(step);
+        break;
       case "text":
         stringForm(step);
         break;
@@ -232,11 +236,32 @@ final class Scenario {
 
   private void get(JsonObject step) {
     UserIntentClient client = client(step);
-    String told = text(step, "request_id");
-    String id = told.startsWith("@") ? (String) outcomes.get(told.substring(1)).fields.get("request_id") : told;
+    String id = named(step, "request_id");
     ended(step,
         Outcome.of(System.nanoTime(),
             () -> Outcome.got(id, async ? client.getCreationAsync(id).join() : client.getCreation(id))));
+  }
+
+  /** The id itself, or for @name that field of the call named so. */
+  private String named(JsonObject step, String field) {
+    String told = text(step, field);
+    return told.startsWith("@") ? (String) outcomes.get(told.substring(1)).fields.get(field) : told;
+  }
+
+  private void read(JsonObject step) {
+    UserIntentClient client = client(step);
+    IntentKey key = step.has("user_intent_id") ? IntentKey.ofIntent(named(step, "user_intent_id"))
+                                               : IntentKey.ofRequest(named(step, "request_id"));
+    CallSettings settings = settings(step);
+    if (step.has("max_age_ms")) {
+      settings = settings.withMaxAge(Duration.ofMillis(step.get("max_age_ms").getAsLong()));
+    }
+    CallSettings all = step.has("allow_stale") ? settings.withAllowStale() : settings;
+    ended(step,
+        Outcome.of(System.nanoTime(),
+            ()
+                -> Outcome.read(named(step, "request_id"),
+                    async ? client.getUserIntentAsync(key, all).join() : client.getUserIntent(key, all))));
   }
 
   private void stringForm(JsonObject step) throws InvalidProtocolBufferException {
@@ -280,7 +305,7 @@ final class Scenario {
         throw new Failure(field + ": expected " + expect.get(field) + ", got " + actual + " (" + outcome.error + ")");
       }
     }
-    if (outcome.fields.get("request_id").equals("")) {
+    if (outcome.fields.get("request_id").equals("") && !text(step, "do").equals("read")) {
       throw new Failure("request_id: empty");
     }
     clean(outcome.texts);
@@ -358,8 +383,12 @@ final class Scenario {
   }
 
   private JsonArray posts(String email) throws IOException, InterruptedException {
-    JsonElement posts = fetch("GET", text(plan, "sandbox") + "/accounting" + query(email), null).get("posts");
-    return posts == null || posts.isJsonNull() ? new JsonArray() : posts.getAsJsonArray();
+    return account(email, "posts");
+  }
+
+  private JsonArray account(String email, String what) throws IOException, InterruptedException {
+    JsonElement all = fetch("GET", text(plan, "sandbox") + "/accounting" + query(email), null).get(what);
+    return all == null || all.isJsonNull() ? new JsonArray() : all.getAsJsonArray();
   }
 
   private JsonObject member(String name) {
@@ -371,6 +400,12 @@ final class Scenario {
       int count = posts(email).size();
       if (count != member("posts").get(email).getAsInt()) {
         throw new Failure("expected " + member("posts").get(email) + " POSTs, the sandbox counted " + count);
+      }
+    }
+    for (String email : member("gets").keySet()) {
+      int count = account(email, "gets").size();
+      if (count != member("gets").get(email).getAsInt()) {
+        throw new Failure("expected " + member("gets").get(email) + " GETs, the sandbox counted " + count);
       }
     }
     for (String email : member("bodies").keySet()) {
