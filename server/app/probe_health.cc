@@ -23,7 +23,7 @@ std::vector<std::string> DoorHosts(const std::string& host) {
 }
 
 // A server on every address is asked on loopback.
-config::HostPort PortOf(config::HostPort listen) {
+net::HostPort PortOf(net::HostPort listen) {
   if (listen.host == "0.0.0.0") listen.host = "127.0.0.1";
   if (listen.host == "::") listen.host = "::1";
   return listen;
@@ -34,7 +34,7 @@ config::HostPort PortOf(config::HostPort listen) {
 absl::Status ProbeHealth(const config::Settings& settings) {
   // The server's own door needs no certificate.
   for (const std::string& host : DoorHosts(settings.listen.host)) {
-    const std::string address = config::HostPort{host, settings.listen.port}.Text();
+    const std::string address = net::HostPort{host, settings.listen.port}.Text();
     const absl::Status status = rpc::HealthDoor::Ask(address, std::chrono::seconds(3));
     if (!absl::IsNotFound(status)) return status;
   }

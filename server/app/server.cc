@@ -30,6 +30,7 @@
 #include "server/rpc/acceptor.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/listener.h"
+#include "server/rpc/methods.h"
 #include "server/rpc/reflection.h"
 #include "server/rpc/tls_watch.h"
 
@@ -106,7 +107,7 @@ struct Server::Parts {
   std::unique_ptr<rpc::Acceptor> acceptor;                                      // hands to grpc, so it stops first
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections;  // from Build to Serve
   std::unique_ptr<SideDoors> doors;
-  config::HostPort bound;
+  net::HostPort bound;
   rpc::Refusals refused;  // what is in the metrics, as the next one
   uint64_t refused_handshakes = 0;
   std::optional<bool> serving;  // what was announced last
@@ -201,8 +202,8 @@ absl::Status Server::Parts::Build(std::optional<config::TlsMaterial> tls) {
 // Every shard brings its own completion queue.
 absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder, bool mutual_tls) {
   const http::Options http = HttpOptionsOf(settings, authorities.get());
-  const SharedParts shared{settings,       http,       mutual_tls, *credentials, *ledger,        *admission,
-                           *fingerprinter, *telemetry, *metrics,   *service,     health_service, health};
+  const SharedParts shared{settings,   http,       mutual_tls, *credentials, *ledger,        *admission, *fingerprinter,
+                           *telemetry, *telemetry, *metrics,   *service,     health_service, health};
   for (int i = 0; i < settings.shard_count(); ++i) {
     absl::StatusOr<std::unique_ptr<ShardParts>> shard = ShardParts::Create(shared, builder);
     if (!shard.ok()) return shard.status();
@@ -244,7 +245,7 @@ void Server::Parts::Announce(const std::vector<std::string>& warnings) const {
        {"shards", settings.shard_count()},
        {"recovered", sqlite != nullptr ? sqlite->recovered() : 0},
        {"version", SafeText(config::ProgramVersion())}});
-  const config::HostPort where = doors->metrics_address();
+  const net::HostPort where = doors->metrics_address();
   if (!where.empty()) Log(Level::kInfo, "metrics_listening", {{"address", SafeText(where.Text())}});
 }
 
@@ -266,7 +267,7 @@ bool Server::Drain() {
   Parts& p = *parts_;
   Log(Level::kInfo, "draining", {{"in_flight", p.admission->in_flight()}});
   p.admission->Drain();
-  for (const auto& shard : p.shards) shard->EndWaits();
+  for (const auto& shard : p.shards) shard->Drain();
   HouseKeep();
   const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.settings.drain_timeout);
   while (p.admission->in_flight() > 0 && SteadyClock::now() < end) {
@@ -326,8 +327,8 @@ void Server::ReloadFiles() {
   parts_->files->ReloadNow();
 }
 
-config::HostPort Server::address() const { return parts_->bound; }
+net::HostPort Server::address() const { return parts_->bound; }
 
-config::HostPort Server::metrics_address() const { return parts_->doors->metrics_address(); }
+net::HostPort Server::metrics_address() const { return parts_->doors->metrics_address(); }
 
 }  // namespace userintent

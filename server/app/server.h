@@ -37,8 +37,8 @@ class Server {
   bool Drain();
 
   // Where it listens, with the ports that were bound; the second one empty: there is no /metrics.
-  config::HostPort address() const;
-  config::HostPort metrics_address() const;
+  net::HostPort address() const;
+  net::HostPort metrics_address() const;
 
  private:
   struct Parts;

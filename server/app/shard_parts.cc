@@ -37,10 +37,10 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
                                        "userintent-server/" + std::string(config::ProgramVersion()));
   parts->shard_ = std::make_unique<rpc::Shard>(builder.AddCompletionQueue(), *parts->http_);
   parts->creations_ = std::make_unique<usecase::Creations>(usecase::Creations::Dependencies{
-      *parts->shard_, shared.ledger, *parts->astra_, shared.admission, shared.fingerprinter, shared.telemetry,
+      *parts->shard_, shared.ledger, *parts->astra_, shared.admission, shared.fingerprinter, shared.creation_observer,
       intent::RulesOptions{settings.kyc_delegation, settings.allow_non_public_ip}, settings.email_attempt_limit});
   parts->context_ = std::make_unique<rpc::MethodContext>(rpc::MethodContext{
-      *parts->shard_, shared.telemetry, shared.mutual_tls, absl::ToChronoNanoseconds(settings.default_deadline)});
+      *parts->shard_, shared.call_observer, shared.mutual_tls, absl::ToChronoNanoseconds(settings.default_deadline)});
   parts->methods_ =
       rpc::NewMethods(shared.service, *parts->context_,
                       rpc::UseCases{*parts->creations_, shared.ledger, *parts->shard_, settings.email_attempt_limit});
@@ -70,7 +70,7 @@ void ShardParts::CountUpstream() {
   });
 }
 
-void ShardParts::EndWaits() {
+void ShardParts::Drain() {
   shard_->Post([this] { creations_->Drain(); });
 }
 

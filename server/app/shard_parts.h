@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/app/telemetry.h"
 #include "server/astra/astra.h"
 #include "server/astra/credentials.h"
 #include "server/config/settings.h"
@@ -37,7 +36,8 @@ struct SharedParts {
   ledger::Ledger& ledger;
   usecase::AdmissionControl& admission;
   const intent::Fingerprinter& fingerprinter;
-  Telemetry& telemetry;
+  rpc::CallObserver& call_observer;
+  usecase::CreationObserver& creation_observer;
   observe::Metrics& metrics;
   rpc::AsyncService& service;
   rpc::HealthService& health_service;
@@ -60,7 +60,7 @@ class ShardParts {
   // Adds to the metrics what the connections to Astra counted since the last time.
   void CountUpstream();
   // The process stops soon: no creation waits for another try any more.
-  void EndWaits();
+  void Drain();
   // The process stops now: every caller is answered.
   void AnswerAll();
 
@@ -68,8 +68,7 @@ class ShardParts {
   explicit ShardParts(observe::Metrics& metrics) : metrics_(metrics) {}
 
   observe::Metrics& metrics_;
-  // Destroyed in reverse: the methods and what they work with, the shard with its calls, then the clients that those
-  // used.
+  // Destroyed in reverse: the methods with what they use, the shard with its calls, then the clients.
   std::unique_ptr<http::Client> http_;
   std::unique_ptr<astra::Client> astra_;
   std::unique_ptr<rpc::Shard> shard_;

@@ -11,9 +11,8 @@ using observe::Level;
 using observe::Log;
 using observe::SafeText;
 
-absl::StatusOr<std::unique_ptr<SideDoors>> SideDoors::Open(const config::Settings& settings,
-                                                           const config::HostPort& bound, rpc::Acceptor& acceptor,
-                                                           View view) {
+absl::StatusOr<std::unique_ptr<SideDoors>> SideDoors::Open(const config::Settings& settings, const net::HostPort& bound,
+                                                           rpc::Acceptor& acceptor, View view) {
   std::unique_ptr<SideDoors> doors(new SideDoors(view));
   doors->OpenProbe(settings, bound, acceptor);
   doors->OpenHealthDoor(bound);
@@ -25,7 +24,7 @@ absl::StatusOr<std::unique_ptr<SideDoors>> SideDoors::Open(const config::Setting
 
 SideDoors::~SideDoors() = default;
 
-void SideDoors::OpenProbe(const config::Settings& settings, const config::HostPort& bound, rpc::Acceptor& acceptor) {
+void SideDoors::OpenProbe(const config::Settings& settings, const net::HostPort& bound, rpc::Acceptor& acceptor) {
   rpc::PortProbeOptions options;
   options.host = bound.host;
   options.port = bound.port;
@@ -34,7 +33,7 @@ void SideDoors::OpenProbe(const config::Settings& settings, const config::HostPo
   probe_ = std::make_unique<rpc::PortProbe>(std::move(options));
 }
 
-void SideDoors::OpenHealthDoor(const config::HostPort& bound) {
+void SideDoors::OpenHealthDoor(const net::HostPort& bound) {
   auto door = rpc::HealthDoor::Open(bound.Text(), [this] {
     std::vector<std::string> reasons = ReasonsNotReady();
     return reasons.empty() ? rpc::HealthDoor::kServing : std::move(reasons.front());
@@ -47,7 +46,7 @@ void SideDoors::OpenHealthDoor(const config::HostPort& bound) {
   Log(Level::kWarn, "warning", {{"warning", SafeText(text)}});
 }
 
-absl::Status SideDoors::OpenEndpoint(const config::HostPort& listen) {
+absl::Status SideDoors::OpenEndpoint(const net::HostPort& listen) {
   observe::HttpEndpoint::Options options;
   options.host = listen.host;
   options.port = listen.port;
@@ -72,8 +71,8 @@ std::vector<std::string> SideDoors::ReasonsNotReady() const {
   return reasons;
 }
 
-config::HostPort SideDoors::metrics_address() const {
-  return endpoint_ ? config::HostPort{metrics_host_, endpoint_->port()} : config::HostPort{};
+net::HostPort SideDoors::metrics_address() const {
+  return endpoint_ ? net::HostPort{metrics_host_, endpoint_->port()} : net::HostPort{};
 }
 
 }  // namespace userintent

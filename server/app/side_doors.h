@@ -33,9 +33,8 @@ class SideDoors {
 
   // `bound`: the address of the gRPC port, which `acceptor` listens on. Without a door for --healthcheck there is a
   // warning in the log; without an endpoint for --metrics_listen the status names that flag.
-  static absl::StatusOr<std::unique_ptr<SideDoors>> Open(const config::Settings& settings,
-                                                         const config::HostPort& bound, rpc::Acceptor& acceptor,
-                                                         View view);
+  static absl::StatusOr<std::unique_ptr<SideDoors>> Open(const config::Settings& settings, const net::HostPort& bound,
+                                                         rpc::Acceptor& acceptor, View view);
   ~SideDoors();
   SideDoors(const SideDoors&) = delete;
   SideDoors& operator=(const SideDoors&) = delete;
@@ -49,14 +48,14 @@ class SideDoors {
   void StopProbe() { probe_->Stop(); }
 
   // Where /metrics is; empty where it is off.
-  config::HostPort metrics_address() const;
+  net::HostPort metrics_address() const;
 
  private:
   explicit SideDoors(View view) : view_(view) {}
 
-  void OpenProbe(const config::Settings& settings, const config::HostPort& bound, rpc::Acceptor& acceptor);
-  void OpenHealthDoor(const config::HostPort& bound);
-  absl::Status OpenEndpoint(const config::HostPort& listen);
+  void OpenProbe(const config::Settings& settings, const net::HostPort& bound, rpc::Acceptor& acceptor);
+  void OpenHealthDoor(const net::HostPort& bound);
+  absl::Status OpenEndpoint(const net::HostPort& listen);
 
   const View view_;
   std::string metrics_host_;

@@ -8,8 +8,8 @@
 #include <string_view>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/time/clock.h"
+#include "server/base/text.h"
 #include "server/http/client.h"
 #include "server/net/ip_address.h"
 
@@ -35,10 +35,7 @@ absl::Status CheckLedgerPath(const std::string& path) {
   if (path.front() == ':' || path.substr(0, 5) == "file:") {
     return Problem("ledger", "sqlite: needs a plain path; a ledger that forgets is called memory:");
   }
-  if (std::any_of(path.begin(), path.end(),
-                  [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); })) {
-    return Problem("ledger", "the path holds control characters");
-  }
+  if (HasControlCharacter(path)) return Problem("ledger", "the path holds control characters");
   struct stat info {};
   if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
     return Problem("ledger", "the path is not a regular file");
@@ -69,7 +66,7 @@ void CheckLedgersLife(const Settings& settings, Problems& problems) {
 }  // namespace
 
 void CheckListener(const Settings& settings, Problems& problems) {
-  if (settings.listen.empty()) problems.Add("listen", FormOf<HostPort>().must);
+  if (settings.listen.empty()) problems.Add("listen", FormOf<net::HostPort>().must);
   const std::pair<const char*, const std::string*> files[] = {{"tls_cert_file", &settings.tls_cert_file},
                                                               {"tls_key_file", &settings.tls_key_file},
                                                               {"tls_client_ca_file", &settings.tls_client_ca_file}};

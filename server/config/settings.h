@@ -14,7 +14,7 @@
 namespace userintent::config {
 
 struct Settings {
-  HostPort listen{"127.0.0.1", 50051};
+  net::HostPort listen{"127.0.0.1", 50051};
   std::string tls_cert_file;
   std::string tls_key_file;
   std::string tls_client_ca_file;
@@ -48,8 +48,8 @@ struct Settings {
   int email_attempt_limit = 3;
   bool kyc_delegation = false;
   bool allow_non_public_ip = false;
-  HostPort metrics_listen{"127.0.0.1", 9464};  // empty: off
-  std::optional<bool> reflection;              // see reflection_on()
+  net::HostPort metrics_listen{"127.0.0.1", 9464};  // empty: off
+  std::optional<bool> reflection;                   // see reflection_on()
   absl::Duration drain_timeout = absl::Seconds(35);
   int shards = 0;  // see shard_count()
   observe::Level log_level = observe::Level::kInfo;

@@ -1,13 +1,10 @@
 #include "server/config/values.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/flags/marshalling.h"
-#include "absl/strings/ascii.h"
 #include "server/base/duration.h"
 #include "server/http/client.h"
-#include "server/net/ip_address.h"
 
 namespace userintent::config {
 
@@ -83,18 +80,18 @@ std::string Text(const std::optional<absl::Time>& value) { return value ? absl::
 // --- types of the server
 
 template <>
-Form FormOf<HostPort>() {
+Form FormOf<net::HostPort>() {
   return {"HOST:PORT", "must be HOST:PORT, HOST an IP address (IPv6 in brackets) or localhost, PORT 0 to 65535"};
 }
-bool Parse(std::string_view text, HostPort* out) { return net::ParseHostPort(text, out); }
-std::string Text(const HostPort& value) { return value.Text(); }
+bool Parse(std::string_view text, net::HostPort* out) { return net::ParseHostPort(text, out); }
+std::string Text(const net::HostPort& value) { return value.Text(); }
 
 template <>
-Form FormOf<Origin>() {
+Form FormOf<net::Origin>() {
   return {"https://HOST[:PORT]", "must be https://host[:port] without path, query or user"};
 }
-bool Parse(std::string_view text, Origin* out) { return net::ParseOrigin(text, out); }
-std::string Text(const Origin& value) { return value.Text(); }
+bool Parse(std::string_view text, net::Origin* out) { return net::ParseOrigin(text, out); }
+std::string Text(const net::Origin& value) { return value.Text(); }
 
 template <>
 Form FormOf<LedgerLocation>() {

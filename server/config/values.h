@@ -3,7 +3,6 @@
 // Plain values and pure functions; any thread. Used by the table of flags (flags.cc) and by readers of a setting.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,9 +18,6 @@ enum class Transport;  // server/http/client.h
 }  // namespace userintent::http
 
 namespace userintent::config {
-
-using net::HostPort;
-using net::Origin;
 
 struct LedgerLocation {
   enum class Kind { kSqlite, kMemory, kPostgresql };
@@ -47,8 +43,8 @@ bool Parse(std::string_view text, std::string* out);
 bool Parse(std::string_view text, absl::Duration* out);
 bool Parse(std::string_view text, std::optional<bool>* out);        // empty: not set
 bool Parse(std::string_view text, std::optional<absl::Time>* out);  // empty: not set
-bool Parse(std::string_view text, HostPort* out);                   // empty: no address
-bool Parse(std::string_view text, Origin* out);
+bool Parse(std::string_view text, net::HostPort* out);              // empty: no address
+bool Parse(std::string_view text, net::Origin* out);
 bool Parse(std::string_view text, LedgerLocation* out);
 bool Parse(std::string_view text, http::Transport* out);
 bool Parse(std::string_view text, observe::Level* out);
@@ -59,8 +55,8 @@ std::string Text(const std::string& value);
 std::string Text(absl::Duration value);
 std::string Text(const std::optional<bool>& value);
 std::string Text(const std::optional<absl::Time>& value);
-std::string Text(const HostPort& value);
-std::string Text(const Origin& value);
+std::string Text(const net::HostPort& value);
+std::string Text(const net::Origin& value);
 std::string Text(const LedgerLocation& value);
 std::string Text(const std::optional<astra::LimitRule>& value);
 std::string Text(http::Transport value);

@@ -30,9 +30,9 @@
 namespace userintent {
 namespace {
 
-using config::HostPort;
 using config::LedgerLocation;
 using config::Settings;
+using net::HostPort;
 using testing::HasSubstr;
 using testing::StartsWith;
 

@@ -193,7 +193,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
   const Case cases[] = {
       {"listen", "[::1]:0",
        [](const Settings& c) {
-         return c.listen == HostPort{"::1", 0};
+         return c.listen == net::HostPort{"::1", 0};
        }},
       {"tls_cert_file", "/a", [](const Settings& c) { return c.tls_cert_file == "/a"; }},
       {"tls_key_file", "/a", [](const Settings& c) { return c.tls_key_file == "/a"; }},
