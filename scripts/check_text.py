@@ -6,7 +6,6 @@
   mail        e-mail addresses only at domains reserved for examples (RFC 2606)
   ssn         no nine-digit Social Security Number that could have been issued
   path        no path of one machine
-  layer       a room of server/ includes only the rooms below it (the picture in CMakeLists.txt)
   text        UTF-8, no tabs outside Makefiles, Go and its examples, no trailing blanks, a newline at the end, at most 1 MiB
 """
 
@@ -24,22 +23,6 @@ RESERVED = re.compile(r"(^|\.)(example|test|invalid|localhost)$|(^|\.)example\.(
 # 000, 666 and 9xx were never given out; 078-05-1120 and 123-45-6789 are well-known specimens.
 SSN = re.compile(r"(?<![\w-])(?!000|666|9\d\d|078-05-1120|123-45-6789)\d{3}-\d{2}-\d{4}(?![\w-])")
 PATH = re.compile(r"(?<![\w.$}/-])/(?:home|Users|work)/\w")
-INCLUDE = re.compile(r'^#include "server/(\w+)/')
-# What each room of server/ may include besides itself. What lies in server/ itself puts everything together.
-BELOW = {
-    "base": set(),
-    "observe": set(),
-    "net": {"base"},
-    "http": {"base", "net"},
-    "astra": {"base", "http", "intent"},
-    "ledger": {"base"},
-    "intent": {"base", "net", "ledger"},
-    "usecase": {"base", "intent", "astra", "ledger"},
-    "rpc": {"base", "observe", "http", "intent", "usecase"},
-    "admin": {"base", "observe", "ledger", "intent", "usecase", "rpc"},
-    "config": {"base", "net", "observe", "http", "astra", "intent", "ledger"},
-    "app": {"base", "net", "observe", "http", "astra", "ledger", "intent", "usecase", "rpc", "admin", "config"},
-}
 BINARY = {".png", ".gz", ".bin", ".db", ".jar", ".binpb", ".ico"}
 TABS_OK = {".go", ".mod", ".sum", ".tsv", ".md"}
 
@@ -58,7 +41,6 @@ def breaches(name: str, data: bytes):
     if text and not text.endswith("\n"):
         yield 0, "text", "no newline at the end"
     checker = name == "scripts/check_text.py"
-    room = name.split("/")[1] if name.startswith("server/") else ""
     for number, line in enumerate(text.split("\n"), 1):
         if line != line.rstrip():
             yield number, "text", "trailing blanks"
@@ -67,8 +49,6 @@ def breaches(name: str, data: bytes):
             yield number, "text", "tab"
         if checker:
             continue
-        if (hit := INCLUDE.match(line)) and room in BELOW and hit[1] not in BELOW[room] | {room}:
-            yield number, "layer", f"server/{room} may not include server/{hit[1]}"
         quiet = name.startswith("server/") and name != "server/admin/tool.cc"
         if quiet and (hit := PRINTS.search(line)) and not line.lstrip().startswith("//"):
             yield number, "print", hit[0]

@@ -81,6 +81,7 @@ check hadolint dockerfiles
 check ruff "$LINT/ruff" check --quiet .
 check gofmt-vet go_code
 check house-rules /usr/bin/python3 scripts/check_text.py
+check architecture /usr/bin/python3 scripts/check_architecture.py
 check clang-tidy tidy
 
 end_checks

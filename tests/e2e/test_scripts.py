@@ -225,18 +225,92 @@ def test_the_build_of_a_first_call_is_no_obstacle_to_the_tests(checkout):
 
 # -- house rules ----------------------------------------------------------------------------------------------------------
 
-def test_a_room_of_the_server_includes_only_those_below_it():
+PAGE = """## Rooms of the server
+| room | what it does | includes |
+|---|---|---|
+| `base` | leaf | |
+| `ledger` | rows | `base` |
+| `intent` | rules | `base` `ledger` |
+| `astra` | dialect | `base` |
+| `app` | all | every room |
+
+## Single headers
+| `astra` | `intent/fields.h` | names |
+
+## Libraries
+| `sqlite3.h` | `ledger/sqlite_*` | SQL |
+"""
+# What makes every arrow, exception and pattern of the page used.
+FILES = {
+    "base/text.h": "",
+    "ledger/sqlite_store.cc": '#include <sqlite3.h>\n#include "server/base/text.h"\n',
+    "intent/rules.cc": '#include "server/base/text.h"\n#include "server/ledger/ledger.h"\n',
+    "astra/json.cc": '#include "server/base/text.h"\n#include "server/intent/fields.h"\n',
+    "app/server.cc": '#include "server/astra/json.h"\n',
+}
+
+
+@pytest.fixture
+def architecture():
     sys.path.insert(0, str(SCRIPTS))
-    import check_text
+    import check_architecture
 
-    def found(name, include):
-        return [rule for _, rule, _ in check_text.breaches(name, f'#include "server/{include}"\n'.encode())]
+    def breaches(page=PAGE, **files):
+        """Rules that are broken, by a page and the files of server/; the names of `files` have __ for / and end in .cc."""
+        server = check_architecture.Server(check_architecture.Page(page))
+        changed = FILES | {name.replace("__", "/") + ".cc": text for name, text in files.items()}
+        for name, text in changed.items():
+            server.look(name, text)
+        server.end({name.split("/")[0] for name in changed})
+        return [(name, rule) for name, _, rule, _ in server.problems]
 
-    assert found("server/net/address.cc", "ledger/book.h") == ["layer"]
-    assert found("server/base/uuid.cc", "observe/log.h") == ["layer"]
-    assert found("server/rpc/methods.cc", "admin/operator_service.h") == ["layer"]
-    assert found("server/rpc/methods.cc", "intent/creation.h") == []
-    assert found("server/app/server.cc", "admin/operator_service.h") == []
+    return breaches
+
+
+def test_a_page_that_is_true_has_no_breach(architecture):
+    assert architecture() == []
+
+
+@pytest.mark.parametrize("name, include, broken", [
+    pytest.param("base__uuid", '"server/ledger/ledger.h"', "arrow", id="upwards"),
+    pytest.param("ledger__book", '"server/intent/rules.h"', "arrow", id="upwards by one"),
+    pytest.param("astra__answer", '"server/ledger/ledger.h"', "arrow", id="below but not named"),
+    pytest.param("astra__answer", '"server/intent/rules.h"', "arrow", id="another header than the exception's"),
+    pytest.param("intent__text", '"server/intent/fields.h"', None, id="its own room"),
+    pytest.param("app__parts", '"server/ledger/ledger.h"', None, id="every room"),
+    pytest.param("ledger__book", "<sqlite3.h>", "library", id="a library outside of its files"),
+    pytest.param("ledger__sqlite_use", "<sqlite3.h>", None, id="a library in its files"),
+])
+def test_includes_follow_the_arrows_of_the_page(architecture, name, include, broken):
+    found = architecture(**{name: f"#include {include}\n"})
+    assert found == ([("server/" + name.replace("__", "/") + ".cc", broken)] if broken else [])
+
+
+@pytest.mark.parametrize("change, rule", [
+    pytest.param(("| `base` | leaf | |", "| `base` | leaf | `astra` |"), "arrow", id="a circle"),
+    pytest.param(("| `base` `ledger` |", "| `base` `ledger` `astra` |"), "arrow", id="a room that does not stand above"),
+    pytest.param(("| dialect | `base` |", "| dialect | `base` `ledger` |"), "arrow", id="an arrow in vain"),
+    pytest.param(("`intent/fields.h`", "`intent/rules.h`"), "header", id="an exception in vain"),
+    pytest.param(("`ledger/sqlite_*`", "`ledger/sqlite_*` `app/*`"), "library", id="a file in vain"),
+    pytest.param(("| `astra` | dialect | `base` |\n", ""), "room", id="a room without a row"),
+    pytest.param(("| `app` |", "| `hall` | none | |\n| `app` |"), "room", id="a row without a room"),
+])
+def test_the_page_says_nothing_that_the_code_does_not_do(architecture, change, rule):
+    assert change[0] in PAGE
+    assert rule in [rule for _, rule in architecture(page=PAGE.replace(*change))]
+
+
+def test_every_directory_and_script_is_on_the_page():
+    sys.path.insert(0, str(SCRIPTS))
+    import check_architecture
+
+    page = check_architecture.Page("## Directories\n| `scripts` | x |\n| `tests` | x |\n| `tests/gone` | x |\n`test-*.sh`")
+    names = ["scripts/test-a.sh", "scripts/new.sh", "scripts/sub/any.sh", "tests/unit/a.cc", "tests/CMakeLists.txt",
+             "docs/a.md", "README.md"]
+    assert [(rule, why) for _, _, rule, why in check_architecture.directories(page, names)] == [
+        ("directory", "docs has no row"), ("directory", "tests/unit has no row"), ("directory", "tests/gone does not exist"),
+        ("script", "scripts/new.sh is not named"),
+    ]
 
 
 def test_one_grace_period_everywhere():
