@@ -7,10 +7,8 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
@@ -18,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "server/app/probe_health.h"
 #include "server/app/server.h"
+#include "server/base/mutex.h"
 #include "server/base/process.h"
 #include "server/config/load.h"
 #include "server/observe/log.h"
@@ -56,8 +55,9 @@ class Signals {
 
   // What came since the last call, at the latest after `wait`.
   Wish Next(std::chrono::milliseconds wait) {
-    std::unique_lock lock(mutex_);
-    came_.wait_for(lock, wait, [this] { return stop_ || reload_; });
+    const auto end = std::chrono::steady_clock::now() + wait;
+    const MutexLock lock(mutex_);
+    while (!stop_ && !reload_ && came_.WaitUntil(mutex_, end)) continue;
     if (stop_) return Wish::kStop;
     return std::exchange(reload_, false) ? Wish::kReload : Wish::kNone;
   }
@@ -69,7 +69,7 @@ class Signals {
       int number = 0;
       if (sigwait(&set_, &number) != 0) continue;
       const auto now = std::chrono::steady_clock::now();
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (number == SIGHUP) {
         reload_ = true;
       } else if (number == SIGQUIT) {
@@ -80,7 +80,7 @@ class Signals {
       } else if (now - first > kSameWish) {
         EndAtOnce(number);
       }
-      came_.notify_one();
+      came_.NotifyOne();
     }
   }
 
@@ -92,10 +92,10 @@ class Signals {
   }
 
   sigset_t set_;
-  std::mutex mutex_;
-  std::condition_variable came_;
-  bool stop_ = false;
-  bool reload_ = false;
+  Mutex mutex_;
+  CondVar came_;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  bool reload_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 int Fail(const absl::Status& status) {

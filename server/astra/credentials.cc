@@ -82,7 +82,7 @@ Credentials::Credentials(std::string client_id_file, std::string client_secret_f
       auth_(std::move(auth)) {}
 
 absl::StatusOr<bool> Credentials::Refresh() {
-  const std::lock_guard<std::mutex> one_at_a_time(refresh_mutex_);
+  const MutexLock one_at_a_time(refresh_mutex_);
   // Before the reading: what changes in between is then news once too often rather than never.
   const std::pair marks(MarkOf(client_id_file_), MarkOf(client_secret_file_));
   absl::StatusOr<std::shared_ptr<const BasicAuth>> fresh = ReadBoth(client_id_file_, client_secret_file_);
@@ -92,19 +92,19 @@ absl::StatusOr<bool> Credentials::Refresh() {
     return fresh.status();
   }
   refused_.reset();
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const MutexLock lock(mutex_);
   if ((*fresh)->header_value == auth_->header_value) return false;
   auth_ = *std::move(fresh);
   return true;
 }
 
 bool Credentials::RefusalIsNews() const {
-  const std::lock_guard<std::mutex> lock(refresh_mutex_);
+  const MutexLock lock(refresh_mutex_);
   return refused_.has_value() && news_;
 }
 
 std::shared_ptr<const BasicAuth> Credentials::Snapshot() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const MutexLock lock(mutex_);
   return auth_;
 }
 

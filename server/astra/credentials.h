@@ -8,13 +8,13 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "server/base/file_mark.h"
+#include "server/base/mutex.h"
 #include "server/base/secret.h"
 
 namespace userintent::astra {
@@ -48,11 +48,12 @@ class Credentials {
 
   const std::string client_id_file_;
   const std::string client_secret_file_;
-  mutable std::mutex refresh_mutex_;  // one Refresh at a time, so that an older reading cannot replace a newer one
-  std::optional<std::pair<FileMark, FileMark>> refused_;  // what the last Refresh() refused; guarded by refresh_mutex_
-  bool news_ = false;                                     // the same
-  mutable std::mutex mutex_;                              // guards auth_, never held while reading
-  std::shared_ptr<const BasicAuth> auth_;
+  mutable Mutex refresh_mutex_;  // one Refresh at a time, so that an older reading cannot replace a newer one
+  // The files that the last Refresh() refused, and whether they were other ones than at the refusal before.
+  std::optional<std::pair<FileMark, FileMark>> refused_ ABSL_GUARDED_BY(refresh_mutex_);
+  bool news_ ABSL_GUARDED_BY(refresh_mutex_) = false;
+  mutable Mutex mutex_;  // never held while reading the files
+  std::shared_ptr<const BasicAuth> auth_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace userintent::astra

@@ -19,7 +19,7 @@ CaFile::CaFile(std::string path, std::shared_ptr<const Certificates> certificate
     : path_(std::move(path)), certificates_(std::move(certificates)) {}
 
 absl::StatusOr<bool> CaFile::Refresh() {
-  const std::lock_guard one_at_a_time(refresh_mutex_);
+  const MutexLock one_at_a_time(refresh_mutex_);
   const FileMark mark = MarkOf(path_);  // before the reading: rather news once too often than never
   absl::StatusOr<Certificates> read = ReadCertificateFile(path_, kFlag);
   if (!read.ok()) {
@@ -28,19 +28,19 @@ absl::StatusOr<bool> CaFile::Refresh() {
     return read.status();
   }
   refused_.reset();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (read->pem == certificates_->pem) return false;
   certificates_ = std::make_shared<const Certificates>(*std::move(read));
   return true;
 }
 
 bool CaFile::RefusalIsNews() const {
-  const std::lock_guard lock(refresh_mutex_);
+  const MutexLock lock(refresh_mutex_);
   return refused_.has_value() && news_;
 }
 
 std::shared_ptr<const Certificates> CaFile::Snapshot() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return certificates_;
 }
 

@@ -5,13 +5,13 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "server/base/certificates.h"
 #include "server/base/file_mark.h"
+#include "server/base/mutex.h"
 
 namespace userintent::http {
 
@@ -38,11 +38,11 @@ class CaFile {
   CaFile(std::string path, std::shared_ptr<const Certificates> certificates);
 
   const std::string path_;
-  mutable std::mutex refresh_mutex_;  // one Refresh at a time, so that an older reading cannot replace a newer one
-  std::optional<FileMark> refused_;   // what the last Refresh() refused; guarded by refresh_mutex_
-  bool news_ = false;                 // the same
-  mutable std::mutex mutex_;          // guards certificates_, never held while reading
-  std::shared_ptr<const Certificates> certificates_;
+  mutable Mutex refresh_mutex_;  // one Refresh at a time, so that an older reading cannot replace a newer one
+  std::optional<FileMark> refused_ ABSL_GUARDED_BY(refresh_mutex_);  // the file that the last Refresh() refused
+  bool news_ ABSL_GUARDED_BY(refresh_mutex_) = false;                // it was another one than at the refusal before
+  mutable Mutex mutex_;                                              // never held while reading the file
+  std::shared_ptr<const Certificates> certificates_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace userintent::http

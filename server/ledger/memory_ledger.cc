@@ -8,7 +8,7 @@ namespace userintent::ledger {
 void MemoryLedger::Run(Op op) {
   std::vector<Op> batch;
   batch.push_back(std::move(op));
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const MutexLock lock(mutex_);
   front_.Run(std::move(batch));
 }
 

@@ -5,8 +5,7 @@
 // held, which is safe because an Executor never runs a task inline.
 #pragma once
 
-#include <mutex>
-
+#include "server/base/mutex.h"
 #include "server/ledger/book.h"
 #include "server/ledger/front.h"
 #include "server/ledger/memory_store.h"
@@ -23,10 +22,10 @@ class MemoryLedger : public OpLedger {
  private:
   void Run(Op op) override;
 
-  std::mutex mutex_;  // guards what follows
-  MemoryStore store_;
-  Book book_;
-  Front front_;
+  Mutex mutex_;
+  MemoryStore store_ ABSL_GUARDED_BY(mutex_);
+  Book book_ ABSL_GUARDED_BY(mutex_);
+  Front front_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace userintent::ledger

@@ -9,10 +9,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <mutex>
 #include <system_error>
 #include <thread>
 #include <utility>
+
+#include "server/base/mutex.h"
 
 namespace userintent::net {
 namespace {
@@ -45,9 +46,9 @@ struct Resolver::Lookup {
   }
 
   const int event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  std::mutex mutex;
-  bool done = false;
-  std::vector<Address> found;
+  Mutex mutex;
+  bool done ABSL_GUARDED_BY(mutex) = false;
+  std::vector<Address> found ABSL_GUARDED_BY(mutex);
 };
 
 Resolver::Resolver(std::string host, int port) : host_(std::move(host)), port_(port) {
@@ -86,7 +87,7 @@ bool Resolver::Begin() {
     std::thread([lookup = lookup_, host = host_, port = port_] {
       std::vector<Address> found;
       LookUp(host, port, &found);
-      const std::lock_guard lock(lookup->mutex);
+      const MutexLock lock(lookup->mutex);
       lookup->found = std::move(found);
       lookup->done = true;
       const uint64_t one = 1;
@@ -104,7 +105,7 @@ int Resolver::PollFd() const { return lookup_ == nullptr ? -1 : lookup_->event; 
 Resolver::Result Resolver::Take(SteadyTime now) {
   if (!running_) return Result::kRunning;
   {
-    const std::lock_guard lock(lookup_->mutex);
+    const MutexLock lock(lookup_->mutex);
     if (!lookup_->done) return Result::kRunning;
     uint64_t count;
     (void)!read(lookup_->event, &count, sizeof(count));

@@ -7,12 +7,12 @@
 
 #include <future>
 #include <memory>
-#include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/base/mutex.h"
 
 namespace userintent::observe {
 namespace {
@@ -25,19 +25,26 @@ constexpr size_t kQueuedLines = 8192;  // lines that may wait for stderr
 
 // spdlog's part is the queue, the thread and the sink; the line is ours, so its pattern is the bare message.
 struct Output {
-  std::mutex mutex;
-  std::shared_ptr<spdlog::details::thread_pool> pool;
-  std::shared_ptr<spdlog::logger> logger;
-  std::vector<std::string>* capture = nullptr;
+  Mutex mutex;
+  std::shared_ptr<spdlog::details::thread_pool> pool ABSL_GUARDED_BY(mutex);
+  std::shared_ptr<spdlog::logger> logger ABSL_GUARDED_BY(mutex);
+  std::vector<std::string>* capture ABSL_GUARDED_BY(mutex) = nullptr;
 };
+
+// Writes each line before it returns: the log before StartLog() and after StopLog().
+std::shared_ptr<spdlog::logger> DirectLogger() {
+  auto logger = std::make_shared<spdlog::logger>("direct", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  logger->set_pattern("%v");
+  logger->set_level(spdlog::level::trace);
+  return logger;
+}
 
 // Never destroyed: threads may log while the process ends.
 Output& TheOutput() {
   static Output* const output = [] {
     auto* fresh = new Output;
-    fresh->logger = std::make_shared<spdlog::logger>("direct", std::make_shared<spdlog::sinks::stderr_sink_mt>());
-    fresh->logger->set_pattern("%v");
-    fresh->logger->set_level(spdlog::level::trace);
+    const MutexLock lock(fresh->mutex);
+    fresh->logger = DirectLogger();
     return fresh;
   }();
   return *output;
@@ -79,7 +86,7 @@ void Write(Level line_level, std::string_view event, std::initializer_list<Field
   Output& output = TheOutput();
   std::shared_ptr<spdlog::logger> logger;
   {
-    std::lock_guard lock(output.mutex);
+    const MutexLock lock(output.mutex);
     if (output.capture != nullptr) {
       output.capture->push_back(line);
       return;
@@ -137,7 +144,7 @@ void SetLogLevel(Level level) { internal::level.store(level, std::memory_order_r
 
 void StartLog() {
   Output& output = TheOutput();
-  std::lock_guard lock(output.mutex);
+  const MutexLock lock(output.mutex);
   if (output.pool != nullptr) return;
   output.pool = std::make_shared<spdlog::details::thread_pool>(kQueuedLines, 1);
   auto logger = std::make_shared<spdlog::async_logger>("queued", std::make_shared<spdlog::sinks::stderr_sink_mt>(),
@@ -151,12 +158,10 @@ void StopLog(std::chrono::milliseconds limit) {
   Output& output = TheOutput();
   std::shared_ptr<spdlog::details::thread_pool> pool;
   {
-    std::lock_guard lock(output.mutex);
+    const MutexLock lock(output.mutex);
     if (output.pool == nullptr) return;
     pool = std::move(output.pool);
-    output.logger = std::make_shared<spdlog::logger>("direct", std::make_shared<spdlog::sinks::stderr_sink_mt>());
-    output.logger->set_pattern("%v");
-    output.logger->set_level(spdlog::level::trace);
+    output.logger = DirectLogger();
   }
   // The pool's destructor drains the queue and joins, which takes for ever when nobody reads stderr; a process that was
   // told to end must end, so that is done aside and given up after a while.
@@ -171,7 +176,7 @@ void StopLog(std::chrono::milliseconds limit) {
 
 uint64_t DroppedLogLines() {
   Output& output = TheOutput();
-  std::lock_guard lock(output.mutex);
+  const MutexLock lock(output.mutex);
   return output.pool == nullptr ? 0 : output.pool->overrun_counter();
 }
 
@@ -188,20 +193,20 @@ std::optional<uint64_t> LogLimiter::Allow(Clock::time_point now) {
 
 ScopedLogCapture::ScopedLogCapture() {
   Output& output = TheOutput();
-  std::lock_guard lock(output.mutex);
+  const MutexLock lock(output.mutex);
   output.capture = new std::vector<std::string>;
 }
 
 ScopedLogCapture::~ScopedLogCapture() {
   Output& output = TheOutput();
-  std::lock_guard lock(output.mutex);
+  const MutexLock lock(output.mutex);
   delete output.capture;
   output.capture = nullptr;
 }
 
 std::vector<std::string> ScopedLogCapture::Lines() const {
   Output& output = TheOutput();
-  std::lock_guard lock(output.mutex);
+  const MutexLock lock(output.mutex);
   return *output.capture;
 }
 

@@ -27,6 +27,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "server/base/text.h"
 #include "server/observe/level.h"
 
 namespace userintent::observe {
@@ -73,7 +74,7 @@ class Event {
   consteval Event(const char (&name)[N]) : name_(name, N - 1) {  // NOLINT: implicit on purpose
     if (name_.empty()) throw "an event needs a name";
     for (char c : name_) {
-      if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_')) throw "events are named like_this";
+      if (!IsLower(c) && !IsDigit(c) && c != '_') throw "events are named like_this";
     }
   }
   constexpr std::string_view name() const { return name_; }

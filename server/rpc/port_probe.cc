@@ -68,10 +68,10 @@ PortProbe::~PortProbe() { Stop(); }
 
 void PortProbe::Stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
-  stop_.notify_one();
+  stop_.NotifyOne();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -118,17 +118,19 @@ bool PortProbe::AskAt(const std::string& place, Clock::time_point end) const {
 void PortProbe::Run() {
   int silent = 0;
   auto next = Clock::now() + options_.every;
-  std::unique_lock lock(mutex_);
-  while (!stop_.wait_until(lock, next, [this] { return stopping_; })) {
+  MutexLock lock(mutex_);
+  for (;;) {
+    while (!stopping_ && stop_.WaitUntil(mutex_, next)) continue;
+    if (stopping_) return;
     next = Clock::now() + options_.every;  // a silence that took longer is followed by the next question at once
-    lock.unlock();
+    lock.Unlock();
     silent = Ask() ? 0 : silent + 1;
     const bool alive = silent < options_.silences;
     if (alive != alive_.exchange(alive, std::memory_order_acq_rel)) {
       observe::Log(alive ? observe::Level::kInfo : observe::Level::kError,
                    alive ? observe::Event("port_answers_again") : observe::Event("port_deaf"), {{"count", silent}});
     }
-    lock.lock();
+    lock.Lock();
   }
 }
 

@@ -3,20 +3,20 @@
 // Every two seconds it opens one connection as any client would and waits for the first byte from the server: its TLS
 // handshake's answer, or its HTTP/2 settings where there is no TLS. So accept, libgrpc's poller and the TLS engine all
 // took part; no certificate is needed. A process that is merely busy answers late, so only two silences in a row, of
-// 3.5 s each, count as deaf; the second question follows at once, so it is at most 9 s after the port went deaf. Whoever asks alive() gets the last finding; asking
-// costs nothing and holds nobody up.
+// 3.5 s each, count as deaf; the second question follows at once, so it is at most 9 s after the port went deaf.
+// Whoever asks alive() gets the last finding; asking costs nothing and holds nobody up.
 //
 // A thread of its own from the constructor to the destructor. alive() by any thread.
 #pragma once
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
+
+#include "server/base/mutex.h"
 
 namespace userintent::rpc {
 
@@ -50,9 +50,9 @@ class PortProbe {
   const PortProbeOptions options_;
   const std::string hello_;  // what a client says first
   std::atomic<bool> alive_{true};
-  std::mutex mutex_;
-  std::condition_variable stop_;
-  bool stopping_ = false;
+  Mutex mutex_;
+  CondVar stop_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

@@ -66,7 +66,7 @@ void Shard::Post(Task task) {
   }
   bool was_empty;
   {
-    const std::lock_guard lock(inbox_mutex_);
+    const MutexLock lock(inbox_mutex_);
     was_empty = inbox_.empty();
     inbox_.push_back(std::move(task));
   }
@@ -101,7 +101,7 @@ void Shard::RunTimers() {
 void Shard::RunPosted() {
   std::vector<Task> tasks;
   {
-    const std::lock_guard lock(inbox_mutex_);
+    const MutexLock lock(inbox_mutex_);
     tasks.swap(inbox_);
   }
   for (Task& task : tasks) task();

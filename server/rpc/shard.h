@@ -17,12 +17,12 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "server/base/loop.h"
+#include "server/base/mutex.h"
 #include "server/http/client.h"
 
 namespace userintent::rpc {
@@ -95,9 +95,9 @@ class Shard final : public Loop {
   bool rung_ = false;
 
   // Shared with posters.
-  std::mutex inbox_mutex_;
-  std::vector<Task> inbox_;  // guarded by inbox_mutex_
-  int inbox_event_ = -1;     // eventfd, written when the inbox goes from empty to not empty
+  Mutex inbox_mutex_;
+  std::vector<Task> inbox_ ABSL_GUARDED_BY(inbox_mutex_);
+  int inbox_event_ = -1;  // eventfd, written when the inbox goes from empty to not empty
 
   // Shared with the helper.
   int wait_fd_ = -1;  // epoll: the upstream's sockets and inbox_event_
