@@ -170,7 +170,7 @@ case $what in
   grpcurl) install_grpcurl ;;
   lint)
     install_apt "$APT$APT_TESTS"
-    venv lint scripts/requirements-lint.txt "clang-format, clang-tidy, buf, shellcheck, ruff, yamllint, hadolint"
+    venv lint scripts/requirements-lint.txt "clang-format, clang-tidy, buf, shellcheck, ruff, yamllint, hadolint, lizard"
     ;;
   java) if ! command -v javac >/dev/null || ! command -v mvn >/dev/null; then install_apt "$APT_JAVA"; fi ;;
   *) die "usage: deps.sh [all|run|grpcurl|lint|java]" ;;

@@ -82,6 +82,7 @@ check ruff "$LINT/ruff" check --quiet .
 check gofmt-vet go_code
 check house-rules /usr/bin/python3 scripts/check_text.py
 check architecture /usr/bin/python3 scripts/check_architecture.py
+check sizes "$LINT/python" scripts/check_size.py
 check clang-tidy tidy
 
 end_checks

@@ -300,6 +300,27 @@ def test_the_page_says_nothing_that_the_code_does_not_do(architecture, change, r
     assert rule in [rule for _, rule in architecture(page=PAGE.replace(*change))]
 
 
+@pytest.mark.parametrize("functions, files, exceptions, expected", [
+    pytest.param([("a.cc", 7, "ns::room::Long", 61, 1)], [], {}, ["Long has 61 lines, at most 60"], id="long"),
+    pytest.param([("a.cc", 7, "ns::Two::Both", 61, 21)], [], {},
+                 ["Two::Both has 61 lines, at most 60 and complexity 21, at most 20"], id="long and branched"),
+    pytest.param([("a.cc", 7, "ns::At", 60, 20)], [("a.cc", 400)], {}, [], id="at the limits"),
+    pytest.param([], [("a.cc", 401)], {}, ["a.cc has 401 lines, at most 400"], id="file"),
+    pytest.param([("a.cc", 7, "ns::Long", 61, 1)], [], {"a.cc: Long": "a table"}, [], id="exception"),
+    pytest.param([("b.cc", 7, "ns::Long", 61, 1), ("a.cc", 1, "ns::Long", 9, 1)], [], {"a.cc: Long": "a table"},
+                 ["Long has 61 lines, at most 60", "the exception for a.cc: Long is not needed any more: take it out"],
+                 id="exception of another file"),
+    pytest.param([], [("a.cc", 400)], {"a.cc": "a list"}, ["the exception for a.cc is not needed any more: take it out"],
+                 id="exception in vain"),
+])
+def test_what_is_too_large_is_listed_with_a_reason(functions, files, exceptions, expected):
+    sys.path.insert(0, str(SCRIPTS))
+    import check_size
+
+    assert [why for _, why in check_size.breaches(functions, files, exceptions)] == expected
+    assert all(len(reason) > 5 for reason in check_size.EXCEPTIONS.values())
+
+
 def test_every_directory_and_script_is_on_the_page():
     sys.path.insert(0, str(SCRIPTS))
     import check_architecture
