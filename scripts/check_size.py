@@ -20,8 +20,6 @@ EXCEPTIONS = {
     "server/admin/tool.cc": "to be split by command",
     "server/app/server.cc": "to be split by part",
     "server/app/server.cc: Server::Start": "to become named steps",
-    "server/config/config.cc": "to be split into flags, values and loading",
-    "server/config/config.cc: ReadCommandLine": "to be split",
     "server/http/answer_head.cc: AnswerHead::Read": "to be split",
     "server/http/curl_client.cc": "to be split into client and callbacks",
     "server/http/curl_client.cc: CurlClient::OnHeader": "to be split",
@@ -31,7 +29,6 @@ EXCEPTIONS = {
     "server/ledger/book.cc: Book::Begin": "to become a decision",
     "server/ledger/sqlite_store.cc": "to be split into schema, statements and store",
     "server/usecase/creation.cc": "to be split into policy and transitions",
-    "server/usecase/creation.cc: Creation::OnBegun": "to be split",
 }
 
 

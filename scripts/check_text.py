@@ -6,6 +6,7 @@
   mail        e-mail addresses only at domains reserved for examples (RFC 2606)
   ssn         no nine-digit Social Security Number that could have been issued
   path        no path of one machine
+  wide        prose in docs/ and in the pages at the top fits in 120 columns (a table's row is one line, code is as typed)
   text        UTF-8, no tabs outside Makefiles, Go and its examples, no trailing blanks, a newline at the end, at most 1 MiB
 """
 
@@ -27,6 +28,17 @@ BINARY = {".png", ".gz", ".bin", ".db", ".jar", ".binpb", ".ico"}
 TABS_OK = {".go", ".mod", ".sum", ".tsv", ".md"}
 
 
+def wide(name: str, lines: list[str]):
+    """Numbers of the lines of prose that are too long."""
+    if not name.endswith(".md") or not (name.startswith("docs/") or "/" not in name):
+        return
+    code = False
+    for number, line in enumerate(lines, 1):
+        code ^= line.startswith("```")
+        if len(line) > 120 and not code and not line.startswith(("|", "    ")):
+            yield number
+
+
 def breaches(name: str, data: bytes):
     suffix = pathlib.PurePath(name).suffix
     if len(data) > 1 << 20:
@@ -40,6 +52,8 @@ def breaches(name: str, data: bytes):
         return
     if text and not text.endswith("\n"):
         yield 0, "text", "no newline at the end"
+    for number in wide(name, text.split("\n")):
+        yield number, "wide", "more than 120 columns"
     checker = name == "scripts/check_text.py"
     for number, line in enumerate(text.split("\n"), 1):
         if line != line.rstrip():
