@@ -95,6 +95,7 @@ struct Server::Parts {
   std::unique_ptr<FileReloader> files;
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
   std::unique_ptr<usecase::AdmissionControl> admission;
+  std::unique_ptr<usecase::IntentReads> reads;
   std::unique_ptr<rpc::AsyncService> service;
   rpc::HealthService health_service;
   rpc::HealthState health;
@@ -164,6 +165,7 @@ void Server::Parts::OpenAdmission() {
   options.max_in_flight = settings.max_in_flight;
   options.min_deadline = absl::ToChronoMilliseconds(settings.min_deadline);
   admission = std::make_unique<usecase::AdmissionControl>(options);
+  reads = std::make_unique<usecase::IntentReads>(*ledger, *admission, *telemetry, settings.astra_read_rate);
 }
 
 // Binds the port. Connections wait in its queue until Serve.
@@ -202,7 +204,7 @@ absl::Status Server::Parts::Build(std::optional<config::TlsMaterial> tls) {
 // Every shard brings its own completion queue.
 absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder, bool mutual_tls) {
   const http::Options http = HttpOptionsOf(settings, authorities.get());
-  const SharedParts shared{settings,   http,       mutual_tls, *credentials, *ledger,        *admission, *fingerprinter,
+  const SharedParts shared{settings,   http,       mutual_tls, *credentials, *ledger,        *admission, *reads, *fingerprinter,
                            *telemetry, *telemetry, *metrics,   *service,     health_service, health};
   for (int i = 0; i < settings.shard_count(); ++i) {
     absl::StatusOr<std::unique_ptr<ShardParts>> shard = ShardParts::Create(shared, builder);

@@ -43,7 +43,9 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
       *parts->shard_, shared.call_observer, shared.mutual_tls, absl::ToChronoNanoseconds(settings.default_deadline)});
   parts->methods_ =
       rpc::NewMethods(shared.service, *parts->context_,
-                      rpc::UseCases{*parts->creations_, shared.ledger, *parts->shard_, settings.email_attempt_limit});
+                      rpc::UseCases{*parts->creations_,
+         {shared.ledger, shared.reads, {*parts->shard_, *parts->astra_}, shared.admission.options().min_deadline},
+         shared.ledger, *parts->shard_, settings.email_attempt_limit});
   parts->health_ = std::make_unique<rpc::HealthCalls>(shared.health_service, shared.health, *parts->shard_);
   return parts;
 }

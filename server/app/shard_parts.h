@@ -35,6 +35,7 @@ struct SharedParts {
   astra::Credentials& credentials;
   ledger::Ledger& ledger;
   usecase::AdmissionControl& admission;
+  usecase::IntentReads& reads;
   const intent::Fingerprinter& fingerprinter;
   rpc::CallObserver& call_observer;
   usecase::CreationObserver& creation_observer;

@@ -64,7 +64,7 @@ observe::Labels Telemetry::Labels() {
     (*all)[kCallerLeft] = {"CALLER_LEFT", "CANCELLED"};
     return all;
   }();
-  return {reasons, rpc::kMethodNames, astra::kVerdictNames};
+  return {reasons, rpc::kMethodNames, astra::kVerdictNames, astra::kReadVerdictNames};
 }
 
 void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }
@@ -108,6 +108,18 @@ void Telemetry::OnPersonToldAcross(const ledger::Key& key) {
   // Many of one caller are somebody who guesses.
   Log(Level::kWarn, "person_exists_across_callers",
       {{"request_id", SafeText(UuidText(key.request_id))}, {"caller", SafeText(key.caller)}});
+}
+
+void Telemetry::OnRead(const Uuid& request_id, const astra::ReadOutcome& outcome, SteadyClock::duration took) {
+  metrics_.RecordRead(static_cast<size_t>(outcome.verdict), absl::FromChrono(took));
+  if (outcome.not_astras) metrics_.CountEdgeRejection();
+  const Level level = outcome.verdict == astra::ReadVerdict::kRead ? Level::kDebug : Level::kWarn;
+  if (!observe::LogEnabled(level)) return;
+  Log(level, "read_ended",
+      {{"request_id", SafeText(UuidText(request_id))},
+       {"http_status", outcome.http_status},
+       {"detail", SafeText(outcome.detail)},
+       {"latency_ms", Milliseconds(took)}});
 }
 
 void Telemetry::OnCallBegun(rpc::Method) { metrics_.AddInFlight(1); }

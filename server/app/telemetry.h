@@ -7,14 +7,15 @@
 #include "server/observe/metrics.h"
 #include "server/rpc/unary_method.h"
 #include "server/usecase/creations.h"
+#include "server/usecase/intent_reads.h"
 
 namespace userintent {
 
-class Telemetry final : public rpc::CallObserver, public usecase::CreationObserver {
+class Telemetry final : public rpc::CallObserver, public usecase::CreationObserver, public usecase::ReadObserver {
  public:
   explicit Telemetry(observe::Metrics& metrics) : metrics_(metrics) {}
 
-  // What calls and POSTs are counted by.
+  // What calls, POSTs and GETs are counted by.
   static observe::Labels Labels();
 
   void OnPostBegun() override;
@@ -22,6 +23,7 @@ class Telemetry final : public rpc::CallObserver, public usecase::CreationObserv
               SteadyClock::duration took) override;
   void OnRecorded(const ledger::Record& record, bool committed) override;
   void OnPersonToldAcross(const ledger::Key& key) override;
+  void OnRead(const Uuid& request_id, const astra::ReadOutcome& outcome, SteadyClock::duration took) override;
   void OnCallBegun(rpc::Method method) override;
   void OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
                    SteadyClock::duration took) override;

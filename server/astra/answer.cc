@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -11,7 +12,6 @@
 namespace userintent::astra {
 namespace {
 
-constexpr size_t kMaxBody = size_t{64} * 1024;
 constexpr int kMaxDepth = 16;
 constexpr size_t kMaxId = 256;
 constexpr size_t kMaxStatus = 64;
@@ -55,49 +55,48 @@ bool ReadAll(std::string_view body, Reader& reader) {
   return Json::sax_parse(body.begin(), body.end(), &reader);
 }
 
-class AnswerReader final : public Reader {
+// Takes the values of some members of the body's object. None of them may come twice, since nobody knows which one
+// holds; the object's other members are ignored.
+class MemberReader final : public Reader {
  public:
-  Answer answer;
-  bool has_id = false;
+  struct Member {
+    std::string_view name;
+    bool required_string;                   // any other type makes the body unusable; else it counts as absent
+    std::optional<std::string> value = {};  // nothing: absent
+    bool seen = false;
+  };
+  explicit MemberReader(std::span<Member> members) : members_(members) {}
 
  protected:
   bool Key(string_t& name) override {
     if (depth_ != 1) return true;
-    if (name == "id") {
-      expected_ = Field::kId;
-      return !std::exchange(id_seen_, true);
-    }
-    if (name == "status") {
-      expected_ = Field::kStatus;
-      return !std::exchange(status_seen_, true);
+    for (Member& member : members_) {
+      if (name != member.name) continue;
+      expected_ = &member;
+      return !std::exchange(member.seen, true);
     }
     return true;
   }
 
   bool String(string_t& value) override {
-    switch (std::exchange(expected_, Field::kNone)) {
-      case Field::kId:
-        if (value.empty() || value.size() > kMaxId || HasUnicodeControl(value)) return false;
-        answer.id = std::move(value);
-        has_id = true;
-        return true;
-      case Field::kStatus:
-        if (value.size() <= kMaxStatus && AllPrintable(value)) answer.status = std::move(value);
-        return true;
-      case Field::kNone:
-        return true;
-    }
+    if (Member* const member = std::exchange(expected_, nullptr)) member->value = std::move(value);
     return true;
   }
 
-  bool Other() override { return std::exchange(expected_, Field::kNone) != Field::kId; }
+  bool Other() override {
+    const Member* const member = std::exchange(expected_, nullptr);
+    return member == nullptr || !member->required_string;
+  }
 
  private:
-  enum class Field { kNone, kId, kStatus };
-  Field expected_ = Field::kNone;  // whose value comes next
-  bool id_seen_ = false;
-  bool status_seen_ = false;
+  const std::span<Member> members_;
+  Member* expected_ = nullptr;  // whose value comes next
 };
+
+// The word, or empty when it is not fit to keep.
+std::string StatusWord(std::optional<std::string> word) {
+  return word && word->size() <= kMaxStatus && AllPrintable(*word) ? *std::move(word) : std::string();
+}
 
 class StringSearch final : public Reader {
  public:
@@ -129,10 +128,26 @@ class ErrorShape final : public Reader {
 
 }  // namespace
 
+bool IsId(std::string_view text) { return !text.empty() && text.size() <= kMaxId && !HasUnicodeControl(text); }
+
 std::optional<Answer> ParseAnswer(std::string_view body) {
-  AnswerReader reader;
-  if (!ReadAll(body, reader) || !reader.has_id) return std::nullopt;
-  return std::move(reader.answer);
+  MemberReader::Member members[] = {{"id", true}, {"status", false}};
+  auto& [id, status] = members;
+  MemberReader reader(members);
+  if (!ReadAll(body, reader) || !id.value || !IsId(*id.value)) return std::nullopt;
+  return Answer{*std::move(id.value), StatusWord(std::move(status.value))};
+}
+
+std::optional<Reading> ParseReading(std::string_view body, std::string_view user_intent_id) {
+  MemberReader::Member members[] = {{"id", true}, {"status", false}, {"user_id", false}, {"kyc_type", false}};
+  auto& [id, status, user_id, kyc_type] = members;
+  MemberReader reader(members);
+  if (!ReadAll(body, reader) || id.value != user_intent_id) return std::nullopt;
+  Reading reading;
+  reading.status = StatusWord(std::move(status.value));
+  if (user_id.value && IsId(*user_id.value)) reading.user_id = *std::move(user_id.value);
+  reading.kyc_type = std::move(kyc_type.value).value_or("");
+  return reading;
 }
 
 // An array of objects has no key at depth 1.

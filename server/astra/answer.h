@@ -3,6 +3,7 @@
 // A body is read only if it is at most 64 KiB of UTF-8 that form exactly one JSON value, nested at most 16 deep.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,6 +11,12 @@
 #include "absl/status/statusor.h"
 
 namespace userintent::astra {
+
+// A longer body is not read. The HTTP client cuts it there (http::Options::max_answer_bytes).
+inline constexpr size_t kMaxBody = size_t{64} * 1024;
+
+// Whether `text`, which is UTF-8, may be an id of Astra's: 1-256 bytes without control characters (C0, DEL, C1).
+bool IsId(std::string_view text);
 
 struct Answer {
   std::string id;      // 1-256 bytes without control characters; opaque
@@ -20,6 +27,18 @@ struct Answer {
 // An object that says `id` or `status` twice is unusable too, since nobody knows which one holds. Other members are
 // ignored; a `status` of another type or shape is dropped, because the id does not depend on it.
 std::optional<Answer> ParseAnswer(std::string_view body);
+
+// What is kept of the answer to a GET of an intent. The names, e-mail address, phone number and metadata beside them
+// end in the parser.
+struct Reading {
+  std::string status;    // as in Answer
+  std::string user_id;   // like Answer::id; empty: none, or not fit to keep
+  std::string kyc_type;  // as it came; empty: none
+};
+
+// Nothing unless the body is an object whose member `id` is `user_intent_id`. None of the members that are read may
+// come twice.
+std::optional<Reading> ParseReading(std::string_view body, std::string_view user_intent_id);
 
 // Whether an error body has a shape in which Astra writes errors: a JSON object with one of the members that its
 // documentation names (code, name, description, error, error_description, status_code).

@@ -1,4 +1,5 @@
-// astra: Astra's REST dialect. JSON out, answer in, and the one table that classifies every outcome of a POST.
+// astra: Astra's REST dialect. JSON out, answer in, and the two tables that classify every outcome: of a POST and of a
+// GET.
 //
 // No gRPC, no libcurl. Client belongs to one shard's thread, like the http::Client below it.
 #pragma once
@@ -50,7 +51,37 @@ struct Outcome {
   std::string_view detail;        // fixed text for logs
 };
 
-// Sends user intents to Astra. An interface, so that the domain can be tested without HTTP.
+// What one GET of an intent came to. A GET changes nothing at Astra, so none of them needs proof for another try.
+enum class ReadVerdict {
+  kRead,                 // 2xx and a JSON object with the id that was asked for
+  kNotFound,             // 404
+  kNotSent,              // proved not reached
+  kUnavailable,          // lost, cut, refused by the HTTP/2 peer, 408, 5xx
+  kRateLimited,          // 429
+  kCredentialsRejected,  // 401, 403
+  kMisconfigured,        // everything else: another place or another dialect answers
+};
+
+// For metrics; indexed by ReadVerdict.
+inline constexpr std::string_view kReadVerdictNames[] = {
+    "read", "not_found", "not_sent", "unavailable", "rate_limited", "credentials_rejected", "misconfigured",
+};
+static_assert(std::size(kReadVerdictNames) == static_cast<size_t>(ReadVerdict::kMisconfigured) + 1);
+
+struct ReadOutcome {
+  ReadVerdict verdict = ReadVerdict::kUnavailable;
+  int http_status = 0;       // 0: no status line came
+  std::string astra_status;  // with kRead: Astra's own word, at most 64 printable bytes, else empty
+  std::string user_id;       // with kRead: 1-256 bytes without control characters, else empty
+  v1::VerificationType verification_type = v1::VERIFICATION_TYPE_UNSPECIFIED;  // with kRead, where Astra told it
+  std::string astra_request_id;                                                // as in Outcome, as the next three
+  std::optional<absl::Duration> retry_after;
+  bool not_astras = false;
+  bool repeat_pointless = false;
+  std::string_view detail;  // fixed text for logs
+};
+
+// Speaks to Astra about user intents. An interface, so that the domain can be tested without HTTP.
 class Client {
  public:
   using CallId = uint64_t;
@@ -62,12 +93,15 @@ class Client {
   // runs exactly once, later, on the same thread.
   virtual CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done) = 0;
 
-  // Ends the call if it is proved that nothing was sent (then `done` comes with kNotSent and cancelled) and returns
+  // One GET of the intent, whose id is 1-256 bytes. `done` runs exactly once, later, on the same thread.
+  virtual void Get(std::string user_intent_id, absl::AnyInvocable<void(ReadOutcome)> done) = 0;
+
+  // Ends the creation if it is proved that nothing was sent (then `done` comes with kNotSent and cancelled) and returns
   // true; otherwise false, and the call goes on.
   virtual bool CancelUnsent(CallId id) = 0;
 
-  // Reads the credential files again; true if they now hold other credentials than the last POST used. May read files
-  // (small, local): called after a 401 only.
+  // Reads the credential files again; true if they now hold other credentials than the last request showed. May read
+  // files (small, local): called after a 401 only.
   virtual bool RefreshCredentials() = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "server/astra/json.h"
 #include "server/astra/retry_after.h"
 #include "server/base/text.h"
 
@@ -91,6 +92,94 @@ std::string_view Detail(Verdict verdict) {
   return "";
 }
 
+// Of a GET, by the status line alone, in the order of the table of reads. 2xx does not come here.
+ReadVerdict OfReadStatus(int status) {
+  switch (status) {
+    case 404:
+      return ReadVerdict::kNotFound;
+    case 408:
+      return ReadVerdict::kUnavailable;
+    case 429:
+      return ReadVerdict::kRateLimited;
+    case 401:
+    case 403:
+      return ReadVerdict::kCredentialsRejected;
+    default:
+      return status >= 500 ? ReadVerdict::kUnavailable : ReadVerdict::kMisconfigured;
+  }
+}
+
+// Fixed words for logs.
+std::string_view Detail(ReadVerdict verdict) {
+  switch (verdict) {
+    case ReadVerdict::kRead:
+      return "read";
+    case ReadVerdict::kNotFound:
+      return "not found";
+    case ReadVerdict::kNotSent:
+      return "not sent";
+    case ReadVerdict::kUnavailable:
+      return "unavailable";
+    case ReadVerdict::kRateLimited:
+      return "rate limited";
+    case ReadVerdict::kCredentialsRejected:
+      return "credentials rejected";
+    case ReadVerdict::kMisconfigured:
+      return "wrong place or way";
+  }
+  return "";
+}
+
+constexpr std::string_view kNotAstras = "refused without an error of Astra's: perhaps by an edge in front of it";
+
+// UNSPECIFIED for a word that is none of Astra's documented ones.
+v1::VerificationType TypeOf(std::string_view kyc_type) {
+  for (const v1::VerificationType type :
+       {v1::VERIFICATION_TYPE_VERIFIED, v1::VERIFICATION_TYPE_UNVERIFIED, v1::VERIFICATION_TYPE_RECEIVE_ONLY}) {
+    if (kyc_type == KycType(type)) return type;
+  }
+  return v1::VERIFICATION_TYPE_UNSPECIFIED;
+}
+
+// Of answers that may carry one. A date is one of the answerer's clock, which says itself how late it is there.
+std::optional<absl::Duration> RetryAfterOf(const http::Outcome& exchange, absl::Time now) {
+  if (exchange.status != 429 && exchange.status != 503) return std::nullopt;
+  return ParseRetryAfter(exchange.retry_after, ParseHttpDate(exchange.date).value_or(now));
+}
+
+void ClassifyReadAnswer(const http::Outcome& exchange, std::string_view user_intent_id, absl::Time now,
+                        ReadOutcome& out) {
+  out.http_status = exchange.status;
+  if (UsableRequestId(exchange.request_id)) out.astra_request_id = exchange.request_id;
+  if (IsSuccess(exchange.status)) {
+    // One that is too long would be so again.
+    if (!exchange.body_complete && exchange.body.size() < kMaxBody) {
+      out.detail = exchange.detail.empty() ? "2xx with a body cut short" : exchange.detail;
+      return;
+    }
+    std::optional<Reading> reading;
+    if (exchange.body_complete) reading = ParseReading(exchange.body, user_intent_id);
+    if (!reading) {
+      out.verdict = ReadVerdict::kMisconfigured;
+      out.detail = "2xx without the intent that was asked for";
+      return;
+    }
+    out.verdict = ReadVerdict::kRead;
+    out.detail = Detail(out.verdict);
+    out.astra_status = std::move(reading->status);
+    out.user_id = std::move(reading->user_id);
+    out.verification_type = TypeOf(reading->kyc_type);
+    return;
+  }
+  out.verdict = OfReadStatus(exchange.status);
+  out.detail = Detail(out.verdict);
+  out.retry_after = RetryAfterOf(exchange, now);
+  if (out.verdict == ReadVerdict::kCredentialsRejected && !IsAstraError(exchange.body)) {
+    out.not_astras = true;
+    out.detail = kNotAstras;
+  }
+}
+
 void ClassifyNotSent(const http::Outcome& exchange, Outcome& out) {
   out.verdict = Verdict::kNotSent;
   out.detail = exchange.detail.empty() ? Detail(out.verdict) : exchange.detail;
@@ -146,16 +235,12 @@ void ClassifyAnswer(const http::Outcome& exchange, const std::optional<LimitRule
     return;
   }
 
-  std::optional<absl::Duration> retry_after;
-  if (status == 429 || status == 503) {
-    // A date is one of the answerer's clock, which says itself how late it is there.
-    retry_after = ParseRetryAfter(exchange.retry_after, ParseHttpDate(exchange.date).value_or(now));
-  }
+  const std::optional<absl::Duration> retry_after = RetryAfterOf(exchange, now);
   out.verdict = OfStatus(status, retry_after.has_value());
   out.detail = Detail(out.verdict);
   if (out.verdict == Verdict::kCredentialsRejected && !IsAstraError(exchange.body)) {
     out.not_astras = true;
-    out.detail = "refused without an error of Astra's: perhaps by an edge in front of it";
+    out.detail = kNotAstras;
   }
   out.retry_after = retry_after;
 }
@@ -179,6 +264,25 @@ Outcome Classify(const http::Outcome& exchange, const std::optional<LimitRule>& 
       break;
   }
   out.detail = exchange.detail.empty() ? std::string_view("no answer") : exchange.detail;
+  return out;
+}
+
+ReadOutcome ClassifyRead(const http::Outcome& exchange, std::string_view user_intent_id, absl::Time now) {
+  ReadOutcome out;  // kUnavailable
+  switch (exchange.fate) {
+    case http::Fate::kAnswered:
+      ClassifyReadAnswer(exchange, user_intent_id, now, out);
+      return out;
+    case http::Fate::kNotSent:
+      out.verdict = ReadVerdict::kNotSent;
+      out.repeat_pointless =
+          exchange.cause == http::NotSentCause::kUntrusted || exchange.cause == http::NotSentCause::kForbiddenAddress;
+      break;
+    case http::Fate::kRefused:
+    case http::Fate::kMaybeSent:
+      break;
+  }
+  out.detail = exchange.detail.empty() ? Detail(out.verdict) : exchange.detail;
   return out;
 }
 

@@ -56,21 +56,6 @@ class ObjectWriter {
   bool first_ = true;
 };
 
-// Empty: left out, which Astra takes for "verified".
-std::string_view KycType(v1::VerificationType type) {
-  switch (type) {
-    case v1::VERIFICATION_TYPE_VERIFIED:
-      return "verified";
-    case v1::VERIFICATION_TYPE_UNVERIFIED:
-      return "unverified";
-    case v1::VERIFICATION_TYPE_RECEIVE_ONLY:
-      return "receive-only";  // a hyphen, unlike the enum's name
-    case v1::VERIFICATION_TYPE_UNSPECIFIED:
-    default:  // numbers outside the enum do not pass validation
-      return "";
-  }
-}
-
 // What stands around the values of the person's fields (six bytes each: quotes, colon, comma); and kyc_type, the name
 // of metadata and the attempt id.
 constexpr size_t kFrame = 512;
@@ -91,6 +76,20 @@ size_t RoomFor(const v1::CreateUserIntentRequest& request) {
 }
 
 }  // namespace
+
+std::string_view KycType(v1::VerificationType type) {
+  switch (type) {
+    case v1::VERIFICATION_TYPE_VERIFIED:
+      return "verified";
+    case v1::VERIFICATION_TYPE_UNVERIFIED:
+      return "unverified";
+    case v1::VERIFICATION_TYPE_RECEIVE_ONLY:
+      return "receive-only";  // a hyphen, unlike the enum's name
+    case v1::VERIFICATION_TYPE_UNSPECIFIED:
+    default:  // numbers outside the enum do not pass validation
+      return "";
+  }
+}
 
 std::string RequestBody(const v1::CreateUserIntentRequest& request, const Uuid* attempt_id_or_null) {
   std::string out;

@@ -20,9 +20,9 @@ namespace userintent::astra {
 
 using WallClock = absl::AnyInvocable<absl::Time()>;
 
-// RefreshCredentials(), called from a `done` that reports kCredentialsRejected, compares with what that very POST
-// showed, also when later POSTs have gone out since.
-// `user_agent` goes with every POST.
+// RefreshCredentials(), called from a `done` that reports kCredentialsRejected, compares with what that very request
+// showed, also when later ones have gone out since.
+// `user_agent` goes with every request.
 std::unique_ptr<Client> NewRestClient(http::Client& http, Credentials& credentials, std::optional<LimitRule> limit_rule,
                                       std::string user_agent, WallClock clock = absl::Now);
 

@@ -29,7 +29,7 @@ using prometheus::Registry;
 constexpr std::string_view kRefusedNames[kRefusedConnections] = {"max_connections", "max_connections_per_address",
                                                                  "descriptors", "tls"};
 
-// Seconds. Calls and POSTs: from a replay out of the ledger to the hard limit of an exchange.
+// Seconds. Calls, POSTs and GETs: from a replay out of the ledger to the hard limit of an exchange.
 const Histogram::BucketBoundaries kCallBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
                                                   0.5,   1,      2.5,   5,    10,    20,   35,  60};
 // Seconds. One fsync.
@@ -73,6 +73,8 @@ struct Metrics::Parts {
   std::vector<MethodParts> methods;
   Gauge* in_flight = nullptr;
   std::vector<Counter*> posts;  // by verdict
+  std::vector<Counter*> reads;  // by verdict
+  Histogram* read_seconds = nullptr;
   Histogram* post_seconds = nullptr;
   Gauge* posts_in_flight = nullptr;
   Counter* connections_opened = nullptr;
@@ -147,6 +149,13 @@ Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make
   p.post_seconds =
       MakeHistogram(r, "userintent_upstream_post_seconds", "Time from the start of a POST to its end.", kCallBuckets);
   p.posts_in_flight = MakeGauge(r, "userintent_upstream_posts_in_flight", "POSTs begun and not ended.");
+  Family<Counter>& reads =
+      BuildCounter().Name("userintent_upstream_reads_total").Help("GETs to Astra by what became of them.").Register(r);
+  for (const std::string_view verdict : names.read_verdicts) {
+    p.reads.push_back(&reads.Add({{"verdict", std::string(verdict)}}));
+  }
+  p.read_seconds =
+      MakeHistogram(r, "userintent_upstream_read_seconds", "Time from the start of a GET to its end.", kCallBuckets);
   p.connections_opened = MakeCounter(r, "userintent_upstream_connections_opened_total", "Connections opened to Astra.");
   p.reuse_refused = MakeCounter(r, "userintent_upstream_reuse_refused_total",
                                 "Pooled connections thrown away because they were closed or held unsolicited bytes.");
@@ -218,6 +227,11 @@ void Metrics::AddPostsInFlight(int delta) noexcept { parts_->posts_in_flight->In
 void Metrics::RecordPost(size_t verdict, absl::Duration latency) noexcept {
   parts_->posts[verdict]->Increment();
   Quietly([&] { parts_->post_seconds->Observe(absl::ToDoubleSeconds(latency)); });
+}
+
+void Metrics::RecordRead(size_t verdict, absl::Duration latency) noexcept {
+  parts_->reads[verdict]->Increment();
+  Quietly([&] { parts_->read_seconds->Observe(absl::ToDoubleSeconds(latency)); });
 }
 
 void Metrics::AddConnectionsOpened(uint64_t n) noexcept {

@@ -24,12 +24,13 @@ struct ReasonLabels {
   std::string_view code;
 };
 
-// What calls and POSTs are counted by. All texts are fixed and live as long as the process; their places are the
+// What calls, POSTs and GETs are counted by. All texts are fixed and live as long as the process; their places are the
 // numbers that Record...() is given.
 struct Labels {
   std::span<const ReasonLabels> reasons;
   std::span<const std::string_view> methods;
   std::span<const std::string_view> post_verdicts;
+  std::span<const std::string_view> read_verdicts;
 };
 
 // Why a caller's connection was not taken in, or not kept.
@@ -63,6 +64,9 @@ class Metrics {
 
   // One POST that ended.
   void RecordPost(size_t verdict, absl::Duration latency) noexcept;
+
+  // One GET that ended.
+  void RecordRead(size_t verdict, absl::Duration latency) noexcept;
 
   // One 401 or 403 that did not read like Astra's own.
   void CountEdgeRejection() noexcept;

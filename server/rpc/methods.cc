@@ -30,6 +30,11 @@ std::vector<std::unique_ptr<PostedMethod>> NewMethods(AsyncService& service, Met
         usecase::GetCreation(use.ledger, use.executor, use.email_attempt_limit, std::move(call));
         return nullptr;
       }));
+  methods.push_back(Row<&AsyncService::RequestGetUserIntent>(
+      service, context, use_cases, {.method = Method::kGetUserIntent, .posted = 64, .errors_say_sent = false},
+      +[](const UseCases& use, usecase::GetUserIntentCall&& call) {
+        return usecase::GetUserIntent(use.reads, std::move(call));
+      }));
   return methods;
 }
 

@@ -4,6 +4,7 @@
 // from inside itself or later on the same thread; after the caller has left, `done` may run or not and is ignored.
 #pragma once
 
+#include <chrono>
 #include <string>
 
 #include "absl/functional/any_invocable.h"
@@ -11,6 +12,11 @@
 #include "server/usecase/result.h"
 
 namespace userintent::usecase {
+
+// How long before the caller's deadline it must have its answer (contract section 3, REQUEST_IN_PROGRESS).
+inline constexpr std::chrono::milliseconds kAnswerMargin{50};
+// A ledger that has said nothing for so long is out of order, whatever the caller's deadline.
+inline constexpr std::chrono::seconds kLedgerSilent{1};
 
 template <typename Response>
 using Done = absl::AnyInvocable<void(Result<Response>)>;

@@ -15,13 +15,6 @@ using ledger::BeginVerdict;
 using ledger::Sent;
 using Verdict = astra::Verdict;
 
-// Backoff between connection attempts: full jitter, base 100 ms, cap 2 s (AWS Builders' Library; gRPC A6 is milder).
-constexpr absl::Duration kBackoffBase = absl::Milliseconds(100);
-constexpr absl::Duration kBackoffCap = absl::Seconds(2);
-
-// 429 without Retry-After (contract section 4).
-constexpr absl::Duration kDefaultRetryAfter = absl::Seconds(1);
-
 // A ledger that cannot be used: told to callers as RetryInfo.
 constexpr absl::Duration kLedgerRetry = absl::Seconds(2);
 
@@ -110,6 +103,7 @@ void Creation::Begin() {
   begin.allow_repeat = request_->allow_repeat();
   if (!request_->supersedes_request_id().empty()) begin.supersedes = ParseUuid(request_->supersedes_request_id());
   begin.attempt_limit = deps_.email_attempt_limit;
+  begin.verification_type = AskedType(request_->verification_type());
   begin.may_start = begin.may_join = !validate_only_;
   begin.admission = this;
   begin.now = NowMicros();
@@ -244,7 +238,7 @@ void Creation::AnswerFromRow(const ledger::BeginAnswer& answer) {
 void Creation::Succeed(const ledger::Record* record, const ledger::Budget& budget, bool replayed) {
   v1::CreateUserIntentResponse response;
   if (record != nullptr) {
-    if (!validate_only_) *response.mutable_user_intent() = ToUserIntent(record->answer);
+    if (!validate_only_) *response.mutable_user_intent() = ToCreatedIntent(*record);
     response.set_astra_request_id(record->answer.astra_request_id);
   }
   response.set_replayed(replayed);
@@ -254,7 +248,6 @@ void Creation::Succeed(const ledger::Record* record, const ledger::Budget& budge
 
 void Creation::Send() {
   state_ = State::kExchanging;
-  ++tries_;
   sent_at_ = deps_.loop.Now();
   deps_.observer.OnPostBegun();
   call_id_ = deps_.astra.Create(*request_, attempt_id_,
@@ -264,94 +257,44 @@ void Creation::Send() {
 void Creation::OnOutcome(const astra::Outcome& outcome) {
   call_id_ = 0;
   CrashPoint("after-answer-body");
+  const SteadyTime now = deps_.loop.Now();
   outcome_ = outcome;
+  tries_.Count(outcome);
   sent_ = std::max(sent_, SentOf(outcome.verdict));
-  deps_.observer.OnPost(key_.request_id, attempt_id_, outcome, deps_.loop.Now() - sent_at_);
-
-  switch (outcome.verdict) {
-    case Verdict::kCreated:
-      return Finish(ledger::State::kSucceeded, v1::ERROR_REASON_UNSPECIFIED);
-    case Verdict::kLimitReached:
-      return Finish(ledger::State::kFailed, v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED);
-    case Verdict::kRejected:
-      return Finish(ledger::State::kFailed, v1::ERROR_REASON_UPSTREAM_REJECTED);
-    case Verdict::kCredentialsRejected:
-      // Only files that changed since make a second try worth it; a 403 says that these credentials are known.
-      if (outcome.http_status == 401 && !retried_credentials_ && deps_.astra.RefreshCredentials()) {
-        retried_credentials_ = true;
-        if (TryAgain(absl::ZeroDuration(), true, v1::ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED)) return;
-      }
-      return Finish(ledger::State::kReleased, v1::ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED);
-    case Verdict::kMisconfigured:
-      return Finish(ledger::State::kReleased, v1::ERROR_REASON_UPSTREAM_MISCONFIGURED);
-    case Verdict::kRateLimited: {
-      const absl::Duration wait = outcome.retry_after.value_or(kDefaultRetryAfter);
-      deps_.admission.HoldBack(deps_.loop.Now(), wait);
-      if (!retried_refusal_) {
-        retried_refusal_ = true;
-        if (TryAgain(wait, true, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED)) return;
-      }
-      return Finish(ledger::State::kReleased, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED);
-    }
-    case Verdict::kUnavailable:
-      if (!retried_refusal_) {
-        retried_refusal_ = true;
-        if (TryAgain(*outcome.retry_after, true, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE)) return;
-      }
-      return Finish(ledger::State::kReleased, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
-    case Verdict::kRefused:
-      // The peer closes this connection or is full for a moment. It is a short wait at first, because the next try goes
-      // elsewhere, and never one for which there is no time.
-      ++refused_streams_;
-      if (TryAgain(std::min(BackoffAfter(refused_streams_ - 1), JitterUpTo(LongestWait())), true,
-                   v1::ERROR_REASON_UPSTREAM_UNAVAILABLE)) {
-        return;
-      }
-      return Finish(ledger::State::kReleased, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
-    case Verdict::kNotSent: {
-      if (outcome.cancelled && caller_left_) return Finish(ledger::State::kReleased, v1::ERROR_REASON_UNSPECIFIED);
-      if (!outcome.cancelled && !outcome.repeat_pointless &&
-          TryAgain(BackoffAfter(tries_ - refused_streams_), false, v1::ERROR_REASON_UPSTREAM_UNREACHABLE)) {
-        return;
-      }
-      return Finish(ledger::State::kReleased, v1::ERROR_REASON_UPSTREAM_UNREACHABLE);
-    }
-    case Verdict::kUnknown:
-      return Finish(ledger::State::kUnknown, v1::ERROR_REASON_OUTCOME_UNKNOWN);
+  deps_.observer.OnPost(key_.request_id, attempt_id_, outcome, now - sent_at_);
+  if (outcome.verdict == Verdict::kRateLimited) {
+    deps_.admission.HoldBack(now, outcome.retry_after.value_or(kDefaultRetryAfter));
   }
-}
+  // No reason: a call that joined meanwhile begins anew.
+  if (outcome.cancelled && caller_left_) return Finish(ledger::State::kReleased, v1::ERROR_REASON_UNSPECIFIED);
 
-absl::Duration Creation::JitterUpTo(absl::Duration longest) {
-  return absl::Uniform(creations_.random_, 0.0, 1.0) * longest;
-}
-
-absl::Duration Creation::BackoffAfter(int tries) {
-  return JitterUpTo(std::min(kBackoffBase * (1 << std::min(tries, 5)), kBackoffCap));
-}
-
-absl::Duration Creation::LongestWait() const {
-  const SteadyTime latest = deadline_ - kAnswerMargin - deps_.admission.options().min_deadline;
-  return absl::FromChrono(latest - deps_.loop.Now());
-}
-
-bool Creation::TryAgain(absl::Duration wait, bool new_attempt_id, v1::ErrorReason reason_if_given_up) {
+  RetryFacts facts;
   // A caller that left, or was answered already, gets no further try (contract section 4).
-  if (!done_ || wait > LongestWait() || deps_.admission.draining()) return false;
-  if (tries_ - refused_streams_ >= kMaxTries || tries_ >= kMaxTriesWithRefusals) return false;
+  facts.wanted = done_ && !deps_.admission.draining();
+  facts.longest_wait = absl::FromChrono(deadline_ - kAnswerMargin - deps_.admission.options().min_deadline - now);
+  facts.new_credentials = RetryPolicy::AsksForCredentials(outcome, tries_) && deps_.astra.RefreshCredentials();
+  facts.random = absl::Uniform(creations_.random_, 0.0, 1.0);
+  const RetryPolicy::Decision decision = RetryPolicy::Next(outcome, tries_, facts);
+  if (const auto* const record = std::get_if<RetryPolicy::Record>(&decision)) {
+    return Finish(record->state, record->reason);
+  }
+  Wait(*std::get_if<RetryPolicy::TryAgain>(&decision));
+}
+
+void Creation::Wait(const RetryPolicy::TryAgain& again) {
   state_ = State::kWaiting;
   creations_.waiting_.insert(this);
-  new_attempt_id_ = new_attempt_id;
-  reason_if_given_up_ = reason_if_given_up;
-  wait_timer_ = deps_.loop.CallAt(deps_.loop.Now() + absl::ToChronoNanoseconds(wait),
+  fresh_attempt_id_ = again.fresh_attempt_id;
+  reason_if_given_up_ = again.reason_if_given_up;
+  wait_timer_ = deps_.loop.CallAt(deps_.loop.Now() + absl::ToChronoNanoseconds(again.wait),
                                   [self = shared_from_this()] { self->AfterWait(); });
-  return true;
 }
 
 void Creation::AfterWait() {
   wait_timer_ = 0;
   creations_.waiting_.erase(this);
   if (state_ != State::kWaiting) return;
-  if (!new_attempt_id_) return Send();
+  if (!fresh_attempt_id_) return Send();
   // Another POST gets another id, which is on disk before it leaves, as the first one was.
   state_ = State::kRecording;
   attempt_id_ = RandomUuid();

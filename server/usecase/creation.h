@@ -27,20 +27,12 @@
 #include "server/ledger/ledger.h"
 #include "server/usecase/admission_control.h"
 #include "server/usecase/creations.h"
+#include "server/usecase/retry_policy.h"
 
 namespace userintent::usecase {
 
 class Creation : public std::enable_shared_from_this<Creation>, private ledger::Admission {
  public:
-  // How long before the caller's deadline it must have its answer (contract section 3, REQUEST_IN_PROGRESS).
-  static constexpr std::chrono::milliseconds kAnswerMargin{50};
-  // Contract section 4: up to three connection attempts, with full jitter between them.
-  static constexpr int kMaxTries = 3;
-  // A ledger that has said nothing for so long is out of order, whatever the caller's deadline.
-  static constexpr std::chrono::seconds kLedgerSilent{1};
-  // Streams that the peer refused unprocessed do not count among these; with them there are up to six tries.
-  static constexpr int kMaxTriesWithRefusals = 6;
-
   // The deadline of `call` is finite.
   static std::shared_ptr<Creation> Start(Creations& creations, CreateCall&& call);
 
@@ -76,16 +68,12 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void Succeed(const ledger::Record* record, const ledger::Budget& budget, bool replayed);
   void Send();
   void OnOutcome(const astra::Outcome& outcome);
-  // True if another try after `wait` may and will happen.
-  bool TryAgain(absl::Duration wait, bool new_attempt_id, v1::ErrorReason reason_if_given_up);
+  void Wait(const RetryPolicy::TryAgain& again);
   void AfterWait();
   void Finish(ledger::State state, v1::ErrorReason reason);
   void OnRecorded(ledger::FinishAnswer answer);
   void OnAnswerBy(bool stopping = false);
   void OnLateBeginning();
-  absl::Duration LongestWait() const;  // before another try; negative: there is no time for one
-  absl::Duration BackoffAfter(int tries);
-  absl::Duration JitterUpTo(absl::Duration longest);
   void Respond(Result<v1::CreateUserIntentResponse> result);
   void LeaveGate();
   void CloseGate();
@@ -117,11 +105,8 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   astra::Client::CallId call_id_ = 0;
   SteadyTime sent_at_{};
   Loop::TimerId wait_timer_ = 0;
-  int tries_ = 0;
-  int refused_streams_ = 0;           // of these tries
-  bool retried_refusal_ = false;      // the one more try after 429 or 503
-  bool retried_credentials_ = false;  // the one more try after 401
-  bool new_attempt_id_ = false;       // the next try is a new POST, not the same one begun again
+  RetryPolicy::Tries tries_;
+  bool fresh_attempt_id_ = false;  // the next try is another POST, not the same one begun again
   v1::ErrorReason reason_if_given_up_ = v1::ERROR_REASON_UNSPECIFIED;
   ledger::Sent sent_ = ledger::Sent::kNo;
   astra::Outcome outcome_;

@@ -67,6 +67,11 @@ constexpr ErrorRow kRows[] = {
      "This caller may not call this method."},
     {v1::ERROR_REASON_REQUEST_NOT_FOUND, StatusCode::kNotFound, Sent::kNo, Recovery::kStop, false,
      "You have no request with this request_id on record."},
+    {v1::ERROR_REASON_USER_INTENT_NOT_FOUND, StatusCode::kNotFound, Sent::kNo, Recovery::kStop, false,
+     "You created no User Intent with this id, or Astra does not know it any more."},
+    // ASK_SAME_ID while its creation may still end as created.
+    {v1::ERROR_REASON_NOT_CREATED, StatusCode::kFailedPrecondition, Sent::kNo, Recovery::kStop, false,
+     "This request has no User Intent on record. GetCreation tells what became of it."},
     // Last: also the row of everything that is not above.
     {v1::ERROR_REASON_INTERNAL, StatusCode::kInternal, Sent::kMaybe, Recovery::kStop, false,
      "The gateway has a bug; its operators can find this call by its request_id."},

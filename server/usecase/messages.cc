@@ -39,12 +39,27 @@ v1::UserIntentStatus StatusOf(std::string_view word) {
   return v1::USER_INTENT_STATUS_UNSPECIFIED;
 }
 
-v1::UserIntent ToUserIntent(const ledger::Answer& answer) {
+v1::VerificationType AskedType(v1::VerificationType type) {
+  return type == v1::VERIFICATION_TYPE_UNSPECIFIED ? v1::VERIFICATION_TYPE_VERIFIED : type;
+}
+
+v1::UserIntent ToCreatedIntent(const ledger::Record& record) {
+  ledger::Reading reading;
+  reading.astra_status = record.answer.astra_status;
+  reading.verification_type = record.verification_type;
+  reading.status_since = record.answer.at;
+  return ToUserIntent(record, reading);
+}
+
+v1::UserIntent ToUserIntent(const ledger::Record& record, const ledger::Reading& reading) {
   v1::UserIntent intent;
-  intent.set_id(answer.user_intent_id);
-  intent.set_status(StatusOf(answer.astra_status));
-  intent.set_astra_status(answer.astra_status);
-  SetTimestamp(answer.at, intent.mutable_create_time());
+  intent.set_id(record.answer.user_intent_id);
+  intent.set_status(StatusOf(reading.astra_status));
+  intent.set_astra_status(reading.astra_status);
+  SetTimestamp(record.answer.at, intent.mutable_create_time());
+  intent.set_user_id(reading.user_id);
+  intent.set_verification_type(static_cast<v1::VerificationType>(reading.verification_type));
+  SetTimestamp(reading.status_since, intent.mutable_status_time());
   return intent;
 }
 
@@ -61,7 +76,7 @@ v1::Creation ToCreation(const ledger::Record& record, const ledger::Budget& budg
   creation.set_request_id(UuidText(record.key.request_id));
   creation.set_state(StateOf(record.state));
   if (record.state == ledger::State::kSucceeded) {
-    *creation.mutable_user_intent() = ToUserIntent(record.answer);
+    *creation.mutable_user_intent() = ToUserIntent(record, record.latest);
   } else if (record.state != ledger::State::kSending) {
     CallError error = CallError::FromRecord(record);
     error.attempts = budget;

@@ -11,7 +11,13 @@ namespace userintent::usecase {
 // Astra's word for a status, lower case as documented; UNSPECIFIED for any other.
 v1::UserIntentStatus StatusOf(std::string_view astra_status);
 
-v1::UserIntent ToUserIntent(const ledger::Answer& answer);
+// What is recorded as asked for: Astra's default, VERIFIED, where the request leaves it to Astra.
+v1::VerificationType AskedType(v1::VerificationType type);
+
+// The intent of a SUCCEEDED row, as it was created: the same on every repeat.
+v1::UserIntent ToCreatedIntent(const ledger::Record& record);
+// The same as it was read later.
+v1::UserIntent ToUserIntent(const ledger::Record& record, const ledger::Reading& reading);
 
 v1::AttemptBudget ToAttempts(const ledger::Budget& budget, int attempt_limit);
 

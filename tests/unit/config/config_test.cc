@@ -171,6 +171,7 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(settings.ledger, (LedgerLocation{Kind::kSqlite, "data/ledger.db"}));
   EXPECT_EQ(settings.ledger_previous_key_file, "");
   EXPECT_EQ(settings.retention, absl::ZeroDuration());
+  EXPECT_EQ(settings.astra_read_rate, 20);
   EXPECT_EQ(settings.email_attempt_limit, 3);
   EXPECT_FALSE(settings.kyc_delegation);
   EXPECT_FALSE(settings.allow_non_public_ip);
@@ -235,6 +236,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"ledger_restored", "2026-01-31T09:30:00Z",
        [](const Settings& c) { return c.ledger_restored == absl::FromUnixSeconds(1769851800); }},
       {"retention", "9504h", [](const Settings& c) { return c.retention == absl::Hours(9504); }},
+      {"astra_read_rate", "0", [](const Settings& c) { return c.astra_read_rate == 0; }},
       {"email_attempt_limit", "0", [](const Settings& c) { return c.email_attempt_limit == 0; }},
       {"kyc_delegation", "true", [](const Settings& c) { return c.kyc_delegation; }},
       {"allow_non_public_ip", "true", [](const Settings& c) { return c.allow_non_public_ip; }},
@@ -654,6 +656,7 @@ TEST_F(ConfigTest, Ranges) {
       {"max_in_flight", {"0", "-1", "1000001"}},
       {"max_waiters_per_request", {"-1", "1000001"}},
       {"max_waiters_per_caller", {"-1", "1000001"}},
+      {"astra_read_rate", {"-1", "1000001"}},
       {"email_attempt_limit", {"-1", "1001"}},
       {"shards", {"-1", "257"}},
   };

@@ -49,7 +49,7 @@ class MetricsTest : public testing::Test {
     return found->second;
   }
 
-  Metrics metrics_{{"1.2.3", "1.51", "7.88", "3.40"}, {kReasons, kMethods, kVerdicts}};
+  Metrics metrics_{{"1.2.3", "1.51", "7.88", "3.40"}, {kReasons, kMethods, kVerdicts, kVerdicts}};
 };
 
 std::string Calls(const std::string& method, const std::string& code, const std::string& reason) {

@@ -46,6 +46,7 @@ class FakeAstra final : public astra::Client {
     });
     return true;
   }
+  void Get(std::string, absl::AnyInvocable<void(astra::ReadOutcome)>) override { ADD_FAILURE() << "a creation reads"; }
   bool RefreshCredentials() override { return std::exchange(new_credentials, false); }
 
   void Answer(Verdict verdict, int http_status = 0, std::optional<absl::Duration> retry_after = std::nullopt) {

@@ -1,0 +1,153 @@
+#include "server/usecase/intent_reads.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/random/random.h"
+#include "server/base/time.h"
+#include "server/usecase/call.h"
+#include "server/usecase/retry_policy.h"
+
+namespace userintent::usecase {
+
+// The GETs for one intent. Belongs to the thread of the shard that began it, but for the waiters.
+class IntentReads::ActiveRead final : public std::enable_shared_from_this<ActiveRead> {
+ public:
+  struct Waiter {
+    Ticket ticket;
+    SteadyTime deadline;
+    Executor* executor;
+    Heard heard;
+  };
+
+  ActiveRead(IntentReads& reads, const Shard& shard, const ledger::Record& record)
+      : reads_(reads), shard_(shard), record_(record) {}
+
+  // Sends a GET, or ends the read where the budget is spent.
+  void Try() {
+    sent_at_ = shard_.loop.Now();
+    if (const SteadyClock::duration wait = reads_.budget_.Take(sent_at_); wait > SteadyClock::duration::zero()) {
+      CallError error = CallError::Of(v1::ERROR_REASON_UPSTREAM_RATE_LIMITED);
+      error.retry_after = absl::FromChrono(wait);
+      error.message = "The gateway has read Astra as often as it may for now. Repeat after the delay.";
+      return End(std::move(error));
+    }
+    shard_.astra.Get(record_.answer.user_intent_id,
+                     [self = shared_from_this()](astra::ReadOutcome outcome) { self->OnOutcome(std::move(outcome)); });
+  }
+
+  std::vector<Waiter> waiters;  // guarded by reads_.mutex_
+
+ private:
+  void OnOutcome(astra::ReadOutcome outcome) {
+    const SteadyTime now = shard_.loop.Now();
+    tries_.Count(outcome);
+    reads_.observer_.OnRead(record_.key.request_id, outcome, now - sent_at_);
+
+    const std::optional<SteadyTime> latest = LatestDeadline();
+    RetryFacts facts;
+    facts.wanted = latest.has_value() && !reads_.admission_.draining();
+    if (latest) {
+      facts.longest_wait = absl::FromChrono(*latest - kAnswerMargin - reads_.admission_.options().min_deadline - now);
+    }
+    facts.new_credentials = ReadRetryPolicy::AsksForCredentials(outcome, tries_) && shard_.astra.RefreshCredentials();
+    facts.random = outcome.verdict == astra::ReadVerdict::kRead ? 0 : absl::Uniform(absl::BitGen(), 0.0, 1.0);
+    const ReadRetryPolicy::Decision decision = ReadRetryPolicy::Next(outcome, tries_, facts);
+    if (const auto* const again = std::get_if<ReadRetryPolicy::TryAgain>(&decision)) {
+      shard_.loop.CallAt(now + absl::ToChronoNanoseconds(again->wait),
+                         [self = shared_from_this(), otherwise = ErrorOf(outcome, again->otherwise)] {
+                           self->TryIfWanted(otherwise);
+                         });
+      return;
+    }
+    if (const auto* const give_up = std::get_if<ReadRetryPolicy::GiveUp>(&decision)) {
+      return End(ErrorOf(outcome, *give_up));
+    }
+    End(Record(std::move(outcome)));
+  }
+
+  void TryIfWanted(const CallError& otherwise) {
+    if (!LatestDeadline() || reads_.admission_.draining()) return End(otherwise);
+    Try();
+  }
+
+  // Nothing when no waiter is left.
+  std::optional<SteadyTime> LatestDeadline() {
+    const MutexLock lock(reads_.mutex_);
+    std::optional<SteadyTime> latest;
+    for (const Waiter& waiter : waiters) latest = std::max(latest, std::optional(waiter.deadline));
+    return latest;
+  }
+
+  void End(const Result<ledger::Reading>& result) {
+    std::vector<Waiter> told;
+    {
+      const MutexLock lock(reads_.mutex_);
+      told.swap(waiters);
+      reads_.running_.erase(record_.answer.user_intent_id);
+    }
+    for (Waiter& waiter : told) {
+      waiter.executor->Post([heard = std::move(waiter.heard), result]() mutable { heard(std::move(result)); });
+    }
+  }
+
+  static CallError ErrorOf(const astra::ReadOutcome& outcome, const ReadRetryPolicy::GiveUp& give_up) {
+    CallError error = CallError::Of(give_up.reason);
+    error.retry_after = give_up.retry_after;
+    error.http_status = outcome.http_status;
+    error.astra_request_id = outcome.astra_request_id;
+    if (give_up.reason == v1::ERROR_REASON_UPSTREAM_UNAVAILABLE) error.message = kReadUnavailableMessage;
+    return error;
+  }
+
+  ledger::Reading Record(astra::ReadOutcome outcome) {
+    ledger::Reading reading;
+    reading.astra_status = std::move(outcome.astra_status);
+    reading.user_id = std::move(outcome.user_id);
+    reading.verification_type = outcome.verification_type != v1::VERIFICATION_TYPE_UNSPECIFIED
+                                    ? outcome.verification_type
+                                    : record_.latest.verification_type;
+    reading.read_at = NowMicros();
+    reading.status_since =
+        reading.astra_status == record_.latest.astra_status ? record_.latest.status_since : reading.read_at;
+    reads_.ledger_.RecordReading(record_.key, reading, shard_.loop, nullptr);
+    return reading;
+  }
+
+  IntentReads& reads_;
+  const Shard shard_;
+  const ledger::Record record_;  // as it was when the read began
+  ReadRetryPolicy::Tries tries_;
+  SteadyTime sent_at_{};
+};
+
+IntentReads::IntentReads(ledger::Ledger& ledger, const AdmissionControl& admission, ReadObserver& observer, double rate)
+    : ledger_(ledger), admission_(admission), observer_(observer), budget_(rate) {}
+
+IntentReads::~IntentReads() = default;
+
+IntentReads::Ticket IntentReads::Read(const Shard& shard, const ledger::Record& record, SteadyTime deadline,
+                                      Heard heard) {
+  std::shared_ptr<ActiveRead> begun;
+  Ticket ticket;
+  {
+    const MutexLock lock(mutex_);
+    ticket = ++last_ticket_;
+    std::shared_ptr<ActiveRead>& read = running_[record.answer.user_intent_id];
+    if (!read) read = begun = std::make_shared<ActiveRead>(*this, shard, record);
+    read->waiters.push_back({ticket, deadline, &shard.loop, std::move(heard)});
+  }
+  if (begun) begun->Try();
+  return ticket;
+}
+
+void IntentReads::Leave(const std::string& user_intent_id, Ticket ticket) {
+  const MutexLock lock(mutex_);
+  const auto found = running_.find(user_intent_id);
+  if (found == running_.end()) return;
+  std::erase_if(found->second->waiters, [ticket](const auto& waiter) { return waiter.ticket == ticket; });
+}
+
+}  // namespace userintent::usecase

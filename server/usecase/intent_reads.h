@@ -1,0 +1,76 @@
+// IntentReads: the GETs that run. One at a time for each intent in the whole process: reads that want an intent which
+// is being read wait for that answer. Every GET takes a token of the read budget; Astra's answer becomes the row's
+// latest reading.
+//
+// One for the process; thread-safe. A read runs on the shard that began it, and answers each waiter on the waiter's
+// own. It goes on for as long as a waiter is left, until the latest of their deadlines.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
+#include "server/astra/astra.h"
+#include "server/base/loop.h"
+#include "server/base/mutex.h"
+#include "server/ledger/ledger.h"
+#include "server/usecase/admission_control.h"
+#include "server/usecase/read_budget.h"
+#include "server/usecase/result.h"
+
+namespace userintent::usecase {
+
+// Told about GETs, for logs and metrics. Called on shards' threads; must be thread-safe and must not block.
+class ReadObserver {
+ public:
+  virtual ~ReadObserver() = default;
+  // One GET about the intent of this request ended.
+  virtual void OnRead(const Uuid& request_id, const astra::ReadOutcome& outcome, SteadyClock::duration took) = 0;
+};
+
+// What UPSTREAM_UNAVAILABLE says of a read: the table's text is about a creation.
+inline constexpr std::string_view kReadUnavailableMessage =
+    "Astra did not answer, or is unavailable at the moment. Reading changes nothing; repeat after the delay.";
+
+class IntentReads {
+ public:
+  using Ticket = uint64_t;
+  using Heard = absl::AnyInvocable<void(Result<ledger::Reading>)>;
+  // Where a read runs. Outlives the reads and their callers' answers.
+  struct Shard {
+    Loop& loop;
+    astra::Client& astra;
+  };
+
+  // All outlive this. `admission` tells when the process drains: then no GET is repeated.
+  IntentReads(ledger::Ledger& ledger, const AdmissionControl& admission, ReadObserver& observer, double rate);
+  ~IntentReads();
+  IntentReads(const IntentReads&) = delete;
+  IntentReads& operator=(const IntentReads&) = delete;
+
+  // Reads the intent of `record`, a SUCCEEDED row, or waits for the read that runs. `heard` runs once on the shard's
+  // thread, never inline.
+  Ticket Read(const Shard& shard, const ledger::Record& record, SteadyTime deadline, Heard heard);
+
+  // Stops waiting; `heard` does not run unless it is already on its way. For the rest of the waiters nothing changes.
+  // Unknown tickets are ignored.
+  void Leave(const std::string& user_intent_id, Ticket ticket);
+
+ private:
+  class ActiveRead;
+
+  ledger::Ledger& ledger_;
+  const AdmissionControl& admission_;
+  ReadObserver& observer_;
+  ReadBudget budget_;
+
+  Mutex mutex_;
+  Ticket last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
+  // By intent.
+  absl::flat_hash_map<std::string, std::shared_ptr<ActiveRead>> running_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace userintent::usecase
