@@ -385,7 +385,7 @@ def test_killed(sandbox, seed, point):
 def points_in_the_code():
     pattern = re.compile(r'(?:CrashPoint|Reach|crash_point)\((?:[^;"]*\? )?"([a-z-]+)"(?: : "([a-z-]+)")?\)')
     found = set()
-    for path in [*(REPO / "server").rglob("*.cc"), pathlib.Path(__file__).with_name("crash_server.cc")]:
+    for path in [*(REPO / "server").rglob("*.cc"), *(REPO / "server").rglob("*.h"), pathlib.Path(__file__).with_name("crash_server.cc")]:
         for match in pattern.finditer(path.read_text()):
             found.update(name for name in match.groups() if name)
     return found

@@ -187,20 +187,24 @@ def test_the_callers_deadline_passes_after_the_send(gateway, sandbox):
 def test_a_deadline_that_is_nearly_over_and_finds_no_row_is_too_short(new_gateway, sandbox):
     """Whatever little time is left: nothing is known of this id, so nothing may be said to run."""
     durable = new_gateway(ledger="sqlite:ledger.db")
-    others = [durable.begin(person()) for _ in range(200)]  # so that the ledger has something to write meanwhile
-    requests = [person() for _ in range(80)]
-    running = [durable.begin(request, timeout=0.002 + 0.001 * number) for number, request in enumerate(requests)]
-    replies = [call.reply() for call in running]
-    for other in others:
-        other.reply().ok()
-    for reply in replies:
-        if reply.error:
-            reply.failed("DEADLINE_TOO_SHORT", sent="no", recovery="RETRY_SAME_ID")
-        else:  # the library was quicker
-            assert reply.raw and reply.raw[0] == grpc.StatusCode.DEADLINE_EXCEEDED, reply
-    assert any(reply.error for reply in replies), "no answer came before the client's own deadline"
-    for request in requests:
-        assert_posts(sandbox, request.email, 0)
+    # On a busy machine the library is quicker in every call of a round; then another round tells.
+    for _ in range(10):
+        others = [durable.begin(person()) for _ in range(200)]  # so that the ledger has something to write meanwhile
+        requests = [person() for _ in range(80)]
+        running = [durable.begin(request, timeout=0.002 + 0.001 * number) for number, request in enumerate(requests)]
+        replies = [call.reply() for call in running]
+        for other in others:
+            other.reply().ok()
+        for reply in replies:
+            if reply.error:
+                reply.failed("DEADLINE_TOO_SHORT", sent="no", recovery="RETRY_SAME_ID")
+            else:  # the library was quicker
+                assert reply.raw and reply.raw[0] == grpc.StatusCode.DEADLINE_EXCEEDED, reply
+        for request in requests:
+            assert_posts(sandbox, request.email, 0)
+        if any(reply.error for reply in replies):
+            return
+    raise AssertionError("no answer came before the client's own deadline")
 
 
 def test_joins_of_a_slow_request_keep_nobody_out(new_gateway, sandbox):
