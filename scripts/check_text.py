@@ -7,6 +7,7 @@
   ssn         no nine-digit Social Security Number that could have been issued
   path        no path of one machine
   wide        prose in docs/ and in the pages at the top fits in 120 columns (a table's row is one line, code is as typed)
+  gone        a file of server/, scripts/ or docs/ that a text names exists
   text        UTF-8, no tabs outside Makefiles, Go and its examples, no trailing blanks, a newline at the end, at most 1 MiB
 """
 
@@ -24,6 +25,7 @@ RESERVED = re.compile(r"(^|\.)(example|test|invalid|localhost)$|(^|\.)example\.(
 # 000, 666 and 9xx were never given out; 078-05-1120 and 123-45-6789 are well-known specimens.
 SSN = re.compile(r"(?<![\w-])(?!000|666|9\d\d|078-05-1120|123-45-6789)\d{3}-\d{2}-\d{4}(?![\w-])")
 PATH = re.compile(r"(?<![\w.$}/-])/(?:home|Users|work)/\w")
+NAMED = re.compile(r"(?<![\w/.$}*-])((?:server|scripts|docs)/[\w/-]+\.(?:cc|h|py|sh|md|cmake))\b")
 BINARY = {".png", ".gz", ".bin", ".db", ".jar", ".binpb", ".ico"}
 TABS_OK = {".go", ".mod", ".sum", ".tsv", ".md"}
 
@@ -39,7 +41,8 @@ def wide(name: str, lines: list[str]):
             yield number
 
 
-def breaches(name: str, data: bytes):
+def breaches(name: str, data: bytes, names: set[str] | None = None):
+    """(line, rule, why) of one file. `names` are all files of the project; without them rule "gone" is left out."""
     suffix = pathlib.PurePath(name).suffix
     if len(data) > 1 << 20:
         yield 0, "text", "larger than 1 MiB"
@@ -74,6 +77,9 @@ def breaches(name: str, data: bytes):
                 yield number, "mail", f"domain {hit[1]} is not reserved for examples"
         if SSN.search(line):
             yield number, "ssn", "looks like a real number"
+        for hit in NAMED.finditer(line) if names and name != "tests/e2e/test_scripts.py" else ():
+            if hit[1] not in names:
+                yield number, "gone", f"{hit[1]} does not exist"
         if PATH.search(line):
             yield number, "path", "path of one machine"
 
@@ -85,7 +91,7 @@ def main() -> int:
     names = [n for n in sorted(set(listed.decode().split("\0"))) if n and (ROOT / n).is_file()]
     found = 0
     for name in names:
-        for number, rule, why in breaches(name, (ROOT / name).read_bytes()):
+        for number, rule, why in breaches(name, (ROOT / name).read_bytes(), set(names)):
             found += 1
             print(f"{name}:{number}: [{rule}] {why}")
     print(f"text rules: {len(names)} files, {found} breaches")

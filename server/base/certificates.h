@@ -18,9 +18,9 @@ struct Certificates {
   std::vector<std::unique_ptr<X509, decltype(&X509_free)>> parsed;  // at least one, in the order of the file
 };
 
-// Every certificate in the file; text between them is passed over. Refused: what is no regular file, what others may
-// write, what holds no certificate or a damaged one. Symbolic links are followed. `what` names the setting that gave
-// the path; error texts hold it and the reason, never content or path.
+// Every certificate in the file; text between them is passed over. Refuses a file that is not regular, that others may
+// write, that is larger than 1 MiB, and that holds no certificate or a damaged one. Symbolic links are followed. `what`
+// names the setting that gave the path, and begins the text of an error, which never holds content or path.
 absl::StatusOr<Certificates> ReadCertificateFile(const std::string& path, std::string_view what);
 
 }  // namespace userintent

@@ -17,7 +17,7 @@ class Descriptor {
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   int get() const { return fd_; }
-  // Whoever calls this closes it.
+  // The caller closes the descriptor.
   int release() { return std::exchange(fd_, -1); }
 
  private:

@@ -17,7 +17,7 @@ struct FileMark {
   uint64_t device = 0;
   uint64_t inode = 0;
   int64_t size = 0;
-  int64_t changed_seconds = 0;  // ctime: unlike mtime nobody can set it back
+  int64_t changed_seconds = 0;  // ctime: unlike mtime, no call sets it back
   int64_t changed_nanoseconds = 0;
   friend bool operator==(const FileMark&, const FileMark&) = default;
 };

@@ -1,21 +1,22 @@
-// What a process puts in order for itself before it does anything else. Called by main, before other threads exist.
+// The first steps of a process. Called by the mains of the server and of the tool, before other threads exist.
 #pragma once
 
 #include <sys/resource.h>
 
 namespace userintent {
 
-// Descriptors 0 to 2 that are closed are opened on /dev/null: the next file or socket would get such a number, and what
-// is printed or logged would go into it. Libraries open descriptors before main begins, so a program names this
+// Opens /dev/null in place of those of the descriptors 0 to 2 that are closed: the next file or socket would get such a
+// number, and the log would go into it. Libraries open descriptors before main begins, so a program names this
 // function in its section .preinit_array, whose functions the loader calls before any library's constructor. Makes
 // system calls only.
 void OpenStandardDescriptors();
 
-// Every connection needs a descriptor: raises the soft limit to the hard one. The limit that holds afterwards.
+// Raises the soft limit of descriptors to the hard one, since every connection takes one. Returns the limit that holds
+// then.
 rlim_t RaiseDescriptorLimit();
 
-// Signals that would end the process, or stop it, and mean nothing to a server are ignored. Left alone are those that
-// the program waits for itself (TERM, INT, HUP, QUIT), those that tell of its own faults (SEGV and its kin), and TSTP.
+// Ignores the signals that would end or stop the process and mean nothing to a server. It leaves alone the ones that
+// the program waits for (TERM, INT, HUP, QUIT), those of its own faults (SEGV, ABRT and the like), and TSTP.
 void IgnoreStraySignals();
 
 }  // namespace userintent

@@ -43,13 +43,13 @@ absl::StatusOr<Secret> Read(const std::string& path, std::string_view what, size
   if (fd < 0) return absl::ErrnoToStatus(errno, Text(what, "cannot open the file"));
   absl::Cleanup close_fd = [fd] { close(fd); };
 
-  // Of the open file, not of the path: nobody can swap it between the check and the read.
+  // fstat() of the open file, not stat() of the path: the file cannot be swapped between the check and the read.
   struct stat info;
   if (fstat(fd, &info) != 0) return absl::ErrnoToStatus(errno, Text(what, "cannot examine the file"));
   if (!S_ISREG(info.st_mode)) return Refused(what, "not a regular file");
   if ((info.st_mode & S_IROTH) != 0) return Refused(what, "others may read the file; take that right away (chmod o-r)");
-  // Whoever may write a secret can put one of his own there. A group may read it, which is how Kubernetes shows a
-  // secret to a server that is not root, but has no reason to write it.
+  // A user who may write the file can replace the secret. Group read is allowed, because Kubernetes shows secrets to a
+  // server that is not root in this way; no group has a reason to write one.
   if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
     return Refused(what, "others than its owner may write the file; take that right away (chmod go-w)");
   }

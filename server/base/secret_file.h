@@ -9,12 +9,12 @@
 
 namespace userintent {
 
-// The content of the file at `path` without one trailing newline (\n or \r\n). Symbolic links are followed. Refused:
-// what is no regular file, what others may read, what its group or others may write, what belongs to another user than
-// root and the process's own, what is empty (also after the newline went) or larger than 64 KiB.
+// The content of the file at `path` without one trailing newline (\n or \r\n). Symbolic links are followed. Refuses a
+// file that is not regular, that others may read, that its group or others may write, that belongs to another user than
+// root and the process's own, that is empty (with or without the newline) or larger than 64 KiB.
 //
 // `what` names the setting that gave the path, for example "--astra_client_id_file"; error texts hold it and the
-// reason. They hold neither content nor path: someone may have put the secret itself where the path belongs.
+// reason. They hold neither content nor path: an operator may have put the secret itself where the path belongs.
 absl::StatusOr<Secret> ReadSecretFile(const std::string& path, std::string_view what);
 
 // The same for a key of the ledger's hashes, of which the file must hold 32 or more bytes. The newline counts there:

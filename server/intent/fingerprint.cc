@@ -1,3 +1,5 @@
+// In this order: the keyed hash, Unicode forms of a request, the canonical form of a request, one key's fingerprints,
+// Fingerprinter.
 #include "server/intent/fingerprint.h"
 
 #include <openssl/core_names.h>
@@ -40,7 +42,8 @@ void Absorb(EVP_MAC_CTX* context, std::string_view bytes) {
   Must(EVP_MAC_update(context, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size()) == 1);
 }
 
-// HMAC-SHA256 under one key. For one thread; whoever shares one works on a copy, which costs about as much as a hash.
+// HMAC-SHA256 under one key. One thread may use it at a time: Key copies it for each
+// request, which costs about as much as a hash.
 class KeyedHash {
  public:
   explicit KeyedHash(const Secret& key) {

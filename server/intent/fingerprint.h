@@ -1,7 +1,7 @@
 // Fingerprinter: keyed hashes that let the ledger compare requests, people and e-mail addresses without storing any of
 // them. HMAC-SHA256 under the ledger key.
 //
-// Const methods may be called from any thread at once. Immutable after construction; whoever built it owns it.
+// Const methods may be called from any thread at once. Immutable after construction; owned by app.
 //
 // The form that is hashed must never change while a ledger lives: every repeat would look like other content. It is
 //   domain NUL record...    record = field number (u32), length (u32), bytes; numbers big-endian; in field order
@@ -40,9 +40,10 @@ class Fingerprinter {
   // supersedes_request_id never count.
   ledger::Fingerprints Current(const v1::CreateUserIntentRequest& request) const;
 
-  // What rows of the same request may be found by beside that: the same under each previous key, in their order; and
-  // under every key the person of version 1, with its text as given now and, in case it came so then, in NFD. A row of
-  // version 1 whose fields were in different forms is found only by the same bytes.
+  // Other fingerprints under which a row of the same request may stand. First those of Current() under each previous
+  // key, in the order of the keys. Then, under every key, the person of version 1: with its text as given now, and in
+  // NFD in case it came in NFD then. A row of version 1 whose fields were in different forms is found only by the same
+  // bytes.
   std::vector<ledger::Fingerprints> Older(const v1::CreateUserIntentRequest& request) const;
 
   // Whether `content`, under any of the keys, is of this very request with its text in NFC or NFD: other bytes, but

@@ -1,3 +1,5 @@
+// In this order: checks of one value (IsUuid to IsMetadata), what verification_type requires, the table of rules by
+// kind of field, Validate.
 #include "server/intent/rules.h"
 
 #include <algorithm>
@@ -64,7 +66,7 @@ bool IsPhone(std::string_view text) {
 }
 
 bool IsText(const TextTraits& traits) { return traits.valid && traits.safe && traits.characters <= kMaxCharacters; }
-// Spaces alone are what a form sends for a field that nobody filled in; text that looks empty and is not, is refused.
+// Spaces alone pass: forms send them for a field that was left empty. Text that only looks empty is refused.
 bool IsSeenOrSpaces(const TextTraits& traits) { return !traits.blank || traits.spaces; }
 bool IsOptionalText(std::string_view text) {
   const TextTraits traits = InspectText(text);
@@ -100,7 +102,7 @@ bool IsBirthday(std::string_view text, absl::CivilDay today) {
 
 bool IsLastFour(std::string_view text) { return text.size() == 4 && AllDigits(text) && text != "0000"; }
 
-// What a dual-stack server is handed as the address of a caller that came over IPv4.
+// The form in which a dual-stack server sees the address of a device that came over IPv4.
 bool IsIpv4Mapped(std::string_view text) {
   const std::optional<net::IpAddress> address = net::ParseIp(text);
   return address && net::IsIpv4Mapped(*address);
@@ -123,8 +125,8 @@ bool IsMetadata(const google::protobuf::Map<std::string, std::string>& metadata)
                      [](const auto& entry) { return IsMetadataKey(entry.first) && IsMetadataValue(entry.second); });
 }
 
-// With a verification_type that is not in the enum nobody knows what it requires; what is given is checked all the
-// same.
+// A verification_type that is not in the enum requires neither field, because its requirements are unknown. A value
+// that is given is checked all the same.
 bool NeedsSsn(const Request& request) {
   return request.verification_type() == v1::VERIFICATION_TYPE_UNSPECIFIED ||
          request.verification_type() == v1::VERIFICATION_TYPE_VERIFIED;

@@ -1,4 +1,5 @@
-// What kind of network address a host name resolved to, so that the upstream cannot be pointed at a machine inside.
+// The kind of a resolved address, and whether the clients may connect to it: a name that resolves to a machine inside
+// must not lead the gateway there.
 //
 // Pure functions; any thread.
 #pragma once
@@ -9,12 +10,12 @@
 
 namespace userintent::net {
 
-// IPv6 addresses that only carry an IPv4 one (mapped, NAT64) count as what they carry. A family other than IPv4 and
-// IPv6 is kUnusable.
+// UpstreamKind() of a socket address. A family other than IPv4 and IPv6 is kUnusable.
 AddressKind ClassifyAddress(const sockaddr* address, socklen_t length);
 
-// `allow_private` opens kPrivate and kLoopback, `loopback_ok` (the host was given as loopback) kLoopback alone; nothing
-// opens kUnusable.
+// Whether the upstream may have an address of this kind. `allow_private` (the flag --allow_private_upstream) admits
+// kPrivate and kLoopback; `loopback_ok` (the origin names a loopback host) admits kLoopback alone. kUnusable is never
+// admitted.
 bool AddressAllowed(AddressKind kind, bool allow_private, bool loopback_ok);
 
 }  // namespace userintent::net

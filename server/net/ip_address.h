@@ -1,5 +1,6 @@
-// ip_address: address literals, and the one table of special addresses, as the IANA registries list them, with the two
-// questions that are asked of it: may an end user's device have this address, and may the upstream have it?
+// ip_address: address literals, and the one table of special addresses, as the IANA registries list them. Two questions
+// are asked of it: can an end user's device have this address (IsDeviceAddress), and what would a connection to it
+// reach (UpstreamKind)? Some addresses are public and yet no device's: those of anycast services such as AS112.
 //
 // Constant tables and pure functions; any thread.
 #pragma once
@@ -18,7 +19,7 @@ struct IpAddress {
   int size = 0;
 };
 
-// What an address is to whoever wants to connect to it.
+// What a connection to the address would reach.
 enum class AddressKind {
   kPublic,    // globally reachable unicast
   kLoopback,  // 127.0.0.0/8, ::1
@@ -49,8 +50,8 @@ bool IsIpv4Mapped(const IpAddress& address);
 // Whether an end user's device on the public Internet can have the address: no block holds it.
 bool IsDeviceAddress(const IpAddress& address);
 
-// What a connection to the address would reach. IPv6 addresses that only carry an IPv4 one (mapped, NAT64) count as
-// what they carry.
+// The address's kind by the table above. An IPv6 address that only carries an IPv4 one (mapped, NAT64) has the kind of
+// that one.
 AddressKind UpstreamKind(const IpAddress& address);
 
 }  // namespace userintent::net

@@ -39,7 +39,7 @@ void LookUp(const std::string& host, int port, std::vector<Address>* found) {
 
 }  // namespace
 
-// What the resolver and the thread of a look-up share; whoever lets go last closes the eventfd.
+// Shared by the resolver and the thread of a look-up. The last of the two closes the eventfd.
 struct Resolver::Lookup {
   ~Lookup() {
     if (event >= 0) close(event);

@@ -1,3 +1,5 @@
+// In this order: the output (spdlog's queue and sink), one line's text, start and stop, LogLimiter, the capture for
+// tests.
 #include "server/observe/log.h"
 
 #include <spdlog/async.h>

@@ -240,6 +240,15 @@ def test_prose_fits_in_120_columns(name, text, broken):
     assert [(line, rule) for line, rule, _ in check_text.breaches(name, f"{text}\n".encode())] == broken
 
 
+def test_a_file_that_a_text_names_exists():
+    sys.path.insert(0, str(SCRIPTS))
+    import check_text
+
+    text = b"See server/base/text.h, `server/base/old.h`, docs/*.md and https://example.com/docs/page.md.\n"
+    found = check_text.breaches("docs/a.md", text, {"server/base/text.h"})
+    assert list(found) == [(1, "gone", "server/base/old.h does not exist")]
+
+
 PAGE = """## Rooms of the server
 | room | what it does | includes |
 |---|---|---|
