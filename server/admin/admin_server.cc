@@ -67,7 +67,7 @@ class AdminServer::Service final : public v1::LedgerAdminService::Service {
   OperatorService operator_service_;
 };
 
-absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::SqliteLedger& ledger,
+absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::OperatorAccess& ledger,
                                                                 const intent::Fingerprinter& fingerprinter,
                                                                 const std::string& path) {
   const std::string socket = SocketPath(path);
@@ -79,8 +79,7 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::SqliteLe
     return absl::FailedPreconditionError(absl::StrCat(socket, ": is there already, and is no socket"));
   }
   OperatorService::Options options;
-  options.transact = [&ledger](OperatorService::Work work) { return ledger.Administer(work); };
-  options.between = [&ledger](OperatorService::Work work) { return ledger.Between(work); };
+  options.ledger = &ledger;
   options.fingerprinter = &fingerprinter;
   options.path = path;
   auto service = std::make_unique<Service>(std::move(options));

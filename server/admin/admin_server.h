@@ -11,7 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/intent/fingerprint.h"
-#include "server/ledger/sqlite_ledger.h"
+#include "server/ledger/operator_access.h"
 
 namespace grpc {
 class Server;
@@ -24,7 +24,7 @@ class AdminServer {
  public:
   // Replaces the socket of a dead process: whoever holds the ledger's lock owns the name. The status says in one line
   // why there is none; the gateway can do without.
-  static absl::StatusOr<std::unique_ptr<AdminServer>> Start(ledger::SqliteLedger& ledger,
+  static absl::StatusOr<std::unique_ptr<AdminServer>> Start(ledger::OperatorAccess& ledger,
                                                             const intent::Fingerprinter& fingerprinter,
                                                             const std::string& path);
   ~AdminServer();

@@ -13,14 +13,15 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/time.h"
 #include "server/base/uuid.h"
+#include "server/ledger/execute.h"
 #include "server/usecase/error_table.h"
 #include "userintent/v1/errors.pb.h"
 
 namespace userintent::admin {
 namespace {
 
-using ledger::Book;
-using ledger::SqliteStore;
+using ledger::Inspector;
+using ledger::Store;
 
 constexpr size_t kDefaultLimit = 100;
 constexpr size_t kMaxLimit = 1000;
@@ -134,12 +135,12 @@ void OperatorService::Fill(const ledger::Record& record, v1::Request* out) const
 absl::Status OperatorService::ShowRequest(const v1::ShowRequestRequest& request, v1::ShowRequestResponse* response) {
   const absl::StatusOr<Uuid> id = IdOf(request.request_id());
   if (!id.ok()) return id.status();
-  return options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
-    const absl::StatusOr<std::vector<ledger::Row>> rows = store.WithId(*id);
+  return options_.ledger->Transact([&](Store&, Inspector& inspector) -> absl::Status {
+    const absl::StatusOr<std::vector<ledger::Row>> rows = inspector.WithId(*id);
     if (!rows.ok()) return rows.status();
     for (const ledger::Row& row : *rows) {
       if (!request.caller().empty() && row.record.key.caller != request.caller()) continue;
-      const absl::StatusOr<ledger::Counters> count = store.Count(row.email);
+      const absl::StatusOr<ledger::Counters> count = inspector.Count({row.email});
       if (!count.ok()) return count.status();
       v1::Request* out = response->add_requests();
       Fill(row.record, out);
@@ -149,7 +150,7 @@ absl::Status OperatorService::ShowRequest(const v1::ShowRequestRequest& request,
       return absl::NotFoundError(request.caller().empty() ? "no caller has such a request"
                                                           : "this caller has no such request");
     }
-    const absl::StatusOr<std::vector<ledger::AuditEntry>> audit = store.Audit(*id, kDefaultLimit);
+    const absl::StatusOr<std::vector<ledger::AuditEntry>> audit = inspector.Audit(*id, kDefaultLimit);
     if (!audit.ok()) return audit.status();
     for (const ledger::AuditEntry& entry : *audit) {
       if (request.caller().empty() || entry.key.caller == request.caller()) admin::Fill(entry, response->add_audit());
@@ -165,10 +166,10 @@ absl::Status OperatorService::ListUnresolved(const v1::ListUnresolvedRequest& re
   const absl::Duration older_than =
       absl::Seconds(request.older_than().seconds()) + absl::Nanoseconds(request.older_than().nanos());
   if (older_than < absl::ZeroDuration()) return absl::InvalidArgumentError("the age must not be negative");
-  return options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
+  return options_.ledger->Transact([&](Store&, Inspector& inspector) -> absl::Status {
     const absl::StatusOr<std::vector<ledger::Row>> rows =
-        store.Oldest(request.sending() ? ledger::State::kSending : ledger::State::kUnknown, options_.now() - older_than,
-                     request.not_superseded(), *limit + 1);
+        inspector.Oldest(request.sending() ? ledger::State::kSending : ledger::State::kUnknown,
+                         options_.now() - older_than, request.not_superseded(), *limit + 1);
     if (!rows.ok()) return rows.status();
     response->set_more(rows->size() > *limit);
     for (size_t i = 0; i < std::min(rows->size(), *limit); ++i) Fill((*rows)[i].record, response->add_requests());
@@ -179,7 +180,8 @@ absl::Status OperatorService::ListUnresolved(const v1::ListUnresolvedRequest& re
 absl::Status OperatorService::GetStatistics(const v1::GetStatisticsRequest&, v1::GetStatisticsResponse* response) {
   ledger::Totals totals;
   while (!totals.done) {
-    absl::Status s = options_.transact([&](SqliteStore& store, Book&) { return store.Add(kAttempts, kSlice, totals); });
+    absl::Status s = options_.ledger->Transact(
+        [&](Store&, Inspector& inspector) { return inspector.Add(kAttempts, kSlice, totals); });
     if (!s.ok()) return s;
   }
   const auto of = [&](ledger::State state) { return totals.requests.at(static_cast<size_t>(state)); };
@@ -190,16 +192,15 @@ absl::Status OperatorService::GetStatistics(const v1::GetStatisticsRequest&, v1:
   response->set_released(of(ledger::State::kReleased));
   response->set_email_addresses(totals.addresses);
   response->set_email_addresses_at_limit(totals.addresses_at_limit);
-  response->set_schema_version(SqliteStore::SchemaVersion());
   response->set_database_bytes(SizeOf(options_.path));
   response->set_log_bytes(SizeOf(options_.path + "-wal"));
   response->set_server_runs(options_.server_runs);
-  return options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
-    const absl::StatusOr<std::vector<ledger::LedgerKey>> keys = store.Keys();
+  return options_.ledger->Transact([&](Store&, Inspector& inspector) -> absl::Status {
+    const absl::StatusOr<std::vector<ledger::LedgerKey>> keys = inspector.Keys();
     if (!keys.ok()) return keys.status();
     admin::Fill(*keys, std::move(totals.requests_by_key), response);
     const absl::Time now = options_.now();
-    const auto oldest = [&](ledger::State state) { return store.Oldest(state, absl::InfiniteFuture(), false, 1); };
+    const auto oldest = [&](ledger::State state) { return inspector.Oldest(state, absl::InfiniteFuture(), false, 1); };
     const auto sending = oldest(ledger::State::kSending);
     if (!sending.ok()) return sending.status();
     const auto unknown = oldest(ledger::State::kUnknown);
@@ -208,10 +209,11 @@ absl::Status OperatorService::GetStatistics(const v1::GetStatisticsRequest&, v1:
       SetDuration(WholeMillis(now - sending->front().record.created), response->mutable_oldest_sending_age());
     if (!unknown->empty())
       SetDuration(WholeMillis(now - unknown->front().record.created), response->mutable_oldest_unknown_age());
-    const absl::StatusOr<int64_t> entries = store.AuditEntries();
+    const absl::StatusOr<int64_t> entries = inspector.AuditEntries();
     if (!entries.ok()) return entries.status();
     response->set_audit_entries(*entries);
-    response->set_callers(store.callers());
+    response->set_callers(inspector.callers());
+    response->set_schema_version(inspector.schema_version());
     return absl::OkStatus();
   });
 }
@@ -232,8 +234,8 @@ absl::Status OperatorService::ResolveRequest(const v1::ResolveRequestRequest& re
   resolve.actor = request.actor();
   resolve.evidence = request.evidence();
   resolve.now = ToMicros(options_.now());
-  return options_.transact([&](SqliteStore&, Book& book) -> absl::Status {
-    const absl::StatusOr<ledger::ResolveAnswer> answer = book.Resolve(resolve);
+  return options_.ledger->Transact([&](Store& store, Inspector&) -> absl::Status {
+    const absl::StatusOr<ledger::ResolveAnswer> answer = ledger::Execute(store, resolve);
     if (!answer.ok()) return answer.status();
     v1::Request* out = response->mutable_request();
     Fill(answer->record, out);
@@ -252,8 +254,8 @@ absl::Status OperatorService::ListAudit(const v1::ListAuditRequest& request, v1:
   }
   const absl::StatusOr<size_t> limit = LimitOf(request.limit());
   if (!limit.ok()) return limit.status();
-  return options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
-    const absl::StatusOr<std::vector<ledger::AuditEntry>> entries = store.Audit(id, *limit + 1);
+  return options_.ledger->Transact([&](Store&, Inspector& inspector) -> absl::Status {
+    const absl::StatusOr<std::vector<ledger::AuditEntry>> entries = inspector.Audit(id, *limit + 1);
     if (!entries.ok()) return entries.status();
     response->set_more(entries->size() > *limit);
     for (size_t i = 0; i < std::min(entries->size(), *limit); ++i) {
@@ -264,9 +266,9 @@ absl::Status OperatorService::ListAudit(const v1::ListAuditRequest& request, v1:
 }
 
 // What is not found must not be there: so every key with rows is needed. A server's start has seen to that.
-absl::Status OperatorService::CheckKeys(SqliteStore& store) const {
+absl::Status OperatorService::CheckKeys(Inspector& inspector) const {
   if (options_.server_runs) return absl::OkStatus();
-  const absl::StatusOr<std::vector<ledger::LedgerKey>> keys = store.Keys();
+  const absl::StatusOr<std::vector<ledger::LedgerKey>> keys = inspector.Keys();
   if (!keys.ok()) return keys.status();
   const std::vector<uint64_t> previous = options_.fingerprinter->previous_key_ids();
   for (const ledger::LedgerKey& key : *keys) {
@@ -274,7 +276,7 @@ absl::Status OperatorService::CheckKeys(SqliteStore& store) const {
         std::find(previous.begin(), previous.end(), key.id) != previous.end()) {
       continue;
     }
-    const absl::StatusOr<bool> any = store.HasRowsUnder(key.id);
+    const absl::StatusOr<bool> any = inspector.HasRowsUnder(key.id);
     if (!any.ok()) return any.status();
     if (*any) {
       return absl::FailedPreconditionError(
@@ -295,20 +297,17 @@ absl::Status OperatorService::FindRequests(const v1::FindRequestsRequest& reques
     if (std::find(emails.begin(), emails.end(), older.email) == emails.end()) emails.push_back(older.email);
   }
   ledger::Counters count;
-  absl::Status status = options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
-    if (absl::Status s = CheckKeys(store); !s.ok()) return s;
-    for (const ledger::Digest& email : emails) {
-      const absl::StatusOr<ledger::Counters> one = store.Count(email);
-      if (!one.ok()) return one.status();
-      count += *one;
-    }
-    return absl::OkStatus();
+  absl::Status status = options_.ledger->Transact([&](Store&, Inspector& inspector) -> absl::Status {
+    if (absl::Status s = CheckKeys(inspector); !s.ok()) return s;
+    const absl::StatusOr<ledger::Counters> found = inspector.Count(emails);
+    if (found.ok()) count = *found;
+    return found.status();
   });
   std::vector<ledger::Row> rows;
   int64_t last = 0;
   for (bool more = true; status.ok() && more && rows.size() <= *limit;) {
-    status = options_.transact([&](SqliteStore& store, Book&) -> absl::Status {
-      const absl::StatusOr<bool> any = store.AddOfAddresses(emails, kSlice, last, rows);
+    status = options_.ledger->Transact([&](Store&, Inspector& inspector) -> absl::Status {
+      const absl::StatusOr<bool> any = inspector.AddOfAddresses(emails, kSlice, last, rows);
       more = any.ok() && *any;
       return any.status();
     });
@@ -340,11 +339,7 @@ absl::Status OperatorService::BackUp(const v1::BackUpRequest& request, v1::BackU
   ledger::BackupOptions options;
   options.path = request.path();
   options.cancelled = std::move(cancelled);
-  const absl::StatusOr<ledger::BackupReport> report = ledger::BackUp(
-      [this](absl::FunctionRef<absl::Status(SqliteStore&)> work) {
-        return options_.between([&work](SqliteStore& store, Book&) { return work(store); });
-      },
-      options);
+  const absl::StatusOr<ledger::BackupReport> report = options_.ledger->BackUp(options);
   if (!report.ok()) return report.status();
   response->set_path(request.path());
   Fill(report->copy, response->mutable_copy());

@@ -1,8 +1,8 @@
 // admin::OperatorService: what an operator may ask of a ledger and do to it, in the words of userintent.admin.v1.
 //
-// Stands between a SqliteLedger that a server runs, or a SqliteStore that the tool opened, and whoever asks; owns
-// neither. Each method blocks; they may be called from any thread that may call the `transact` given. The text of a
-// status is one line for the operator, without personal data.
+// Stands between the ledger, which it does not own, and the operator who asks. Each method blocks; they may be called
+// from any thread that may call the ledger given. The text of a status is one line for the operator, without personal
+// data.
 #pragma once
 
 #include <functional>
@@ -10,27 +10,19 @@
 #include <string>
 #include <utility>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/intent/fingerprint.h"
-#include "server/ledger/backup.h"
-#include "server/ledger/book.h"
-#include "server/ledger/sqlite_store.h"
+#include "server/ledger/operator_access.h"
 #include "userintent/admin/v1/ledger_admin_service.pb.h"
 
 namespace userintent::admin {
 
 class OperatorService {
  public:
-  using Work = absl::FunctionRef<absl::Status(ledger::SqliteStore&, ledger::Book&)>;
-
   struct Options {
-    // Runs the work in a transaction of its own, and waits for it.
-    std::function<absl::Status(Work)> transact;
-    // Runs the work between two transactions, and waits for it.
-    std::function<absl::Status(Work)> between;
-    // Under the ledger's keys; null: nothing can be found by a hash. Outlives the desk.
+    ledger::OperatorAccess* ledger = nullptr;  // outlives this
+    // Under the ledger's keys; null: nothing can be found by a hash. Outlives this.
     const intent::Fingerprinter* fingerprinter = nullptr;
     std::string path;         // of the ledger file, for its size
     bool server_runs = true;  // false: what is SENDING has lost its owner
@@ -57,7 +49,7 @@ class OperatorService {
  private:
   void Fill(const ledger::Record& record, v1::Request* out) const;
 
-  absl::Status CheckKeys(ledger::SqliteStore& store) const;
+  absl::Status CheckKeys(ledger::Inspector& inspector) const;
 
   const Options options_;
   std::mutex backup_;  // one copy at a time

@@ -90,13 +90,13 @@ class Candidate {
     ledger::SqliteStoreOptions options;
     options.path = path_;
     options.for_operator = true;
+    options.check_whole = true;
     {
       const absl::StatusOr<std::unique_ptr<ledger::SqliteStore>> opened = ledger::SqliteStore::Open(options);
       if (!opened.ok()) return Named(copy, opened.status());
       ledger::SqliteStore& store = **opened;
-      if (absl::Status s = store.CheckWhole(); !s.ok()) return Named(copy, s);
       if (absl::Status s = CheckKey(store, copy, key_id); !s.ok()) return s;
-      const absl::StatusOr<int64_t> last_change = store.NewestChange();
+      const absl::StatusOr<int64_t> last_change = store.NewestRevision();
       if (!last_change.ok()) return Named(copy, last_change.status());
       *standing = {store.made_at(), store.revision(), *last_change};
       result->rows = store.rows();
@@ -113,7 +113,7 @@ class Candidate {
  private:
   static absl::Status CheckKey(ledger::SqliteStore& store, const std::string& copy, std::optional<uint64_t> key_id) {
     if (!key_id) return absl::OkStatus();
-    const absl::StatusOr<bool> has = store.HasKey(*key_id);
+    const absl::StatusOr<bool> has = store.IsCurrentKey(*key_id);
     if (!has.ok()) return Named(copy, has.status());
     if (*has) return absl::OkStatus();
     return absl::FailedPreconditionError(absl::StrCat(copy, ": was made with another key than --ledger_key_file"));

@@ -3,26 +3,17 @@
 #include <google/protobuf/struct.pb.h>
 #include <google/protobuf/util/json_util.h>
 #include <grpcpp/client_context.h>
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
-#include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -33,424 +24,24 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "server/admin/ask.h"
+#include "server/admin/command_line.h"
+#include "server/admin/ledger_handle.h"
 #include "server/admin/operator_service.h"
 #include "server/admin/restore.h"
 #include "server/admin/socket.h"
+#include "server/admin/tool_print.h"
 #include "server/base/duration.h"
-#include "server/base/errno_text.h"
 #include "server/base/secret_file.h"
 #include "server/intent/fingerprint.h"
-#include "server/intent/text.h"
 #include "server/ledger/backup.h"
-#include "server/ledger/opening.h"
-#include "server/ledger/sqlite_ledger.h"
+#include "server/ledger/mark.h"
 #include "userintent/admin/v1/ledger_admin_service.grpc.pb.h"
 #include "userintent/v1/errors.pb.h"
 
 namespace userintent::admin {
 namespace {
 
-constexpr char kHelp[] =
-    R"(userintent-ledger: looks into the ledger of the User Intent gateway, and settles what it cannot know.
-
-  userintent-ledger [--ledger=sqlite:PATH] [--json] COMMAND
-
-  show REQUEST_ID [--caller=NAME]
-      everything recorded about a request, of every caller that used this id
-  unresolved [--limit=100] [--older_than=1h] [--not_superseded] [--sending]
-      requests whose outcome nobody knows, the oldest first; without those that their caller replaced; or, instead,
-      those that run
-  stats
-      how much of everything there is, and how many requests are under which key
-  resolve REQUEST_ID --caller=NAME (--created=INTENT_ID | --not_created) --actor=NAME --evidence=TEXT [--yes]
-      records what became of an unresolved request. Created: its repeats answer OK with that intent. Not created: its
-      repeats answer UPSTREAM_REJECTED, and only a new request_id can try again. Nothing is ever sent again under this
-      id. The evidence (a ticket, the id of Astra's answer) is kept for ever: no personal data. On a terminal it
-      shows what will change and asks first, unless --yes is given
-  audit [REQUEST_ID] [--limit=100]
-      what operators did, the newest first
-  find --email [--limit=100] [--ledger_key_file=FILE [--ledger_previous_key_file=FILE,...]]
-      the requests of an e-mail address, the oldest first, and the attempts that it used. The address is one line on
-      stdin: the command line is no place for it. Without a server the ledger's keys are needed
-  backup FILE
-      copies the ledger into a new file and checks the copy, also while the server runs; calls are served meanwhile
-  check FILE  (or backup --check FILE)
-      reads a copy from end to end: is it a whole ledger, and what is in it?
-
-  restore FILE [--ledger_key_file=FILE]
-      puts a copy in the ledger's place, while no server runs: checked as a whole (and against the key), what was there
-      is kept under another name. It says what to give the next start as --ledger_restored
-
-  --ledger=sqlite:PATH  (default: USERINTENT_LEDGER of the environment, else sqlite:data/ledger.db)
-  --json                one JSON object on stdout
-
-While a server runs on the ledger, it answers, through the socket PATH.admin. Otherwise the file is opened, with the
-checks of a server's start (also an older schema is brought up to date), but without the ledger's key.
-Exit status: 0 done, 1 refused or not found, 2 wrong usage.
-)";
-
-constexpr auto kTimeout = std::chrono::seconds(60);
 constexpr auto kBackupTimeout = std::chrono::hours(12);
-
-// ---- the command line ----
-
-struct FlagRow {
-  const char* name;
-  bool boolean;
-  std::string_view commands;  // which take it; empty: all
-};
-
-constexpr FlagRow kFlags[] = {
-    {"ledger", false, ""},
-    {"json", true, ""},
-    {"caller", false, "show resolve"},
-    {"limit", false, "unresolved audit find"},
-    {"older_than", false, "unresolved"},
-    {"not_superseded", true, "unresolved"},
-    {"sending", true, "unresolved"},
-    {"created", false, "resolve"},
-    {"not_created", true, "resolve"},
-    {"actor", false, "resolve"},
-    {"evidence", false, "resolve"},
-    {"yes", true, "resolve"},
-    {"email", true, "find"},
-    {"ledger_key_file", false, "find restore"},
-    {"ledger_previous_key_file", false, "find"},
-    {"check", true, "backup"},
-};
-
-struct CommandLine {
-  std::vector<std::string> words;  // the command and its argument
-  std::map<std::string, std::string, std::less<>> flags;
-  bool help = false;
-
-  bool has(std::string_view flag) const { return flags.find(flag) != flags.end(); }
-  std::string get(std::string_view flag) const {
-    const auto found = flags.find(flag);
-    return found == flags.end() ? std::string() : found->second;
-  }
-};
-
-absl::Status Usage(const std::string& text) {
-  return absl::InvalidArgumentError(absl::StrCat(text, "; --help tells more"));
-}
-
-absl::StatusOr<CommandLine> Parse(int argc, const char* const* argv) {
-  CommandLine line;
-  for (int i = 1; i < argc; ++i) {
-    std::string_view word = argv[i];
-    if (!intent::IsUtf8(word)) return Usage(absl::StrCat("argument ", i, " is not UTF-8"));
-    if (word.size() < 2 || word.front() != '-') {
-      line.words.emplace_back(word);
-      continue;
-    }
-    word.remove_prefix(word.substr(0, 2) == "--" ? 2 : 1);
-    const size_t equals = word.find('=');
-    const std::string name(word.substr(0, equals));
-    if (name == "help" || name == "h") line.help = true;
-    if (line.help) return line;
-    const auto* row =
-        std::find_if(std::begin(kFlags), std::end(kFlags), [&](const FlagRow& r) { return name == r.name; });
-    if (row == std::end(kFlags)) return Usage(absl::StrCat("argument ", i, ": there is no such flag"));
-    std::string value;
-    if (equals != std::string_view::npos) {
-      if (row->boolean) return Usage(absl::StrCat("--", name, " takes no value"));
-      value = std::string(word.substr(equals + 1));
-    } else if (!row->boolean) {
-      if (++i == argc) return Usage(absl::StrCat("--", name, " needs a value"));
-      value = argv[i];
-      if (!intent::IsUtf8(value)) return Usage(absl::StrCat("argument ", i, " is not UTF-8"));
-    }
-    if (!line.flags.emplace(name, value).second) return Usage(absl::StrCat("--", name, " is given twice"));
-  }
-  return line;
-}
-
-// ---- who answers ----
-
-// The server through its socket, or this process on the file.
-class Ledger {
- public:
-  // How the file is opened where no server runs.
-  struct Access {
-    bool writes = false;    // what a dead process left SENDING is made UNKNOWN first, as a server's start would
-    bool as_it_is = false;  // an older schema is not brought up to date
-    std::unique_ptr<const intent::Fingerprinter> fingerprinter = nullptr;
-  };
-  static absl::StatusOr<Ledger> Open(const std::string& path, Access access);
-
-  std::chrono::system_clock::duration timeout = kTimeout;
-
-  bool is_server() const { return operator_service_ == nullptr; }
-
-  template <typename Request, typename Response, typename Local>
-  absl::Status Call(grpc::Status (v1::LedgerAdminService::Stub::*remote)(grpc::ClientContext*, const Request&,
-                                                                         Response*),
-                    Local local, const Request& request, Response* response) {
-    if (operator_service_) return std::invoke(local, *operator_service_, request, response);
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + timeout);
-    const grpc::Status status = (stub_.get()->*remote)(&context, request, response);
-    if (status.ok()) return absl::OkStatus();
-    std::string text = status.error_message();
-    if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
-      text = "the server did not answer in time; the same command may be repeated without harm";
-    }
-    return {static_cast<absl::StatusCode>(status.error_code()), text};
-  }
-
- private:
-  std::unique_ptr<v1::LedgerAdminService::Stub> stub_;
-  // Without a server. In this order: the desk asks the book, which asks the store, which the lock protects.
-  std::unique_ptr<ledger::LedgerFile> file_;
-  std::unique_ptr<ledger::SqliteStore> store_;
-  std::unique_ptr<ledger::Book> book_;
-  std::unique_ptr<const intent::Fingerprinter> fingerprinter_;
-  std::unique_ptr<OperatorService> operator_service_;
-};
-
-// True: a server listens. False: none does.
-absl::StatusOr<bool> Listens(const std::string& socket) {
-  if (!SocketFits(socket)) return false;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, socket.data(), socket.size());
-  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return absl::UnavailableError("cannot make a socket");
-  const int result = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  const int error = errno;
-  ::close(fd);
-  if (result == 0) return true;
-  if (error == ENOENT || error == ECONNREFUSED || error == ENOTDIR) return false;
-  return absl::PermissionDeniedError(
-      absl::StrCat("cannot open ", socket, ": ", ErrnoText(error), "; run this as the user of the server"));
-}
-
-absl::StatusOr<Ledger> Ledger::Open(const std::string& path, Access access) {
-  Ledger opened;
-  const std::string socket = SocketPath(path);
-  const absl::StatusOr<bool> listens = Listens(socket);
-  if (!listens.ok()) return listens.status();
-  if (*listens) {
-    grpc::ChannelArguments arguments;
-    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-    opened.stub_ = v1::LedgerAdminService::NewStub(
-        grpc::CreateCustomChannel(SocketTarget(socket), grpc::InsecureChannelCredentials(), arguments));
-    return opened;
-  }
-
-  struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) {
-    return absl::NotFoundError(
-        absl::StrCat("there is no ledger at ", path, " (", ErrnoText(), "); --ledger names another one"));
-  }
-  ledger::OpeningOptions opening;
-  opening.store.path = path;
-  opening.store.for_operator = true;
-  opening.store.as_it_is = access.as_it_is;
-  opening.only_read = !access.writes;
-  absl::StatusOr<ledger::OpenedFiles> files = ledger::OpenFiles(opening);
-  if (absl::IsAborted(files.status())) {
-    return absl::UnavailableError(
-        absl::StrCat("ledger ", path, ": another process uses it but does not answer at ", socket,
-                     SocketFits(socket) ? "; a server that starts or ends does so: try again in a moment"
-                                        : ", whose name is too long for a socket; stop the server first"));
-  }
-  if (!files.ok()) return files.status();
-  if (access.writes) {
-    const auto recovered =
-        ledger::RecoverAll(*files->store, opening.store, userintent::v1::ERROR_REASON_OUTCOME_UNKNOWN);
-    if (!recovered.ok()) return recovered.status();
-  }
-  opened.file_ = std::move(files->file);
-  opened.store_ = std::move(files->store);
-  opened.book_ = std::make_unique<ledger::Book>(*opened.store_);
-  OperatorService::Options desk;
-  desk.transact = [db = opened.store_.get(), book = opened.book_.get(),
-                   writes = access.writes](OperatorService::Work work) {
-    absl::Status s = db->Start();
-    if (s.ok()) s = work(*db, *book);
-    if (s.ok() && writes) s = db->Touch();  // newer than a copy that was made before
-    if (s.ok()) s = db->Commit();
-    if (!s.ok()) db->Rollback();
-    return s;
-  };
-  desk.between = [db = opened.store_.get(), book = opened.book_.get()](OperatorService::Work work) {
-    return work(*db, *book);
-  };
-  opened.fingerprinter_ = std::move(access.fingerprinter);
-  desk.fingerprinter = opened.fingerprinter_.get();
-  desk.path = path;
-  desk.server_runs = false;
-  opened.operator_service_ = std::make_unique<OperatorService>(std::move(desk));
-  return opened;
-}
-
-// ---- what is printed ----
-
-std::string When(const google::protobuf::Timestamp& time) {
-  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixSeconds(time.seconds()), absl::UTCTimeZone());
-}
-
-std::string Age(const google::protobuf::Duration& age) {
-  const int64_t s = age.seconds();
-  if (s < 60) return absl::StrCat(s, "s");
-  if (s < 3600) return absl::StrCat(s / 60, "m ", s % 60, "s");
-  if (s < 86400) return absl::StrCat(s / 3600, "h ", s / 60 % 60, "m");
-  return absl::StrCat(s / 86400, "d ", s / 3600 % 24, "h");
-}
-
-std::string Word(v1::RequestState state) { return v1::RequestState_Name(state).substr(sizeof("REQUEST_STATE_") - 1); }
-
-const char* Meaning(const v1::Request& request) {
-  switch (request.state()) {
-    case v1::REQUEST_STATE_SENDING:
-      return request.owner_gone() ? "its process is gone: the next start makes it UNKNOWN" : "it runs";
-    case v1::REQUEST_STATE_SUCCEEDED:
-      return "the User Intent exists";
-    case v1::REQUEST_STATE_FAILED:
-      return "not created; never sent again under this id";
-    case v1::REQUEST_STATE_UNKNOWN:
-      return "nobody knows; never sent again";
-    case v1::REQUEST_STATE_RELEASED:
-      return "not created; its caller may repeat it";
-    default:
-      return "";
-  }
-}
-
-void Line(const char* name, const std::string& value) { absl::PrintF("%-14s %s\n", name, value); }
-
-void Print(const v1::Request& r, bool with_attempts = true) {
-  Line("request", r.request_id());
-  Line("caller", r.caller());
-  Line("state", absl::StrCat(Word(r.state()), " (", Meaning(r), ")"));
-  if (!r.user_intent_id().empty()) {
-    Line("intent",
-         r.astra_status().empty() ? r.user_intent_id() : absl::StrCat(r.user_intent_id(), " (", r.astra_status(), ")"));
-  }
-  if (!r.reason().empty()) Line("reason", r.reason());
-  Line("sent", r.sent());
-  if (r.http_status() != 0) Line("astra status", absl::StrCat("HTTP ", r.http_status()));
-  if (!r.astra_request_id().empty()) Line("astra request", r.astra_request_id());
-  Line("attempt id",
-       absl::StrCat(r.gateway_attempt_id(), " (of ", r.posts(), r.posts() == 1 ? " POST)" : " POSTs, the last)"));
-  if (with_attempts) {
-    Line("attempts used",
-         absl::StrCat(r.attempts_used_min(), " surely, ", r.attempts_used_max(), " at most, by its e-mail address"));
-  }
-  if (!r.supersedes_request_id().empty()) Line("supersedes", r.supersedes_request_id());
-  if (!r.superseded_by_request_id().empty()) Line("superseded by", r.superseded_by_request_id());
-  Line("recorded", absl::StrCat(When(r.create_time()), " (", Age(r.age()), " ago)"));
-  Line("changed", When(r.update_time()));
-}
-
-void Print(const v1::AuditEntry& e) {
-  absl::PrintF("%s  %s %s  %s: %s -> %s, by %s: %s\n", When(e.time()), e.request_id(), e.caller(), e.action(),
-               Word(e.from_state()), Word(e.to_state()), e.actor(), e.evidence());
-}
-
-void Print(const v1::ShowRequestResponse& response) {
-  for (int i = 0; i < response.requests_size(); ++i) {
-    if (i != 0) std::puts("");
-    Print(response.requests(i));
-  }
-  if (response.audit_size() != 0) std::puts("");
-  for (const v1::AuditEntry& entry : response.audit()) Print(entry);
-}
-
-void Print(const v1::ListUnresolvedResponse& response) {
-  if (response.requests().empty()) {
-    std::puts("none");
-    return;
-  }
-  size_t widest = 6;
-  for (const v1::Request& r : response.requests()) widest = std::max(widest, r.caller().size());
-  const int width = static_cast<int>(widest);
-  absl::PrintF("%-9s  %-20s  %-36s  %-*s  %-36s  %s\n", "AGE", "RECORDED", "REQUEST", width, "CALLER", "ATTEMPT ID",
-               "NOTE");
-  for (const v1::Request& r : response.requests()) {
-    std::vector<std::string> notes;
-    if (r.owner_gone()) notes.emplace_back("its process is gone");
-    if (r.confirmed()) notes.emplace_back("Astra answered 2xx");
-    if (!r.superseded_by_request_id().empty()) notes.emplace_back("superseded");
-    std::string note;
-    for (const std::string& one : notes) absl::StrAppend(&note, note.empty() ? "" : ", ", one);
-    absl::PrintF("%-9s  %-20s  %-36s  %-*s  %-36s  %s\n", Age(r.age()), When(r.create_time()), r.request_id(), width,
-                 r.caller(), r.gateway_attempt_id(), note.empty() ? "-" : note);
-  }
-  if (response.more()) absl::PrintF("there are more than these %d: --limit\n", response.requests_size());
-}
-
-void Print(const v1::GetStatisticsResponse& s) {
-  const auto with_age = [](int64_t count, bool any, const google::protobuf::Duration& age) {
-    return any ? absl::StrCat(count, " (the oldest recorded ", Age(age), " ago)") : absl::StrCat(count);
-  };
-  Line("succeeded", absl::StrCat(s.succeeded()));
-  Line("failed", absl::StrCat(s.failed()));
-  Line("unknown", with_age(s.unknown(), s.has_oldest_unknown_age(), s.oldest_unknown_age()));
-  Line("released", absl::StrCat(s.released()));
-  Line("sending", with_age(s.sending(), s.has_oldest_sending_age(), s.oldest_sending_age()));
-  Line("callers", absl::StrCat(s.callers()));
-  Line("addresses", absl::StrCat(s.email_addresses(), ", of which ", s.email_addresses_at_limit(),
-                                 " have surely used three attempts"));
-  Line("audit entries", absl::StrCat(s.audit_entries()));
-  Line("database",
-       absl::StrCat(s.database_bytes(), " bytes, and ", s.log_bytes(), " of log; schema ", s.schema_version()));
-  for (const v1::KeyUse& key : s.keys()) {
-    std::string used;
-    if (key.has_since()) used = absl::StrCat(", in use since ", When(key.since()));
-    if (key.has_until()) absl::StrAppend(&used, " until ", When(key.until()));
-    Line(&key == &s.keys(0) ? "keys" : "", absl::StrCat(key.key(), " ", key.role(), ": ", key.requests(),
-                                                        key.requests() == 1 ? " request" : " requests", used));
-  }
-  Line("server", s.server_runs() ? "runs" : "does not run");
-}
-
-void Print(const v1::ResolveRequestResponse& response) {
-  std::puts(response.changed() ? "resolved" : "it was so already; nothing was changed");
-  Print(response.request());
-}
-
-void Print(const v1::ListAuditResponse& response) {
-  if (response.entries().empty()) std::puts("none");
-  for (const v1::AuditEntry& entry : response.entries()) Print(entry);
-  if (response.more()) absl::PrintF("there are more than these %d: --limit\n", response.entries_size());
-}
-
-void Print(const v1::FindRequestsResponse& response) {
-  for (int i = 0; i < response.requests_size(); ++i) {
-    if (i != 0) std::puts("");
-    Print(response.requests(i), false);
-  }
-  if (response.requests().empty()) std::puts("no request of this address");
-  if (response.more()) absl::PrintF("there are more than these %d: --limit\n", response.requests_size());
-  std::puts("");
-  Line("attempts used", absl::StrCat(response.attempts_used_min(), " surely, ", response.attempts_used_max(),
-                                     " at most, by this address"));
-}
-
-void Print(const v1::Copy& copy) {
-  Line("requests", absl::StrCat(copy.requests(), ", of which ", copy.sending(), " were being sent"));
-  Line("addresses", absl::StrCat(copy.email_addresses()));
-  Line("audit entries", absl::StrCat(copy.audit_entries()));
-  Line("last change", copy.has_last_change_time() ? When(copy.last_change_time()) : "none");
-  Line("key", copy.key());
-  Line("size", absl::StrCat(copy.bytes(), " bytes; schema ", copy.schema_version()));
-}
-
-void Print(const v1::BackUpResponse& response) {
-  const auto seconds = [](const google::protobuf::Duration& d) {
-    return absl::StrFormat("%.3f s", static_cast<double>(d.seconds()) + d.nanos() * 1e-9);
-  };
-  std::puts("backed up and checked");
-  Line("file", response.path());
-  Print(response.copy());
-  Line("took", absl::StrCat(seconds(response.took()), "; calls waited ", seconds(response.longest_wait()),
-                            " at most at a time"));
-}
-
-// ---- the commands ----
 
 struct Context {
   const CommandLine& line;
@@ -473,7 +64,7 @@ absl::Status PrintJson(const google::protobuf::Message& message) {
 }
 
 template <typename Request, typename Response, typename Local>
-absl::Status AskOf(Ledger& ledger, const Context& context,
+absl::Status AskOf(LedgerHandle& ledger, const Context& context,
                    grpc::Status (v1::LedgerAdminService::Stub::*remote)(grpc::ClientContext*, const Request&,
                                                                         Response*),
                    Local local, const Request& request) {
@@ -489,7 +80,7 @@ absl::Status Ask(const Context& context,
                  grpc::Status (v1::LedgerAdminService::Stub::*remote)(grpc::ClientContext*, const Request&, Response*),
                  absl::Status (OperatorService::*local)(const Request&, Response*), const Request& request,
                  bool writes = false) {
-  absl::StatusOr<Ledger> ledger = Ledger::Open(context.path, {.writes = writes});
+  absl::StatusOr<LedgerHandle> ledger = LedgerHandle::Open(context.path, {.writes = writes});
   if (!ledger.ok()) return ledger.status();
   return AskOf(*ledger, context, remote, local, request);
 }
@@ -533,7 +124,7 @@ absl::Status Stats(const Context& context) {
 
 // Shows the request on stderr, and what would be recorded of it; OK when the operator says yes.
 absl::Status Confirm(const Context& context, const v1::ResolveRequestRequest& resolve) {
-  absl::StatusOr<Ledger> ledger = Ledger::Open(context.path, {});
+  absl::StatusOr<LedgerHandle> ledger = LedgerHandle::Open(context.path, {});
   if (!ledger.ok()) return ledger.status();
   v1::ShowRequestRequest show;
   show.set_request_id(resolve.request_id());
@@ -602,7 +193,7 @@ absl::Status Find(const Context& context) {
   const absl::StatusOr<int32_t> limit = Limit(line);
   if (!limit.ok()) return limit.status();
   request.set_limit(*limit);
-  Ledger::Access access;
+  LedgerHandle::Access access;
   if (line.has("ledger_key_file")) {
     absl::StatusOr<std::unique_ptr<const intent::Fingerprinter>> keys =
         ReadKeys(line.get("ledger_key_file"), line.get("ledger_previous_key_file"));
@@ -610,7 +201,7 @@ absl::Status Find(const Context& context) {
     access.fingerprinter = *std::move(keys);
   }
   const bool has_key = access.fingerprinter != nullptr;
-  absl::StatusOr<Ledger> ledger = Ledger::Open(context.path, std::move(access));
+  absl::StatusOr<LedgerHandle> ledger = LedgerHandle::Open(context.path, std::move(access));
   if (!ledger.ok()) return ledger.status();
   if (!ledger->is_server() && !has_key) {
     return Usage("no server runs here, so find needs --ledger_key_file (and --ledger_previous_key_file)");
@@ -632,8 +223,8 @@ absl::Status Check(const Context& context) {
   return absl::OkStatus();
 }
 
-absl::Status LocalBackUp(OperatorService& desk, const v1::BackUpRequest& request, v1::BackUpResponse* response) {
-  return desk.BackUp(request, response);
+absl::Status LocalBackUp(OperatorService& service, const v1::BackUpRequest& request, v1::BackUpResponse* response) {
+  return service.BackUp(request, response);
 }
 
 absl::Status BackUp(const Context& context) {
@@ -643,7 +234,7 @@ absl::Status BackUp(const Context& context) {
   if (error) return absl::UnavailableError(absl::StrCat("cannot tell where this is: ", error.message()));
   v1::BackUpRequest request;
   request.set_path(path.string());
-  absl::StatusOr<Ledger> ledger = Ledger::Open(context.path, {.as_it_is = true});
+  absl::StatusOr<LedgerHandle> ledger = LedgerHandle::Open(context.path, {.as_it_is = true});
   if (!ledger.ok()) return ledger.status();
   ledger->timeout = kBackupTimeout;
   return AskOf(*ledger, context, &v1::LedgerAdminService::Stub::BackUp, LocalBackUp, request);
@@ -708,11 +299,7 @@ absl::Status Run(const CommandLine& line) {
     return Usage(absl::StrCat(line.words[0], file ? " needs a file" : " needs a request id"));
   }
   if (line.words.size() > command->most_words) return Usage(absl::StrCat(line.words[0], ": too many arguments"));
-  for (const FlagRow& row : kFlags) {
-    if (line.has(row.name) && !row.commands.empty() && row.commands.find(command->name) == std::string_view::npos) {
-      return Usage(absl::StrCat(line.words[0], " does not take --", row.name));
-    }
-  }
+  if (absl::Status status = CheckFlags(line); !status.ok()) return status;
   Context context{line, {}, line.has("json")};
   std::string where = "sqlite:data/ledger.db";
   if (const char* variable = std::getenv("USERINTENT_LEDGER"); variable != nullptr) where = variable;
@@ -731,7 +318,7 @@ int RunTool(int argc, const char* const* argv) {
   const absl::StatusOr<CommandLine> line = Parse(argc, argv);
   absl::Status status = line.status();
   if (status.ok() && line->help) {
-    std::fputs(kHelp, stdout);
+    std::fputs(Help(), stdout);
     return 0;
   }
   if (status.ok()) status = Run(*line);

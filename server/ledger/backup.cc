@@ -140,7 +140,7 @@ class SqliteCopy {
       if (code == SQLITE_OK) code = sqlite3_exec(to_, pragma, nullptr, nullptr, nullptr);
     }
     if (code != SQLITE_OK) return Error(code);
-    backup_ = sqlite3_backup_init(to_, "main", store_.db_, "main");
+    backup_ = sqlite3_backup_init(to_, "main", store_.connection_.db(), "main");
     return backup_ != nullptr ? absl::OkStatus() : Error(sqlite3_extended_errcode(to_));
   }
   // True: that was the last page.
@@ -151,8 +151,8 @@ class SqliteCopy {
     return Error(code);
   }
   absl::StatusOr<int64_t> Bytes() const {
-    const absl::StatusOr<int64_t> pages = store_.Number("PRAGMA page_count");
-    const absl::StatusOr<int64_t> size = store_.Number("PRAGMA page_size");
+    const absl::StatusOr<int64_t> pages = store_.connection_.Number("PRAGMA page_count");
+    const absl::StatusOr<int64_t> size = store_.connection_.Number("PRAGMA page_size");
     if (!pages.ok() || !size.ok()) return Refuse(path_, absl::StatusCode::kUnavailable, "the ledger cannot be read");
     return *pages * *size;
   }
@@ -269,7 +269,7 @@ absl::StatusOr<CopyReport> CheckCopy(const std::string& path, std::function<bool
   while (!report.totals.done) {
     if (absl::Status s = copy.Add(3, kSlice, report.totals); !s.ok()) return s;
   }
-  report.schema_version = copy.version();
+  report.schema_version = copy.schema_version();
   const absl::StatusOr<std::vector<LedgerKey>> keys = copy.Keys();
   if (!keys.ok()) return keys.status();
   if (!keys->empty()) report.key_id = keys->front().id;

@@ -14,36 +14,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/ledger/operator_access.h"
 #include "server/ledger/sqlite_store.h"
 
 namespace userintent::ledger {
-
-// What is in a copy that was found good.
-struct CopyReport {
-  int64_t bytes = 0;
-  int schema_version = 0;
-  Totals totals;
-  int64_t audit_entries = 0;
-  uint64_t key_id = 0;                            // of the key that was in use
-  absl::Time last_change = absl::InfinitePast();  // of any request
-};
-
-struct BackupReport {
-  CopyReport copy;
-  absl::Duration took;
-  absl::Duration longest_slice;  // so long no batch of the ledger ran, at most
-};
-
-struct BackupOptions {
-  std::string path;  // absolute; nothing may be there
-  // Pages of 4 KiB that are copied while commits wait.
-  int slice_pages = 128;
-  // As much stays free on the disk of the copy: it may be the ledger's own, which stops admitting below this.
-  int64_t min_free_bytes = 128 << 20;
-  // Asked between two slices, and during the check.
-  std::function<bool()> cancelled = [] { return false; };
-  const char* vfs = nullptr;  // for tests: of the copy
-};
 
 // Runs the work on the thread that owns the store, outside of transactions, and waits for it.
 using Between = absl::FunctionRef<absl::Status(absl::FunctionRef<absl::Status(SqliteStore&)>)>;

@@ -54,7 +54,7 @@ absl::Status Front::Write(std::vector<Op>& batch, std::vector<Result>& results) 
   }
   for (size_t i = 0; i < batch.size(); ++i) {
     absl::Status s = Apply(batch[i], results[i]);
-    if (s.ok() || IsProtocolError(s)) continue;  // who breaks the protocol hears so; the others are not harmed
+    if (s.ok() || IsRefusal(s)) continue;  // who breaks the protocol hears so; the others are not harmed
     store_.Rollback();
     return s;
   }
@@ -104,7 +104,7 @@ absl::Status Front::Apply(Op& op, Result& result) {
                           // Without admission only the writing is left out, so that replays and refusals answer as
                           // ever.
                           if (!admit_) begin.request.may_start = false;
-                          absl::StatusOr<BeginAnswer> answer = book_.Begin(begin.request);
+                          absl::StatusOr<BeginAnswer> answer = Execute(store_, begin.request);
                           if (!answer.ok()) return answer.status();
                           if (!begin.request.older.empty()) Reach("during-rekey");
                           if (!admit_ && answer->verdict == BeginVerdict::kWouldGo)
@@ -115,30 +115,24 @@ absl::Status Front::Apply(Op& op, Result& result) {
                         [](ForgetOp&) { return absl::OkStatus(); },
                         [&](NextAttemptOp& next) -> absl::Status {
                           if (!resend_) return absl::OkStatus();
-                          absl::Status s = book_.NextAttempt(next.key, next.attempt_id, next.sent_so_far, next.now);
+                          absl::Status s = Execute(store_, next.request);
                           if (s.ok()) result = true;
                           return s;
                         },
                         [&](FinishOp& finish) -> absl::Status {
-                          absl::StatusOr<FinishAnswer> answer = book_.Finish(finish.request);
+                          absl::StatusOr<FinishAnswer> answer = Execute(store_, finish.request);
                           if (!answer.ok()) return answer.status();
                           result = *std::move(answer);
                           return absl::OkStatus();
                         },
                         [&](GetOp& get) -> absl::Status {
-                          absl::StatusOr<GetAnswer> answer = book_.Get(get.key);
-                          if (!answer.ok()) return answer.status();
-                          result = *std::move(answer);
-                          return absl::OkStatus();
-                        },
-                        [&](FindIntentOp& find) -> absl::Status {
-                          absl::StatusOr<GetAnswer> answer = book_.FindIntent(find.caller, find.user_intent_id);
+                          absl::StatusOr<GetAnswer> answer = Execute(store_, get.request);
                           if (!answer.ok()) return answer.status();
                           result = *std::move(answer);
                           return absl::OkStatus();
                         },
                         [&](RecordReadingOp& said) -> absl::Status {
-                          absl::Status s = book_.RecordReading(said.key, said.reading);
+                          absl::Status s = Execute(store_, said.request);
                           if (s.ok()) result = Recorded();
                           return s;
                         },
@@ -158,7 +152,7 @@ void Front::ReadOnly(Op& op, Result& result) {
   std::visit(Overloaded{
                  [&](BeginOp& begin) {
                    begin.request.may_start = false;
-                   absl::StatusOr<BeginAnswer> answer = book_.Begin(begin.request);
+                   absl::StatusOr<BeginAnswer> answer = Execute(store_, begin.request);
                    if (!answer.ok()) return;
                    if (answer->verdict == BeginVerdict::kWouldGo) answer->verdict = BeginVerdict::kUnavailable;
                    if (answer->verdict == BeginVerdict::kInProgress) {
@@ -173,7 +167,7 @@ void Front::ReadOnly(Op& op, Result& result) {
                  [](NextAttemptOp&) {},
                  [&](FinishOp& finish) {
                    FinishAnswer answer;
-                   absl::StatusOr<GetAnswer> row = book_.Get(finish.request.key);
+                   absl::StatusOr<GetAnswer> row = Execute(store_, GetRequest{finish.request.key, {}});
                    if (row.ok()) {
                      if (!row->record) return;
                      answer.record = *row->record;
@@ -191,20 +185,20 @@ void Front::ReadOnly(Op& op, Result& result) {
                    if (fresh) Wake(finish.request.key, answer.record, answer.budget);
                    result = std::move(answer);
                  },
-                 [&](GetOp& get) { ReadOnlyGet(book_.Get(get.key), result); },
-                 [&](FindIntentOp& find) { ReadOnlyGet(book_.FindIntent(find.caller, find.user_intent_id), result); },
+                 [&](GetOp& get) {
+                   absl::StatusOr<GetAnswer> answer = Execute(store_, get.request);
+                   if (!answer.ok()) return;
+                   if (answer->record && answer->record->state == State::kSending) {
+                     const auto waiting = outcomes_.find(answer->record->key);
+                     if (waiting != outcomes_.end()) {
+                       answer->record = AsUnknown(*std::move(answer->record), waiting->second);
+                     }
+                   }
+                   result = *std::move(answer);
+                 },
                  [](RecordReadingOp&) {},
              },
              op);
-}
-
-void Front::ReadOnlyGet(absl::StatusOr<GetAnswer> answer, Result& result) const {
-  if (!answer.ok()) return;
-  if (answer->record && answer->record->state == State::kSending) {
-    const auto waiting = outcomes_.find(answer->record->key);
-    if (waiting != outcomes_.end()) answer->record = AsUnknown(*std::move(answer->record), waiting->second);
-  }
-  result = *std::move(answer);
 }
 
 void Front::Deliver(Op& op, Result& result) {
@@ -227,10 +221,6 @@ void Front::Deliver(Op& op, Result& result) {
                  [&](GetOp& get) {
                    auto* answer = std::get_if<GetAnswer>(&result);
                    Post(*get.executor, std::move(get.done), answer != nullptr ? std::move(*answer) : GetAnswer{});
-                 },
-                 [&](FindIntentOp& find) {
-                   auto* answer = std::get_if<GetAnswer>(&result);
-                   Post(*find.executor, std::move(find.done), answer != nullptr ? std::move(*answer) : GetAnswer{});
                  },
                  [&](RecordReadingOp& reading) {
                    if (!reading.done) return;
@@ -295,8 +285,8 @@ bool Front::Retry() {
   absl::Status s = store_.Start();
   if (s.ok()) {
     for (const auto& [key, request] : outcomes_) {
-      const absl::StatusOr<FinishAnswer> answer = book_.Finish(request);
-      if (answer.ok() || IsProtocolError(answer.status())) continue;
+      const absl::StatusOr<FinishAnswer> answer = Execute(store_, request);
+      if (answer.ok() || IsRefusal(answer.status())) continue;
       s = answer.status();
       break;
     }

@@ -1,4 +1,4 @@
-// ledger::Front: what makes an asynchronous ledger of a Book: batches in one transaction, calls that wait for another
+// ledger::Front: what makes an asynchronous ledger of a Store: batches in one transaction, calls that wait for another
 // call's end, and outcomes that could not be written yet.
 //
 // Single-threaded: the memory ledger calls it under its lock, the SQLite ledger from its writer thread. Owned by one of
@@ -22,7 +22,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
-#include "server/ledger/book.h"
+#include "server/ledger/execute.h"
 #include "server/ledger/ledger.h"
 #include "server/ledger/store.h"
 
@@ -40,10 +40,7 @@ struct ForgetOp {
 };
 
 struct NextAttemptOp {
-  Key key;
-  Uuid attempt_id{};
-  Sent sent_so_far = Sent::kNo;
-  absl::Time now;
+  NextAttemptRequest request;
   Executor* executor = nullptr;
   Ledger::AttemptDone done;
 };
@@ -55,26 +52,18 @@ struct FinishOp {
 };
 
 struct GetOp {
-  Key key;
-  Executor* executor = nullptr;
-  Ledger::GetDone done;
-};
-
-struct FindIntentOp {
-  std::string caller;
-  std::string user_intent_id;
+  GetRequest request;
   Executor* executor = nullptr;
   Ledger::GetDone done;
 };
 
 struct RecordReadingOp {
-  Key key;
-  Reading reading;
+  ReadingRequest request;
   Executor* executor = nullptr;
   Ledger::ReadingDone done;  // may be null
 };
 
-using Op = std::variant<BeginOp, ForgetOp, NextAttemptOp, FinishOp, GetOp, FindIntentOp, RecordReadingOp>;
+using Op = std::variant<BeginOp, ForgetOp, NextAttemptOp, FinishOp, GetOp, RecordReadingOp>;
 
 class Front {
  public:
@@ -82,8 +71,8 @@ class Front {
   using CrashPoint = void (*)(std::string_view name);
 
   // `unknown_reason` is the reason number shown for a row whose outcome waits for the disk.
-  Front(Store& store, Book& book, int unknown_reason, CrashPoint crash_point = nullptr, WaiterLimits limits = {})
-      : store_(store), book_(book), unknown_reason_(unknown_reason), crash_point_(crash_point), limits_(limits) {}
+  Front(Store& store, int unknown_reason, CrashPoint crash_point = nullptr, WaiterLimits limits = {})
+      : store_(store), unknown_reason_(unknown_reason), crash_point_(crash_point), limits_(limits) {}
   // Calls that still wait for another call hear kInProgress.
   ~Front();
   Front(const Front&) = delete;
@@ -118,15 +107,14 @@ class Front {
     Executor* executor;
     Ledger::BeginDone done;
   };
-  // What Book said to one operation of the batch; monostate where it said nothing (Forget) or refused the operation.
+  // What was decided about to one operation of the batch; monostate where it said nothing (Forget) or refused the
+  // operation.
   struct Recorded {};
   using Result = std::variant<std::monostate, BeginAnswer, FinishAnswer, GetAnswer, bool, Recorded>;
 
   absl::Status Write(std::vector<Op>& batch, std::vector<Result>& results);
   absl::Status Apply(Op& op, Result& result);
   void ReadOnly(Op& op, Result& result);
-  // What was read, with the row as unknown if its outcome waits for the disk.
-  void ReadOnlyGet(absl::StatusOr<GetAnswer> answer, Result& result) const;
   void Deliver(Op& op, Result& result);
   void DeliverBegin(BeginOp& op, BeginAnswer answer);
   bool HasRoomFor(const Key& key) const;
@@ -139,7 +127,6 @@ class Front {
   }
 
   Store& store_;
-  Book& book_;
   const int unknown_reason_;
   const CrashPoint crash_point_;
   const WaiterLimits limits_;

@@ -12,13 +12,14 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/descriptor.h"
 #include "server/base/errno_text.h"
-#include "server/ledger/sqlite_store.h"
+#include "server/ledger/sqlite_schema.h"
 
 namespace userintent::ledger {
 namespace {
@@ -131,7 +132,7 @@ absl::Status CheckIsLedger(const std::string& path) {
   const uint32_t application = BigEndian(head, 68);
   // A ledger whose making was cut short has one page without a mark; the rest of it is in the log beside it.
   const bool just_made = application == 0 && BigEndian(head, 28) <= 1;
-  if (application != static_cast<uint32_t>(SqliteStore::ApplicationId()) && !just_made) {
+  if (application != static_cast<uint32_t>(kApplicationId) && !just_made) {
     return absl::FailedPreconditionError("is some other program's database; it was left as it is");
   }
   return absl::OkStatus();

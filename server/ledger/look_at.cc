@@ -16,7 +16,8 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/errno_text.h"
 #include "server/ledger/ledger_file.h"
-#include "server/ledger/sqlite_store.h"
+#include "server/ledger/sqlite_connection.h"
+#include "server/ledger/sqlite_schema.h"
 
 namespace userintent::ledger {
 namespace {
@@ -69,7 +70,7 @@ absl::Status CheckKnown(sqlite3* db, const char* sql, const std::vector<uint64_t
 absl::Status AskDatabase(sqlite3* db, const std::vector<uint64_t>& keys) {
   const auto version = Query(db, "PRAGMA user_version");
   if (!version.ok()) return version.status();
-  if (version->at(0) > SqliteStore::SchemaVersion()) return Refuse("was written by a newer version");
+  if (version->at(0) > SchemaVersion()) return Refuse("was written by a newer version");
   const auto tables = Query(db, "SELECT count(*) FROM sqlite_schema WHERE name = 'ledger_key'");
   if (!tables.ok()) return tables.status();
   if (tables->at(0) == 0) return absl::OkStatus();  // its making was cut short before it held anything

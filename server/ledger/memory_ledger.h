@@ -6,7 +6,6 @@
 #pragma once
 
 #include "server/base/mutex.h"
-#include "server/ledger/book.h"
 #include "server/ledger/front.h"
 #include "server/ledger/memory_store.h"
 #include "server/ledger/op_ledger.h"
@@ -15,7 +14,7 @@ namespace userintent::ledger {
 
 class MemoryLedger : public OpLedger {
  public:
-  explicit MemoryLedger(WaiterLimits limits = {}) : book_(store_), front_(store_, book_, 0, nullptr, limits) {}
+  explicit MemoryLedger(WaiterLimits limits = {}) : front_(store_, 0, nullptr, limits) {}
 
   bool Writable() const override { return true; }
 
@@ -24,7 +23,6 @@ class MemoryLedger : public OpLedger {
 
   Mutex mutex_;
   MemoryStore store_ ABSL_GUARDED_BY(mutex_);
-  Book book_ ABSL_GUARDED_BY(mutex_);
   Front front_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -89,54 +89,71 @@ MemoryStore::Address MemoryStore::Of(const Digest& email) const {
   return at == addresses_.end() ? Address{} : at->second;
 }
 
-absl::StatusOr<std::optional<Row>> MemoryStore::Find(const Key& key) {
+const Row* MemoryStore::Find(const Key& key) const {
   const auto at = rows_.find(key);
-  return at == rows_.end() ? std::nullopt : std::optional<Row>(at->second);
+  return at == rows_.end() ? nullptr : &at->second;
 }
 
-absl::StatusOr<std::optional<Row>> MemoryStore::FindIntent(const std::string& caller, const std::string& intent) {
+const Row* MemoryStore::FindIntent(const std::string& caller, const std::string& intent) const {
   const auto at = by_intent_.find(intent);
-  if (at == by_intent_.end()) return std::nullopt;
+  if (at == by_intent_.end()) return nullptr;
   const Row* best = nullptr;
   const auto rank = [](const Row& row) { return std::tie(row.record.created, row.record.key); };
   for (const Key& key : at->second) {
-    if (key.caller != caller) continue;
     const Row& row = rows_.at(key);
-    if (best == nullptr || rank(*best) < rank(row)) best = &row;
+    if (key.caller == caller && (best == nullptr || rank(*best) < rank(row))) best = &row;
   }
-  return best == nullptr ? std::nullopt : std::optional<Row>(*best);
+  return best;
 }
 
-absl::StatusOr<std::vector<Row>> MemoryStore::Open(const Digest& email) {
-  std::vector<Row> rows;
+void MemoryStore::AddOpen(const Digest& email, std::vector<const Row*>& open) const {
   const auto at = by_email_.find(email);
-  if (at == by_email_.end()) return rows;
+  if (at == by_email_.end()) return;
   for (const Key& key : at->second) {
     const Row& row = rows_.at(key);
-    if (row.record.state == State::kSending || row.record.state == State::kUnknown) rows.push_back(row);
+    if (row.record.state == State::kSending || row.record.state == State::kUnknown) open.push_back(&row);
   }
-  std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
-    return std::tie(a.record.created, a.record.key) < std::tie(b.record.created, b.record.key);
-  });
-  return rows;
 }
 
-absl::StatusOr<std::optional<Row>> MemoryStore::Succeeded(const Digest& email, const Digest& person,
-                                                          const std::string& caller) {
-  const auto at = by_person_.find(person);
-  if (at == by_person_.end()) return std::nullopt;
+const Row* MemoryStore::FindPerson(const Lookup& lookup) const {
   const Row* best = nullptr;
-  const auto rank = [&caller](const Row& row) {
-    return std::make_tuple(row.record.key.caller == caller, row.record.created, row.record.key);
+  const auto rank = [&lookup](const Row& row) {
+    return std::make_tuple(row.record.key.caller == lookup.key->caller, row.record.created, row.record.key);
   };
-  for (const Key& key : at->second) {
-    const Row& row = rows_.at(key);
-    if (row.email == email && (best == nullptr || rank(*best) < rank(row))) best = &row;
+  for (const Digest* person : lookup.persons) {
+    const auto at = by_person_.find(*person);
+    if (at == by_person_.end()) continue;
+    for (const Key& key : at->second) {
+      const Row& row = rows_.at(key);
+      const bool here = std::any_of(lookup.emails.begin(), lookup.emails.end(),
+                                    [&row](const Digest* email) { return row.email == *email; });
+      if (here && (best == nullptr || rank(*best) < rank(row))) best = &row;
+    }
   }
-  return best == nullptr ? std::nullopt : std::optional<Row>(*best);
+  return best;
 }
 
-absl::StatusOr<Counters> MemoryStore::Count(const Digest& email) { return Of(email).counters; }
+absl::StatusOr<View> MemoryStore::Load(const Lookup& lookup) {
+  View view;
+  const auto copy = [](const Row* row) { return row == nullptr ? std::nullopt : std::optional<Row>(*row); };
+  const std::string& caller = lookup.key->caller;
+  view.own = copy(lookup.intent == nullptr ? Find(*lookup.key) : FindIntent(caller, *lookup.intent));
+  if (lookup.other) view.other = copy(Find({caller, *lookup.other}));
+  if (lookup.superseded && view.own && view.own->record.supersedes) {
+    view.other = copy(Find({caller, *view.own->record.supersedes}));
+  }
+  if (lookup.counters && lookup.emails.empty() && view.own) view.counters = Of(view.own->email).counters;
+  for (const Digest* email : lookup.emails) view.counters += Of(*email).counters;
+  if (!lookup.WantsOpen(view.own)) return view;
+  std::vector<const Row*> open;
+  for (const Digest* email : lookup.emails) AddOpen(*email, open);
+  std::sort(open.begin(), open.end(), [](const Row* a, const Row* b) {
+    return std::tie(a->record.created, a->record.key) < std::tie(b->record.created, b->record.key);
+  });
+  for (const Row* row : open) view.open.push_back(*row);
+  view.person = copy(FindPerson(lookup));
+  return view;
+}
 
 absl::StatusOr<std::vector<Row>> MemoryStore::Sending(size_t limit) {
   std::vector<Row> rows;
@@ -147,32 +164,50 @@ absl::StatusOr<std::vector<Row>> MemoryStore::Sending(size_t limit) {
   return rows;
 }
 
-absl::Status MemoryStore::Put(const Row& row) {
+absl::StatusOr<OldRows> MemoryStore::NextOldRows(absl::Time created_before, size_t limit) {
+  std::map<std::pair<absl::Time, Key>, const Row*> ordered;
+  for (const auto& [key, row] : rows_) {
+    std::pair<absl::Time, Key> place(row.record.created, key);
+    if (row.record.created < created_before && (!old_to_ || place > *old_to_)) ordered.emplace(std::move(place), &row);
+  }
+  OldRows old;
+  old_to_.reset();
+  for (const auto& [place, row] : ordered) {
+    if (old.rows.size() == limit) break;
+    old.rows.push_back(*row);
+    old_to_ = place;
+    for (const std::optional<Uuid>& id : {row->record.supersedes, row->record.superseded_by}) {
+      const Row* linked = id ? Find({row->record.key.caller, *id}) : nullptr;
+      if (linked != nullptr) old.linked.push_back(*linked);
+    }
+  }
+  return old;
+}
+
+absl::Status MemoryStore::Apply(Changes changes) {
   if (!open_) return absl::InternalError("no transaction is open");
-  SetRow(row.record.key, row);
+  for (const Changes::EmailMove& move : changes.emails) MoveEmail(move.from, move.to);
+  for (const Changes::PersonMove& move : changes.persons) MovePerson(move.email, move.from, move.to);
+  for (const Changes::Count& count : changes.counts) AddCount(count.email, count.delta);
+  for (RowChange& change : changes.rows) {
+    const Key key = change.row.record.key;
+    SetRow(key, std::move(change.row));
+  }
+  for (const Changes::Purge& purge : changes.purged) Forget(purge.row, purge.counted);
+  if (changes.audit) {
+    audit_.push_back(*std::move(changes.audit));
+    audit_.back().seq = static_cast<int64_t>(audit_.size());
+  }
   return absl::OkStatus();
 }
 
-absl::Status MemoryStore::SetLatest(const Key& key, const Reading& latest) {
-  if (!open_) return absl::InternalError("no transaction is open");
-  const auto at = rows_.find(key);
-  if (at == rows_.end()) return absl::InternalError("no such row");
-  Row row = at->second;
-  row.record.latest = latest;
-  SetRow(key, std::move(row));
-  return absl::OkStatus();
-}
-
-absl::Status MemoryStore::AddCount(const Digest& email, Counters delta) {
-  if (!open_) return absl::InternalError("no transaction is open");
+void MemoryStore::AddCount(const Digest& email, Counters delta) {
   Address now = Of(email);
   now.counters += delta;
   SetAddress(email, now);
-  return absl::OkStatus();
 }
 
-absl::Status MemoryStore::MoveEmail(const Digest& from, const Digest& to) {
-  if (!open_) return absl::InternalError("no transaction is open");
+void MemoryStore::MoveEmail(const Digest& from, const Digest& to) {
   if (const auto at = by_email_.find(from); at != by_email_.end()) {
     const std::vector<Key> keys = at->second;
     for (const Key& key : keys) {
@@ -189,13 +224,11 @@ absl::Status MemoryStore::MoveEmail(const Digest& from, const Digest& to) {
     moved.purged += there.purged;
     SetAddress(to, moved);
   }
-  return absl::OkStatus();
 }
 
-absl::Status MemoryStore::MovePerson(const Digest& email, const Digest& from, const Digest& to) {
-  if (!open_) return absl::InternalError("no transaction is open");
+void MemoryStore::MovePerson(const Digest& email, const Digest& from, const Digest& to) {
   const auto at = by_person_.find(from);
-  if (at == by_person_.end()) return absl::OkStatus();
+  if (at == by_person_.end()) return;
   const std::vector<Key> keys = at->second;
   for (const Key& key : keys) {
     Row row = rows_.at(key);
@@ -203,39 +236,13 @@ absl::Status MemoryStore::MovePerson(const Digest& email, const Digest& from, co
     row.person = to;
     SetRow(key, std::move(row));
   }
-  return absl::OkStatus();
 }
 
-absl::Status MemoryStore::Append(const AuditEntry& entry) {
-  if (!open_) return absl::InternalError("no transaction is open");
-  audit_.push_back(entry);
-  audit_.back().seq = static_cast<int64_t>(audit_.size());
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::vector<Row>> MemoryStore::Old(absl::Time created_before, size_t limit) {
-  std::map<std::pair<absl::Time, Key>, const Row*> old;
-  for (const auto& [key, row] : rows_) {
-    std::pair<absl::Time, Key> place(row.record.created, key);
-    if (row.record.created < created_before && (!old_to_ || place > *old_to_)) old.emplace(std::move(place), &row);
-  }
-  std::vector<Row> rows;
-  old_to_.reset();
-  for (const auto& [place, row] : old) {
-    if (rows.size() == limit) break;
-    rows.push_back(*row);
-    old_to_ = place;
-  }
-  return rows;
-}
-
-absl::Status MemoryStore::Purge(const Row& row, Counters counted) {
-  if (!open_) return absl::InternalError("no transaction is open");
+void MemoryStore::Forget(const Row& row, Counters counted) {
   SetRow(row.record.key, std::nullopt);
   Address now = Of(row.email);
   now.purged += counted;
   SetAddress(row.email, now);
-  return absl::OkStatus();
 }
 
 std::vector<Row> MemoryStore::AllRows() const {

@@ -21,24 +21,15 @@ class MemoryStore : public Store {
   absl::Status Commit() override;
   void Rollback() override;
 
-  absl::StatusOr<std::optional<Row>> Find(const Key& key) override;
-  absl::StatusOr<std::optional<Row>> FindIntent(const std::string& caller, const std::string& intent) override;
-  absl::StatusOr<std::vector<Row>> Open(const Digest& email) override;
-  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& email, const Digest& person,
-                                               const std::string& caller) override;
-  absl::StatusOr<Counters> Count(const Digest& email) override;
+  absl::StatusOr<View> Load(const Lookup& lookup) override;
   absl::StatusOr<std::vector<Row>> Sending(size_t limit) override;
-  absl::Status Put(const Row& row) override;
-  absl::Status SetLatest(const Key& key, const Reading& latest) override;
-  absl::Status AddCount(const Digest& email, Counters delta) override;
-  absl::Status MoveEmail(const Digest& from, const Digest& to) override;
-  absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) override;
-  absl::Status Append(const AuditEntry& entry) override;
-  absl::StatusOr<std::vector<Row>> Old(absl::Time created_before, size_t limit) override;
-  absl::Status Purge(const Row& row, Counters counted) override;
+  absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) override;
+  absl::Status Apply(Changes changes) override;
   absl::Status Touch() override { return absl::OkStatus(); }
 
   // Everything, for tests.
+  const Row* Find(const Key& key) const;  // null: there is none
+  Counters Count(const Digest& email) const { return Of(email).counters; }
   std::vector<Row> AllRows() const;
   std::map<Digest, Counters> AllCounters() const;
   std::map<Digest, Counters> AllPurged() const;  // what purged rows counted for; part of AllCounters
@@ -49,6 +40,13 @@ class MemoryStore : public Store {
     Counters counters;
     Counters purged;
   };
+  const Row* FindIntent(const std::string& caller, const std::string& intent) const;
+  void AddOpen(const Digest& email, std::vector<const Row*>& open) const;
+  const Row* FindPerson(const Lookup& lookup) const;
+  void MoveEmail(const Digest& from, const Digest& to);
+  void MovePerson(const Digest& email, const Digest& from, const Digest& to);
+  void AddCount(const Digest& email, Counters delta);
+  void Forget(const Row& row, Counters counted);
   // The only two that change a row or an address; an undo is one of them again.
   void SetRow(const Key& key, std::optional<Row> row);
   void SetAddress(const Digest& email, std::optional<Address> address);
@@ -62,7 +60,7 @@ class MemoryStore : public Store {
   absl::flat_hash_map<Digest, std::vector<Key>> by_person_;       // SUCCEEDED rows
   absl::flat_hash_map<std::string, std::vector<Key>> by_intent_;  // SUCCEEDED rows
   std::vector<AuditEntry> audit_;
-  std::optional<std::pair<absl::Time, Key>> old_to_;  // where Old goes on
+  std::optional<std::pair<absl::Time, Key>> old_to_;  // where NextOldRows goes on
 
   struct RowUndo {
     Key key;

@@ -22,17 +22,19 @@ class OpLedger : public Ledger {
   void Forget(Token token) final { Run(ForgetOp{token}); }
   void NextAttempt(Key key, Uuid attempt_id, Sent sent_so_far, absl::Time now, Executor& executor,
                    AttemptDone done) final {
-    Run(NextAttemptOp{std::move(key), attempt_id, sent_so_far, now, &executor, std::move(done)});
+    Run(NextAttemptOp{{std::move(key), attempt_id, sent_so_far, now}, &executor, std::move(done)});
   }
   void Finish(FinishRequest request, Executor& executor, FinishDone done) final {
     Run(FinishOp{std::move(request), &executor, std::move(done)});
   }
-  void Get(Key key, Executor& executor, GetDone done) final { Run(GetOp{std::move(key), &executor, std::move(done)}); }
+  void Get(Key key, Executor& executor, GetDone done) final {
+    Run(GetOp{{std::move(key), {}}, &executor, std::move(done)});
+  }
   void FindIntent(std::string caller, std::string user_intent_id, Executor& executor, GetDone done) final {
-    Run(FindIntentOp{std::move(caller), std::move(user_intent_id), &executor, std::move(done)});
+    Run(GetOp{{{std::move(caller), {}}, std::move(user_intent_id)}, &executor, std::move(done)});
   }
   void RecordReading(Key key, Reading reading, Executor& executor, ReadingDone done) final {
-    Run(RecordReadingOp{std::move(key), std::move(reading), &executor, std::move(done)});
+    Run(RecordReadingOp{{std::move(key), std::move(reading)}, &executor, std::move(done)});
   }
 
  private:

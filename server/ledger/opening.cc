@@ -147,7 +147,7 @@ absl::Status CompareWithMark(const OpeningOptions& options, const absl::StatusOr
     opened.acknowledged = Spent(options, (*mark)->acknowledged);
     return absl::OkStatus();
   }
-  const absl::StatusOr<int64_t> last_change = store.NewestChange();
+  const absl::StatusOr<int64_t> last_change = store.NewestRevision();
   if (!last_change.ok()) return last_change.status();
   standing.last_change = *last_change;
   if (opened.made || store.rows() == 0) standing = {};

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/ledger/backup.h"
 
 namespace userintent::ledger {
 namespace {
@@ -17,19 +18,15 @@ namespace {
 constexpr size_t kRecoverAtOnce = 1000;
 constexpr std::chrono::seconds kLookAtFreeSpaceEvery{1};
 
-bool MayWrite(const Op& op) {
-  return !std::holds_alternative<GetOp>(op) && !std::holds_alternative<FindIntentOp>(op) &&
-         !std::holds_alternative<ForgetOp>(op);
-}
+bool MayWrite(const Op& op) { return !std::holds_alternative<GetOp>(op) && !std::holds_alternative<ForgetOp>(op); }
 
 }  // namespace
 
 absl::StatusOr<size_t> RecoverAll(SqliteStore& store, const SqliteStoreOptions& options, int unknown_reason) {
-  Book book(store);
   size_t all = 0;
   for (;;) {
     if (absl::Status s = store.Start(); !s.ok()) return s;
-    const absl::StatusOr<size_t> some = book.Recover(unknown_reason, options.now(), kRecoverAtOnce);
+    const absl::StatusOr<size_t> some = Execute(store, RecoverRequest{unknown_reason, options.now(), kRecoverAtOnce});
     if (!some.ok()) return some.status();
     if (options.crash_point != nullptr) options.crash_point("during-recovery");
     if (absl::Status s = store.Commit(); !s.ok()) return s;
@@ -65,8 +62,7 @@ SqliteLedger::SqliteLedger(SqliteLedgerOptions options, OpenedFiles files, size_
       made_at_(absl::FromUnixMicros(files.store->made_at())),
       rows_(files.store->rows()),
       store_(std::move(files.store)),
-      book_(*store_),
-      front_(*store_, book_, options_.unknown_reason, options_.store.crash_point, options_.waiters),
+      front_(*store_, options_.unknown_reason, options_.store.crash_point, options_.waiters),
       marker_(*store_, options_.store.path, files.acknowledged, options_.mark_interval, options_.warn) {
   marker_.Write();
   writer_ = std::thread([this] { Write(); });
@@ -91,6 +87,14 @@ void SqliteLedger::Run(Op op) {
   Wake();
 }
 
+absl::Status SqliteLedger::Transact(OperatorAccess::Work work) {
+  return Administer([&work](SqliteStore& store) { return work(store, store); });
+}
+
+absl::StatusOr<BackupReport> SqliteLedger::BackUp(const BackupOptions& options) {
+  return ledger::BackUp([this](Work work) { return Between(work); }, options);
+}
+
 absl::Status SqliteLedger::Administer(Work work) { return Await({work, true, {}}); }
 
 absl::Status SqliteLedger::Between(Work work) { return Await({work, false, {}}); }
@@ -109,7 +113,8 @@ absl::Status SqliteLedger::Await(Job job) {
 bool SqliteLedger::PurgeSome() {
   PurgeAnswer purged;
   const absl::Status s = front_.Transact([&]() -> absl::Status {
-    absl::StatusOr<PurgeAnswer> some = book_.Purge(options_.store.now() - options_.retention, options_.purge_at_once);
+    absl::StatusOr<PurgeAnswer> some =
+        Execute(*store_, PurgeRequest{options_.store.now() - options_.retention, options_.purge_at_once});
     if (some.ok()) purged = *some;
     return some.status();
   });
@@ -227,7 +232,7 @@ void SqliteLedger::RunJob(Job* job) {
   bool wrote = false;
   const auto work = [&] {
     const int before = store_->changes();
-    absl::Status s = job->work(*store_, book_);
+    absl::Status s = job->work(*store_);
     wrote = s.ok() && job->in_transaction && store_->changes() != before;
     if (wrote) s = store_->Touch();  // newer than every copy that was made before
     return s;

@@ -33,12 +33,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/ledger/book.h"
 #include "server/ledger/front.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/marker.h"
 #include "server/ledger/op_ledger.h"
 #include "server/ledger/opening.h"
+#include "server/ledger/operator_access.h"
 #include "server/ledger/sqlite_store.h"
 
 namespace userintent::ledger {
@@ -88,7 +88,7 @@ struct SqliteLedgerOptions {
 // calls it before anything is decided.
 absl::StatusOr<size_t> RecoverAll(SqliteStore& store, const SqliteStoreOptions& options, int unknown_reason);
 
-class SqliteLedger : public OpLedger {
+class SqliteLedger : public OpLedger, public OperatorAccess {
  public:
   // Locks, opens, checks and recovers: rows that a dead process left SENDING become UNKNOWN. Blocks. Everything it
   // refuses is one clear line.
@@ -113,10 +113,11 @@ class SqliteLedger : public OpLedger {
   // Whether anything may still be found under this previous key, as of Open.
   bool needs_key(uint64_t key_id) const { return needed_keys_.count(key_id) != 0; }
 
-  // Runs `work` on the writer's thread in a transaction of its own (Front::Transact), and waits for it. For operators'
-  // doings, which can wait: never from a shard's thread. Work that reads much does so in slices, a call each, because
-  // every call of the gateway waits meanwhile.
-  using Work = absl::FunctionRef<absl::Status(SqliteStore&, Book&)>;
+  absl::Status Transact(OperatorAccess::Work work) override;
+  absl::StatusOr<BackupReport> BackUp(const BackupOptions& options) override;
+
+  // Runs `work` on the writer's thread in a transaction of its own (Front::Transact), and waits for it.
+  using Work = absl::FunctionRef<absl::Status(SqliteStore&)>;
   absl::Status Administer(Work work);
 
   // The same outside of any transaction, between two batches, also while writes fail. For what SQLite does not do
@@ -172,9 +173,8 @@ class SqliteLedger : public OpLedger {
   bool idle_ = true;       // guarded by mutex_: the writer sleeps, so whoever brings work must wake it
   bool stop_ = false;      // guarded by mutex_
 
-  // The writer's own, from its start to its end. The front goes before the book, the book before the store.
+  // The writer's own, from its start to its end. The front goes before the store.
   const std::unique_ptr<SqliteStore> store_;
-  Book book_;
   Front front_;
   Marker marker_;
   bool room_ = true;  // enough free space

@@ -1,16 +1,20 @@
-// ledger::Store: rows and counters, as Book sees them. It keeps; it decides nothing.
+// ledger::Store: rows and counters. It keeps; it decides nothing (see decide.h).
 //
-// Single-threaded: whoever owns the store calls it from one thread, or under one lock. Every operation may fail; after
-// a failure the owner rolls the transaction back. Reads inside a transaction see its writes. Writes outside one are
-// not allowed.
+// One operation asks it twice: Load answers everything that the decision needs to know, Apply writes everything that
+// the decision changed. So a store behind a network needs one round trip for each.
+//
+// Single-threaded: the owner calls it from one thread, or under one lock. Every call may fail; after a failure the
+// owner rolls the transaction back. Reads inside a transaction see its writes. Writes outside one are not allowed.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/hash/hash.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,6 +34,7 @@ struct Row {
   Digest content{};
   Digest person{};
   Digest email{};
+  int64_t handle = 0;  // the store's own number of the row; 0: the store does not have it, or needs no number
 };
 
 // What a SUCCEEDED row's `latest` is until a later reading: what the answer to the creation said. A row that an
@@ -65,6 +70,88 @@ struct AuditEntry {
   std::string evidence;
 };
 
+// What an operation needs to know. Points into the operation's request.
+struct Lookup {
+  using Digests = absl::InlinedVector<const Digest*, 2>;
+
+  const Key* key = nullptr;             // View::own: this row,
+  const std::string* intent = nullptr;  // or the newest SUCCEEDED row of key->caller with this intent
+  std::optional<Uuid> other;            // View::other: this request of key->caller,
+  bool superseded = false;              // or the one that `own` superseded
+  // View::counters: of these addresses, added up; where there are none, of the address of `own`.
+  bool counters = false;
+  Digests emails;
+  // View::open and View::person: also the open rows of `emails`, and the person under these digests. Left out where
+  // there is an `own` in a state of which this says no: then it alone answers.
+  bool open = false;
+  Digests persons;
+  bool (*open_if)(State own) = nullptr;  // null: always
+
+  bool WantsOpen(const std::optional<Row>& own) const {
+    return open && (!own || open_if == nullptr || open_if(own->record.state));
+  }
+};
+
+// What is known.
+struct View {
+  std::optional<Row> own;
+  std::optional<Row> other;
+  // A SUCCEEDED row of this person, whose address is part of who it is: the newest of this caller's, else the newest of
+  // any caller's.
+  std::optional<Row> person;
+  // The rows of the addresses, of any caller, that are SENDING or UNKNOWN; the oldest first.
+  std::vector<Row> open;
+  Counters counters;  // zeros for an address that was never seen
+};
+
+// Rows that are old enough to be forgotten, and every row that they name as superseded or superseding.
+struct OldRows {
+  std::vector<Row> rows;
+  std::vector<Row> linked;
+};
+
+struct RowChange {
+  enum class Part : uint8_t {
+    kProgress,  // of a row that is there: what changes while a request runs, and after
+    kWhole,     // a new row; or of one that is there everything but `latest`
+    kLatest,    // of a SUCCEEDED row: `latest` alone
+  };
+  Row row;  // as it is afterwards, whole
+  Part part = Part::kProgress;
+};
+
+// What a decision changes. Applied in the order of the members.
+struct Changes {
+  // A key rotation: everything known under `from` is known under `to` from now on. Cheap when there is nothing.
+  struct EmailMove {
+    Digest from, to;
+  };
+  // A person of this address; SUCCEEDED rows only, which are those that are searched.
+  struct PersonMove {
+    Digest email, from, to;
+  };
+  struct Count {
+    Digest email;
+    Counters delta;
+  };
+  // The row is forgotten. The counters of its address stay: what the row counted for goes to the purged ones, which the
+  // store keeps beside them, so that counters = sum over the rows + purged.
+  struct Purge {
+    Row row;
+    Counters counted;
+  };
+  std::vector<EmailMove> emails;
+  std::vector<PersonMove> persons;
+  absl::InlinedVector<Count, 1> counts;
+  std::vector<RowChange> rows;
+  std::vector<Purge> purged;
+  std::optional<AuditEntry> audit;  // `seq` is the store's to give. Nothing changes or removes an entry.
+
+  bool empty() const {
+    return emails.empty() && persons.empty() && counts.empty() && rows.empty() && purged.empty() && !audit;
+  }
+};
+
 class Store {
  public:
   virtual ~Store() = default;
@@ -74,41 +161,15 @@ class Store {
   virtual absl::Status Commit() = 0;
   virtual void Rollback() = 0;
 
-  virtual absl::StatusOr<std::optional<Row>> Find(const Key& key) = 0;
-  // The newest SUCCEEDED row of this caller with this intent.
-  virtual absl::StatusOr<std::optional<Row>> FindIntent(const std::string& caller, const std::string& intent) = 0;
-  // The rows of this address, of any caller, that are SENDING or UNKNOWN; the oldest first.
-  virtual absl::StatusOr<std::vector<Row>> Open(const Digest& email) = 0;
-  // A SUCCEEDED row of this person, whose address is part of who it is: the newest of this caller's, else the newest of
-  // anybody's.
-  virtual absl::StatusOr<std::optional<Row>> Succeeded(const Digest& email, const Digest& person,
-                                                       const std::string& caller) = 0;
-  // Zeros for an address that was never seen.
-  virtual absl::StatusOr<Counters> Count(const Digest& email) = 0;
+  virtual absl::StatusOr<View> Load(const Lookup& lookup) = 0;
   // Up to `limit` rows that are SENDING, in any order.
   virtual absl::StatusOr<std::vector<Row>> Sending(size_t limit) = 0;
-
-  // Inserts or replaces. Of a row that is there, `latest` stays as it is: SetLatest alone changes it. Of a row that
-  // becomes SUCCEEDED, `latest` is the answer to the creation (LatestOf).
-  virtual absl::Status Put(const Row& row) = 0;
-  // Of a SUCCEEDED row.
-  virtual absl::Status SetLatest(const Key& key, const Reading& latest) = 0;
-  virtual absl::Status AddCount(const Digest& email, Counters delta) = 0;
-
-  // A key rotation: everything known under `from` is known under `to` from now on. Cheap when there is nothing.
-  virtual absl::Status MoveEmail(const Digest& from, const Digest& to) = 0;
-  // A person of this address; SUCCEEDED rows only, which are those that are searched.
-  virtual absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) = 0;
-
-  // `seq` is the store's to give. There is nothing that changes or removes an entry.
-  virtual absl::Status Append(const AuditEntry& entry) = 0;
-
   // Up to `limit` rows of any state that were created before that time, in the order of arrival. Each call goes on
   // where the last one ended; one that finds nothing says that all were seen, and the next one begins anew.
-  virtual absl::StatusOr<std::vector<Row>> Old(absl::Time created_before, size_t limit) = 0;
-  // Forgets the row. The counters of its address stay: what the row counted for goes to the purged ones, which the
-  // store keeps beside them, so that counters = sum over the rows + purged.
-  virtual absl::Status Purge(const Row& row, Counters counted) = 0;
+  virtual absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) = 0;
+
+  // The rows were loaded in this transaction, and nothing was applied to them since.
+  virtual absl::Status Apply(Changes changes) = 0;
 
   // Writes something harmless, so that committing it proves that the store can be written.
   virtual absl::Status Touch() = 0;

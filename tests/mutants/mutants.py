@@ -28,13 +28,15 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "mutants"
 EXPLAINED = pathlib.Path(__file__).with_name("survivors.json")
 
-LEDGER = ["ledger_book_test", "ledger_front_test", "ledger_ledger_test", "ledger_stores_test", "ledger_sqlite_test",
+LEDGER = ["ledger_decide_test", "ledger_front_test", "ledger_ledger_test", "ledger_stores_test", "ledger_sqlite_test",
           "ledger_model_test"]
 # The quickest first: most mutations die there.
 FILES = {
     "server/usecase/creation.cc": ["creation_test"],
     "server/astra/classify.cc": ["astra_test"],
-    "server/ledger/book.cc": LEDGER,
+    "server/ledger/rules.cc": LEDGER,
+    "server/ledger/decide.cc": LEDGER,
+    "server/ledger/decide_operator.cc": LEDGER,
     "server/ledger/front.cc": LEDGER,
 }
 

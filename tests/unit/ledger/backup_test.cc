@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "server/ledger/sqlite_ledger.h"
+#include "server/ledger/sqlite_schema.h"
 #include "tests/unit/ledger/fault_vfs.h"
 #include "tests/unit/ledger/support.h"
 
@@ -55,11 +56,11 @@ class BackupTest : public testing::Test {
     }
   }
   // `meanwhile` runs on the writer's thread before each slice; so it may use the store, and must end its transactions.
-  absl::StatusOr<BackupReport> Copy(const std::function<void(SqliteStore&, Book&)>& meanwhile = nullptr) {
+  absl::StatusOr<BackupReport> Copy(const std::function<void(SqliteStore&)>& meanwhile = nullptr) {
     return BackUp(
         [&](absl::FunctionRef<absl::Status(SqliteStore&)> work) {
-          return ledger_->Between([&](SqliteStore& store, Book& book) {
-            if (meanwhile) meanwhile(store, book);
+          return ledger_->Between([&](SqliteStore& store) {
+            if (meanwhile) meanwhile(store);
             return work(store);
           });
         },
@@ -96,7 +97,7 @@ TEST_F(BackupTest, ACopyIsAWholeLedger) {
   EXPECT_EQ(report.copy.totals.addresses, 200);
   EXPECT_EQ(report.copy.key_id, kKey);
   EXPECT_EQ(report.copy.last_change, At(5));
-  EXPECT_EQ(report.copy.schema_version, SqliteStore::SchemaVersion());
+  EXPECT_EQ(report.copy.schema_version, SchemaVersion());
   struct stat status {};
   ASSERT_EQ(::stat(options_.path.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 07777, 0600u);
@@ -114,11 +115,11 @@ TEST_F(BackupTest, WhatIsCommittedMeanwhileIsInTheCopy) {
   Make(1, 300);
   options_.slice_pages = 1;
   int id = 1000;
-  const auto report = Copy([&](SqliteStore& store, Book& book) {
+  const auto report = Copy([&](SqliteStore& store) {
     if (id >= 1030) return;
     ASSERT_TRUE(store.Start().ok());
-    ASSERT_EQ(book.Begin(CallOf(id).request()).value().verdict, V::kGo);
-    ASSERT_TRUE(book.Finish(Succeeded(CallOf(id).key_of())).ok());
+    ASSERT_EQ(Execute(store, CallOf(id).request()).value().verdict, V::kGo);
+    ASSERT_TRUE(Execute(store, Succeeded(CallOf(id).key_of())).ok());
     ASSERT_TRUE(store.Commit().ok());
     ++id;
     ASSERT_TRUE(store.CheckpointIfLong().ok());
@@ -134,11 +135,11 @@ TEST_F(BackupTest, WhatIsRolledBackMeanwhileIsNotInTheCopy) {
   Make(1, 300);
   options_.slice_pages = 1;
   int id = 1000;
-  const auto report = Copy([&](SqliteStore& store, Book& book) {
+  const auto report = Copy([&](SqliteStore& store) {
     if (id >= 1030) return;
     ASSERT_TRUE(store.Start().ok());
     for (int many = 0; many < 20; ++many) {
-      ASSERT_EQ(book.Begin(CallOf(id * 100 + many).request()).value().verdict, V::kGo);
+      ASSERT_EQ(Execute(store, CallOf(id * 100 + many).request()).value().verdict, V::kGo);
     }
     store.Rollback();
     ++id;
@@ -187,7 +188,7 @@ TEST_F(BackupTest, AnExistingFileIsNotReplaced) {
 TEST_F(BackupTest, AFileThatComesMeanwhileIsNotReplaced) {
   Make(1, 10);
   bool made = false;
-  const auto report = Copy([&](SqliteStore&, Book&) {
+  const auto report = Copy([&](SqliteStore&) {
     if (!std::exchange(made, true)) std::ofstream(options_.path) << "somebody's";
   });
   EXPECT_THAT(report.status().message(), HasSubstr("File exists"));

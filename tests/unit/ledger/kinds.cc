@@ -19,29 +19,12 @@ class TemporarySqliteStore : public Store {
   absl::Status Start() override { return store_->Start(); }
   absl::Status Commit() override { return store_->Commit(); }
   void Rollback() override { store_->Rollback(); }
-  absl::StatusOr<std::optional<Row>> Find(const Key& key) override { return store_->Find(key); }
-  absl::StatusOr<std::optional<Row>> FindIntent(const std::string& caller, const std::string& intent) override {
-    return store_->FindIntent(caller, intent);
-  }
-  absl::StatusOr<std::vector<Row>> Open(const Digest& email) override { return store_->Open(email); }
-  absl::StatusOr<std::optional<Row>> Succeeded(const Digest& email, const Digest& person,
-                                               const std::string& caller) override {
-    return store_->Succeeded(email, person, caller);
-  }
-  absl::StatusOr<Counters> Count(const Digest& email) override { return store_->Count(email); }
+  absl::StatusOr<View> Load(const Lookup& lookup) override { return store_->Load(lookup); }
   absl::StatusOr<std::vector<Row>> Sending(size_t limit) override { return store_->Sending(limit); }
-  absl::Status Put(const Row& row) override { return store_->Put(row); }
-  absl::Status SetLatest(const Key& key, const Reading& latest) override { return store_->SetLatest(key, latest); }
-  absl::Status AddCount(const Digest& email, Counters delta) override { return store_->AddCount(email, delta); }
-  absl::Status MoveEmail(const Digest& from, const Digest& to) override { return store_->MoveEmail(from, to); }
-  absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) override {
-    return store_->MovePerson(email, from, to);
+  absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) override {
+    return store_->NextOldRows(created_before, limit);
   }
-  absl::Status Append(const AuditEntry& entry) override { return store_->Append(entry); }
-  absl::StatusOr<std::vector<Row>> Old(absl::Time created_before, size_t limit) override {
-    return store_->Old(created_before, limit);
-  }
-  absl::Status Purge(const Row& row, Counters counted) override { return store_->Purge(row, counted); }
+  absl::Status Apply(Changes changes) override { return store_->Apply(std::move(changes)); }
   absl::Status Touch() override { return store_->Touch(); }
 
  private:

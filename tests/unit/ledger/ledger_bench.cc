@@ -135,7 +135,7 @@ int Start(const std::string& directory, int rows) {
 int Backup(const std::string& directory, const std::string& file, int concurrent) {
   const auto ledger = SqliteLedger::Open(Options(directory, false)).value();
   const auto between = [&ledger](absl::FunctionRef<absl::Status(SqliteStore&)> work) {
-    return ledger->Between([&work](SqliteStore& store, Book&) { return work(store); });
+    return ledger->Between([&work](SqliteStore& store) { return work(store); });
   };
   Driver driver{*ledger, 0, concurrent, {}, 0, {}};
   const auto calls = [&](const char* when, const std::function<bool()>& more) {
@@ -180,14 +180,14 @@ int Stats(const std::string& directory, int slice) {
   const auto from = Clock::now();
   while (!totals.done) {
     const auto one = Clock::now();
-    if (!ledger->Administer([&](SqliteStore& store, Book&) { return store.Add(3, slice, totals); }).ok()) return 1;
+    if (!ledger->Administer([&](SqliteStore& store) { return store.Add(3, slice, totals); }).ok()) return 1;
     longest = std::max(longest, Seconds(one));
   }
   std::printf("%lld addresses: %.3f s, the longest slice %.1f ms\n", static_cast<long long>(totals.addresses),
               Seconds(from), longest * 1e3);
   const auto one = Clock::now();
   if (!ledger
-           ->Administer([](SqliteStore& store, Book&) {
+           ->Administer([](SqliteStore& store) {
              return store.Oldest(State::kUnknown, absl::InfiniteFuture(), false, 100).status();
            })
            .ok()) {

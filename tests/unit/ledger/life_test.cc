@@ -489,7 +489,7 @@ TEST_F(LifeTest, ACopyMadeByAJobIsOlderThanTheNextRequest) {
   options_.mark_interval = absl::Hours(1);
   Killed([&] {
     Create(1);
-    const auto work = [&](SqliteStore& store, Book&) {
+    const auto work = [&](SqliteStore& store) {
       store.Rollback();
       EXPECT_TRUE(store.Checkpoint().ok());
       Copy(path_, File("backup"));
@@ -511,17 +511,19 @@ TEST_F(LifeTest, ACopyMadeBeforeAJobThatWroteIsOlder) {
   ledger_.reset();
   Copy(path_, File("backup"));
   g_now = At(60);
-  const auto looks = [](SqliteStore& store, Book&) { return store.AuditEntries().status(); };
+  const auto looks = [](SqliteStore& store) { return store.AuditEntries().status(); };
   Killed([&] { EXPECT_TRUE(ledger_->Administer(looks).ok()); });
   EXPECT_EQ((**ReadMark(path_)).revision, absl::ToUnixMicros(At(0)) + 1);  // looking changes nothing
-  const auto writes = [](SqliteStore& store, Book&) {
+  const auto writes = [](SqliteStore& store) {
     AuditEntry entry;
     entry.at = At(60);
     entry.actor = entry.action = entry.evidence = "x";
     entry.key = {"one", Id(1)};
     entry.from = State::kUnknown;
     entry.to = State::kFailed;
-    return store.Append(entry);
+    Changes changes;
+    changes.audit = entry;
+    return store.Apply(std::move(changes));
   };
   Killed([&] { EXPECT_TRUE(ledger_->Administer(writes).ok()); });
   fs::remove(path_ + "-wal");

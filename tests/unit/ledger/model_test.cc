@@ -1,8 +1,8 @@
-// An exhaustive check of ledger::Book: every history of a few requests of two callers, through every order of Begin,
+// An exhaustive check of ledger::Decide: every history of a few requests of two callers, through every order of Begin,
 // arrival at Astra, answer, crash, an operator's resolving, key rotation and forgetting, up to two POSTs an id. Beside
-// the book runs a model that knows the truth (what Astra got and made), and a specification of the decisions that was
-// written from the contract, not from book.cc. After each step the invariants must hold. The checker itself is checked:
-// each seeded mistake must be caught.
+// it runs a model that knows the truth (what Astra got and made), and a specification of the decisions that was
+// written from the contract, not from decide.cc. After each step the invariants must hold. The checker itself is
+// checked: each seeded mistake must be caught.
 #include <array>
 #include <cstdio>
 #include <memory>
@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
-#include "server/ledger/book.h"
+#include "server/ledger/execute.h"
 #include "server/ledger/memory_store.h"
 #include "tests/unit/ledger/support.h"
 
@@ -21,7 +21,7 @@ using V = BeginVerdict;
 
 enum class Mistake {
   kNone,
-  // in the book's rules
+  // in the rules
   kSendsAgainFromFailed,
   kSendsAgainFromUnknown,
   kSendsAgainFromSending,  // a lease that expires
@@ -64,119 +64,153 @@ enum class Mistake {
 
 constexpr Mistake kLastMistake = Mistake::kPostsTwice;
 
-class MistakenBook : public Book {
- public:
-  MistakenBook(Store& store, Mistake mistake) : Book(store), mistake_(mistake) {}
-
- protected:
-  bool MaySendFrom(State state) const override {
-    return Book::MaySendFrom(state) || (state == State::kFailed && mistake_ == Mistake::kSendsAgainFromFailed) ||
-           (state == State::kUnknown && mistake_ == Mistake::kSendsAgainFromUnknown) ||
-           (state == State::kSending && mistake_ == Mistake::kSendsAgainFromSending);
+// The rules with one of them broken.
+Rules RulesWith(Mistake mistake) {
+  Rules rules;
+  switch (mistake) {
+    case Mistake::kSendsAgainFromFailed:
+      rules.may_send_from = [](State s) { return rule::MaySendFrom(s) || s == State::kFailed; };
+      break;
+    case Mistake::kSendsAgainFromUnknown:
+      rules.may_send_from = [](State s) { return rule::MaySendFrom(s) || s == State::kUnknown; };
+      break;
+    case Mistake::kSendsAgainFromSending:
+      rules.may_send_from = [](State s) { return rule::MaySendFrom(s) || s == State::kSending; };
+      break;
+    case Mistake::kIgnoresContent:
+      rules.same_content = [](const Row&, const BeginRequest&) { return std::optional<bool>(true); };
+      break;
+    case Mistake::kIgnoresBusy:
+      rules.is_busy = [](const Row&) { return false; };
+      break;
+    case Mistake::kIgnoresUnresolved:
+      rules.is_unresolved = [](const Row&, const Key&) { return false; };
+      break;
+    case Mistake::kSupersededStillBlocks:
+      rules.is_unresolved = [](const Row& other, const Key&) { return other.record.state == State::kUnknown; };
+      break;
+    case Mistake::kSupersedesOtherEmail:
+      rules.may_supersede = [](const Rules&, const Row& named, const BeginRequest& request) {
+        return rule::IsUnresolved(named, request.key);
+      };
+      break;
+    case Mistake::kSupersedesTwice:
+      rules.may_supersede = [](const Rules& all, const Row& named, const BeginRequest& request) {
+        Row fresh = named;
+        if (fresh.record.state == State::kUnknown) fresh.record.superseded_by.reset();
+        return rule::MaySupersede(all, fresh, request);
+      };
+      break;
+    case Mistake::kReleaseKeepsMark:
+      rules.frees_superseded = [](State) { return false; };
+      break;
+    case Mistake::kFailureFreesSuperseded:
+      rules.frees_superseded = [](State s) { return rule::FreesSuperseded(s) || s == State::kFailed; };
+      break;
+    case Mistake::kEndsTwice:
+      rules.may_finish = [](State) { return true; };
+      break;
+    case Mistake::kCrashReleases:
+      rules.state_after_crash = State::kReleased;
+      break;
+    case Mistake::kCrashFails:
+      rules.state_after_crash = State::kFailed;
+      break;
+    case Mistake::kRejectedNotCounted:
+      rules.count_of = [](const Record& r) { return r.state == State::kFailed ? Counters{} : rule::CountOf(r); };
+      break;
+    case Mistake::kUnknownNotCounted:
+      rules.count_of = [](const Record& r) { return r.state == State::kUnknown ? Counters{} : rule::CountOf(r); };
+      break;
+    case Mistake::kConfirmedUnknownNotSure:
+      rules.count_of = [](const Record& r) { return r.state == State::kUnknown ? Counters{0, 1} : rule::CountOf(r); };
+      break;
+    case Mistake::kRunningNotCounted:
+      rules.count_of = [](const Record& r) { return r.state == State::kSending ? Counters{} : rule::CountOf(r); };
+      break;
+    case Mistake::kReleasedCounted:
+      rules.count_of = [](const Record& r) { return r.state == State::kReleased ? Counters{0, 1} : rule::CountOf(r); };
+      break;
+    case Mistake::kPersonOnlyOfThisCaller:
+      rules.created_before = [](const Row& found, const BeginRequest& request) {
+        return found.record.key.caller == request.key.caller && rule::CreatedBefore(found, request);
+      };
+      break;
+    case Mistake::kTellsAnothersPersonForFree:
+      rules.may_tell_at_once = [](const Key&, const Key&) { return true; };
+      break;
+    case Mistake::kResolveReopens:
+      rules.state_if_not_created = State::kReleased;
+      break;
+    case Mistake::kResolvesRunning:
+      rules.why_not_resolve = [](const Record& r, bool created) {
+        return r.state == State::kSending ? nullptr : rule::WhyNotResolve(r, created);
+      };
+      break;
+    case Mistake::kResolvesAgainstAstra:
+      rules.why_not_resolve = [](const Record& r, bool created) {
+        return r.state == State::kUnknown ? nullptr : rule::WhyNotResolve(r, created);
+      };
+      break;
+    case Mistake::kResolvesEnded:
+      rules.why_not_resolve = [](const Record& r, bool created) {
+        return r.state != State::kSending ? nullptr : rule::WhyNotResolve(r, created);
+      };
+      break;
+    case Mistake::kPurgesYoung:
+      rules.may_purge = [](const Record& r, absl::Time) { return rule::MayPurge(r, absl::InfiniteFuture()); };
+      break;
+    case Mistake::kPurgesUnknown:
+      rules.may_purge = [](const Record& r, absl::Time before) {
+        return r.state == State::kUnknown ? r.updated < before : rule::MayPurge(r, before);
+      };
+      break;
+    case Mistake::kPurgesNeeded:
+      rules.is_needed_by = [](const Record&) { return false; };
+      break;
+    default:
+      break;  // not of the rules
   }
-  absl::StatusOr<bool> SameContent(const Row& own, const BeginRequest& request) const override {
-    if (mistake_ == Mistake::kIgnoresContent) return true;
-    return Book::SameContent(own, request);
-  }
-  bool IsBusy(const Row& other) const override { return mistake_ != Mistake::kIgnoresBusy && Book::IsBusy(other); }
-  bool IsUnresolved(const Row& other, const Key& asking) const override {
-    if (mistake_ == Mistake::kIgnoresUnresolved) return false;
-    if (mistake_ == Mistake::kSupersededStillBlocks) return other.record.state == State::kUnknown;
-    return Book::IsUnresolved(other, asking);
-  }
-  bool MaySupersede(const Row& named, const BeginRequest& request) const override {
-    if (mistake_ == Mistake::kSupersedesOtherEmail) return Book::IsUnresolved(named, request.key);
-    if (mistake_ == Mistake::kSupersedesTwice && named.record.state == State::kUnknown) {
-      Row fresh = named;
-      fresh.record.superseded_by.reset();
-      return Book::MaySupersede(fresh, request);
-    }
-    return Book::MaySupersede(named, request);
-  }
-  bool CreatedBefore(const Row& found, const BeginRequest& request) const override {
-    if (mistake_ == Mistake::kPersonOnlyOfThisCaller && found.record.key.caller != request.key.caller) return false;
-    return Book::CreatedBefore(found, request);
-  }
-  bool MayTellAtOnce(const Key& created, const Key& asking) const override {
-    return mistake_ == Mistake::kTellsAnothersPersonForFree || Book::MayTellAtOnce(created, asking);
-  }
-  bool FreesSuperseded(State ended) const override {
-    if (mistake_ == Mistake::kReleaseKeepsMark) return false;
-    if (mistake_ == Mistake::kFailureFreesSuperseded && ended == State::kFailed) return true;
-    return Book::FreesSuperseded(ended);
-  }
-  bool MayFinish(State state) const override { return mistake_ == Mistake::kEndsTwice || Book::MayFinish(state); }
-  State StateAfterCrash() const override {
-    if (mistake_ == Mistake::kCrashReleases) return State::kReleased;
-    if (mistake_ == Mistake::kCrashFails) return State::kFailed;
-    return Book::StateAfterCrash();
-  }
-  Counters CountOf(const Record& record) const override {
-    if (mistake_ == Mistake::kRejectedNotCounted && record.state == State::kFailed) return {};
-    if (mistake_ == Mistake::kUnknownNotCounted && record.state == State::kUnknown) return {};
-    if (mistake_ == Mistake::kConfirmedUnknownNotSure && record.state == State::kUnknown) return {0, 1};
-    if (mistake_ == Mistake::kRunningNotCounted && record.state == State::kSending) return {};
-    if (mistake_ == Mistake::kReleasedCounted && record.state == State::kReleased) return {0, 1};
-    return Book::CountOf(record);
-  }
-  absl::Status MayResolve(const Record& record, bool created) const override {
-    if (mistake_ == Mistake::kResolvesRunning && record.state == State::kSending) return absl::OkStatus();
-    if (mistake_ == Mistake::kResolvesAgainstAstra && record.state == State::kUnknown) return absl::OkStatus();
-    if (mistake_ == Mistake::kResolvesEnded && record.state != State::kSending) return absl::OkStatus();
-    return Book::MayResolve(record, created);
-  }
-  State StateIfNotCreated() const override {
-    return mistake_ == Mistake::kResolveReopens ? State::kReleased : Book::StateIfNotCreated();
-  }
-  bool MayPurge(const Record& record, absl::Time before) const override {
-    if (mistake_ == Mistake::kPurgesYoung) return Book::MayPurge(record, absl::InfiniteFuture());
-    if (mistake_ == Mistake::kPurgesUnknown && record.state == State::kUnknown) return record.updated < before;
-    return Book::MayPurge(record, before);
-  }
-  bool IsNeededBy(const Record& other) const override {
-    return mistake_ != Mistake::kPurgesNeeded && Book::IsNeededBy(other);
-  }
-
- private:
-  const Mistake mistake_;
-};
+  return rules;
+}
 
 class MistakenStore : public MemoryStore {
  public:
   explicit MistakenStore(Mistake mistake) : mistake_(mistake) {}
 
-  absl::StatusOr<std::optional<Row>> Find(const Key& key) override {
-    auto found = MemoryStore::Find(key);
-    if (mistake_ == Mistake::kPurgesEndedRows && *found &&
-        ((*found)->record.state == State::kFailed || (*found)->record.state == State::kSucceeded)) {
-      return std::nullopt;
+  absl::StatusOr<View> Load(const Lookup& lookup) override {
+    absl::StatusOr<View> view = MemoryStore::Load(lookup);
+    if (mistake_ == Mistake::kPurgesEndedRows) {
+      for (std::optional<Row>* row : {&view->own, &view->other}) {
+        if (*row && ((*row)->record.state == State::kFailed || (*row)->record.state == State::kSucceeded)) row->reset();
+      }
     }
-    return found;
+    if (mistake_ == Mistake::kOpenRowsOnlyOfTheOldest && view->open.size() > 1) view->open.resize(1);
+    return view;
   }
-  absl::StatusOr<std::vector<Row>> Open(const Digest& email) override {
-    auto rows = MemoryStore::Open(email);
-    if (mistake_ == Mistake::kOpenRowsOnlyOfTheOldest && rows->size() > 1) rows->resize(1);
-    return rows;
-  }
-  absl::Status MoveEmail(const Digest& from, const Digest& to) override {
-    if (mistake_ == Mistake::kRotationForgetsOpenRows) {
-      const Counters moved = *Count(from);
-      if (absl::Status s = AddCount(from, {-moved.confirmed, -moved.possible}); !s.ok()) return s;
-      return AddCount(to, moved);
+  absl::Status Apply(Changes changes) override {
+    if (mistake_ == Mistake::kRotationForgetsOpenRows || mistake_ == Mistake::kRotationForgetsBudget) {
+      for (const Changes::EmailMove& move : changes.emails) {
+        const Counters moved = Count(move.from);
+        const Counters lost{-moved.confirmed, -moved.possible};
+        if (mistake_ == Mistake::kRotationForgetsBudget) {
+          changes.counts.push_back({move.to, lost});
+        } else {
+          changes.counts.push_back({move.from, lost});
+          changes.counts.push_back({move.to, moved});
+        }
+      }
+      if (mistake_ == Mistake::kRotationForgetsOpenRows) changes.emails.clear();
     }
-    const Counters moved = *Count(from);
-    if (absl::Status s = MemoryStore::MoveEmail(from, to); !s.ok()) return s;
-    if (mistake_ == Mistake::kRotationForgetsBudget) return AddCount(to, {-moved.confirmed, -moved.possible});
-    return absl::OkStatus();
-  }
-  absl::Status MovePerson(const Digest& email, const Digest& from, const Digest& to) override {
-    if (mistake_ != Mistake::kRotationForgetsPersons) return MemoryStore::MovePerson(email, from, to);
-    return MemoryStore::MovePerson(email, from, Digest{});
-  }
-  absl::Status Purge(const Row& row, Counters counted) override {
-    if (mistake_ != Mistake::kPurgeForgetsAttempts) return MemoryStore::Purge(row, counted);
-    if (absl::Status s = MemoryStore::Purge(row, {}); !s.ok()) return s;
-    return AddCount(row.email, {-counted.confirmed, -counted.possible});
+    for (Changes::PersonMove& move : changes.persons) {
+      if (mistake_ == Mistake::kRotationForgetsPersons) move.to = Digest{};
+    }
+    for (Changes::Purge& purge : changes.purged) {
+      if (mistake_ != Mistake::kPurgeForgetsAttempts) continue;
+      changes.counts.push_back({purge.row.email, {-purge.counted.confirmed, -purge.counted.possible}});
+      purge.counted = {};
+    }
+    return MemoryStore::Apply(std::move(changes));
   }
 
  private:
@@ -201,7 +235,7 @@ constexpr int64_t kAge = 1'000'000;  // seconds
 
 constexpr int kMaxSlots = 4;
 
-// What is true of one slot, whatever the book says.
+// What is true of one slot, whatever the ledger says.
 struct Truth {
   int8_t content = -1;   // bound at the first go
   int8_t posts = 0;      // begun and not proved unsent or refused
@@ -230,7 +264,7 @@ class Checker {
  public:
   // Without `specification` only the invariants judge, which shows that they can.
   Checker(World world, Mistake mistake, bool specification = true)
-      : world_(std::move(world)), mistake_(mistake), specification_(specification) {
+      : world_(std::move(world)), mistake_(mistake), rules_(RulesWith(mistake)), specification_(specification) {
     for (size_t c = 0; c < world_.contents.size(); ++c) {
       size_t first = c;
       while (first > 0 && world_.contents[first - 1].email == world_.contents[c].email) --first;
@@ -436,7 +470,7 @@ class Checker {
       const Budget budget = BudgetOf(by_email[e]);
       if (budget.used_min > node.used[e] || node.used[e] > budget.used_max)
         return Violate(node, "the budget does not hold the truth");
-      if (world_.aging && by_email[e] != *const_cast<MistakenStore&>(node.store).Count(EmailHash(e)))
+      if (world_.aging && by_email[e] != node.store.Count(EmailHash(e)))
         return Violate(node, "forgetting changed a counter");
       if (heads[e] > 1) return Violate(node, "two open requests for one address");
     }
@@ -547,8 +581,7 @@ class Checker {
     // Looking first: it must write nothing, and the real call must decide the same.
     request.may_start = false;
     Node& looked = const_cast<Node&>(node);  // a look needs no copy, and whether it wrote is asked below
-    MistakenBook look_book(looked.store, mistake_);
-    const auto look = look_book.Begin(request);  // outside a transaction: a write would fail
+    const auto look = Execute(looked.store, request, rules_);  // outside a transaction: a write would fail
     const auto name = [&] {
       return "begin slot " + std::to_string(asked.slot) + " content " + std::to_string(asked.content) +
              (asked.allow_repeat ? " repeat" : "") + " supersedes " + std::to_string(asked.supersedes);
@@ -578,9 +611,8 @@ class Checker {
       return;
     request.may_start = true;
     Node after = Next(node, goes ? name() : "touch: " + name());
-    MistakenBook book(after.store, mistake_);
     if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
-    const auto answer = book.Begin(request);
+    const auto answer = Execute(after.store, request, rules_);
     if (!answer.ok()) return Violate(after, answer.status().ToString());
     const V done = goes ? V::kGo : elsewhere ? V::kPersonExists : look->verdict;
     if (answer->verdict != done) return Violate(after, "looking and doing differ");
@@ -623,9 +655,8 @@ class Checker {
       after.truth[slot].arrived = false;
       if (not_sent) after.truth[slot].posts = static_cast<int8_t>(truth.posts - 1);
       after.used[email] = static_cast<int8_t>(node.used[email] + astra_counted);
-      MistakenBook book(after.store, mistake_);
       if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
-      const auto answer = book.Finish(request);
+      const auto answer = Execute(after.store, request, rules_);
       if (!answer.ok()) return Violate(after, answer.status().ToString());
       if (answer->record.state != request.state) return Violate(after, "ended otherwise than told");
       Commit(node, std::move(after));
@@ -640,9 +671,8 @@ class Checker {
       end("refused", Released(key, Sent::kYes), true, 0);
       if (rows[slot]->record.posts < world_.most_attempts[slot]) {
         Node after = Next(node, "next attempt" + at);
-        MistakenBook book(after.store, mistake_);
         if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
-        if (absl::Status s = book.NextAttempt(key, Id(99), Sent::kYes, Now(node, 2)); !s.ok())
+        if (absl::Status s = Execute(after.store, NextAttemptRequest{key, Id(99), Sent::kYes, Now(node, 2)}); !s.ok())
           return Violate(after, s.ToString());
         Commit(node, std::move(after));
       }
@@ -658,10 +688,9 @@ class Checker {
   void ExpandZombie(const Node& node, const std::vector<std::optional<Row>>& rows, size_t slot) {
     if (node.truth[slot].live || violation_) return;
     Node after = Next(node, "zombie ends slot " + std::to_string(slot));
-    MistakenBook book(after.store, mistake_);
     if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
-    const auto answer = book.Finish(Unknown(KeyOf(slot)));
-    if (answer.ok() || !IsProtocolError(answer.status())) return Violate(after, "a row that is not SENDING was ended");
+    const auto answer = Execute(after.store, Unknown(KeyOf(slot)), rules_);
+    if (answer.ok() || !IsRefusal(answer.status())) return Violate(after, "a row that is not SENDING was ended");
     if (rows[slot] && RowsOf(after)[slot]->record.updated != rows[slot]->record.updated)
       Violate(after, "a refused end wrote");
   }
@@ -681,14 +710,12 @@ class Checker {
       ++steps_;
       // Tried in place first and taken back: most are refused, and copies are dear.
       Node& tried = const_cast<Node&>(node);
-      MistakenBook try_book(tried.store, mistake_);
       if (absl::Status s = tried.store.Start(); !s.ok()) return Violate(node, s.ToString());
-      const auto answer = try_book.Resolve(request);
+      const auto answer = Execute(tried.store, request, rules_);
       const bool wrote = tried.store.audit().size() != static_cast<size_t>(node.resolved) ||
-                         (rows[slot] && tried.store.MemoryStore::Find(KeyOf(slot)).value()->record.updated !=
-                                            rows[slot]->record.updated);
+                         (rows[slot] && tried.store.Find(KeyOf(slot))->record.updated != rows[slot]->record.updated);
       tried.store.Rollback();
-      if (!answer.ok() && !IsProtocolError(answer.status())) return Violate(node, answer.status().ToString());
+      if (!answer.ok() && !IsRefusal(answer.status())) return Violate(node, answer.status().ToString());
       if (specification_ && unknown && answer.ok() == lie) {
         return Violate(node, what + (lie ? ": a lie was taken" : ": the truth was refused"));
       }
@@ -697,9 +724,9 @@ class Checker {
         continue;
       }
       Node after = Next(node, what);
-      MistakenBook book(after.store, mistake_);
       if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
-      if (const auto done = book.Resolve(request); !done.ok()) return Violate(after, done.status().ToString());
+      if (const auto done = Execute(after.store, request, rules_); !done.ok())
+        return Violate(after, done.status().ToString());
       ++after.resolved;
       Commit(node, std::move(after), slot);
     }
@@ -723,10 +750,9 @@ class Checker {
       after.purged[email] += record.answer.confirmed ? Counters{1, 0} : Counters{0, 1};
       after.truth[s] = Truth{};
     }
-    MistakenBook book(after.store, mistake_);
     if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
     while (true) {
-      const auto answer = book.Purge(At(kAge), 2);
+      const auto answer = Execute(after.store, PurgeRequest{At(kAge), 2}, rules_);
       if (!answer.ok()) return Violate(after, answer.status().ToString());
       if (answer->seen == 0) break;
     }
@@ -744,9 +770,8 @@ class Checker {
     for (size_t s = 0; s < Slots(); ++s) any = any || node.truth[s].live;
     if (!any || violation_) return;
     Node after = Next(node, "crash and recover");
-    MistakenBook book(after.store, mistake_);
     if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
-    const auto recovered = book.Recover(19, Now(node, 7), 100);
+    const auto recovered = Execute(after.store, RecoverRequest{19, Now(node, 7), 100}, rules_);
     if (!recovered.ok()) return Violate(after, recovered.status().ToString());
     for (Truth& truth : after.truth) truth.live = truth.arrived = false;
     Commit(node, std::move(after));
@@ -754,6 +779,7 @@ class Checker {
 
   const World world_;
   const Mistake mistake_;
+  const Rules rules_;
   const bool specification_;
   std::vector<size_t> email_of_;
   std::vector<std::optional<BeginRequest>> cache_;

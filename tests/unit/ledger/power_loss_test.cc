@@ -6,7 +6,7 @@
 #include <map>
 #include <random>
 
-#include "server/ledger/book.h"
+#include "server/ledger/execute.h"
 #include "server/ledger/sqlite_store.h"
 #include "tests/unit/ledger/fault_vfs.h"
 #include "tests/unit/ledger/support.h"
@@ -49,7 +49,6 @@ History Live(int steps, bool normal) {
   std::mt19937 random(4711);
   History history;
   std::unique_ptr<SqliteStore> store = SqliteStore::Open(Options(normal)).value();
-  auto book = std::make_unique<Book>(*store);
   struct Running {
     Key key;
     Uuid attempt_id;
@@ -61,10 +60,8 @@ History Live(int steps, bool normal) {
   int last_id = 0;
   for (int step = 0; step < steps; ++step) {
     if (step % 97 == 96) {  // a clean restart: the log is copied and deleted
-      book.reset();
       store.reset();
       store = SqliteStore::Open(Options(normal)).value();
-      book = std::make_unique<Book>(*store);
     }
     const size_t from = vfs.log().size();
     std::vector<Promise> promised;
@@ -74,7 +71,7 @@ History Live(int steps, bool normal) {
         const Running settled = unknown.back();
         unknown.pop_back();
         const bool created = random() % 2 == 0;
-        EXPECT_TRUE(book->Resolve(created ? AsCreated(settled.key) : AsNotCreated(settled.key))->changed);
+        EXPECT_TRUE(Execute(*store, created ? AsCreated(settled.key) : AsNotCreated(settled.key))->changed);
         promised.push_back({settled.key, created ? State::kSucceeded : State::kFailed, settled.attempt_id, 0, 0, true});
         continue;
       }
@@ -84,7 +81,7 @@ History Live(int steps, bool normal) {
         running.erase(running.begin() + static_cast<std::ptrdiff_t>(at));
         const FinishRequest outcomes[] = {Succeeded(ends.key), Failed(ends.key), Unknown(ends.key), Released(ends.key)};
         const FinishRequest& outcome = outcomes[random() % 4];
-        EXPECT_TRUE(book->Finish(outcome).ok());
+        EXPECT_TRUE(Execute(*store, outcome).ok());
         promised.push_back({ends.key, outcome.state, ends.attempt_id});
         if (outcome.state == State::kUnknown) unknown.push_back(ends);
         if (outcome.state == State::kReleased) released.push_back(calls[ends.key.request_id]);
@@ -100,7 +97,7 @@ History Live(int steps, bool normal) {
         call.caller = random() % 2 == 0 ? "one" : "two";
       }
       call.attempt = 100000 + step * 10 + static_cast<int>(ops);
-      EXPECT_EQ(book->Begin(call.request())->verdict, BeginVerdict::kGo);
+      EXPECT_EQ(Execute(*store, call.request())->verdict, BeginVerdict::kGo);
       calls[Id(call.id)] = call;
       running.push_back({call.key_of(), Id(call.attempt)});
       promised.push_back({call.key_of(), State::kSending, Id(call.attempt)});
@@ -123,9 +120,8 @@ std::string Judge(const History& history, size_t cut, Disk disk) {
   MemoryVfs::Get().Load(std::move(disk));
   absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(Options(false));
   if (!store.ok()) return std::string(store.status().message());
-  Book book(**store);
   EXPECT_TRUE((*store)->Start().ok());
-  const absl::StatusOr<size_t> recovered = book.Recover(kUnknownReason, At(9), 100000);
+  const absl::StatusOr<size_t> recovered = Execute(**store, RecoverRequest{kUnknownReason, At(9), 100000});
   if (!recovered.ok()) return std::string(recovered.status().message());
   EXPECT_TRUE((*store)->Commit().ok());
 
@@ -146,7 +142,7 @@ std::string Judge(const History& history, size_t cut, Disk disk) {
   for (const auto& [key, promise] : last) {
     const std::vector<AuditEntry> audit = (*store)->Audit(key.request_id, 10).value();
     if (promise->resolved && audit.size() != 1) return "an acknowledged deed has no entry";
-    const GetAnswer got = book.Get(key).value();
+    const GetAnswer got = Execute(**store, GetRequest{key, {}}).value();
     // Deed and entry are one.
     if (!audit.empty() && got.record && got.record->state != audit[0].to) return "an entry without its deed";
     if (!got.record) return "an acknowledged row is gone";

@@ -347,7 +347,7 @@ TEST_F(SqliteTest, AKeyRotatesAgainWhileRowsAreUnderTheOneBefore) {
   Totals totals;
   std::vector<LedgerKey> keys;
   EXPECT_TRUE(ledger_
-                  ->Administer([&](SqliteStore& store, Book&) {
+                  ->Administer([&](SqliteStore& store) {
                     while (!totals.done) EXPECT_TRUE(store.Add(3, 2, totals).ok());
                     keys = store.Keys().value();
                     return absl::OkStatus();
@@ -419,13 +419,11 @@ constexpr char kBackToSchema1[] =
 
 class AdminTest : public SqliteTest {
  protected:
-  absl::Status Administer(const std::function<absl::Status(SqliteStore&, Book&)>& work) {
-    return ledger_->Administer(work);
-  }
+  absl::Status Administer(const std::function<absl::Status(SqliteStore&)>& work) { return ledger_->Administer(work); }
   absl::StatusOr<ResolveAnswer> Resolve(const ResolveRequest& request) {
     absl::StatusOr<ResolveAnswer> answer = absl::UnknownError("did not run");
-    const absl::Status status = Administer([&](SqliteStore&, Book& book) {
-      answer = book.Resolve(request);
+    const absl::Status status = Administer([&](SqliteStore& store) {
+      answer = Execute(store, request);
       return answer.status();
     });
     if (!status.ok()) return status;
@@ -433,7 +431,7 @@ class AdminTest : public SqliteTest {
   }
   std::vector<AuditEntry> Audit(const std::optional<Uuid>& id = std::nullopt, size_t limit = 100) {
     std::vector<AuditEntry> entries;
-    EXPECT_TRUE(Administer([&](SqliteStore& store, Book&) {
+    EXPECT_TRUE(Administer([&](SqliteStore& store) {
                   entries = store.Audit(id, limit).value();
                   return absl::OkStatus();
                 }).ok());
@@ -549,8 +547,8 @@ TEST_F(AdminTest, TheAuditTableOnlyGrows) {
 TEST_F(AdminTest, AFailedPieceOfWorkLeavesNothingAndHarmsNobody) {
   Open();
   Lose(1);
-  const absl::Status status = Administer([](SqliteStore& store, Book& book) {
-    EXPECT_TRUE(book.Resolve(AsCreated({"one", Id(1)})).ok());
+  const absl::Status status = Administer([](SqliteStore& store) {
+    EXPECT_TRUE(Execute(store, AsCreated({"one", Id(1)})).ok());
     EXPECT_EQ(store.Audit(std::nullopt, 10)->size(), 1u);
     return absl::CancelledError("changed my mind");
   });
@@ -569,7 +567,7 @@ TEST_F(AdminTest, TheOldestUnresolvedComeFirst) {
   Begin({.id = 5, .email = "5@example.com", .at = 5});
   const auto ids = [this](State state, absl::Time before, bool not_superseded, size_t limit) {
     std::vector<int> found;
-    EXPECT_TRUE(Administer([&](SqliteStore& store, Book&) {
+    EXPECT_TRUE(Administer([&](SqliteStore& store) {
                   const std::vector<Row> rows = store.Oldest(state, before, not_superseded, limit).value();
                   for (const Row& row : rows) {
                     found.push_back(row.record.key.request_id[15]);
@@ -590,7 +588,7 @@ TEST_F(AdminTest, OneIdOfManyCallers) {
   Lose(1, 0, "one");
   Lose(1, 0, "two");
   Lose(2, 0, "one");
-  EXPECT_TRUE(Administer([&](SqliteStore& store, Book&) {
+  EXPECT_TRUE(Administer([&](SqliteStore& store) {
                 EXPECT_EQ(store.WithId(Id(1))->size(), 2u);
                 EXPECT_EQ(store.WithId(Id(9))->size(), 0u);
                 return absl::OkStatus();
@@ -609,7 +607,7 @@ TEST_F(AdminTest, TotalsAreTheSameInEverySlice) {
   for (const int64_t slice : {1, 3, 7, 100}) {
     Totals totals;
     while (!totals.done) {
-      ASSERT_TRUE(Administer([&](SqliteStore& store, Book&) { return store.Add(3, slice, totals); }).ok());
+      ASSERT_TRUE(Administer([&](SqliteStore& store) { return store.Add(3, slice, totals); }).ok());
     }
     EXPECT_EQ(totals.requests[static_cast<size_t>(State::kSucceeded)], 15);
     EXPECT_EQ(totals.requests[static_cast<size_t>(State::kFailed)], 5);
@@ -646,12 +644,12 @@ TEST_F(AdminTest, QuestionsUseAnIndex) {
     EXPECT_TRUE(store->Oldest(State::kUnknown, At(9), true, 5).ok());
     EXPECT_TRUE(store->Oldest(State::kSending, At(9), false, 5).ok());
     EXPECT_TRUE(store->Audit(Id(1), 5).ok());
-    EXPECT_TRUE(store->Old(At(9), 5).ok());
-    const Call known{.email = "1one@example.com"};
-    EXPECT_TRUE(store->Find(known.key_of()).ok());
-    EXPECT_TRUE(store->FindIntent("one", "intent-1").ok());
-    EXPECT_EQ(store->Open(known.request().current.email).value().size(), 1u);
-    EXPECT_TRUE(store->Succeeded(known.request().current.email, known.request().current.person, "one").ok());
+    EXPECT_TRUE(store->NextOldRows(At(9), 5).ok());
+    const BeginRequest known = Call{.email = "1one@example.com"}.request();
+    Lookup lookup = LookupFor(known);
+    lookup.open_if = nullptr;
+    EXPECT_EQ(store->Load(lookup).value().open.size(), 1u);
+    EXPECT_FALSE(Execute(*store, GetRequest{known.key, "intent-1"}).value().record);
     Totals totals;
     EXPECT_TRUE(store->Add(3, 5, totals).ok());
     store->Rollback();
@@ -687,10 +685,9 @@ TEST_F(AdminTest, AnOperatorNeedsNoKeyAndMakesNothing) {
   options.for_operator = true;
   {
     auto store = SqliteStore::Open(options).value();
-    Book book(*store);
     EXPECT_EQ(RecoverAll(*store, options, kUnknownReason).value(), 1u);
     ASSERT_TRUE(store->Start().ok());
-    EXPECT_TRUE(book.Resolve(AsNotCreated({"one", Id(2)}))->changed);
+    EXPECT_TRUE(Execute(*store, AsNotCreated({"one", Id(2)}))->changed);
     ASSERT_TRUE(store->Commit().ok());
   }
   Open();  // still with its key
@@ -755,7 +752,7 @@ TEST_F(RetentionTest, ForgottenAttemptsMoveToANewKey) {
   Open();
   Begin({.key = kOldKey});
   Finish(Succeeded(key_));
-  EXPECT_TRUE(Administer([](SqliteStore&, Book& book) { return book.Purge(At(100), 10).status(); }).ok());
+  EXPECT_TRUE(Administer([](SqliteStore& store) { return Execute(store, PurgeRequest{At(100), 10}).status(); }).ok());
   options_.store.key_id = kKey;
   options_.store.previous_key_ids = {kOldKey};
   Reopen();
@@ -779,7 +776,7 @@ TEST_F(RetentionTest, AKeyOfForgottenAttemptsIsStillLookedFor) {
   options_.store.previous_key_ids = {kOldKey};
   Reopen();
   EXPECT_TRUE(ledger_->needs_key(kOldKey));
-  EXPECT_TRUE(Administer([](SqliteStore&, Book& book) { return book.Purge(At(100), 10).status(); }).ok());
+  EXPECT_TRUE(Administer([](SqliteStore& store) { return Execute(store, PurgeRequest{At(100), 10}).status(); }).ok());
   Reopen();
   EXPECT_TRUE(ledger_->needs_key(kOldKey));
   EXPECT_EQ(Begin({.id = 2, .person = "bob", .previous = {kOldKey}}).budget.used_min, 1);
@@ -870,7 +867,7 @@ TEST_P(DiskFailureTest, AnOperatorIsToldToComeBack) {
   Begin({});
   Finish(Unknown(key_));
   const auto resolve = [this] {
-    return ledger_->Administer([this](SqliteStore&, Book& book) { return book.Resolve(AsCreated(key_)).status(); });
+    return ledger_->Administer([this](SqliteStore& store) { return Execute(store, AsCreated(key_)).status(); });
   };
   vfs_.Fail(GetParam());
   EXPECT_FALSE(resolve().ok());

@@ -36,7 +36,7 @@ std::string Show(const Record& r) {
 std::string Show(const std::optional<Record>& r) { return r ? Show(*r) : "none"; }
 std::string Show(const Budget& b) { return std::to_string(b.used_min) + ".." + std::to_string(b.used_max); }
 
-// One operation drawn from the dice, done to a book: what it said, in words.
+// One operation drawn from the dice, done to a store: what was said, in words.
 class Deed {
  public:
   Deed(std::mt19937& dice, int64_t at, size_t rotations) : kind_(Below(dice, 22)), now_(At(at) + absl::Nanoseconds(1)) {
@@ -64,11 +64,11 @@ class Deed {
     purge_before_ = now_ + absl::Milliseconds(1) - absl::Seconds(Below(dice, 200));
   }
 
-  std::string DoTo(Book& book) const {
+  std::string DoTo(Store& store) const {
     if (kind_ < 9) {
       BeginRequest request = call_.request();
       request.now = now_;
-      const auto answer = book.Begin(request);
+      const auto answer = Execute(store, request);
       if (!answer.ok()) return answer.status().ToString();
       return "begin " + std::to_string(static_cast<int>(answer->verdict)) + ' ' + Show(answer->own) + ' ' +
              Show(answer->budget) + ' ' + answer->existing_intent_id + ' ' + Show(answer->unresolved);
@@ -76,28 +76,29 @@ class Deed {
     if (kind_ < 15) {
       FinishRequest request = end_;
       request.now = request.answer.at = now_;
-      const auto answer = book.Finish(request);
+      const auto answer = Execute(store, request);
       return answer.ok() ? "finish " + Show(answer->record) + ' ' + Show(answer->budget) : answer.status().ToString();
     }
     if (kind_ < 16) {
-      return "attempt " + book.NextAttempt(call_.key_of(), Id(call_.attempt), Sent::kMaybe, now_).ToString();
+      return "attempt " +
+             Execute(store, NextAttemptRequest{call_.key_of(), Id(call_.attempt), Sent::kMaybe, now_}).ToString();
     }
     if (kind_ < 18) {
       ResolveRequest request = resolve_;
       request.now = now_;
-      const auto answer = book.Resolve(request);
+      const auto answer = Execute(store, request);
       return answer.ok() ? "resolve " + Show(answer->record) + ' ' + Show(answer->budget) : answer.status().ToString();
     }
-    if (kind_ < 19) return "recover " + std::to_string(book.Recover(19, now_, 100).value());
-    if (kind_ < 20) return "reading " + book.RecordReading(call_.key_of(), reading_).ToString();
+    if (kind_ < 19) return "recover " + std::to_string(Execute(store, RecoverRequest{19, now_, 100}).value());
+    if (kind_ < 20) return "reading " + Execute(store, ReadingRequest{call_.key_of(), reading_}).ToString();
     if (kind_ < 21) {
-      const auto answer = book.FindIntent(call_.caller, resolve_.created.value_or("intent-1")).value();
+      const auto answer = Execute(store, GetRequest{{call_.caller, {}}, resolve_.created.value_or("intent-1")}).value();
       return "intent " + Show(answer.record) + ' ' + Show(answer.budget);
     }
     // To its end, because where a round goes on is each store's own.
     size_t purged = 0;
     for (;;) {
-      const PurgeAnswer answer = book.Purge(purge_before_, 3).value();
+      const PurgeAnswer answer = Execute(store, PurgeRequest{purge_before_, 3}).value();
       if (answer.seen == 0) return "purge " + std::to_string(purged);
       purged += answer.purged;
     }
@@ -122,24 +123,27 @@ class Deed {
 // All that anybody can see of a store.
 std::string Contents(Store& store) {
   std::ostringstream out;
-  Book book(store);
   for (const std::string& caller : kCallers) {
     for (int id = 0; id < kIds; ++id) {
-      const GetAnswer got = book.Get({caller, Id(id)}).value();
+      const GetAnswer got = Execute(store, GetRequest{{caller, Id(id)}, {}}).value();
       if (got.record) out << Show(*got.record) << ' ' << Show(got.budget) << '\n';
     }
   }
   for (const uint64_t key : kKeys) {
     for (const std::string& email : kEmails) {
-      const Digest address = Prints(key, email, "", "").email;
-      const Counters count = store.Count(address).value();
-      out << key << ' ' << email << ' ' << count.confirmed << ' ' << count.possible;
-      const std::vector<Row> open = store.Open(address).value();
-      for (const Row& row : open) out << " open " << UuidText(row.record.key.request_id);
-      for (const std::string& person : kPersons) {
-        for (const std::string& caller : kCallers) {
-          const auto found = store.Succeeded(address, Prints(key, email, person, "").person, caller).value();
-          if (found) out << ' ' << person << " is " << UuidText(found->record.key.request_id);
+      for (const std::string& caller : kCallers) {
+        for (const std::string& person : kPersons) {
+          const Fingerprints prints = Prints(key, email, person, "");
+          const Key nobody{caller, Id(1000)};
+          Lookup lookup;
+          lookup.key = &nobody;
+          lookup.counters = lookup.open = true;
+          lookup.emails = {&prints.email};
+          lookup.persons = {&prints.person};
+          const View view = store.Load(lookup).value();
+          out << key << ' ' << email << ' ' << view.counters.confirmed << ' ' << view.counters.possible;
+          for (const Row& row : view.open) out << " open " << UuidText(row.record.key.request_id);
+          if (view.person) out << ' ' << person << " is " << UuidText(view.person->record.key.request_id);
         }
       }
       out << '\n';
@@ -166,14 +170,13 @@ INSTANTIATE_TEST_SUITE_P(Random, StoresTest, testing::Range(1, 21));
 TEST_P(StoresTest, Agree) {
   constexpr int kSteps = 900;
   std::mt19937 dice(static_cast<unsigned>(GetParam()));
-  Book memory_book(memory_), sqlite_book(*sqlite_);
   for (int step = 0; step < kSteps;) {
     ASSERT_TRUE(memory_.Start().ok() && sqlite_->Start().ok());
     bool undo = dice() % 5 == 0;
     for (auto left = dice() % 6; left > 0; --left, ++step) {
       const Deed deed(dice, step, std::min(kKeys.size() - 1, static_cast<size_t>(step) * kKeys.size() / kSteps));
-      const std::string said = deed.DoTo(memory_book);
-      ASSERT_EQ(deed.DoTo(sqlite_book), said) << "step " << step;
+      const std::string said = deed.DoTo(memory_);
+      ASSERT_EQ(deed.DoTo(*sqlite_), said) << "step " << step;
       // A protocol's breach has written nothing; anything worse takes the transaction with it.
       undo = undo || said.rfind("INTERNAL", 0) == 0;
     }

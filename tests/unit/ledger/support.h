@@ -1,4 +1,4 @@
-// Helpers of the ledger's tests: invented requests, an executor that is pumped by hand, a runner for Book.
+// Helpers of the ledger's tests: invented requests, an executor that is pumped by hand, a runner for operations.
 // An executor may be posted to from any thread and is pumped from the test's.
 #pragma once
 
@@ -24,7 +24,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "server/base/loop.h"
-#include "server/ledger/book.h"
+#include "server/ledger/execute.h"
 #include "server/ledger/ledger.h"
 #include "server/ledger/store.h"
 
@@ -165,7 +165,7 @@ inline Reading Said(const std::string& status, int64_t at, const std::string& us
   return {status, user_id, verification_type, absl::InfinitePast(), At(at)};
 }
 
-// Book over a store, one transaction an operation.
+// Operations on a store, one transaction an operation.
 class Session {
   // First, because its return type is deduced.
   template <typename F>
@@ -177,41 +177,41 @@ class Session {
   }
 
  public:
-  explicit Session(Store& store) : store_(store), book_(store) {}
+  explicit Session(Store& store) : store_(store) {}
 
   BeginAnswer Begin(const Call& call) {
-    return In([&] { return book_.Begin(call.request()).value(); });
+    return In([&] { return Execute(store_, call.request()).value(); });
   }
   FinishAnswer Finish(const FinishRequest& request) {
-    return In([&] { return book_.Finish(request).value(); });
+    return In([&] { return Execute(store_, request).value(); });
   }
   absl::Status TryFinish(const FinishRequest& request) {
-    return In([&] { return book_.Finish(request).status(); });
+    return In([&] { return Execute(store_, request).status(); });
   }
   absl::Status NextAttempt(const Key& key, int attempt, Sent sent, int64_t at = 3) {
-    return In([&] { return book_.NextAttempt(key, Id(attempt), sent, At(at)); });
+    return In([&] { return Execute(store_, NextAttemptRequest{key, Id(attempt), sent, At(at)}); });
   }
   GetAnswer Get(const Key& key) {
-    return In([&] { return book_.Get(key).value(); });
+    return In([&] { return Execute(store_, GetRequest{key, {}}).value(); });
   }
   GetAnswer FindIntent(const std::string& caller, const std::string& intent) {
-    return In([&] { return book_.FindIntent(caller, intent).value(); });
+    return In([&] { return Execute(store_, GetRequest{{caller, {}}, intent}).value(); });
   }
   absl::Status RecordReading(const Key& key, const Reading& reading) {
-    return In([&] { return book_.RecordReading(key, reading); });
+    return In([&] { return Execute(store_, ReadingRequest{key, reading}); });
   }
   size_t Recover(int reason, size_t limit = 100) {
-    return In([&] { return book_.Recover(reason, At(9), limit).value(); });
+    return In([&] { return Execute(store_, RecoverRequest{reason, At(9), limit}).value(); });
   }
   ResolveAnswer Resolve(const ResolveRequest& request) {
-    return In([&] { return book_.Resolve(request).value(); });
+    return In([&] { return Execute(store_, request).value(); });
   }
   // The transaction is committed all the same: a refusal must have written nothing.
   absl::Status TryResolve(const ResolveRequest& request) {
-    return In([&] { return book_.Resolve(request).status(); });
+    return In([&] { return Execute(store_, request).status(); });
   }
   PurgeAnswer Purge(absl::Time before, size_t limit = 100) {
-    return In([&] { return book_.Purge(before, limit).value(); });
+    return In([&] { return Execute(store_, PurgeRequest{before, limit}).value(); });
   }
   // Runs a whole request: Begin must say go.
   void Run(const Call& call, const std::function<FinishRequest(const Key&)>& finish) {
@@ -221,7 +221,6 @@ class Session {
 
  private:
   Store& store_;
-  Book book_;
 };
 
 // Runs what is posted when the test says so.

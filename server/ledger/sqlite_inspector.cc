@@ -1,4 +1,5 @@
-// The part of SqliteStore that an operator asks. Statements are made for each use: nobody waits for microseconds here.
+// SqliteStore as an Inspector, and what a start asks once. Statements are made for each use: a few microseconds more do
+// not matter here.
 #include <algorithm>
 #include <bit>
 #include <iterator>
@@ -6,15 +7,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "server/ledger/sqlite_rows.h"
 #include "server/ledger/sqlite_store.h"
-#include "server/ledger/sqlite_use.h"
 
 namespace userintent::ledger {
 
 absl::StatusOr<std::vector<Row>> SqliteStore::WithId(const Uuid& request_id) {
   // A look-up for each caller: the index begins with the caller.
-  Use use(*this, "SELECT " REQUEST_COLUMNS
-                 "WHERE r.caller IN (SELECT id FROM caller) AND r.request_id = ?1 ORDER BY r.caller");
+  SqliteUse use(connection_,
+                SelectRows("WHERE r.caller IN (SELECT id FROM caller) AND r.request_id = ?1 ORDER BY r.caller"));
   use.Bind(1, request_id);
   return All(use);
 }
@@ -22,22 +23,21 @@ absl::StatusOr<std::vector<Row>> SqliteStore::WithId(const Uuid& request_id) {
 absl::StatusOr<std::vector<Row>> SqliteStore::Oldest(State state, absl::Time created_before, bool not_superseded,
                                                      size_t limit) {
   // Unresolved rows have an index in this order. Those that run are few, and lie among the open ones.
-  Use use(*this, state == State::kUnknown ? "SELECT " REQUEST_COLUMNS
-                                            "WHERE r.state = 4 AND r.created_at < ?1 "
-                                            "AND (r.superseded_by IS NULL OR NOT ?2) ORDER BY r.created_at LIMIT ?3"
-                                          : "SELECT " REQUEST_COLUMNS
-                                            "WHERE r.state IN (1, 4) AND r.state = 1 AND r.created_at < ?1 "
-                                            "AND (r.superseded_by IS NULL OR NOT ?2) ORDER BY r.created_at LIMIT ?3");
+  const std::string of = state == State::kUnknown ? "WHERE r.state = 4" : "WHERE r.state IN (1, 4) AND r.state = 1";
+  SqliteUse use(connection_, SelectRows(absl::StrCat(of,
+                                                     " AND r.created_at < ?1 AND (r.superseded_by IS NULL OR NOT "
+                                                     "?2) ORDER BY r.created_at LIMIT ?3")));
   use.Bind(1, Micros(created_before)).Bind(2, int64_t{not_superseded}).Bind(3, static_cast<int64_t>(limit));
   return All(use);
 }
 
 absl::StatusOr<std::vector<AuditEntry>> SqliteStore::Audit(const std::optional<Uuid>& request_id, size_t limit) {
   std::vector<AuditEntry> entries;
-  Use use(*this, request_id ? "SELECT seq, at, actor, action, caller, request_id, from_state, to_state, evidence "
-                              "FROM audit WHERE request_id = ?2 ORDER BY seq DESC LIMIT ?1"
-                            : "SELECT seq, at, actor, action, caller, request_id, from_state, to_state, evidence "
-                              "FROM audit ORDER BY seq DESC LIMIT ?1");
+  SqliteUse use(connection_, request_id
+                                 ? "SELECT seq, at, actor, action, caller, request_id, from_state, to_state, evidence "
+                                   "FROM audit WHERE request_id = ?2 ORDER BY seq DESC LIMIT ?1"
+                                 : "SELECT seq, at, actor, action, caller, request_id, from_state, to_state, evidence "
+                                   "FROM audit ORDER BY seq DESC LIMIT ?1");
   use.Bind(1, static_cast<int64_t>(limit));
   if (request_id) use.Bind(2, *request_id);
   for (;;) {
@@ -46,14 +46,14 @@ absl::StatusOr<std::vector<AuditEntry>> SqliteStore::Audit(const std::optional<U
     if (!*more) return entries;
     AuditEntry& entry = entries.emplace_back();
     entry.seq = use.Number(0);
-    entry.at = absl::FromUnixMicros(use.Number(1));
-    entry.actor = Text(use.statement(), 2);
-    entry.action = Text(use.statement(), 3);
-    entry.key.caller = Text(use.statement(), 4);
-    Bytes(use.statement(), 5, entry.key.request_id);
+    entry.at = use.Time(1);
+    entry.actor = use.Text(2);
+    entry.action = use.Text(3);
+    entry.key.caller = use.Text(4);
+    use.Bytes(5, entry.key.request_id);
     entry.from = static_cast<State>(use.Number(6));
     entry.to = static_cast<State>(use.Number(7));
-    entry.evidence = Text(use.statement(), 8);
+    entry.evidence = use.Text(8);
   }
 }
 
@@ -61,36 +61,47 @@ std::string KeyName(uint64_t key_id) { return absl::StrFormat("%08x", key_id >> 
 
 absl::StatusOr<std::vector<LedgerKey>> SqliteStore::Keys() {
   std::vector<LedgerKey> keys;
-  Use use(*this, "SELECT key_id, since, retired_at FROM ledger_key ORDER BY retired_at IS NOT NULL, retired_at DESC");
+  SqliteUse use(connection_,
+                "SELECT key_id, since, retired_at FROM ledger_key ORDER BY retired_at IS NOT NULL, retired_at DESC");
   for (;;) {
     const absl::StatusOr<bool> more = use.Step();
     if (!more.ok()) return more.status();
     if (!*more) return keys;
     LedgerKey& key = keys.emplace_back();
     key.id = std::bit_cast<uint64_t>(use.Number(0));
-    key.since = absl::FromUnixMicros(use.Number(1));
-    if (sqlite3_column_type(use.statement(), 2) != SQLITE_NULL) key.until = absl::FromUnixMicros(use.Number(2));
+    key.since = use.Time(1);
+    if (!use.IsNull(2)) key.until = use.Time(2);
   }
 }
 
 absl::StatusOr<bool> SqliteStore::HasRowsUnder(uint64_t key_id) {
   const absl::StatusOr<int64_t> any =
-      Number("SELECT EXISTS (SELECT 1 FROM request WHERE key_id = ?1)", std::bit_cast<int64_t>(key_id));
+      connection_.Number("SELECT EXISTS (SELECT 1 FROM request WHERE key_id = ?1)", std::bit_cast<int64_t>(key_id));
   if (!any.ok()) return any.status();
   return *any != 0;
+}
+
+absl::StatusOr<Counters> SqliteStore::Count(const std::vector<Digest>& emails) {
+  Counters count;
+  for (const Digest& email : emails) {
+    const absl::StatusOr<Address> address = AddressOf(email);
+    if (!address.ok()) return address.status();
+    count += address->counters;
+  }
+  return count;
 }
 
 absl::StatusOr<bool> SqliteStore::AddOfAddresses(const std::vector<Digest>& emails, int64_t slice, int64_t& last,
                                                  std::vector<Row>& rows) {
   // No index leads from an address to all of its rows: calls ask for the open and the successful ones only.
-  const absl::StatusOr<int64_t> end = Number("SELECT max(id) FROM request WHERE true");
+  const absl::StatusOr<int64_t> end = connection_.Number("SELECT max(id) FROM request WHERE true");
   if (!end.ok()) return end.status();
   if (last >= *end) return false;
   for (const Digest& email : emails) {
     const absl::StatusOr<Address> address = AddressOf(email);
     if (!address.ok()) return address.status();
     if (address->id == 0) continue;
-    Use use(*this, "SELECT " REQUEST_COLUMNS "WHERE r.id > ?1 AND r.id <= ?2 AND r.email = ?3 ORDER BY r.id");
+    SqliteUse use(connection_, SelectRows("WHERE r.id > ?1 AND r.id <= ?2 AND r.email = ?3 ORDER BY r.id"));
     use.Bind(1, last).Bind(2, last + slice).Bind(3, address->id);
     absl::StatusOr<std::vector<Row>> found = All(use);
     if (!found.ok()) return found.status();
@@ -101,40 +112,32 @@ absl::StatusOr<bool> SqliteStore::AddOfAddresses(const std::vector<Digest>& emai
 }
 
 absl::StatusOr<absl::Time> SqliteStore::LastChange() {
-  const absl::StatusOr<int64_t> micros = Number("SELECT max(updated_at) FROM request WHERE true");
+  const absl::StatusOr<int64_t> micros = connection_.Number("SELECT max(updated_at) FROM request WHERE true");
   if (!micros.ok()) return micros.status();
   return *micros == 0 ? absl::InfinitePast() : absl::FromUnixMicros(*micros);
 }
 
-absl::StatusOr<int64_t> SqliteStore::NewestChange() {
+absl::StatusOr<int64_t> SqliteStore::NewestRevision() {
   if (revision_ != 0) return revision_;
-  const absl::StatusOr<int64_t> changed = Number("SELECT max(updated_at) FROM request");
+  const absl::StatusOr<absl::Time> changed = LastChange();
   if (!changed.ok()) return changed.status();
-  return std::max(*changed, made_at_);
+  return *changed == absl::InfinitePast() ? made_at_ : std::max(Micros(*changed), made_at_);
 }
 
-absl::Status SqliteStore::CheckWhole() {
-  Use use(*this, "PRAGMA integrity_check(1)");
-  const absl::StatusOr<bool> said = use.Step();
-  if (!said.ok()) return said.status();
-  if (*said && Text(use.statement(), 0) == "ok") return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("ledger ", options_.path, ": is damaged (a page or an index does not fit)"));
-}
-
-absl::StatusOr<bool> SqliteStore::HasKey(uint64_t key_id) {
-  const absl::StatusOr<int64_t> keys = Number(
+absl::StatusOr<bool> SqliteStore::IsCurrentKey(uint64_t key_id) {
+  const absl::StatusOr<int64_t> keys = connection_.Number(
       "SELECT count(*) FROM ledger_key WHERE key_id = ?1 AND retired_at IS NULL", std::bit_cast<int64_t>(key_id));
   if (!keys.ok()) return keys.status();
   return *keys != 0;
 }
 
 absl::Status SqliteStore::AddRestored(const Restored& restored) {
-  Use use(*this, "INSERT INTO restored (backup_of, served_until, acknowledged_at) VALUES (?1, ?2, ?3)");
+  SqliteUse use(connection_, "INSERT INTO restored (backup_of, served_until, acknowledged_at) VALUES (?1, ?2, ?3)");
   return use.Bind(1, restored.backup_of).Bind(2, restored.served_until).Bind(3, restored.acknowledged_at).Run();
 }
 
 absl::StatusOr<std::optional<Restored>> SqliteStore::LastRestored() {
-  Use use(*this, "SELECT backup_of, served_until, acknowledged_at FROM restored ORDER BY seq DESC LIMIT 1");
+  SqliteUse use(connection_, "SELECT backup_of, served_until, acknowledged_at FROM restored ORDER BY seq DESC LIMIT 1");
   const absl::StatusOr<bool> found = use.Step();
   if (!found.ok()) return found.status();
   if (!*found) return std::nullopt;
@@ -143,14 +146,15 @@ absl::StatusOr<std::optional<Restored>> SqliteStore::LastRestored() {
 
 absl::StatusOr<int64_t> SqliteStore::AuditEntries() {
   if (version_ < 2 && (options_.as_it_is || options_.inspect)) return 0;  // from before there were any
-  return Number("SELECT count(*) FROM audit");
+  return connection_.Number("SELECT count(*) FROM audit");
 }
 
 absl::Status SqliteStore::Add(int attempt_limit, int64_t slice, Totals& totals) {
   {
-    Use use(*this,
-            "SELECT state, count(*), max(id), key_id "
-            "FROM (SELECT id, state, key_id FROM request WHERE id > ?1 ORDER BY id LIMIT ?2) GROUP BY state, key_id");
+    SqliteUse use(
+        connection_,
+        "SELECT state, count(*), max(id), key_id "
+        "FROM (SELECT id, state, key_id FROM request WHERE id > ?1 ORDER BY id LIMIT ?2) GROUP BY state, key_id");
     use.Bind(1, totals.last_request).Bind(2, slice);
     totals.done = true;
     for (;;) {
@@ -163,9 +167,9 @@ absl::Status SqliteStore::Add(int attempt_limit, int64_t slice, Totals& totals) 
       totals.done = false;
     }
   }
-  Use use(*this,
-          "SELECT count(*), count(CASE WHEN confirmed >= ?3 THEN 1 END), max(id) "
-          "FROM (SELECT id, confirmed FROM email WHERE id > ?1 ORDER BY id LIMIT ?2)");
+  SqliteUse use(connection_,
+                "SELECT count(*), count(CASE WHEN confirmed >= ?3 THEN 1 END), max(id) "
+                "FROM (SELECT id, confirmed FROM email WHERE id > ?1 ORDER BY id LIMIT ?2)");
   use.Bind(1, totals.last_address).Bind(2, slice).Bind(3, int64_t{attempt_limit});
   const absl::StatusOr<bool> found = use.Step();
   if (!found.ok()) return found.status();

@@ -1,0 +1,95 @@
+#include "server/ledger/execute.h"
+
+#include <utility>
+
+namespace userintent::ledger {
+namespace {
+
+absl::Status StatusOf(Refusal refusal, std::string why) {
+  switch (refusal) {
+    case Refusal::kNone:
+      return absl::OkStatus();
+    case Refusal::kNotFound:
+      return absl::NotFoundError(why);
+    case Refusal::kState:
+      return absl::FailedPreconditionError(why);
+    case Refusal::kInvalid:
+      return absl::InvalidArgumentError(why);
+    case Refusal::kUnknowable:
+      return absl::InternalError(why);
+  }
+  return absl::InternalError(why);
+}
+
+template <typename Answer>
+absl::StatusOr<Answer> Take(Store& store, Decision<Answer> decision) {
+  if (decision.refusal != Refusal::kNone) return StatusOf(decision.refusal, std::move(decision.why));
+  if (!decision.changes.empty()) {
+    if (absl::Status s = store.Apply(std::move(decision.changes)); !s.ok()) return s;
+  }
+  return std::move(decision.answer);
+}
+
+template <typename Answer, typename Request>
+absl::StatusOr<Answer> LoadAndDecide(Store& store, const Request& request) {
+  absl::StatusOr<View> view = store.Load(LookupFor(request));
+  if (!view.ok()) return view.status();
+  return Take(store, Decide(*std::move(view), request));
+}
+
+}  // namespace
+
+bool IsRefusal(const absl::Status& status) {
+  return absl::IsFailedPrecondition(status) || absl::IsNotFound(status) || absl::IsInvalidArgument(status);
+}
+
+absl::StatusOr<BeginAnswer> Execute(Store& store, const BeginRequest& request, const Rules& rules) {
+  const absl::StatusOr<View> view = store.Load(LookupFor(request, rules));
+  if (!view.ok()) return view.status();
+  Decision<BeginAnswer> decision = Decide(*view, request, rules);
+  if (decision.asks_admission && !request.admission->MayStart()) decision = Decide(*view, request, rules, false);
+  return Take(store, std::move(decision));
+}
+
+absl::StatusOr<FinishAnswer> Execute(Store& store, const FinishRequest& request, const Rules& rules) {
+  absl::StatusOr<View> view = store.Load(LookupFor(request, rules));
+  if (!view.ok()) return view.status();
+  return Take(store, Decide(*std::move(view), request, rules));
+}
+
+absl::Status Execute(Store& store, const NextAttemptRequest& request) {
+  return LoadAndDecide<Nothing>(store, request).status();
+}
+
+absl::StatusOr<GetAnswer> Execute(Store& store, const GetRequest& request) {
+  absl::StatusOr<View> view = store.Load(LookupFor(request));
+  if (!view.ok()) return view.status();
+  return Decide(*std::move(view), request);
+}
+
+absl::Status Execute(Store& store, const ReadingRequest& request) {
+  return LoadAndDecide<Nothing>(store, request).status();
+}
+
+absl::StatusOr<ResolveAnswer> Execute(Store& store, const ResolveRequest& request, const Rules& rules) {
+  absl::StatusOr<View> view = store.Load(LookupFor(request));
+  if (!view.ok()) return view.status();
+  return Take(store, Decide(*std::move(view), request, rules));
+}
+
+absl::StatusOr<size_t> Execute(Store& store, const RecoverRequest& request, const Rules& rules) {
+  absl::StatusOr<std::vector<Row>> rows = store.Sending(request.limit);
+  if (!rows.ok()) return rows.status();
+  const size_t count = rows->size();
+  const absl::StatusOr<Nothing> done = Take(store, Decide(*std::move(rows), request, rules));
+  if (!done.ok()) return done.status();
+  return count;
+}
+
+absl::StatusOr<PurgeAnswer> Execute(Store& store, const PurgeRequest& request, const Rules& rules) {
+  const absl::StatusOr<OldRows> old = store.NextOldRows(request.before, request.limit);
+  if (!old.ok()) return old.status();
+  return Take(store, Decide(*old, request, rules));
+}
+
+}  // namespace userintent::ledger

@@ -1,0 +1,101 @@
+// The rules of Decide, one function each.
+#include <algorithm>
+
+#include "server/ledger/decide_parts.h"
+
+namespace userintent::ledger {
+namespace {
+
+bool Final(State state) { return state == State::kSucceeded || state == State::kFailed; }
+
+}  // namespace
+
+bool SameEmail(const Row& row, const BeginRequest& request) {
+  return Same(row.email, request.current.email) ||
+         std::any_of(request.older.begin(), request.older.end(),
+                     [&row](const Fingerprints& prints) { return Same(row.email, prints.email); });
+}
+
+namespace rule {
+
+bool MaySendFrom(State state) { return state == State::kReleased; }
+
+std::optional<bool> SameContent(const Row& own, const BeginRequest& request) {
+  bool known = own.key_id == request.current.key_id;
+  if (known && Same(own.content, request.current.content)) return true;
+  for (const Fingerprints& prints : request.older) {
+    if (own.key_id != prints.key_id) continue;
+    known = true;
+    if (Same(own.content, prints.content)) return true;
+  }
+  if (known) return false;
+  // Neither "same" nor "other" can be said honestly, and both would be acted upon.
+  return std::nullopt;
+}
+
+bool IsBusy(const Row& other) { return other.record.state == State::kSending; }
+
+bool IsUnresolved(const Row& other, const Key& asking) {
+  if (other.record.state != State::kUnknown) return false;
+  // A row superseded by the very id that asks is open again: that id is starting anew.
+  return !other.record.superseded_by ||
+         (other.record.key.caller == asking.caller && *other.record.superseded_by == asking.request_id);
+}
+
+bool MaySupersede(const Rules& rules, const Row& named, const BeginRequest& request) {
+  return named.record.key.caller == request.key.caller && SameEmail(named, request) &&
+         rules.is_unresolved(named, request.key);
+}
+
+bool CreatedBefore(const Row& found, const BeginRequest& request) {
+  return found.record.state == State::kSucceeded && found.record.key != request.key;
+}
+
+bool MayTellAtOnce(const Key& created, const Key& asking) { return created.caller == asking.caller; }
+
+bool FreesSuperseded(State ended) { return ended == State::kReleased; }
+
+bool MayFinish(State state) { return state == State::kSending; }
+
+Counters CountOf(const Record& record) {
+  switch (record.state) {
+    case State::kSending:
+    case State::kFailed:  // whether a rejected attempt counts at Astra is not documented
+      return {0, 1};
+    case State::kSucceeded:
+      return {1, 0};
+    case State::kUnknown:
+      return record.answer.confirmed ? Counters{1, 0} : Counters{0, 1};
+    case State::kReleased:
+      return {0, 0};
+  }
+  return {0, 1};
+}
+
+const char* WhyNotResolve(const Record& record, bool created) {
+  switch (record.state) {
+    case State::kUnknown:
+      if (created || !record.answer.confirmed) return nullptr;
+      return "Astra answered with a 2xx status, so it was created: find the intent's id at Astra and resolve it as "
+             "created";
+    case State::kSending:
+      return "the request is SENDING, it still runs: wait until it ends";
+    case State::kReleased:
+      return "the request is RELEASED, nothing was created: its caller may repeat it";
+    case State::kSucceeded:
+      return "the request is SUCCEEDED with another outcome: what is recorded is never changed";
+    case State::kFailed:
+      return "the request is FAILED: what is recorded is never changed";
+  }
+  return "the request is in a state that does not exist";
+}
+
+bool MayPurge(const Record& record, absl::Time before) { return Final(record.state) && record.updated < before; }
+
+bool IsNeededBy(const Record& other) { return !Final(other.state); }
+
+}  // namespace rule
+
+Budget BudgetOf(const Counters& counters) { return {counters.confirmed, counters.confirmed + counters.possible}; }
+
+}  // namespace userintent::ledger

@@ -1,0 +1,139 @@
+#include "server/ledger/sqlite_schema.h"
+
+namespace userintent::ledger {
+
+// Applied in order, each in one transaction, never changed once released.
+//
+// email: attempts of one address; kept for ever. request: one row per (caller, request_id), in the order of arrival, so
+// that the rows of one batch lie together: request ids are random, and a table in their order would touch a page of its
+// own for each row, twice. Two indexes are partial: of all rows only the few open ones are looked for by address, and
+// only the successful ones by person (version 3).
+//
+// Version 2. audit: what operators did, for ever. email.purged_*: the part of its attempts whose requests were
+// forgotten. request_unknown: for the list of unresolved requests; it costs nothing while a request takes its normal
+// way.
+//
+// Version 3. request_person: within the address, whose numbers grow with time, so that the entries of one batch lie
+// together. A person's digest alone is random, and took a page of its own for each call.
+//
+// Version 4. probe.revision: see SqliteStore::revision. restored: that this ledger is a copy which an operator put in
+// place of a newer one, and knows it (docs/decisions/0008); for ever.
+//
+// Version 5. What a call reads of an intent that was created. The last five columns are NULL until Astra was asked
+// about it again: the answer to the creation is the latest reading, and is kept once. request_intent: the end of an id
+// tells enough of them apart, and a third of the bytes are fewer pages a call; the whole id is compared in the row.
+const std::vector<Migration>& Migrations() {
+  static const auto* const kAll = new std::vector<Migration>{
+      {1, R"sql(
+CREATE TABLE migration (
+  version INTEGER PRIMARY KEY,
+  applied_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE probe (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  written INTEGER NOT NULL
+) STRICT;
+INSERT INTO probe VALUES (1, 0);
+
+CREATE TABLE ledger_key (
+  key_id INTEGER PRIMARY KEY,
+  since INTEGER NOT NULL,
+  retired_at INTEGER
+) STRICT;
+
+CREATE TABLE caller (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE email (
+  id INTEGER PRIMARY KEY,
+  digest BLOB NOT NULL UNIQUE CHECK (length(digest) = 32),
+  confirmed INTEGER NOT NULL CHECK (confirmed >= 0),
+  possible INTEGER NOT NULL CHECK (possible >= 0)
+) STRICT;
+
+CREATE TABLE request (
+  id INTEGER PRIMARY KEY,
+  caller INTEGER NOT NULL,
+  request_id BLOB NOT NULL CHECK (length(request_id) = 16),
+  state INTEGER NOT NULL CHECK (state BETWEEN 1 AND 5),
+  sent INTEGER NOT NULL CHECK (sent BETWEEN 0 AND 2),
+  reason INTEGER NOT NULL,
+  http_status INTEGER NOT NULL,
+  confirmed INTEGER NOT NULL CHECK (confirmed IN (0, 1)),
+  user_intent_id TEXT NOT NULL,
+  astra_status TEXT NOT NULL,
+  astra_request_id TEXT NOT NULL,
+  answered_at INTEGER,
+  attempt_id BLOB NOT NULL CHECK (length(attempt_id) = 16),
+  attempts INTEGER NOT NULL CHECK (attempts >= 1),
+  supersedes BLOB CHECK (length(supersedes) = 16),
+  superseded_by BLOB CHECK (length(superseded_by) = 16),
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL,
+  key_id INTEGER NOT NULL,
+  content BLOB NOT NULL CHECK (length(content) = 32),
+  person BLOB NOT NULL CHECK (length(person) = 32),
+  email INTEGER NOT NULL,
+  UNIQUE (caller, request_id)
+) STRICT;
+CREATE INDEX request_open ON request (email) WHERE state IN (1, 4);
+CREATE INDEX request_person ON request (person) WHERE state = 2;
+)sql"},
+      {2, R"sql(
+CREATE TABLE audit (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  at INTEGER NOT NULL,
+  actor TEXT NOT NULL CHECK (length(actor) BETWEEN 1 AND 128),
+  action TEXT NOT NULL,
+  caller TEXT NOT NULL,
+  request_id BLOB NOT NULL CHECK (length(request_id) = 16),
+  from_state INTEGER NOT NULL CHECK (from_state BETWEEN 1 AND 5),
+  to_state INTEGER NOT NULL CHECK (to_state BETWEEN 1 AND 5),
+  evidence TEXT NOT NULL CHECK (length(evidence) BETWEEN 1 AND 1024)
+) STRICT;
+CREATE INDEX audit_request ON audit (request_id);
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
+BEGIN SELECT RAISE(ABORT, 'the audit table is append-only'); END;
+CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit
+BEGIN SELECT RAISE(ABORT, 'the audit table is append-only'); END;
+CREATE TRIGGER audit_is_not_replaced BEFORE INSERT ON audit
+WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq)
+BEGIN SELECT RAISE(ABORT, 'the audit table is append-only'); END;
+
+ALTER TABLE email ADD COLUMN purged_confirmed INTEGER NOT NULL DEFAULT 0 CHECK (purged_confirmed >= 0);
+ALTER TABLE email ADD COLUMN purged_possible INTEGER NOT NULL DEFAULT 0 CHECK (purged_possible >= 0);
+
+CREATE INDEX request_unknown ON request (created_at) WHERE state = 4;
+)sql"},
+      {3, R"sql(
+DROP INDEX request_person;
+CREATE INDEX request_person ON request (email, person) WHERE state = 2;
+)sql"},
+      {4, R"sql(
+ALTER TABLE probe ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE restored (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  backup_of INTEGER NOT NULL,
+  served_until INTEGER NOT NULL,
+  acknowledged_at INTEGER NOT NULL
+) STRICT;
+)sql"},
+      {5, R"sql(
+ALTER TABLE request ADD COLUMN verification_type INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE request ADD COLUMN read_at INTEGER;
+ALTER TABLE request ADD COLUMN latest_status TEXT;
+ALTER TABLE request ADD COLUMN latest_user_id TEXT;
+ALTER TABLE request ADD COLUMN latest_type INTEGER;
+ALTER TABLE request ADD COLUMN status_since INTEGER;
+CREATE INDEX request_intent ON request (substr(user_intent_id, -8)) WHERE state = 2;
+)sql"},
+  };
+  return *kAll;
+}
+
+int SchemaVersion() { return Migrations().back().version; }
+
+}  // namespace userintent::ledger

@@ -1,0 +1,23 @@
+// The tables of a SQLite ledger, as a list of migrations. Constant; any thread.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace userintent::ledger {
+
+struct Migration {
+  int version;
+  const char* sql;
+};
+
+// In the order in which they are applied, each in one transaction. Never changed once released.
+const std::vector<Migration>& Migrations();
+
+// The present one.
+int SchemaVersion();
+
+// What SQLite writes into the head of the file, to tell a ledger from other databases: "UILG".
+inline constexpr int64_t kApplicationId = 0x55494c47;
+
+}  // namespace userintent::ledger
