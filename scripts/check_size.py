@@ -17,8 +17,6 @@ EXCEPTIONS = {
     "server/intent/po_box.cc: WorthALook": "a table: one line a spelling, in one pass over the text",
     "server/observe/metrics.cc: Metrics::Metrics": "a table: one line a metric",
     # To be split:
-    "server/app/server.cc": "to be split by part",
-    "server/app/server.cc: Server::Start": "to become named steps",
     "server/http/answer_head.cc: AnswerHead::Read": "to be split",
     "server/http/curl_client.cc": "to be split into client and callbacks",
     "server/http/curl_client.cc: CurlClient::OnHeader": "to be split",
