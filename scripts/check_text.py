@@ -6,7 +6,7 @@
   mail        e-mail addresses only at domains reserved for examples (RFC 2606)
   ssn         no nine-digit Social Security Number that could have been issued
   path        no path of one machine
-  wide        prose in docs/ and in the pages at the top fits in 120 columns (a table's row is one line, code is as typed)
+  wide        prose of pages fits in 120 columns (a table's row is one line, code is as typed, a long word stands alone)
   gone        a file of server/, scripts/ or docs/ that a text names exists
   text        UTF-8, no tabs outside Makefiles, Go and its examples, no trailing blanks, a newline at the end, at most 1 MiB
 """
@@ -32,12 +32,12 @@ TABS_OK = {".go", ".mod", ".sum", ".tsv", ".md"}
 
 def wide(name: str, lines: list[str]):
     """Numbers of the lines of prose that are too long."""
-    if not name.endswith(".md") or not (name.startswith("docs/") or "/" not in name):
+    if not name.endswith(".md"):
         return
     code = False
     for number, line in enumerate(lines, 1):
         code ^= line.startswith("```")
-        if len(line) > 120 and not code and not line.startswith(("|", "    ")):
+        if len(line) > 120 and not code and not line.startswith(("|", "    ")) and max(map(len, line.split())) < 100:
             yield number
 
 

@@ -225,13 +225,17 @@ def test_the_build_of_a_first_call_is_no_obstacle_to_the_tests(checkout):
 
 # -- house rules ----------------------------------------------------------------------------------------------------------
 
+FITS, WIDE = "x" * 60 + " " + "x" * 59, "x" * 60 + " " + "x" * 60
+
+
 @pytest.mark.parametrize("name, text, broken", [
-    pytest.param("docs/a.md", "x" * 120, [], id="at the limit"),
-    pytest.param("docs/a.md", "ok\n" + "x" * 121, [(2, "wide")], id="prose"),
-    pytest.param("README.md", "x" * 121, [(1, "wide")], id="prose at the top"),
-    pytest.param("docs/a.md", "| " + "x" * 121, [], id="row"),
-    pytest.param("docs/a.md", "```\n" + "x" * 121 + "\n```\n" + "x" * 121, [(4, "wide")], id="code"),
-    pytest.param("tests/a.py", "x" * 121, [], id="no page"),
+    pytest.param("docs/a.md", FITS, [], id="at the limit"),
+    pytest.param("docs/a.md", f"ok\n{WIDE}", [(2, "wide")], id="prose"),
+    pytest.param("README.md", WIDE, [(1, "wide")], id="prose at the top"),
+    pytest.param("docs/a.md", "x" * 121, [], id="word"),
+    pytest.param("docs/a.md", f"| {WIDE}", [], id="row"),
+    pytest.param("docs/a.md", f"```\n{WIDE}\n```\n{WIDE}", [(4, "wide")], id="code"),
+    pytest.param("tests/a.py", WIDE, [], id="no page"),
 ])
 def test_prose_fits_in_120_columns(name, text, broken):
     sys.path.insert(0, str(SCRIPTS))
