@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_split.h"
 #include "server/base/secret_file.h"
+#include "server/base/text.h"
 
 namespace userintent::admin {
 namespace {
@@ -48,8 +49,7 @@ absl::StatusOr<std::string> ReadEmail() {
   std::optional<std::string> line = ReadLine();
   // What the gateway would not take was never recorded; so this is a slip, and no answer would be better than "none".
   const bool good = line && line->size() <= 254 && std::count(line->begin(), line->end(), '@') == 1 &&
-                    line->front() != '@' && line->back() != '@' &&
-                    std::all_of(line->begin(), line->end(), [](char c) { return c > ' ' && c <= '~'; });
+                    line->front() != '@' && line->back() != '@' && AllVisible(*line);
   if (!good)
     return absl::InvalidArgumentError("stdin must hold one line, which is an e-mail address; --help tells more");
   return *std::move(line);
