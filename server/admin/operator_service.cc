@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/time.h"
 #include "server/base/uuid.h"
@@ -334,8 +335,10 @@ void OperatorService::Fill(const ledger::CopyReport& report, v1::Copy* out) {
 
 absl::Status OperatorService::BackUp(const v1::BackUpRequest& request, v1::BackUpResponse* response,
                                      std::function<bool()> cancelled) {
-  const std::unique_lock<std::mutex> lock(backup_, std::try_to_lock);
-  if (!lock.owns_lock()) return absl::FailedPreconditionError("another backup is being made; wait for its end");
+  if (backing_up_.test_and_set()) {
+    return absl::FailedPreconditionError("another backup is being made; wait for its end");
+  }
+  const absl::Cleanup done = [this] { backing_up_.clear(); };
   ledger::BackupOptions options;
   options.path = request.path();
   options.cancelled = std::move(cancelled);

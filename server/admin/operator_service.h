@@ -5,8 +5,8 @@
 // data.
 #pragma once
 
+#include <atomic>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <utility>
 
@@ -52,7 +52,7 @@ class OperatorService {
   absl::Status CheckKeys(ledger::Inspector& inspector) const;
 
   const Options options_;
-  std::mutex backup_;  // one copy at a time
+  std::atomic_flag backing_up_;  // set while a copy is made: one at a time
 };
 
 }  // namespace userintent::admin
