@@ -18,6 +18,8 @@
 #include "server/usecase/error_table.h"
 #include "userintent/v1/errors.pb.h"
 
+// In this file: conversions to the messages of the API; then one method after the other, in the order of the proto.
+
 namespace userintent::admin {
 namespace {
 

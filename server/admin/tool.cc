@@ -38,6 +38,8 @@
 #include "userintent/admin/v1/ledger_admin_service.grpc.pb.h"
 #include "userintent/v1/errors.pb.h"
 
+// In this file: printing; one function a command; the table of commands; RunTool.
+
 namespace userintent::admin {
 namespace {
 

@@ -6,6 +6,9 @@
 #include "server/astra/retry_after.h"
 #include "server/base/text.h"
 
+// In this file: creations by status line, and by what was proved not sent; reads by status line; what is taken from an
+// answer; Classify and ClassifyRead.
+
 namespace userintent::astra {
 namespace {
 

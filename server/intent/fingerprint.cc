@@ -1,5 +1,3 @@
-// In this order: the keyed hash, Unicode forms of a request, the canonical form of a request, one key's fingerprints,
-// Fingerprinter.
 #include "server/intent/fingerprint.h"
 
 #include <openssl/core_names.h>
@@ -20,6 +18,9 @@
 #include "server/base/wipe.h"
 #include "server/intent/fields.h"
 #include "server/intent/text.h"
+
+// In this file: the keyed hash; Unicode forms of a request; the canonical form of a request; one key's fingerprints;
+// Fingerprinter.
 
 namespace userintent::intent {
 namespace {

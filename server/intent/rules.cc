@@ -1,5 +1,3 @@
-// In this order: checks of one value (IsUuid to IsMetadata), what verification_type requires, the table of rules by
-// kind of field, Validate.
 #include "server/intent/rules.h"
 
 #include <algorithm>
@@ -14,6 +12,9 @@
 #include "server/intent/po_box.h"
 #include "server/intent/text.h"
 #include "server/net/ip_address.h"
+
+// In this file: checks of one value (IsUuid to IsMetadata); what verification_type requires; the table of rules by kind
+// of field; Validate.
 
 namespace userintent::intent {
 namespace {

@@ -1,5 +1,3 @@
-// In this order: the output (spdlog's queue and sink), one line's text, start and stop, LogLimiter, the capture for
-// tests.
 #include "server/observe/log.h"
 
 #include <spdlog/async.h>
@@ -15,6 +13,9 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/base/mutex.h"
+
+// In this file: the output (spdlog's queue and sink); the text of one line; start and stop; LogLimiter; the capture for
+// tests.
 
 namespace userintent::observe {
 namespace {

@@ -13,6 +13,8 @@
 #include "absl/time/clock.h"
 #include "server/observe/log.h"
 
+// In this file: helpers that make one metric; Parts, the handles; the constructor, a table of all metrics; the setters.
+
 namespace userintent::observe {
 namespace {
 

@@ -18,6 +18,9 @@
 #include "server/observe/log.h"
 #include "server/rpc/tls_watch.h"
 
+// In this file: socket addresses; Listen; the thread (Run, AcceptFrom); the limits that a new connection meets
+// (TakeIn).
+
 namespace userintent::rpc {
 namespace {
 
