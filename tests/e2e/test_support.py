@@ -250,9 +250,9 @@ def test_a_stage_keeps_the_files_of_a_directory_that_is_named(tmp_path):
     assert '"event":"drained"' in pathlib.Path(staged.told["log"]).read_text()
 
 
-def test_a_stage_that_is_killed_takes_its_programs_along():
+def test_a_stage_that_is_killed_takes_its_programs_along(tmp_path):
     """The kernel ends them, so that a suite that is stopped by force leaves nothing that runs."""
-    staged = Staged()
+    staged = Staged(f"--directory={tmp_path}")
     pids = staged.pids()
     staged.popen.kill()
     staged.end()
