@@ -84,7 +84,7 @@ TEST(ReadTest, WhatWasAskedIsSentAndNothingElse) {
             "GetUserIntentRequest(user_intent_id=\"\", max_age=Duration(seconds=-2, "
             "nanos=-500000000))");
   EXPECT_GT(gateway.left()[0], absl::Seconds(30));
-  EXPECT_LE(gateway.left()[0], absl::Seconds(35));
+  EXPECT_LE(gateway.left()[0], absl::Seconds(36));  // gRPC rounds a timeout up
 }
 
 TEST(ReadTest, RepeatedAfterRetryInfoAndAfterUnavailableOfOthers) {

@@ -85,7 +85,7 @@ class ReadTest {
   void whatWasAskedIsSentAndNothingElse(boolean async) {
     GetUserIntentResponse response = read(async, REQUEST, CallSettings.defaults());
     assertEquals("user", response.getUserIntent().getUserId());
-    assertTrue(gateway.timeouts.get(0) > 30_000 && gateway.timeouts.get(0) <= 35_000, "" + gateway.timeouts);
+    assertTrue(gateway.timeouts.get(0) > 30_000 && gateway.timeouts.get(0) < 36_000, "" + gateway.timeouts);
     assertTrue(read(async, IntentKey.ofIntent("I"),
         CallSettings.defaults().withMaxAge(Duration.ofMillis(1500)).withAllowStale().withRequestId("of creations"))
                    .getStale());
