@@ -1,9 +1,8 @@
 #include "server/usecase/intent_reads.h"
 
 #include <algorithm>
-#include <optional>
+#include <memory>
 #include <utility>
-#include <vector>
 
 #include "absl/random/random.h"
 #include "server/base/time.h"
@@ -12,16 +11,9 @@
 
 namespace userintent::usecase {
 
-// The GETs for one intent. Belongs to the thread of the shard that began it, but for the waiters.
+// The GETs for one intent. Belongs to the thread of the shard that began it; its callbacks keep it alive.
 class IntentReads::ActiveRead final : public std::enable_shared_from_this<ActiveRead> {
  public:
-  struct Waiter {
-    Ticket ticket;
-    SteadyTime deadline;
-    Executor* executor;
-    Heard heard;
-  };
-
   ActiveRead(IntentReads& reads, const Shard& shard, const ledger::Record& record)
       : reads_(reads), shard_(shard), record_(record) {}
 
@@ -38,15 +30,13 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
                      [self = shared_from_this()](astra::ReadOutcome outcome) { self->OnOutcome(std::move(outcome)); });
   }
 
-  std::vector<Waiter> waiters;  // guarded by reads_.mutex_
-
  private:
   void OnOutcome(astra::ReadOutcome outcome) {
     const SteadyTime now = shard_.loop.Now();
     tries_.Count(outcome);
     reads_.observer_.OnRead(record_.key.request_id, outcome, now - sent_at_);
 
-    const std::optional<SteadyTime> latest = LatestDeadline();
+    const std::optional<SteadyTime> latest = reads_.LatestDeadline(record_.answer.user_intent_id);
     RetryFacts facts;
     facts.wanted = latest.has_value() && !reads_.admission_.draining();
     if (latest) {
@@ -69,29 +59,11 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
   }
 
   void TryIfWanted(const CallError& otherwise) {
-    if (!LatestDeadline() || reads_.admission_.draining()) return End(otherwise);
+    if (!reads_.LatestDeadline(record_.answer.user_intent_id) || reads_.admission_.draining()) return End(otherwise);
     Try();
   }
 
-  // Nothing when no waiter is left.
-  std::optional<SteadyTime> LatestDeadline() {
-    const MutexLock lock(reads_.mutex_);
-    std::optional<SteadyTime> latest;
-    for (const Waiter& waiter : waiters) latest = std::max(latest, std::optional(waiter.deadline));
-    return latest;
-  }
-
-  void End(const Result<ledger::Reading>& result) {
-    std::vector<Waiter> told;
-    {
-      const MutexLock lock(reads_.mutex_);
-      told.swap(waiters);
-      reads_.running_.erase(record_.answer.user_intent_id);
-    }
-    for (Waiter& waiter : told) {
-      waiter.executor->Post([heard = std::move(waiter.heard), result]() mutable { heard(std::move(result)); });
-    }
-  }
+  void End(const Result<ledger::Reading>& result) { reads_.End(record_.answer.user_intent_id, result); }
 
   static CallError ErrorOf(const astra::ReadOutcome& outcome, const ReadRetryPolicy::GiveUp& give_up) {
     CallError error = CallError::Of(give_up.reason);
@@ -126,28 +98,46 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
 IntentReads::IntentReads(ledger::Ledger& ledger, const AdmissionControl& admission, ReadObserver& observer, double rate)
     : ledger_(ledger), admission_(admission), observer_(observer), budget_(rate) {}
 
-IntentReads::~IntentReads() = default;
-
 IntentReads::Ticket IntentReads::Read(const Shard& shard, const ledger::Record& record, SteadyTime deadline,
                                       Heard heard) {
-  std::shared_ptr<ActiveRead> begun;
   Ticket ticket;
+  bool joined;
   {
     const MutexLock lock(mutex_);
     ticket = ++last_ticket_;
-    std::shared_ptr<ActiveRead>& read = running_[record.answer.user_intent_id];
-    if (!read) read = begun = std::make_shared<ActiveRead>(*this, shard, record);
-    read->waiters.push_back({ticket, deadline, &shard.loop, std::move(heard)});
+    const auto [running, begun] = running_.try_emplace(record.answer.user_intent_id);
+    running->second.push_back({ticket, deadline, &shard.loop, std::move(heard)});
+    joined = !begun;
   }
-  if (begun) begun->Try();
+  if (!joined) std::make_shared<ActiveRead>(*this, shard, record)->Try();
   return ticket;
 }
 
 void IntentReads::Leave(const std::string& user_intent_id, Ticket ticket) {
   const MutexLock lock(mutex_);
-  const auto found = running_.find(user_intent_id);
-  if (found == running_.end()) return;
-  std::erase_if(found->second->waiters, [ticket](const auto& waiter) { return waiter.ticket == ticket; });
+  const auto running = running_.find(user_intent_id);
+  if (running == running_.end()) return;
+  std::erase_if(running->second, [ticket](const Waiter& waiter) { return waiter.ticket == ticket; });
+}
+
+std::optional<SteadyTime> IntentReads::LatestDeadline(const std::string& user_intent_id) {
+  const MutexLock lock(mutex_);
+  std::optional<SteadyTime> latest;
+  for (const Waiter& waiter : running_[user_intent_id]) latest = std::max(latest, std::optional(waiter.deadline));
+  return latest;
+}
+
+void IntentReads::End(const std::string& user_intent_id, const Result<ledger::Reading>& result) {
+  std::vector<Waiter> told;
+  {
+    const MutexLock lock(mutex_);
+    const auto running = running_.find(user_intent_id);
+    told = std::move(running->second);
+    running_.erase(running);
+  }
+  for (Waiter& waiter : told) {
+    waiter.executor->Post([heard = std::move(waiter.heard), result]() mutable { heard(std::move(result)); });
+  }
 }
 
 }  // namespace userintent::usecase

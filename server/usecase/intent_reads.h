@@ -7,9 +7,10 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
@@ -47,7 +48,6 @@ class IntentReads {
 
   // All outlive this. `admission` tells when the process drains: then no GET is repeated.
   IntentReads(ledger::Ledger& ledger, const AdmissionControl& admission, ReadObserver& observer, double rate);
-  ~IntentReads();
   IntentReads(const IntentReads&) = delete;
   IntentReads& operator=(const IntentReads&) = delete;
 
@@ -61,6 +61,17 @@ class IntentReads {
 
  private:
   class ActiveRead;
+  struct Waiter {
+    Ticket ticket;
+    SteadyTime deadline;
+    Executor* executor;
+    Heard heard;
+  };
+
+  // The latest deadline of those who wait for this intent; nothing when no one does any more.
+  std::optional<SteadyTime> LatestDeadline(const std::string& user_intent_id);
+  // The read has ended: tells its waiters.
+  void End(const std::string& user_intent_id, const Result<ledger::Reading>& result);
 
   ledger::Ledger& ledger_;
   const AdmissionControl& admission_;
@@ -69,8 +80,8 @@ class IntentReads {
 
   Mutex mutex_;
   Ticket last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
-  // By intent.
-  absl::flat_hash_map<std::string, std::shared_ptr<ActiveRead>> running_ ABSL_GUARDED_BY(mutex_);
+  // By intent; while a read runs, even when its last waiter has left.
+  absl::flat_hash_map<std::string, std::vector<Waiter>> running_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace userintent::usecase
