@@ -257,7 +257,7 @@ class CommandLine {
   Flags& flags_;
 };
 
-// --help and --version must work whatever else is wrong.
+// --help and --version work beside any other mistake on the command line.
 Action WantedInformation(int argc, const char* const* argv) {
   for (const Action action : {Action::kHelp, Action::kVersion}) {
     for (int i = 1; i < argc; ++i) {

@@ -16,7 +16,7 @@ namespace {
 template <typename T>
 bool ParseAsAbseil(std::string_view text, T* out) {
   T parsed;
-  std::string why;  // quotes the value, so nobody may read it
+  std::string why;  // quotes the value, so it is dropped
   if (!absl::ParseFlag(absl::string_view(text.data(), text.size()), &parsed, &why)) return false;
   *out = parsed;
   return true;

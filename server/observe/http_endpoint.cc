@@ -103,7 +103,7 @@ HttpEndpoint::HttpEndpoint(Options options) : options_(std::move(options)) {}
 
 HttpEndpoint::~HttpEndpoint() {
   if (context_ == nullptr) return;
-  // The library's listening thread looks at its stop flag every two seconds only, or when somebody connects.
+  // The library's listening thread looks at its stop flag every two seconds only, or when a client connects.
   std::atomic<bool> stopped{false};
   std::thread waker([&] {
     while (!stopped) {

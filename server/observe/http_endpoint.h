@@ -1,8 +1,8 @@
 // HttpEndpoint: the plain HTTP side door for operators: /metrics, /livez and /readyz, nothing else.
 //
-// Serves on threads of its own from Start() until it is destroyed; the owner destroys it before whatever the functions
-// in Options use. Those run on the endpoint's threads, possibly several at once. There is no TLS and no access control:
-// it listens on loopback unless it is told otherwise, and shows fixed words and numbers only.
+// Serves on threads of its own from Start() until it is destroyed; the owner destroys it before the objects that the
+// functions in Options use. Those run on the endpoint's threads, possibly several at once. There is no TLS and no
+// access control: it listens on loopback unless it is told otherwise, and shows fixed words and numbers only.
 //
 // /readyz is a JSON object: {"ready":false,"reasons":["the ledger cannot be written"]}, {"ready":true,"reasons":[]}.
 #pragma once

@@ -166,8 +166,8 @@ void StopLog(std::chrono::milliseconds limit) {
     pool = std::move(output.pool);
     output.logger = DirectLogger();
   }
-  // The pool's destructor drains the queue and joins, which takes for ever when nobody reads stderr; a process that was
-  // told to end must end, so that is done aside and given up after a while.
+  // The pool's destructor drains the queue and joins, which never ends while no process reads stderr. A process that
+  // was told to end must end, so a thread of its own destroys the pool, and `limit` bounds the wait for it.
   auto done = std::make_shared<std::promise<void>>();
   std::future<void> drained = done->get_future();
   std::thread([pool = std::move(pool), done]() mutable {

@@ -61,7 +61,7 @@ inline constexpr std::string_view kLogKeys[] = {
     "shards",
     "signal",      // name or number of a signal
     "state",       // fixed word
-    "suppressed",  // lines that a LogLimiter held back
+    "suppressed",  // lines that a LogLimiter left out
     "tls",
     "version",  // of this program or of a library
     "warning",  // fixed text
@@ -180,7 +180,7 @@ class LogLimiter {
 
   explicit constexpr LogLimiter(Clock::duration interval) : interval_(interval) {}
 
-  // Empty: hold the line back. Otherwise: write it, with the number of lines held back since the last one.
+  // Empty: do not write the line. Otherwise: write it, with the number of lines left out since the last one.
   std::optional<uint64_t> Allow(Clock::time_point now = Clock::now());
 
  private:

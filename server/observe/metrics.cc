@@ -65,7 +65,14 @@ void Quietly(F&& f) noexcept {
 
 }  // namespace
 
+// Each function registers one group of series.
 struct Metrics::Parts {
+  void AddProcess(const BuildInfo& build);
+  void AddCalls(const Labels& names);
+  void AddUpstream(const Labels& names);
+  void AddLedger();
+  void AddOperation();
+
   Registry registry;
   struct MethodParts {
     std::vector<Counter*> calls;  // by reason; the last one is OTHER
@@ -105,110 +112,129 @@ struct Metrics::Parts {
 };
 
 Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make_unique<Parts>()) {
-  Parts& p = *parts_;
-  Registry& r = p.registry;
+  parts_->AddProcess(build);
+  parts_->AddCalls(names);
+  parts_->AddUpstream(names);
+  parts_->AddLedger();
+  parts_->AddOperation();
+}
 
+void Metrics::Parts::AddProcess(const BuildInfo& build) {
   BuildGauge()
       .Name("userintent_build_info")
       .Help("Always 1; the labels say what runs.")
-      .Register(r)
+      .Register(registry)
       .Add({{"version", std::string(build.version)},
             {"grpc", std::string(build.grpc)},
             {"curl", std::string(build.curl)},
             {"sqlite", std::string(build.sqlite)}})
       .Set(1);
-  MakeGauge(r, "userintent_start_time_seconds", "When the process started, in seconds since 1970.")
+  MakeGauge(registry, "userintent_start_time_seconds", "When the process started, in seconds since 1970.")
       ->Set(absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
+}
 
+void Metrics::Parts::AddCalls(const Labels& names) {
   Family<Counter>& calls = BuildCounter()
                                .Name("userintent_calls_total")
                                .Help("Finished calls by method, gRPC code and reason (NONE: success).")
-                               .Register(r);
-  Family<Counter>& replayed = BuildCounter()
-                                  .Name("userintent_replayed_calls_total")
-                                  .Help("Finished calls that were answered from the ledger.")
-                                  .Register(r);
-  Family<Histogram>& call_seconds =
-      BuildHistogram().Name("userintent_call_seconds").Help("Time from the arrival of a call to its end.").Register(r);
+                               .Register(registry);
+  Family<Counter>& replayed_calls = BuildCounter()
+                                        .Name("userintent_replayed_calls_total")
+                                        .Help("Finished calls that were answered from the ledger.")
+                                        .Register(registry);
+  Family<Histogram>& call_seconds = BuildHistogram()
+                                        .Name("userintent_call_seconds")
+                                        .Help("Time from the arrival of a call to its end.")
+                                        .Register(registry);
   for (const std::string_view name : names.methods) {
     const std::string method(name);
-    Parts::MethodParts& parts = p.methods.emplace_back();
+    MethodParts& parts = methods.emplace_back();
     for (const ReasonLabels& labels : names.reasons) {
       parts.calls.push_back(
           &calls.Add({{"method", method}, {"code", std::string(labels.code)}, {"reason", std::string(labels.reason)}}));
     }
     parts.calls.push_back(&calls.Add({{"method", method}, {"code", "UNKNOWN"}, {"reason", "OTHER"}}));
-    parts.replayed = &replayed.Add({{"method", method}});
+    parts.replayed = &replayed_calls.Add({{"method", method}});
     parts.seconds = &call_seconds.Add({{"method", method}}, kCallBuckets);
   }
-  p.in_flight = MakeGauge(r, "userintent_calls_in_flight", "Calls admitted and not finished.");
+  in_flight = MakeGauge(registry, "userintent_calls_in_flight", "Calls admitted and not finished.");
+}
 
-  Family<Counter>& posts =
-      BuildCounter().Name("userintent_upstream_posts_total").Help("POSTs to Astra by what became of them.").Register(r);
+void Metrics::Parts::AddUpstream(const Labels& names) {
+  Family<Counter>& post_family = BuildCounter()
+                                     .Name("userintent_upstream_posts_total")
+                                     .Help("POSTs to Astra by what became of them.")
+                                     .Register(registry);
   for (const std::string_view verdict : names.post_verdicts) {
-    p.posts.push_back(&posts.Add({{"verdict", std::string(verdict)}}));
+    posts.push_back(&post_family.Add({{"verdict", std::string(verdict)}}));
   }
-  p.post_seconds =
-      MakeHistogram(r, "userintent_upstream_post_seconds", "Time from the start of a POST to its end.", kCallBuckets);
-  p.posts_in_flight = MakeGauge(r, "userintent_upstream_posts_in_flight", "POSTs begun and not ended.");
-  Family<Counter>& reads =
-      BuildCounter().Name("userintent_upstream_reads_total").Help("GETs to Astra by what became of them.").Register(r);
+  post_seconds = MakeHistogram(registry, "userintent_upstream_post_seconds",
+                               "Time from the start of a POST to its end.", kCallBuckets);
+  posts_in_flight = MakeGauge(registry, "userintent_upstream_posts_in_flight", "POSTs begun and not ended.");
+  Family<Counter>& read_family = BuildCounter()
+                                     .Name("userintent_upstream_reads_total")
+                                     .Help("GETs to Astra by what became of them.")
+                                     .Register(registry);
   for (const std::string_view verdict : names.read_verdicts) {
-    p.reads.push_back(&reads.Add({{"verdict", std::string(verdict)}}));
+    reads.push_back(&read_family.Add({{"verdict", std::string(verdict)}}));
   }
-  p.read_seconds =
-      MakeHistogram(r, "userintent_upstream_read_seconds", "Time from the start of a GET to its end.", kCallBuckets);
-  p.connections_opened = MakeCounter(r, "userintent_upstream_connections_opened_total", "Connections opened to Astra.");
-  p.reuse_refused = MakeCounter(r, "userintent_upstream_reuse_refused_total",
-                                "Pooled connections thrown away because they were closed or held unsolicited bytes.");
-  p.resend_refused = MakeCounter(r, "userintent_upstream_resend_refused_total",
-                                 "Hidden re-sends by the HTTP library that were stopped.");
-  p.edge_rejections = MakeCounter(r, "userintent_upstream_edge_rejections_total",
-                                  "401 and 403 whose body is no error of Astra's: perhaps an edge in front of it.");
-  p.headers_ignored = MakeCounter(r, "userintent_upstream_headers_ignored_total",
-                                  "Header fields of Astra's answers that HTTP/2 forbids, and that were ignored.");
+  read_seconds = MakeHistogram(registry, "userintent_upstream_read_seconds", "Time from the start of a GET to its end.",
+                               kCallBuckets);
+  connections_opened =
+      MakeCounter(registry, "userintent_upstream_connections_opened_total", "Connections opened to Astra.");
+  reuse_refused = MakeCounter(registry, "userintent_upstream_reuse_refused_total",
+                              "Pooled connections thrown away because they were closed or held unsolicited bytes.");
+  resend_refused = MakeCounter(registry, "userintent_upstream_resend_refused_total",
+                               "Hidden re-sends by the HTTP library that were stopped.");
+  edge_rejections = MakeCounter(registry, "userintent_upstream_edge_rejections_total",
+                                "401 and 403 whose body is no error of Astra's: perhaps an edge in front of it.");
+  headers_ignored = MakeCounter(registry, "userintent_upstream_headers_ignored_total",
+                                "Header fields of Astra's answers that HTTP/2 forbids, and that were ignored.");
+}
 
-  p.commit_seconds =
-      MakeHistogram(r, "userintent_ledger_commit_seconds", "Time of one durable commit.", kCommitBuckets);
-  p.commit_operations =
-      MakeHistogram(r, "userintent_ledger_commit_operations", "Operations in one durable commit.", kBatchBuckets);
-  p.commit_failures = MakeCounter(r, "userintent_ledger_commit_failures_total", "Commits that failed.");
-  p.ledger_writable = MakeGauge(r, "userintent_ledger_writable", "1 while the ledger can be written.");
-  p.ledger_uncommitted =
-      MakeGauge(r, "userintent_ledger_uncommitted_outcomes", "Outcomes kept in memory until the disk takes them.");
-  p.recovered_rows = MakeGauge(r, "userintent_ledger_recovered_rows",
-                               "Requests whose outcome became unknown because the last process ended meanwhile.");
-  p.persons_told_across = MakeCounter(r, "userintent_person_exists_across_callers_total",
-                                      "Calls that heard PERSON_EXISTS about a person of another caller.");
-  p.purged_rows =
-      MakeCounter(r, "userintent_ledger_purged_rows_total", "Ended requests forgotten because of --retention.");
-  p.ledger_rows = MakeGauge(r, "userintent_ledger_rows", "Requests in the ledger.");
-  p.ledger_made_at = MakeGauge(r, "userintent_ledger_made_at_seconds", "When the ledger was made, in Unix time.");
-  p.ledger_restored =
-      MakeGauge(r, "userintent_ledger_restored_at_seconds",
-                "Time of the backup that was acknowledged by --ledger_restored, in Unix time; 0: none.");
-  p.ledger_in_place =
-      MakeGauge(r, "userintent_ledger_in_place", "1 while the ledger's files are where they were opened.");
-  p.ledger_in_place->Set(1);
+void Metrics::Parts::AddLedger() {
+  commit_seconds =
+      MakeHistogram(registry, "userintent_ledger_commit_seconds", "Time of one durable commit.", kCommitBuckets);
+  commit_operations = MakeHistogram(registry, "userintent_ledger_commit_operations",
+                                    "Operations in one durable commit.", kBatchBuckets);
+  commit_failures = MakeCounter(registry, "userintent_ledger_commit_failures_total", "Commits that failed.");
+  ledger_writable = MakeGauge(registry, "userintent_ledger_writable", "1 while the ledger can be written.");
+  ledger_uncommitted = MakeGauge(registry, "userintent_ledger_uncommitted_outcomes",
+                                 "Outcomes kept in memory until the disk takes them.");
+  recovered_rows = MakeGauge(registry, "userintent_ledger_recovered_rows",
+                             "Requests whose outcome became unknown because the last process ended meanwhile.");
+  persons_told_across = MakeCounter(registry, "userintent_person_exists_across_callers_total",
+                                    "Calls that heard PERSON_EXISTS about a person of another caller.");
+  purged_rows =
+      MakeCounter(registry, "userintent_ledger_purged_rows_total", "Ended requests forgotten because of --retention.");
+  ledger_rows = MakeGauge(registry, "userintent_ledger_rows", "Requests in the ledger.");
+  ledger_made_at = MakeGauge(registry, "userintent_ledger_made_at_seconds", "When the ledger was made, in Unix time.");
+  ledger_restored = MakeGauge(registry, "userintent_ledger_restored_at_seconds",
+                              "Time of the backup that was acknowledged by --ledger_restored, in Unix time; 0: none.");
+  ledger_in_place =
+      MakeGauge(registry, "userintent_ledger_in_place", "1 while the ledger's files are where they were opened.");
+  ledger_in_place->Set(1);
+}
 
-  p.draining = MakeGauge(r, "userintent_draining", "1 while the process drains.");
+void Metrics::Parts::AddOperation() {
+  draining = MakeGauge(registry, "userintent_draining", "1 while the process drains.");
   Family<Counter>& reloads = BuildCounter()
                                  .Name("userintent_credential_reloads_total")
                                  .Help("Changed secret files or certificates that were read again.")
-                                 .Register(r);
-  p.credential_reloads = {&reloads.Add({{"result", "failed"}}), &reloads.Add({{"result", "ok"}})};
-  p.connections = MakeGauge(r, "userintent_connections", "Open connections of callers.");
+                                 .Register(registry);
+  credential_reloads = {&reloads.Add({{"result", "failed"}}), &reloads.Add({{"result", "ok"}})};
+  connections = MakeGauge(registry, "userintent_connections", "Open connections of callers.");
   Family<Counter>& refused = BuildCounter()
                                  .Name("userintent_connections_refused_total")
                                  .Help("Callers' connections that were not taken in, or whose TLS handshake failed.")
-                                 .Register(r);
+                                 .Register(registry);
   for (size_t i = 0; i < kRefusedConnections; ++i) {
-    p.refused_connections[i] = &refused.Add({{"reason", std::string(kRefusedNames[i])}});
+    refused_connections[i] = &refused.Add({{"reason", std::string(kRefusedNames[i])}});
   }
-  p.port_answers =
-      MakeGauge(r, "userintent_port_answers", "1 while the gateway's own port answers; /livez says so too.");
-  p.log_lines_dropped =
-      MakeGauge(r, "userintent_log_lines_dropped", "Log lines lost because the reader of stderr was too slow.");
+  port_answers =
+      MakeGauge(registry, "userintent_port_answers", "1 while the gateway's own port answers; /livez says so too.");
+  log_lines_dropped =
+      MakeGauge(registry, "userintent_log_lines_dropped", "Log lines lost because the reader of stderr was too slow.");
 }
 
 Metrics::~Metrics() = default;

@@ -24,6 +24,7 @@
 #include "server/app/probe_health.h"
 #include "server/observe/log.h"
 #include "tests/unit/base/temporary_directory.h"
+#include "tests/unit/config/certificates.h"
 #include "tests/unit/intent/valid_request.h"
 #include "userintent/v1/user_intent_service.grpc.pb.h"
 
@@ -208,6 +209,35 @@ TEST_F(ServerTest, ALedgerThatCannotBeOpenedNamesItsFlag) {
   ASSERT_TRUE(first.ok()) << first.status();
   EXPECT_THAT(Refusal(settings), StartsWith("--ledger: "));  // it is in use
   EXPECT_TRUE(Probe(**first).ok());
+}
+
+// Certificates, keys and credentials are used as they were read: their files may be gone by the start.
+TEST_F(ServerTest, AStartUnderTlsReadsNoFileAgain) {
+  Settings settings = Valid();
+  const test::KeyPtr key = test::NewKey();
+  const std::string certificate = test::CertificateText(key.get());
+  settings.tls_cert_file = directory_.Write("tls.crt", certificate, 0644);
+  settings.tls_key_file = directory_.Write("tls.key", test::KeyText(key.get()));
+  settings.tls_client_ca_file = directory_.Write("ca.crt", certificate, 0644);
+  absl::StatusOr<config::Loaded> loaded = config::Load(settings);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  for (const std::string* path :
+       {&settings.tls_cert_file, &settings.tls_key_file, &settings.tls_client_ca_file, &settings.astra_client_id_file,
+        &settings.astra_client_secret_file, &settings.ledger_key_file}) {
+    ASSERT_TRUE(std::filesystem::remove(*path)) << *path;
+  }
+  const auto server = Server::Start(*std::move(loaded));
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_TRUE(Probe(**server).ok());
+  // The port speaks TLS, so the probe in the server hears it, and a call without TLS does not get through.
+  const auto stub = v1::UserIntentService::NewStub(
+      grpc::CreateChannel((*server)->address().Text(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  v1::CreateUserIntentResponse response;
+  EXPECT_EQ(stub->CreateUserIntent(&context, intent::ValidRequest(), &response).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(Get((*server)->metrics_address(), "/livez"), StartsWith("HTTP/1.1 200 "));
 }
 
 TEST_F(ServerTest, WithoutMetricsListenThereIsNoEndpoint) {

@@ -1,8 +1,5 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,10 +19,15 @@
 #include "absl/strings/str_cat.h"
 #include "server/config/load.h"
 #include "server/http/client.h"
+#include "tests/unit/config/certificates.h"
 
 namespace userintent::config {
 namespace {
 
+using test::CertificateText;
+using test::KeyPtr;
+using test::KeyText;
+using test::NewKey;
 using testing::ElementsAre;
 using testing::ExitedWithCode;
 using testing::HasSubstr;
@@ -34,43 +36,6 @@ using testing::Not;
 using testing::StartsWith;
 
 using Kind = LedgerLocation::Kind;
-
-using KeyPtr = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
-
-KeyPtr NewKey() { return {EVP_EC_gen("P-256"), EVP_PKEY_free}; }
-
-std::string BioText(BIO* bio) {
-  char* data = nullptr;
-  const long size = BIO_get_mem_data(bio, &data);  // NOLINT: OpenSSL's type
-  std::string text(data, static_cast<size_t>(size));
-  BIO_free(bio);
-  return text;
-}
-
-std::string KeyText(EVP_PKEY* key, bool with_passphrase = false) {
-  BIO* bio = BIO_new(BIO_s_mem());
-  char passphrase[] = "passphrase";
-  PEM_write_bio_PrivateKey(bio, key, with_passphrase ? EVP_aes_128_cbc() : nullptr, nullptr, 0, nullptr,
-                           with_passphrase ? passphrase : nullptr);
-  return BioText(bio);
-}
-
-// Self-signed; the times are seconds from now.
-std::string CertificateText(EVP_PKEY* key, int from = -3600, int to = 3600) {
-  X509* certificate = X509_new();
-  ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
-  X509_gmtime_adj(X509_getm_notBefore(certificate), from);
-  X509_gmtime_adj(X509_getm_notAfter(certificate), to);
-  X509_set_pubkey(certificate, key);
-  X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_ASC,
-                             reinterpret_cast<const unsigned char*>("gateway.example.test"), -1, -1, 0);
-  X509_set_issuer_name(certificate, X509_get_subject_name(certificate));
-  X509_sign(certificate, key, EVP_sha256());
-  BIO* bio = BIO_new(BIO_s_mem());
-  PEM_write_bio_X509(bio, certificate);
-  X509_free(certificate);
-  return BioText(bio);
-}
 
 class ConfigTest : public testing::Test {
  protected:
