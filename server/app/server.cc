@@ -24,7 +24,7 @@
 #include "server/app/telemetry.h"
 #include "server/app/tls_material.h"
 #include "server/base/process.h"
-#include "server/http/curl_client.h"
+#include "server/http/curl_global.h"
 #include "server/observe/log.h"
 #include "server/observe/metrics.h"
 #include "server/rpc/acceptor.h"

@@ -1,5 +1,5 @@
 // Server: the composition root. Owns every part and says in which order they are made, started, stopped and destroyed.
-// The parts choose between concrete classes themselves: open_ledger.h the ledger, server/http/new_client.h the HTTP
+// The parts choose between concrete classes themselves: open_ledger.h the ledger, server/http/auto_client.h the HTTP
 // client.
 //
 // Used from one thread (main's): Start, then HouseKeep every few hundred milliseconds, then Drain once. Destruction

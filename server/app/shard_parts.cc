@@ -7,7 +7,7 @@
 #include "absl/time/time.h"
 #include "server/astra/rest_client.h"
 #include "server/config/flags.h"
-#include "server/http/new_client.h"
+#include "server/http/auto_client.h"
 
 namespace userintent {
 
@@ -31,8 +31,9 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
                                                                grpc::ServerBuilder& builder) {
   const config::Settings& settings = shared.settings;
   std::unique_ptr<ShardParts> parts(new ShardParts(shared.metrics));
-  parts->http_ = http::NewClient(shared.http);
-  if (!parts->http_) return absl::ResourceExhaustedError("out of file descriptors or memory at the start");
+  auto http = http::CreateClient(shared.http);
+  if (!http.ok()) return http.status();
+  parts->http_ = *std::move(http);
   parts->astra_ = astra::NewRestClient(*parts->http_, shared.credentials, settings.astra_limit_error,
                                        "userintent-server/" + std::string(config::ProgramVersion()));
   parts->shard_ = std::make_unique<rpc::Shard>(builder.AddCompletionQueue(), *parts->http_);

@@ -71,14 +71,16 @@ bool AnswerHead::ReadLength(std::string_view value) {
   return true;
 }
 
+AnswerHead::Field AnswerHead::ReadPseudo(std::string_view name, std::string_view value) {
+  if (name != ":status") return Fault("malformed answer: unknown pseudo-header field");
+  if (done_) return Fault("malformed answer: status in the trailers");
+  if (regular_) return Fault("malformed answer: status after other fields");
+  if (status_ != 0) return Fault("malformed answer: status twice");
+  return ReadStatus(value) ? Field::kSkip : Fault("malformed answer: status is none");
+}
+
 AnswerHead::Field AnswerHead::Read(std::string_view name, std::string_view* value) {
-  if (name.starts_with(':')) {
-    if (name != ":status") return Fault("malformed answer: unknown pseudo-header field");
-    if (done_) return Fault("malformed answer: status in the trailers");
-    if (regular_) return Fault("malformed answer: status after other fields");
-    if (status_ != 0) return Fault("malformed answer: status twice");
-    return ReadStatus(*value) ? Field::kSkip : Fault("malformed answer: status is none");
-  }
+  if (name.starts_with(':')) return ReadPseudo(name, *value);
   regular_ = true;
   if (!done_ && status_ == 0) return Fault("malformed answer: no status before other fields");
   uint8_t any = 0;

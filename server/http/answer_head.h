@@ -34,6 +34,7 @@ class AnswerHead {
 
  private:
   Field Fault(std::string_view what);
+  Field ReadPseudo(std::string_view name, std::string_view value);
   bool ReadStatus(std::string_view value);
   bool ReadLength(std::string_view value);
 

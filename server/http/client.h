@@ -76,7 +76,7 @@ struct Outcome {
   std::string_view detail;     // fixed text for logs: which step failed, never peer-supplied bytes
 };
 
-// Which library speaks HTTP; NewClient() in new_client.h heeds it.
+// Which library speaks HTTP; CreateClient() in auto_client.h chooses by it.
 enum class Transport {
   kAuto,     // nghttp2 if the origin offers HTTP/2, else libcurl
   kNghttp2,  // nghttp2; an origin without HTTP/2 is not reached
@@ -98,7 +98,7 @@ struct Options {
   bool http2 = true;                    // offer h2 by ALPN; false: HTTP/1.1 only, which libcurl speaks
   Transport transport = Transport::kAuto;
   // Whether an HTTP/1.1 connection may carry another request. Nothing in HTTP/1.1 tells an answer that came too late
-  // from the answer to the next request, so whoever must never mix them up says no.
+  // from the answer to the next request, so a caller for which they must never be mixed up says no.
   bool reuse_http1 = true;
   std::chrono::milliseconds connect_timeout{3000};
   std::chrono::milliseconds exchange_timeout{30000};
@@ -135,7 +135,6 @@ class Client {
   virtual std::optional<SteadyTime> NextTimer() const = 0;
   virtual void Turn() = 0;
 
-  virtual size_t InFlight() const = 0;
   virtual const Stats& stats() const = 0;
 };
 

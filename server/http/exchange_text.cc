@@ -9,7 +9,12 @@ std::string_view TrimBlanks(std::string_view text) {
   return text;
 }
 
-bool HasControl(std::string_view text) { return text.find_first_of(std::string_view("\r\n\0", 3)) != text.npos; }
+// Without an early end: this runs for every byte of every request's head, and finds nothing.
+bool HasControl(std::string_view text) {
+  bool found = false;
+  for (const char c : text) found |= c == '\r' || c == '\n' || c == '\0';
+  return found;
+}
 
 std::string_view DetailOf(NotSentCause cause) {
   switch (cause) {

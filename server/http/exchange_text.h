@@ -12,10 +12,10 @@ namespace userintent::http {
 // Without the blanks and line ends around it.
 std::string_view TrimBlanks(std::string_view text);
 
-bool HasControl(std::string_view text);  // CR, LF or NUL
+// Whether both are the same but for the case of ASCII letters. `lower` has none in upper case.
+bool EqualsIgnoringCase(std::string_view text, std::string_view lower);
 
-// A POST has a body, and a GET has none.
-inline bool BodyFits(const Request& request) { return request.body.empty() == (request.method == Method::kGet); }
+bool HasControl(std::string_view text);  // CR, LF or NUL
 
 std::string_view DetailOf(NotSentCause cause);
 

@@ -1,7 +1,6 @@
 #include "server/http/h2_client.h"
 
 #include <sys/epoll.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <optional>
@@ -20,128 +19,94 @@ constexpr int kEventsPerTurn = 64;
 constexpr int kRefusedRounds = 7;  // one after the other: more than one call has tries, so "it keeps refusing"
 constexpr size_t kScratchSlack = 64 * 1024;
 
-void WipeRequest(Request& request) {
-  for (auto& [name, value] : request.headers) Wipe(value);
-  request.headers.clear();
-  Wipe(request.body);
+std::vector<net::Address> Allowed(const std::vector<net::Address>& addresses, const Options& options) {
+  std::vector<net::Address> allowed;
+  for (const net::Address& address : addresses) {
+    const net::AddressKind kind = net::ClassifyAddress(address.get(), address.size);
+    if (net::AddressAllowed(kind, options.allow_private_address, options.loopback_ok)) allowed.push_back(address);
+  }
+  return allowed;
 }
+
+H2Failure FailureOf(NotSentCause cause) { return {cause, DetailOf(cause)}; }
 
 }  // namespace
 
-std::unique_ptr<H2Client> H2Client::Make(Options options, OnNoHttp2 on_no_http2, H2Tuning tuning) {
+absl::StatusOr<std::unique_ptr<H2Client>> H2Client::Create(Options options, OnNoHttp2 on_no_http2, H2Tuning tuning) {
   std::unique_ptr<H2Client> client(new H2Client(H2Settings{std::move(options), tuning, {}}, std::move(on_no_http2)));
-  if (!client->Init()) return nullptr;
+  if (absl::Status status = client->Init(); !status.ok()) return status;
   return client;
 }
 
-bool H2Client::Init() {
-  epoll_ = epoll_create1(EPOLL_CLOEXEC);
-  if (epoll_ < 0) return false;
+absl::Status H2Client::Init() {
+  if (epoll_.get() < 0) return absl::ResourceExhaustedError("HTTP/2 client: no descriptor left for epoll");
   // Never grows, so that no copy of what passes through is left behind.
   scratch_.reserve(settings_.tuning.max_unsent + kScratchSlack);
   net::Origin origin;
   valid_origin_ = net::ParseOrigin(settings_.options.origin, &origin);
-  if (!valid_origin_) return true;  // every exchange ends as kInternal
+  if (!valid_origin_) return absl::OkStatus();  // every exchange ends as kInternal
   settings_.authority = origin.Authority();
   resolver_ = std::make_unique<net::Resolver>(origin.host, origin.port);
-  tls_ = TlsContext::Make(origin.host, resolver_->literal(), settings_.options.ca_file, on_no_http2_ != nullptr,
-                          settings_.options.authorities);
-  return tls_ != nullptr;
-}
-
-H2Client::~H2Client() {
-  connections_.clear();
-  for (Exchanges* list : {&queued_, &sent_}) {
-    for (H2Exchange& exchange : *list) WipeRequest(exchange.request);
-  }
-  if (epoll_ >= 0) close(epoll_);
+  auto tls = TlsContext::Create(origin.host, resolver_->literal(), settings_.options.ca_file, on_no_http2_ != nullptr,
+                                settings_.options.authorities);
+  if (!tls.ok()) return tls.status();
+  tls_ = *std::move(tls);
+  return absl::OkStatus();
 }
 
 bool H2Client::Watch(int fd) {
   epoll_event event{};
   event.events = EPOLLIN;
-  event.data.ptr = nullptr;  // nobody to be told: it only ends the wait
-  return epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0;
+  event.data.ptr = nullptr;  // Turn() does nothing for it: it only ends the wait
+  return epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
 Client::ExchangeId H2Client::Start(Request request, Done done) {
-  const ExchangeId id = ++last_id_;
   ++stats_.exchanges;
-  H2Exchange& exchange = queued_.emplace_back();
-  exchange.self = std::prev(queued_.end());
-  exchanges_.emplace(id, exchange.self);
-  exchange.id = id;
-  exchange.done = std::move(done);
-  exchange.start = SteadyClock::now();
-  exchange.request.method = request.method;
-  exchange.request.path = std::move(request.path);
-  exchange.request.body = std::move(request.body);
-  Wipe(request.body);  // a short body was copied rather than moved
-  bool valid = valid_origin_ && BodyFits(exchange.request) && !HasControl(exchange.request.path);
-  exchange.request.headers = std::move(request.headers);
-  for (auto& [name, value] : exchange.request.headers) {
-    valid = valid && !name.empty() && !HasControl(name) && !HasControl(value);
-    MakeLower(&name);
-  }
-  if (!valid) {
-    End(exchange, NotSentCause::kInternal, DetailOf(NotSentCause::kInternal));
-  } else {
+  H2Exchange& exchange = exchanges_.Add(std::move(done));
+  const ExchangeId id = exchange.id;
+  const bool valid = exchange.Take(std::move(request)) && valid_origin_;
+  for (auto& [name, value] : exchange.request.headers) MakeLower(&name);
+  if (valid) {
     fresh_ = true;
+  } else {
+    End(exchange, Exchange::End::kBroken, NotSentCause::kInternal);
   }
   CrashPoint("before-connect");
   return id;
 }
 
 bool H2Client::CancelUnsent(ExchangeId id) {
-  const auto found = exchanges_.find(id);
+  H2Exchange* const exchange = exchanges_.Find(id);
   // What is on a connection was offered to it in the turn that put it there.
-  if (found == exchanges_.end() || found->second->connection != nullptr) return false;
-  End(*found->second, NotSentCause::kCancelled, DetailOf(NotSentCause::kCancelled));
+  if (exchange == nullptr || exchange->connection != nullptr) return false;
+  End(*exchange, Exchange::End::kBroken, NotSentCause::kCancelled);
   return true;
 }
 
 // ---- how exchanges end
 
 // Takes the exchange out of everything and puts its outcome where the end of the turn finds it. `cause` counts if
-// nothing was sent, `detail` unless it was answered properly.
-void H2Client::End(H2Exchange& exchange, NotSentCause cause, std::string_view detail, bool complete) {
-  Outcome& outcome = exchange.outcome;
-  const bool was_sent = exchange.offered;
-  if (outcome.status != 0) {
-    outcome.fate = Fate::kAnswered;
-    refused_rounds_ = 0;
-    outcome.body_complete = complete && !exchange.headers_cut && !exchange.body_cut;
-    const bool named = exchange.headers_cut || exchange.body_cut || !exchange.head.fault().empty();
-    outcome.detail = outcome.body_complete ? "answered" : named ? detail : "answer cut short";
-  } else if (!was_sent) {
-    outcome.fate = Fate::kNotSent;
-    outcome.cause = cause;
-    outcome.detail = detail;
-  } else if (exchange.refused) {
-    outcome.fate = Fate::kRefused;
-    CountRefusal(exchange);
-    outcome.detail = "refused unprocessed by the peer";
-  } else {
-    outcome.fate = Fate::kMaybeSent;
-    outcome.detail = detail;
-  }
-  WipeRequest(exchange.request);
-  finished_.emplace_back(std::move(exchange.done), std::move(outcome));
-  exchanges_.erase(exchange.id);
-  if (exchange.connection != nullptr) {
-    sent_.erase(exchange.self);
-    if (sent_.empty()) idle_since_ = SteadyClock::now();
-  } else {
-    queued_.erase(exchange.self);
-  }
+// nothing was sent, `detail` unless there is an answer.
+void H2Client::End(H2Exchange& exchange, Exchange::End end, NotSentCause cause, std::string_view detail) {
+  exchange.Finish(end, cause, detail);
+  if (exchange.outcome.fate == Fate::kAnswered) refused_rounds_ = 0;
+  if (exchange.outcome.fate == Fate::kRefused) CountRefusal(exchange);
+  exchanges_.MoveToEnded(exchange);
 }
 
-void H2Client::OnEnded(H2Exchange& exchange, bool complete, std::string_view detail) {
-  End(exchange, NotSentCause::kConnect, detail, complete);
+void H2Client::End(H2Exchange& exchange, Exchange::End end, NotSentCause cause) {
+  End(exchange, end, cause, DetailOf(cause));
 }
 
-void H2Client::FailQueued(NotSentCause cause, std::string_view detail) {
-  while (!queued_.empty()) End(queued_.front(), cause, detail);
+void H2Client::OnEnded(H2Exchange& exchange, Exchange::End end, std::string_view detail) {
+  End(exchange, end, NotSentCause::kConnect, detail);
+}
+
+void H2Client::FailWaiting(const H2Failure& failure) {
+  while (H2Exchange* exchange = exchanges_.FirstWaiting()) {
+    End(*exchange, Exchange::End::kBroken, failure.cause, failure.detail);
+  }
 }
 
 // Refusals of exchanges that were under way together are one round.
@@ -159,40 +124,29 @@ Http1Reason H2Client::TakeHttp1Reason() {
 }
 
 void H2Client::HandOver() {
-  Exchanges leaving;
-  leaving.swap(queued_);
-  for (H2Exchange& exchange : leaving) exchanges_.erase(exchange.id);
-  for (H2Exchange& exchange : leaving) {
+  while (H2Exchange* exchange = exchanges_.FirstWaiting()) {
     --stats_.exchanges;
-    on_no_http2_(exchange.id, std::move(exchange.request), std::move(exchange.done));
-    WipeRequest(exchange.request);
+    on_no_http2_(exchange->id, std::move(exchange->request), std::move(exchange->done));
+    exchange->WipeRequest();
+    exchanges_.Remove(*exchange);
   }
 }
 
 // ---- time
 
-// As in the libcurl client: while exchanges are under way the connections are healthy and merely busy, so whoever waits
-// may wait until the exchange timeout; with none under way, what is waited for gets nowhere.
-std::optional<SteadyTime> H2Client::WaitDeadline() const {
-  if (queued_.empty() || !sent_.empty()) return std::nullopt;
-  return std::max(queued_.front().start, idle_since_) + settings_.options.connect_timeout;
-}
-
 std::optional<SteadyTime> H2Client::NextTimer() const {
-  if (!finished_.empty() || fresh_) return SteadyClock::now();
-  std::optional<SteadyTime> next = WaitDeadline();
+  if (exchanges_.HasEnded() || fresh_) return SteadyClock::now();
+  std::optional<SteadyTime> next = exchanges_.NextDeadline();
   const auto consider = [&next](SteadyTime when) {
     if (!next || when < *next) next = when;
   };
-  for (const Exchanges* list : {&queued_, &sent_}) {
-    if (!list->empty()) consider(list->front().start + settings_.options.exchange_timeout);
-  }
   if (resolving_) consider(*resolving_ + settings_.options.connect_timeout);
-  if (!queued_.empty() && next_attempt_ > SteadyTime{} && CountConnecting() == 0) {
-    const auto now = SteadyClock::now();
-    if (next_attempt_ > now) consider(next_attempt_);
+  if (exchanges_.waiting() > 0) {
+    if (next_attempt_ > SteadyTime{} && CountConnecting() == 0 && next_attempt_ > SteadyClock::now()) {
+      consider(next_attempt_);
+    }
+    if (const auto lift = pace_.NextLift()) consider(*lift);
   }
-  if (const auto lift = queued_.empty() ? std::nullopt : pace_.NextLift()) consider(*lift);
   for (const auto& connection : connections_) {
     if (const auto timer = connection->NextTimer()) consider(*timer);
   }
@@ -200,22 +154,17 @@ std::optional<SteadyTime> H2Client::NextTimer() const {
 }
 
 void H2Client::ApplyDeadlines(SteadyTime now) {
-  const Options& options = settings_.options;
-  while (!sent_.empty() && sent_.front().start + options.exchange_timeout <= now) {
-    H2Exchange& exchange = sent_.front();
+  exchanges_.EndTimedOut(now, [this](H2Exchange& exchange) {
+    if (exchange.connection == nullptr) return End(exchange, Exchange::End::kBroken, NotSentCause::kTimeout);
     exchange.connection->Abandon(exchange);  // its RST_STREAM leaves at the end of this turn
-    End(exchange, NotSentCause::kTimeout, "no answer in time");
-  }
-  while (!queued_.empty() && queued_.front().start + options.exchange_timeout <= now) {
-    End(queued_.front(), NotSentCause::kTimeout, DetailOf(NotSentCause::kTimeout));
-  }
-  if (resolving_ && *resolving_ + options.connect_timeout <= now) {
+    End(exchange, Exchange::End::kBroken, NotSentCause::kTimeout, "no answer in time");
+  });
+  if (resolving_ && *resolving_ + settings_.options.connect_timeout <= now) {
     resolving_.reset();  // the look-up itself cannot be stopped; its result will do for the next attempt
-    OnAttemptFailed({NotSentCause::kTimeout, DetailOf(NotSentCause::kTimeout)}, now);
+    OnAttemptFailed(FailureOf(NotSentCause::kTimeout), now);
   }
-  for (auto deadline = WaitDeadline(); deadline && *deadline <= now; deadline = WaitDeadline()) {
-    End(queued_.front(), NotSentCause::kTimeout, DetailOf(NotSentCause::kTimeout));
-  }
+  exchanges_.EndTiredOfWaiting(
+      now, [this](H2Exchange& exchange) { End(exchange, Exchange::End::kBroken, NotSentCause::kTimeout); });
 }
 
 // ---- the turn
@@ -224,7 +173,7 @@ void H2Client::Turn() noexcept {
   const SteadyTime now = SteadyClock::now();
   fresh_ = false;
   epoll_event events[kEventsPerTurn];
-  const int n = epoll_wait(epoll_, events, kEventsPerTurn, 0);
+  const int n = epoll_wait(epoll_.get(), events, kEventsPerTurn, 0);
   for (int i = 0; i < n; ++i) {
     void* const who = events[i].data.ptr;
     if (who == resolver_.get()) {
@@ -237,10 +186,7 @@ void H2Client::Turn() noexcept {
   Settle(now);
   ApplyDeadlines(now);
 
-  // What these start leaves with this turn's write; what they cancel ends in a later turn.
-  std::vector<std::pair<Done, Outcome>> finished;
-  finished.swap(finished_);
-  for (auto& [done, outcome] : finished) done(std::move(outcome));
+  exchanges_.Deliver();  // what these start leaves with this turn's write; what they cancel ends in a later turn
   fresh_ = false;
 
   Dispatch(now);
@@ -253,7 +199,7 @@ void H2Client::TakeLookup(SteadyTime now) {
   if (result == net::Resolver::Result::kRunning || !resolving_) return;
   if (result == net::Resolver::Result::kFailed) {
     resolving_.reset();
-    OnAttemptFailed({NotSentCause::kResolve, DetailOf(NotSentCause::kResolve)}, now);
+    OnAttemptFailed(FailureOf(NotSentCause::kResolve), now);
   }  // else Dispatch() goes on from here
 }
 
@@ -267,13 +213,14 @@ void H2Client::Settle(SteadyTime now) {
     }
     const std::unique_ptr<H2Connection> dead = std::move(connections_[i]);
     connections_.erase(connections_.begin() + static_cast<std::ptrdiff_t>(i));
-    for (auto at = sent_.begin(); at != sent_.end();) {
+    for (auto at = exchanges_.all().begin(); at != exchanges_.all().end();) {
       H2Exchange& exchange = *at++;
-      if (exchange.connection == dead.get()) End(exchange, dead->failure().cause, dead->failure().detail);
+      if (exchange.connection != dead.get()) continue;
+      End(exchange, Exchange::End::kBroken, dead->failure().cause, dead->failure().detail);
     }
     if (dead->TakeNews()) ++opened;
     if (dead->Failed()) OnAttemptFailed(dead->failure(), now);
-    if (!queued_.empty()) fresh_ = true;  // it may be one more connection that they wait for now
+    if (exchanges_.waiting() > 0) fresh_ = true;  // it may be one more connection that they wait for now
   }
   for (const auto& connection : connections_) {
     if (connection->TakeNews()) ++opened;
@@ -282,13 +229,13 @@ void H2Client::Settle(SteadyTime now) {
   stats_.connections_opened += opened;
 }
 
-// While a connection is in use or on its way there is hope, and whoever waits goes on waiting. Without, all end alike.
-void H2Client::OnAttemptFailed(const H2Connection::Failure& failure, SteadyTime now) {
+// While a connection is in use or on its way, those that wait go on waiting. Without one, all of them end alike.
+void H2Client::OnAttemptFailed(const H2Failure& failure, SteadyTime now) {
   resolver_->Forget();
   next_attempt_ = now + settings_.tuning.reconnect_after;
   if (failure.no_http2 && on_no_http2_ != nullptr) return HandOver();
   if (AnyUsable() || CountConnecting() > 0) return;
-  FailQueued(failure.cause, failure.detail);
+  FailWaiting(failure);
 }
 
 bool H2Client::AnyUsable() const {
@@ -303,8 +250,8 @@ size_t H2Client::CountConnecting() const {
 }
 
 void H2Client::Dispatch(SteadyTime now) {
-  if (http1_required_ && on_no_http2_ != nullptr && !queued_.empty()) {
-    fresh_ = true;  // whoever asks TakeHttp1Reason() decides about these, then the next turn sends what is left
+  if (http1_required_ && on_no_http2_ != nullptr && exchanges_.waiting() > 0) {
+    fresh_ = true;  // the caller of TakeHttp1Reason() decides about these, then the next turn sends the rest
     return;
   }
   const bool any_young = std::any_of(connections_.begin(), connections_.end(),
@@ -312,81 +259,78 @@ void H2Client::Dispatch(SteadyTime now) {
   for (const auto& connection : connections_) {
     if (any_young && connection->Usable() && connection->Aged(now)) connection->Retire();
     // The first with room takes all that it can: the fuller the write, the cheaper, and the rest may close as idle.
-    for (size_t room = connection->Room(now); room > 0 && !queued_.empty(); --room) {
-      H2Exchange& exchange = queued_.front();
+    for (size_t room = connection->Room(now); room > 0 && exchanges_.waiting() > 0; --room) {
+      H2Exchange& exchange = *exchanges_.FirstWaiting();
       if (!connection->Submit(exchange, now)) break;
-      sent_.splice(sent_.end(), queued_, exchange.self);
+      exchanges_.LeaveWaiting(exchange);
     }
   }
   OpenConnections(now);
 }
 
-void H2Client::OpenConnections(SteadyTime now) {
+// ---- one more connection
+
+H2Client::Need H2Client::CountNeed(SteadyTime now) {
+  Need need;
   size_t young = 0;
   size_t capacity = 0;
-  size_t kept = 0;
   for (const auto& connection : connections_) {
     capacity += connection->Capacity(now);
     if (connection->Usable() && !connection->Aged(now)) ++young;
     if (!connection->Usable() && connection->ever_ready()) continue;  // on its way out
-    ++kept;
+    ++need.kept;
   }
-  // One to replace what has grown old, or as many as it takes for those who wait. Before the first connection nobody
-  // knows how many streams the peer takes, so that one goes ahead.
-  size_t wanted = 0;
-  if (queued_.size() > capacity) {
-    const size_t waiting = queued_.size() - capacity;
+  // One to replace what has grown old, or as many as it takes for those that wait. Before the first connection it
+  // is not known how many streams the peer takes, so that one goes ahead.
+  if (exchanges_.waiting() > capacity) {
+    const size_t unplaced = exchanges_.waiting() - capacity;
     const size_t each = std::min({usual_limit_, pace_.AtOnce(now), pace_.InAll(now)});
-    wanted = each == 0 ? 1 : (waiting + each - 1) / each;
-  } else if (young == 0 && !sent_.empty()) {
-    wanted = 1;
+    need.wanted = each == 0 ? 1 : (unplaced + each - 1) / each;
+  } else if (young == 0 && exchanges_.under_way() > 0) {
+    need.wanted = 1;
   }
-  const auto most = static_cast<size_t>(std::max(settings_.options.max_connections, 1));
-  size_t connecting = CountConnecting();
-  if (wanted == 0 && !resolving_) return;
-  if (!resolving_ && (connecting >= wanted || kept >= most || connections_.size() >= 2 * most)) return;
-  if (now < next_attempt_ && AnyUsable()) return;
-  if (!tls_->HasTrust()) {
-    return OnAttemptFailed({NotSentCause::kUntrusted, DetailOf(NotSentCause::kUntrusted)}, now);
-  }
+  need.connecting = CountConnecting();
+  return need;
+}
 
+bool H2Client::HasPlace(const Need& need) const {
+  const auto most = static_cast<size_t>(std::max(settings_.options.max_connections, 1));
+  return need.connecting < need.wanted && need.kept < most && connections_.size() < 2 * most;
+}
+
+void H2Client::OpenConnections(SteadyTime now) {
+  Need need = CountNeed(now);
+  if (!resolving_ && !HasPlace(need)) return;
+  if (now < next_attempt_ && AnyUsable()) return;
+  if (!tls_->HasTrust()) return OnAttemptFailed(FailureOf(NotSentCause::kUntrusted), now);
   const std::vector<net::Address>* const known = resolver_->Known(now);
-  if (known == nullptr) {
-    if (resolving_) return;
-    resolving_ = now;
-    const bool begun = resolver_->Begin();
-    if (begun && !watching_resolver_) {
-      epoll_event event{};
-      event.events = EPOLLIN;
-      event.data.ptr = resolver_.get();
-      watching_resolver_ = epoll_ctl(epoll_, EPOLL_CTL_ADD, resolver_->PollFd(), &event) == 0;
-    }
-    if (!begun || !watching_resolver_) {
-      resolving_.reset();
-      OnAttemptFailed({NotSentCause::kInternal, DetailOf(NotSentCause::kInternal)}, now);
-    }
-    return;
-  }
-  const SteadyTime since = resolving_.value_or(now);
-  if (resolving_) --connecting;
+  if (known == nullptr) return LookUp(now);
+
+  const SteadyTime deadline = resolving_.value_or(now) + settings_.options.connect_timeout;
+  if (resolving_) --need.connecting;
   resolving_.reset();
-  std::vector<net::Address> allowed;
-  for (const net::Address& address : *known) {
-    const Options& options = settings_.options;
-    if (net::AddressAllowed(net::ClassifyAddress(address.get(), address.size), options.allow_private_address,
-                            options.loopback_ok)) {
-      allowed.push_back(address);
-    }
+  const std::vector<net::Address> allowed = Allowed(*known, settings_.options);
+  if (allowed.empty()) return OnAttemptFailed(FailureOf(NotSentCause::kForbiddenAddress), now);
+  H2Session::Owner& owner = *this;
+  for (; HasPlace(need); ++need.connecting, ++need.kept) {
+    connections_.push_back(std::make_unique<H2Connection>(settings_, *tls_, epoll_.get(), owner, pace_, scratch_));
+    connections_.back()->Connect(allowed, now, deadline);
   }
-  if (allowed.empty()) {
-    return OnAttemptFailed({NotSentCause::kForbiddenAddress, DetailOf(NotSentCause::kForbiddenAddress)}, now);
+}
+
+void H2Client::LookUp(SteadyTime now) {
+  if (resolving_) return;
+  resolving_ = now;
+  const bool begun = resolver_->Begin();
+  if (begun && !watching_resolver_) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.ptr = resolver_.get();
+    watching_resolver_ = epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, resolver_->PollFd(), &event) == 0;
   }
-  H2Connection::Owner& owner = *this;
-  for (; connecting < wanted && kept < most && connections_.size() < 2 * most; ++connecting, ++kept) {
-    H2Connection& connection =
-        *connections_.emplace_back(std::make_unique<H2Connection>(settings_, *tls_, epoll_, owner, pace_, scratch_));
-    connection.Connect(allowed, now, since + settings_.options.connect_timeout);
-  }
+  if (begun && watching_resolver_) return;
+  resolving_.reset();
+  OnAttemptFailed(FailureOf(NotSentCause::kInternal), now);
 }
 
 }  // namespace userintent::http

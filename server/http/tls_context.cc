@@ -23,11 +23,12 @@ constexpr unsigned int kAlpnBothBytes = sizeof(kAlpn) - 1;
 
 }  // namespace
 
-std::unique_ptr<TlsContext> TlsContext::Make(std::string host, bool host_is_literal, std::string ca_file,
-                                             bool offer_http1, const CaFile* authorities) {
+absl::StatusOr<std::unique_ptr<TlsContext>> TlsContext::Create(std::string host, bool host_is_literal,
+                                                               std::string ca_file, bool offer_http1,
+                                                               const CaFile* authorities) {
   std::unique_ptr<TlsContext> made(new TlsContext(std::move(host), host_is_literal, std::move(ca_file), authorities));
   SSL_CTX* const context = made->context_ = SSL_CTX_new(TLS_client_method());
-  if (context == nullptr) return nullptr;
+  if (context == nullptr) return absl::ResourceExhaustedError("HTTP/2 client: no memory left for a TLS context");
   // SSL_OP_CLEANSE_PLAINTEXT: answers are personal data too.
   SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CLEANSE_PLAINTEXT);
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
@@ -38,7 +39,7 @@ std::unique_ptr<TlsContext> TlsContext::Make(std::string host, bool host_is_lite
   SSL_CTX_sess_set_new_cb(context, &OnNewSession);
   if (SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) != 1 ||
       SSL_CTX_set_alpn_protos(context, kAlpn, offer_http1 ? kAlpnBothBytes : kAlpnH2Bytes) != 0) {
-    return nullptr;
+    return absl::InternalError("HTTP/2 client: OpenSSL takes neither TLS 1.2 nor ALPN");
   }
   made->HasTrust();
   return made;
@@ -66,7 +67,7 @@ bool TlsContext::TakeAuthorities() {
     return trusted_ != nullptr;
   }
   SSL_CTX_set_cert_store(context_, store);  // takes it
-  ForgetSessions();                         // whoever issued them may be trusted no more
+  ForgetSessions();                         // their issuer may be trusted no more
   trusted_ = std::move(latest);
   return true;
 }
@@ -90,7 +91,7 @@ SSL* TlsContext::NewConnection() {
   if (ssl == nullptr) return nullptr;
   SSL_set_connect_state(ssl);
   X509_VERIFY_PARAM* const rules = SSL_get0_param(ssl);
-  // As with libcurl, whoever is named as trusted need not have a trusted authority above it.
+  // As with libcurl, a certificate that is named as trusted need not have a trusted authority above it.
   X509_VERIFY_PARAM_set_flags(rules, X509_V_FLAG_PARTIAL_CHAIN);
   bool ok;
   if (host_is_literal_) {
@@ -107,7 +108,7 @@ SSL* TlsContext::NewConnection() {
   if (!sessions_.empty()) {
     SSL_SESSION* const session = sessions_.back();
     SSL_set_session(ssl, session);
-    // A ticket of TLS 1.3 is for one use: whoever sees it twice can tell that both connections are ours.
+    // A ticket of TLS 1.3 is for one use: an observer who sees it twice can tell that both connections are ours.
     if (SSL_SESSION_get_protocol_version(session) >= TLS1_3_VERSION) {
       sessions_.pop_back();
       SSL_SESSION_free(session);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "server/http/ca_file.h"
 
 namespace userintent::http {
@@ -17,10 +18,10 @@ class TlsContext {
  public:
   // TLS 1.2 or later, no renegotiation; the peer's chain must lead to a certificate in `ca_file` (empty: the system's
   // authorities) and its alternative names must have `host`, a DNS name or an address literal. Offers "h2" by ALPN, and
-  // "http/1.1" behind it if told so. Null when OpenSSL is out of memory. `authorities`, if there are any, count instead
-  // of `ca_file`: a change of theirs is heeded by HasTrust(), and nothing from before it is resumed.
-  static std::unique_ptr<TlsContext> Make(std::string host, bool host_is_literal, std::string ca_file, bool offer_http1,
-                                          const CaFile* authorities = nullptr);
+  // "http/1.1" behind it if told so. Fails when OpenSSL is out of memory. `authorities`, if there are any, count
+  // instead of `ca_file`: a change of theirs is heeded by HasTrust(), and nothing from before it is resumed.
+  static absl::StatusOr<std::unique_ptr<TlsContext>> Create(std::string host, bool host_is_literal, std::string ca_file,
+                                                            bool offer_http1, const CaFile* authorities = nullptr);
   ~TlsContext();
   TlsContext(const TlsContext&) = delete;
   TlsContext& operator=(const TlsContext&) = delete;

@@ -29,7 +29,6 @@ class FakeHttp final : public http::Client {
   int PollFd() const override { return -1; }
   std::optional<SteadyTime> NextTimer() const override { return std::nullopt; }
   void Turn() override {}
-  size_t InFlight() const override { return waiting_.size(); }
   const http::Stats& stats() const override { return stats_; }
 
   void Answer(ExchangeId id, http::Outcome outcome) {

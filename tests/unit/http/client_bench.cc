@@ -9,8 +9,8 @@
 #include <cstdlib>
 #include <string>
 
-#include "server/http/curl_client.h"
-#include "server/http/new_client.h"
+#include "server/http/auto_client.h"
+#include "server/http/curl_global.h"
 
 using namespace userintent::http;  // NOLINT(google-build-using-namespace): one file, one purpose
 
@@ -28,8 +28,11 @@ int main(int argc, char** argv) {
   options.transport = transport == "nghttp2" ? Transport::kNghttp2
                       : transport == "auto"  ? Transport::kAuto
                                              : Transport::kLibcurl;
-  const auto client = NewClient(options);
+  const auto created = CreateClient(options);
+  if (!created.ok()) return 1;
+  Client* const client = created->get();
   uint64_t answered = 0, other = 0, serial = 0;
+  int under_way = 0;
   bool stop = false;
   std::function<void()> post = [&] {
     Request request;
@@ -42,7 +45,9 @@ int main(int argc, char** argv) {
                    R"("address1":"1 Example Street","address2":"","city":"Springfield","state":"IL",)"
                    R"("postal_code":"62701","date_of_birth":"1990-02-28","ssn":"1234","ip_address":"8.8.8.8",)"
                    R"("kyc_type":"verified","metadata":{"gateway_attempt_id":"0f8fad5b-d9cb-469f-a165-70867728950e"}})";
+    ++under_way;
     client->Start(std::move(request), [&](Outcome outcome) {
+      --under_way;
       ++(outcome.fate == Fate::kAnswered && outcome.status == 201 && outcome.body_complete ? answered : other);
       if (other == 1 && answered == 0)
         std::fprintf(stderr, "status %d: %s\n", outcome.status, std::string(outcome.detail).c_str());
@@ -58,7 +63,7 @@ int main(int argc, char** argv) {
   };
   const auto run = [&](std::chrono::duration<double> time) {
     const auto end = userintent::SteadyClock::now() + time;
-    while (userintent::SteadyClock::now() < end && (!stop || client->InFlight() > 0)) {
+    while (userintent::SteadyClock::now() < end && (!stop || under_way > 0)) {
       int wait = 100;
       if (const auto timer = client->NextTimer()) {
         wait = std::min<int>(

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "server/http/new_client.h"
+#include "server/http/auto_client.h"
 #include "tests/unit/http/tls_peer.h"
 
 namespace userintent::http {
@@ -90,7 +90,7 @@ struct Call {
 class Harness {
  public:
   explicit Harness(Options options, Method method = Method::kPost)
-      : method_(method), client_(NewClient(std::move(options))) {}
+      : method_(method), client_(*CreateClient(std::move(options))) {}
   explicit Harness(std::unique_ptr<Client> client) : client_(std::move(client)) {}
 
   Client& client() { return *client_; }

@@ -1,8 +1,6 @@
 // What the client on libcurl proves about an exchange, against peers that misbehave byte by byte. The peers count the
 // requests that arrive: "at most once" is checked there, not in the client's own words. What holds for every client
 // alike is in any_client_test.cc.
-#include "server/http/curl_client.h"
-
 #include <curl/curl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -73,7 +71,6 @@ TEST(CurlClient, SendsOnePlainPostAndReadsTheAnswer) {
   EXPECT_THAT(got.head, AllOf(Not(HasSubstr("Expect")), Not(HasSubstr("Transfer-Encoding")), Not(HasSubstr("Cookie")),
                               Not(HasSubstr("User-Agent")), Not(HasSubstr("Upgrade"))));
   EXPECT_EQ(server.requests, 1);
-  EXPECT_EQ(harness.client().InFlight(), 0u);
   EXPECT_EQ(harness.client().stats().exchanges, 1u);
   EXPECT_EQ(harness.client().stats().connections_opened, 1u);
 }

@@ -55,7 +55,7 @@ Options For(const TlsServer& server) {
 Options For(const FrameServer& server) { return For(server.server); }
 
 Harness Tuned(const Options& options, const H2Tuning& tuning) {
-  return Harness(H2Client::Make(options, nullptr, tuning));
+  return Harness(*H2Client::Create(options, nullptr, tuning));
 }
 
 constexpr uint16_t kMaxConcurrentStreams = 3;

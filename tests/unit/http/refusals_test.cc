@@ -211,7 +211,6 @@ TEST_P(Refusals, WhoeverStillWaitsForHttp2IsServedByHttp1) {
   EXPECT_EQ(lost + answered, 300);
   EXPECT_GT(answered, 0);
   EXPECT_EQ(peer.server.requests, 300);
-  EXPECT_EQ(harness.client().InFlight(), 0u);
 }
 
 TEST_P(Refusals, APeerThatKeepsRefusingIsSpokenToInHttp1) {

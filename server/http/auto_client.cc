@@ -1,4 +1,4 @@
-#include "server/http/new_client.h"
+#include "server/http/auto_client.h"
 
 #include <algorithm>
 #include <unordered_map>
@@ -19,19 +19,24 @@ constexpr std::chrono::minutes kHttp1AfterRefusals{1};
 
 class AutoClient final : public Client {
  public:
-  bool Init(const Options& options) {
+  absl::Status Init(const Options& options) {
     period_ = options.http1_period ? options.http1_period : std::make_shared<Http1Period>();
     Options http1 = options;
     http1.http2 = false;
-    curl_ = NewCurlClient(std::move(http1));
-    h2_ = H2Client::Make(options, [this](ExchangeId id, Request request, Done done) {
+    auto curl = CurlClient::Create(std::move(http1));
+    if (!curl.ok()) return curl.status();
+    curl_ = *std::move(curl);
+    auto h2 = H2Client::Create(options, [this](ExchangeId id, Request request, Done done) {
       if (!moving_) SpeakHttp1(kHttp1Remembered, false);
       moved_.emplace(id, StartHttp1(std::move(request), [this, id, done = std::move(done)](Outcome outcome) mutable {
                        moved_.erase(id);
                        done(std::move(outcome));
                      }));
     });
-    return curl_ != nullptr && h2_ != nullptr && h2_->Watch(curl_->PollFd());
+    if (!h2.ok()) return h2.status();
+    h2_ = *std::move(h2);
+    if (!h2_->Watch(curl_->PollFd())) return absl::ResourceExhaustedError("HTTP client: epoll takes no more");
+    return absl::OkStatus();
   }
 
   // Even ids are h2_'s, odd ones curl_'s.
@@ -56,7 +61,6 @@ class AutoClient final : public Client {
     LookWhetherHttp2Works();
     if (curl_used_) curl_->Turn();
   }
-  size_t InFlight() const override { return h2_->InFlight() + curl_->InFlight(); }
   const Stats& stats() const override {
     stats_ = curl_->stats();
     stats_.exchanges += h2_->stats().exchanges;
@@ -88,7 +92,7 @@ class AutoClient final : public Client {
   ExchangeId StartHttp1(Request request, Done done) {
     curl_used_ = true;
     if (!period_->takes_h2.load(std::memory_order_relaxed)) return curl_->Start(std::move(request), std::move(done));
-    // Bytes of HTTP/1.1 on a connection that is read as HTTP/2 would be a loss that nobody can tell from others, so
+    // Bytes of HTTP/1.1 on a connection that is read as HTTP/2 would be a loss that looks like any other, so
     // the peer has to agree first. One that does not is asked in HTTP/2 again, by the next try.
     request.needs_http1_alpn = true;
     return curl_->Start(std::move(request), [this, done = std::move(done)](Outcome outcome) mutable {
@@ -107,18 +111,17 @@ class AutoClient final : public Client {
   bool moving_ = false;
   bool curl_used_ = false;
   mutable Stats stats_;
-  std::unique_ptr<Client> curl_;
+  std::unique_ptr<CurlClient> curl_;
   std::unique_ptr<H2Client> h2_;
 };
 
 }  // namespace
 
-std::unique_ptr<Client> NewClient(Options options) {
-  if (options.transport == Transport::kLibcurl) return NewCurlClient(std::move(options));
-  if (options.transport == Transport::kNghttp2) return H2Client::Make(std::move(options));
-  if (!options.http2) return NewCurlClient(std::move(options));
+absl::StatusOr<std::unique_ptr<Client>> CreateClient(Options options) {
+  if (options.transport == Transport::kNghttp2) return H2Client::Create(std::move(options));
+  if (options.transport == Transport::kLibcurl || !options.http2) return CurlClient::Create(std::move(options));
   auto client = std::make_unique<AutoClient>();
-  if (!client->Init(options)) return nullptr;
+  if (absl::Status status = client->Init(options); !status.ok()) return status;
   return client;
 }
 
