@@ -16,7 +16,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/base/descriptor.h"
-#include "server/base/errno_text.h"
+#include "server/ledger/files.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/mark.h"
 #include "server/ledger/opening.h"
@@ -25,11 +25,9 @@
 namespace userintent::admin {
 namespace {
 
-constexpr const char* kParts[] = {"", "-wal", "-journal", "-shm"};
+using ledger::Unable;
 
-absl::Status Errno(const std::string& path, const char* doing) {
-  return absl::UnavailableError(absl::StrCat(path, ": cannot ", doing, ": ", ErrnoText()));
-}
+constexpr const char* kParts[] = {"", "-wal", "-journal", "-shm"};
 
 bool There(const std::string& path) {
   struct stat status {};
@@ -38,21 +36,21 @@ bool There(const std::string& path) {
 
 absl::Status CopyFile(const std::string& from, const std::string& to) {
   const Descriptor in(::open(from.c_str(), O_RDONLY | O_CLOEXEC));
-  if (in.get() < 0) return Errno(from, "open it");
+  if (in.get() < 0) return Unable(from, "open it");
   const Descriptor out(::open(to.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-  if (out.get() < 0) return Errno(to, "make it");
+  if (out.get() < 0) return Unable(to, "make it");
   std::vector<char> buffer(1 << 20);
   for (;;) {
     const ssize_t size = ::read(in.get(), buffer.data(), buffer.size());
-    if (size < 0) return Errno(from, "read it");
+    if (size < 0) return Unable(from, "read it");
     if (size == 0) break;
     for (ssize_t done = 0; done < size;) {
       const ssize_t written = ::write(out.get(), buffer.data() + done, static_cast<size_t>(size - done));
-      if (written < 0) return Errno(to, "write it");
+      if (written < 0) return Unable(to, "write it");
       done += written;
     }
   }
-  return ::fsync(out.get()) == 0 ? absl::OkStatus() : Errno(to, "sync it");
+  return ::fsync(out.get()) == 0 ? absl::OkStatus() : Unable(to, "sync it");
 }
 
 // Root works for the server's user, who must be able to open what it makes.
@@ -60,9 +58,9 @@ absl::Status GiveAway(const std::string& path, const std::string& ledger) {
   struct stat owner {};
   if (::geteuid() != 0) return absl::OkStatus();
   if (::stat(ledger.c_str(), &owner) != 0 && ::stat(ledger::DataDirectory(ledger).c_str(), &owner) != 0) {
-    return Errno(ledger, "look whose it is");
+    return Unable(ledger, "look whose it is");
   }
-  return ::chown(path.c_str(), owner.st_uid, owner.st_gid) == 0 ? absl::OkStatus() : Errno(path, "give it away");
+  return ::chown(path.c_str(), owner.st_uid, owner.st_gid) == 0 ? absl::OkStatus() : Unable(path, "give it away");
 }
 
 // The copy under the name from which it takes the ledger's place, one file without a log. It gets that name when it is
@@ -102,12 +100,11 @@ class Candidate {
       result->rows = store.rows();
       result->last_change = *last_change;
     }
-    struct stat log {};
-    if (::stat((path_ + "-wal").c_str(), &log) == 0 && log.st_size > 0) {
+    if (ledger::HoldsBytes(path_ + "-wal")) {
       return absl::UnavailableError(absl::StrCat(copy, ": its log cannot be copied into it; is the disk full?"));
     }
     if (absl::Status s = GiveAway(path_, ledger_); !s.ok()) return s;
-    return ::rename(path_.c_str(), ready_.c_str()) == 0 ? absl::OkStatus() : Errno(ready_, "make it");
+    return ::rename(path_.c_str(), ready_.c_str()) == 0 ? absl::OkStatus() : Unable(ready_, "make it");
   }
 
  private:
@@ -133,7 +130,7 @@ class Candidate {
 absl::Status CheckCopy(const std::string& copy, const std::string& ledger) {
   struct stat from {};
   struct stat to {};
-  if (::stat(copy.c_str(), &from) != 0) return Errno(copy, "find it");
+  if (::stat(copy.c_str(), &from) != 0) return Unable(copy, "find it");
   if (!S_ISREG(from.st_mode)) return absl::FailedPreconditionError(absl::StrCat(copy, ": is not a regular file"));
   if (from.st_size == 0) return absl::FailedPreconditionError(absl::StrCat(copy, ": is a file of 0 bytes"));
   if (::lstat(ledger.c_str(), &to) == 0 && S_ISLNK(to.st_mode)) {
@@ -171,7 +168,7 @@ absl::Status KeepAside(const ledger::LedgerFile& file, RestoreResult* result) {
   for (const char* part : kParts) {
     if (!There(path + part)) continue;
     if (::rename((path + part).c_str(), (aside + part).c_str()) != 0) {
-      const absl::Status status = Errno(path + part, "set it aside");
+      const absl::Status status = Unable(path + part, "set it aside");
       for (const char* back : moved) std::rename((aside + back).c_str(), (path + back).c_str());
       return status;
     }
@@ -197,7 +194,7 @@ absl::StatusOr<RestoreResult> Restore(const std::string& copy, const std::string
   if (absl::Status s = candidate.Make(copy, key_id, &result, &standing); !s.ok()) return s;
   if (absl::Status s = (*file)->SyncDirectory(); !s.ok()) return s;
   if (absl::Status s = KeepAside(**file, &result); !s.ok()) return s;
-  if (::rename(candidate.path().c_str(), ledger.c_str()) != 0) return Errno(ledger, "put the copy in place");
+  if (::rename(candidate.path().c_str(), ledger.c_str()) != 0) return Unable(ledger, "put the copy in place");
   if (absl::Status s = (*file)->SyncDirectory(); !s.ok()) return s;
   const ledger::Comparison compared = ledger::Compare(standing, ledger::ReadMark(ledger));
   result.must_be_acknowledged = compared == ledger::Comparison::kOlder || compared == ledger::Comparison::kOther;

@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/errno_text.h"
 #include "server/base/uuid.h"
+#include "server/ledger/files.h"
 
 namespace userintent::ledger {
 namespace {
@@ -253,8 +254,7 @@ absl::StatusOr<CopyReport> CheckCopy(const std::string& path, std::function<bool
   if (!S_ISREG(status.st_mode)) return absl::FailedPreconditionError(absl::StrCat("ledger ", path, ": is no file"));
   report.bytes = status.st_size;
   for (const char* log : {"-wal", "-journal"}) {
-    struct stat beside {};
-    if (::stat((path + log).c_str(), &beside) != 0 || beside.st_size == 0) continue;
+    if (!HoldsBytes(path + log)) continue;
     return absl::FailedPreconditionError(absl::StrCat("ledger ", path, ": has its log beside it (", log,
                                                       "): it is in use, or was not closed, and is no backup"));
   }

@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/descriptor.h"
 #include "server/base/errno_text.h"
+#include "server/ledger/files.h"
 #include "server/ledger/sqlite_schema.h"
 
 namespace userintent::ledger {
@@ -85,7 +86,7 @@ absl::Status CheckAbsent(const std::string& path) {
   if (::lstat(path.c_str(), &status) == 0) {
     return Refuse(path, "is a symbolic link to a file that is not there; is a disk not mounted?");
   }
-  if (::stat((path + "-wal").c_str(), &status) == 0 && status.st_size > 0) {
+  if (HoldsBytes(path + "-wal")) {
     return Refuse(path,
                   "is not there, but its log (-wal) is: put the ledger back, or a backup by "
                   "userintent-ledger restore");

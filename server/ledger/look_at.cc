@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/errno_text.h"
+#include "server/ledger/files.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/sqlite_connection.h"
 #include "server/ledger/sqlite_schema.h"
@@ -91,8 +92,7 @@ absl::Status LookInside(const std::string& path, const std::vector<uint64_t>& ke
   absl::Cleanup close = [&] { sqlite3_close(db); };
   // A log that a crash left can only be read by a writer, who then must not copy it at the end. Without a log nobody
   // writes: a writer would make an empty one.
-  struct stat log {};
-  const bool has_log = ::stat((path + "-wal").c_str(), &log) == 0 && log.st_size > 0;
+  const bool has_log = HoldsBytes(path + "-wal");
   const int flags = (has_log ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY | SQLITE_OPEN_URI) | SQLITE_OPEN_NOMUTEX |
                     SQLITE_OPEN_EXRESCODE;
   const std::string name = has_log ? path : ImmutableUri(path);

@@ -16,7 +16,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "server/base/errno_text.h"
+#include "server/ledger/files.h"
 
 namespace userintent::ledger {
 namespace {
@@ -46,20 +46,16 @@ std::string WithSum(const std::string& body) {
   return absl::StrCat(body, "sum ", hex, "\n");
 }
 
-absl::Status Errno(const std::string& path, const char* doing) {
-  return absl::UnavailableError(absl::StrCat(path, ": cannot ", doing, ": ", ErrnoText()));
-}
-
 absl::Status WriteNew(const std::string& path, const std::string& text) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (fd < 0) return Errno(path, "make it");
+  if (fd < 0) return Unable(path, "make it");
   absl::Status status;
   if (::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
-    status = Errno(path, "write it");
+    status = Unable(path, "write it");
   } else if (::fsync(fd) != 0) {
-    status = Errno(path, "sync it");
+    status = Unable(path, "sync it");
   }
-  if (::close(fd) != 0 && status.ok()) status = Errno(path, "close it");
+  if (::close(fd) != 0 && status.ok()) status = Unable(path, "close it");
   return status;
 }
 
@@ -74,14 +70,14 @@ absl::StatusOr<std::optional<Mark>> ReadMark(const std::string& ledger) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
     if (errno == ENOENT) return std::nullopt;
-    return Errno(path, "open it");
+    return Unable(path, "open it");
   }
   std::string text(kLongest, '\0');
   const ssize_t size = ::read(fd, text.data(), text.size());
   const int error = errno;
   ::close(fd);
   errno = error;
-  if (size < 0) return Errno(path, "read it");
+  if (size < 0) return Unable(path, "read it");
   text.resize(static_cast<size_t>(size));
 
   Mark mark;
@@ -99,11 +95,11 @@ absl::Status WriteMark(const std::string& ledger, const Mark& mark) {
   const std::string path = MarkPath(ledger);
   const std::string fresh = path + ".new";
   if (absl::Status s = WriteNew(fresh, WithSum(Body(mark))); !s.ok()) return s;
-  if (::rename(fresh.c_str(), path.c_str()) != 0) return Errno(path, "replace it");
+  if (::rename(fresh.c_str(), path.c_str()) != 0) return Unable(path, "replace it");
   const std::filesystem::path parent = std::filesystem::path(ledger).parent_path();
   const int holder = ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (holder < 0 || ::fsync(holder) != 0) {
-    const absl::Status status = Errno(path, "sync its directory");
+    const absl::Status status = Unable(path, "sync its directory");
     if (holder >= 0) ::close(holder);
     return status;
   }

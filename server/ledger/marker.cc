@@ -10,10 +10,10 @@ Marker::Marker(SqliteStore& store, std::string path, int64_t acknowledged, absl:
                const std::function<void(const std::string&)>& warn)
     : store_(store), path_(std::move(path)), acknowledged_(acknowledged), interval_(interval), warn_(warn) {}
 
-void Marker::Advance(Front& front, Time now) {
+void Marker::Advance(GroupCommit& commit, Time now) {
   due_ = now + absl::ToChronoNanoseconds(interval_);
   changed_ = false;
-  if (front.Transact([this] { return store_.Touch(); }).ok()) Write();
+  if (commit.Transact([this] { return store_.Touch(); }).ok()) Write();
 }
 
 void Marker::Write() {

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "absl/time/time.h"
-#include "server/ledger/front.h"
+#include "server/ledger/group_commit.h"
 #include "server/ledger/mark.h"
 #include "server/ledger/sqlite_store.h"
 
@@ -30,8 +30,8 @@ class Marker {
   bool Due(Time now) const { return now >= due_; }
   bool changed() const { return changed_; }
 
-  // A new revision, then the mark. When the disk fails the front knows, and the mark stays as it is.
-  void Advance(Front& front, Time now);
+  // A new revision, then the mark. When the disk fails the commit knows, and the mark stays as it is.
+  void Advance(GroupCommit& commit, Time now);
   // The mark alone, for the revision that the ledger has. The ledger must be at its path.
   void Write();
 

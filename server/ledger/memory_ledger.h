@@ -1,29 +1,25 @@
 // ledger::MemoryLedger: the ledger of one process's life. For tests and benchmarks: what it knows is gone with the
-// process, and with it the promise.
-//
-// Any thread may call any method; a mutex orders them. Answers are posted through the callers' executors while it is
-// held, which is safe because an Executor never runs a task inline.
+// process, and with it the promise. A BatchLedger without a writer thread.
 #pragma once
 
-#include "server/base/mutex.h"
-#include "server/ledger/front.h"
+#include <memory>
+#include <utility>
+
+#include "server/ledger/batch_ledger.h"
 #include "server/ledger/memory_store.h"
-#include "server/ledger/op_ledger.h"
 
 namespace userintent::ledger {
 
-class MemoryLedger : public OpLedger {
+class MemoryLedger : public BatchLedger {
  public:
-  explicit MemoryLedger(WaiterLimits limits = {}) : front_(store_, 0, nullptr, limits) {}
-
-  bool Writable() const override { return true; }
+  explicit MemoryLedger(WaiterLimits limits = {}) : BatchLedger(std::make_unique<MemoryStore>(), With(limits)) {}
 
  private:
-  void Run(Op op) override;
-
-  Mutex mutex_;
-  MemoryStore store_ ABSL_GUARDED_BY(mutex_);
-  Front front_ ABSL_GUARDED_BY(mutex_);
+  static BatchOptions With(WaiterLimits limits) {
+    BatchOptions options;
+    options.waiters = limits;
+    return options;
+  }
 };
 
 }  // namespace userintent::ledger

@@ -12,14 +12,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/errno_text.h"
+#include "server/ledger/files.h"
 
 namespace userintent::ledger {
 namespace {
-
-bool HoldsBytes(const std::string& path) {
-  struct stat status {};
-  return ::stat(path.c_str(), &status) == 0 && status.st_size > 0;
-}
 
 absl::Status Refuse(const std::string& path, const std::string& why) {
   return absl::FailedPreconditionError(absl::StrCat("ledger ", path, ": ", why));

@@ -12,6 +12,10 @@ namespace {
 using Part = RowChange::Part;
 using Use = SqliteUse;
 
+// Statements and partial indexes name states by these numbers.
+static_assert(static_cast<int>(State::kSending) == 1 && static_cast<int>(State::kSucceeded) == 2 &&
+              static_cast<int>(State::kUnknown) == 4 && static_cast<int>(State::kReleased) == 5);
+
 struct Column {
   const char* name;
   bool (*read)(const Use& use, int at, Row& row);  // false: it cannot be so

@@ -1,5 +1,6 @@
-// ledger::Front over a store that fails: each single call of the store fails once, at every place of a whole story.
-#include "server/ledger/front.h"
+// ledger::GroupCommit over a store that fails: each single call of the store fails once, at every place of a whole
+// story.
+#include "server/ledger/group_commit.h"
 
 #include <map>
 
@@ -54,42 +55,41 @@ class FailingStore : public Store {
   }
 };
 
-class FrontTest : public testing::Test {
+class GroupCommitTest : public testing::Test {
  protected:
-  FrontTest() : FrontTest(WaiterLimits()) {}
-  explicit FrontTest(WaiterLimits limits) : front_(store_, 19, nullptr, limits) {}
+  GroupCommitTest() : GroupCommitTest(WaiterLimits()) {}
+  explicit GroupCommitTest(WaiterLimits limits) : commit_(store_, 19, nullptr, limits) {}
 
   // Each helper counts the answers it waits for, so that a lost or a second answer is seen.
   std::shared_ptr<std::optional<BeginAnswer>> Begin(const Call& call) {
-    ops_.push_back(BeginOp{++token_, call.request(), &pump_, Once<BeginAnswer>()});
+    ops_.push_back(NewBegin(++token_, call.request(), pump_, Once<BeginAnswer>()));
     return std::static_pointer_cast<std::optional<BeginAnswer>>(last_);
   }
   std::shared_ptr<std::optional<FinishAnswer>> Finish(const FinishRequest& request) {
-    ops_.push_back(FinishOp{request, &pump_, Once<FinishAnswer>()});
+    ops_.push_back(NewFinish(request, pump_, Once<FinishAnswer>()));
     return std::static_pointer_cast<std::optional<FinishAnswer>>(last_);
   }
   std::shared_ptr<std::optional<GetAnswer>> Get(const Key& key) {
-    ops_.push_back(GetOp{{key, {}}, &pump_, Once<GetAnswer>()});
+    ops_.push_back(NewGet({key, {}}, pump_, Once<GetAnswer>()));
     return std::static_pointer_cast<std::optional<GetAnswer>>(last_);
   }
   std::shared_ptr<std::optional<bool>> Next(const Key& key) {
-    ops_.push_back(NextAttemptOp{{key, Id(77), Sent::kYes, At(4)}, &pump_, Once<bool>()});
+    ops_.push_back(NewNextAttempt({key, Id(77), Sent::kYes, At(4)}, pump_, Once<bool>()));
     return std::static_pointer_cast<std::optional<bool>>(last_);
   }
   std::shared_ptr<std::optional<GetAnswer>> FindIntent(const std::string& intent) {
-    ops_.push_back(GetOp{{{"one", {}}, intent}, &pump_, Once<GetAnswer>()});
+    ops_.push_back(NewGet({{"one", {}}, intent}, pump_, Once<GetAnswer>()));
     return std::static_pointer_cast<std::optional<GetAnswer>>(last_);
   }
   std::shared_ptr<std::optional<bool>> RecordReading(const Key& key, const Reading& reading) {
-    ops_.push_back(RecordReadingOp{{key, reading}, &pump_, Once<bool>()});
+    ops_.push_back(NewReading({key, reading}, pump_, Once<bool>()));
     return std::static_pointer_cast<std::optional<bool>>(last_);
   }
   // The tokens of Begin are 1, 2, 3 and so on.
-  void Forget(Ledger::Token token) { ops_.push_back(ForgetOp{token}); }
+  void Forget(Ledger::Token token) { ops_.push_back(NewForget(token)); }
   void Run() {
-    std::vector<Op> batch = std::move(ops_);
+    commit_.Run(ops_);
     ops_.clear();
-    front_.Run(std::move(batch));
     pump_.Drain();
   }
   // Every counter is the sum over its rows.
@@ -108,7 +108,7 @@ class FrontTest : public testing::Test {
 
   FailingStore store_;
   Pump pump_;
-  Front front_;
+  GroupCommit commit_;
   const Key key_{"one", Id(1)};
 
  private:
@@ -122,12 +122,12 @@ class FrontTest : public testing::Test {
     };
   }
 
-  std::vector<Op> ops_;
+  std::vector<std::unique_ptr<Operation>> ops_;
   std::shared_ptr<void> last_;
   Ledger::Token token_ = 0;
 };
 
-TEST_F(FrontTest, OneBatchIsOneTransactionInOrder) {
+TEST_F(GroupCommitTest, OneBatchIsOneTransactionInOrder) {
   auto go = Begin({});
   auto joined = Begin({});
   auto end = Finish(Succeeded(key_));
@@ -142,7 +142,7 @@ TEST_F(FrontTest, OneBatchIsOneTransactionInOrder) {
   EXPECT_EQ((*got)->record->state, State::kSucceeded);
 }
 
-TEST_F(FrontTest, ABrokenProtocolHarmsNobodyElse) {
+TEST_F(GroupCommitTest, ABrokenProtocolHarmsNobodyElse) {
   auto bad = Finish(Succeeded({"one", Id(9)}));
   auto next = Next({"one", Id(9)});
   auto go = Begin({});
@@ -150,10 +150,10 @@ TEST_F(FrontTest, ABrokenProtocolHarmsNobodyElse) {
   EXPECT_FALSE((*bad)->committed);
   EXPECT_FALSE(**next);
   EXPECT_EQ((*go)->verdict, V::kGo);
-  EXPECT_TRUE(front_.healthy());
+  EXPECT_TRUE(commit_.healthy());
 }
 
-TEST_F(FrontTest, WhenACommitFailsNothingWasPromised) {
+TEST_F(GroupCommitTest, WhenACommitFailsNothingWasPromised) {
   auto running = Begin({.id = 2, .email = "b@example.com"});
   auto done = Begin({.id = 3, .email = "c@example.com"});
   Run();
@@ -175,7 +175,7 @@ TEST_F(FrontTest, WhenACommitFailsNothingWasPromised) {
     auto next = Next({"one", Id(2)});
     auto got = Get({"one", Id(2)});
     Run();
-    EXPECT_FALSE(front_.healthy());
+    EXPECT_FALSE(commit_.healthy());
     EXPECT_EQ((*fresh)->verdict, V::kUnavailable);
     EXPECT_EQ((*look)->verdict, V::kUnavailable);
     EXPECT_FALSE((*end)->committed);
@@ -200,21 +200,21 @@ TEST_F(FrontTest, WhenACommitFailsNothingWasPromised) {
     EXPECT_EQ((*reused)->verdict, V::kReused);
     EXPECT_FALSE(**next);
     EXPECT_EQ((*got)->record->state, State::kUnknown);
-    EXPECT_EQ(front_.waiting_outcomes(), 1u);
+    EXPECT_EQ(commit_.waiting_outcomes(), 1u);
   }
   // The first outcome told is the one that is kept.
   auto second = Finish(Failed({"one", Id(2)}));
   Run();
   EXPECT_FALSE((*second)->committed);
-  EXPECT_EQ(front_.waiting_outcomes(), 1u);
+  EXPECT_EQ(commit_.waiting_outcomes(), 1u);
 
   // Only the retry brings it back; it fails once more first.
   store_.fail_at = store_.calls;
-  EXPECT_FALSE(front_.Retry());
-  EXPECT_FALSE(front_.healthy());
-  EXPECT_TRUE(front_.Retry());
-  EXPECT_TRUE(front_.healthy());
-  EXPECT_EQ(front_.waiting_outcomes(), 0u);
+  EXPECT_FALSE(commit_.Retry());
+  EXPECT_FALSE(commit_.healthy());
+  EXPECT_TRUE(commit_.Retry());
+  EXPECT_TRUE(commit_.healthy());
+  EXPECT_EQ(commit_.waiting_outcomes(), 0u);
   auto replay = Begin({.id = 2, .email = "b@example.com"});
   auto fresh = Begin({});
   Run();
@@ -224,7 +224,7 @@ TEST_F(FrontTest, WhenACommitFailsNothingWasPromised) {
   CheckCounters();
 }
 
-TEST_F(FrontTest, WhenNothingCanBeReadEverythingIsStillAnswered) {
+TEST_F(GroupCommitTest, WhenNothingCanBeReadEverythingIsStillAnswered) {
   Begin({});
   Run();
   store_.fail_at = store_.calls;
@@ -241,14 +241,14 @@ TEST_F(FrontTest, WhenNothingCanBeReadEverythingIsStillAnswered) {
   EXPECT_FALSE((*got)->available);
   EXPECT_FALSE(**next);
   store_.fail_at = -1;
-  EXPECT_TRUE(front_.Retry());
+  EXPECT_TRUE(commit_.Retry());
   auto after = Get(key_);
   Run();
   EXPECT_EQ((*after)->record->state, State::kSucceeded);
 }
 
 // An intent can be read while nothing can be written; what Astra said then is asked again later.
-TEST_F(FrontTest, AReadingDoesNotWaitForTheDisk) {
+TEST_F(GroupCommitTest, AReadingDoesNotWaitForTheDisk) {
   Begin({});
   Finish(Succeeded(key_));
   Run();
@@ -258,7 +258,7 @@ TEST_F(FrontTest, AReadingDoesNotWaitForTheDisk) {
   Run();
   EXPECT_FALSE(**lost);
   EXPECT_EQ((*found)->record->latest.astra_status, "pending");
-  EXPECT_TRUE(front_.Retry());
+  EXPECT_TRUE(commit_.Retry());
   auto after = FindIntent("intent-1");
   auto kept = RecordReading(key_, Said("converted", 9));
   auto then = FindIntent("intent-1");
@@ -268,10 +268,10 @@ TEST_F(FrontTest, AReadingDoesNotWaitForTheDisk) {
   EXPECT_EQ((*then)->record->latest.astra_status, "converted");
 }
 
-TEST_F(FrontTest, WithoutAdmissionOnlyStartingStops) {
+TEST_F(GroupCommitTest, WithoutAdmissionOnlyStartingStops) {
   auto first = Begin({});
   Run();
-  front_.set_admit(false);
+  commit_.set_admit(false);
   auto refused = Begin({.id = 2, .email = "b@example.com"});
   auto look = Begin({.id = 2, .email = "b@example.com", .may_start = false});
   auto join = Begin({});
@@ -285,13 +285,13 @@ TEST_F(FrontTest, WithoutAdmissionOnlyStartingStops) {
   Run();
   EXPECT_TRUE((*end)->committed);
   EXPECT_TRUE((*join)->joined);
-  front_.set_admit(true);
+  commit_.set_admit(true);
   auto again = Begin({.id = 2, .email = "b@example.com"});
   Run();
   EXPECT_EQ((*again)->verdict, V::kGo);
 }
 
-TEST_F(FrontTest, ATransactionOfItsOwnHarmsNobody) {
+TEST_F(GroupCommitTest, ATransactionOfItsOwnHarmsNobody) {
   Begin({});
   Run();
   const auto put = [this]() -> absl::Status {
@@ -304,69 +304,70 @@ TEST_F(FrontTest, ATransactionOfItsOwnHarmsNobody) {
     changes.rows.push_back({*std::move(view->own), RowChange::Part::kProgress});
     return store_.Apply(std::move(changes));
   };
-  EXPECT_EQ(front_.Transact([&] { return put().ok() ? absl::NotFoundError("no") : absl::OkStatus(); }).message(), "no");
-  EXPECT_TRUE(front_.healthy());
+  EXPECT_EQ(commit_.Transact([&] { return put().ok() ? absl::NotFoundError("no") : absl::OkStatus(); }).message(),
+            "no");
+  EXPECT_TRUE(commit_.healthy());
   EXPECT_EQ(store_.store.Find(key_)->record.posts, 1);
-  EXPECT_TRUE(front_.Transact(put).ok());
+  EXPECT_TRUE(commit_.Transact(put).ok());
   EXPECT_EQ(store_.store.Find(key_)->record.posts, 7);
   // Load, Apply, Commit: the third fails, and with it the ledger, until a retry.
   store_.fail_at = store_.calls + 3;
-  EXPECT_TRUE(absl::IsUnavailable(front_.Transact(put)));
-  EXPECT_FALSE(front_.healthy());
-  EXPECT_TRUE(absl::IsUnavailable(front_.last_error()));
+  EXPECT_TRUE(absl::IsUnavailable(commit_.Transact(put)));
+  EXPECT_FALSE(commit_.healthy());
+  EXPECT_TRUE(absl::IsUnavailable(commit_.last_error()));
   store_.fail_at = -1;
   bool ran = false;
-  EXPECT_TRUE(absl::IsUnavailable(front_.Transact([&] {
+  EXPECT_TRUE(absl::IsUnavailable(commit_.Transact([&] {
     ran = true;
     return absl::OkStatus();
   })));
   EXPECT_FALSE(ran);
-  EXPECT_TRUE(front_.Retry());
-  EXPECT_TRUE(front_.Transact(put).ok());
+  EXPECT_TRUE(commit_.Retry());
+  EXPECT_TRUE(commit_.Transact(put).ok());
 }
 
-TEST_F(FrontTest, ARetryWritesEveryOutcomeOrNone) {
+TEST_F(GroupCommitTest, ARetryWritesEveryOutcomeOrNone) {
   const Key other{"one", Id(2)};
   const auto state = [this](const Key& key) { return store_.store.Find(key)->record.state; };
   Begin({});
   Begin({.id = 2, .email = "b@example.com"});
   Run();
-  EXPECT_TRUE(front_.last_error().ok());
+  EXPECT_TRUE(commit_.last_error().ok());
   store_.fail_at = store_.calls;
   Finish(Succeeded(key_));
   Finish(Failed(other));
   Run();
-  EXPECT_TRUE(absl::IsUnavailable(front_.last_error()));
+  EXPECT_TRUE(absl::IsUnavailable(commit_.last_error()));
   int failed = 0;  // the place of the call that fails
   for (; failed < 100; ++failed) {
     store_.fail_at = store_.calls + failed;
-    if (front_.Retry()) break;
-    EXPECT_FALSE(front_.healthy());
-    EXPECT_TRUE(absl::IsUnavailable(front_.last_error())) << front_.last_error();
-    EXPECT_EQ(front_.waiting_outcomes(), 2u);
+    if (commit_.Retry()) break;
+    EXPECT_FALSE(commit_.healthy());
+    EXPECT_TRUE(absl::IsUnavailable(commit_.last_error())) << commit_.last_error();
+    EXPECT_EQ(commit_.waiting_outcomes(), 2u);
     EXPECT_EQ(state(key_), State::kSending);
     EXPECT_EQ(state(other), State::kSending);
   }
   EXPECT_GT(failed, 5);
   EXPECT_LT(failed, 100);
-  EXPECT_TRUE(front_.last_error().ok());
+  EXPECT_TRUE(commit_.last_error().ok());
   EXPECT_EQ(state(key_), State::kSucceeded);
   EXPECT_EQ(state(other), State::kFailed);
   CheckCounters();
 }
 
-TEST_F(FrontTest, ARetryWithoutOutcomesWritesAllTheSame) {
+TEST_F(GroupCommitTest, ARetryWithoutOutcomesWritesAllTheSame) {
   store_.fail_at = store_.calls;
   Begin({});
   Run();
   for (const int after : {1, 2}) {  // Start works, writing or committing does not
     store_.fail_at = store_.calls + after;
-    EXPECT_FALSE(front_.Retry()) << after;
+    EXPECT_FALSE(commit_.Retry()) << after;
   }
-  EXPECT_TRUE(front_.Retry());
+  EXPECT_TRUE(commit_.Retry());
 }
 
-TEST_F(FrontTest, AnOutcomeThatComesTooLateChangesNothing) {
+TEST_F(GroupCommitTest, AnOutcomeThatComesTooLateChangesNothing) {
   const Key running{"one", Id(2)};
   Begin({});
   Begin({.id = 2, .email = "b@example.com"});
@@ -376,7 +377,7 @@ TEST_F(FrontTest, AnOutcomeThatComesTooLateChangesNothing) {
   store_.run = 1'000'000;
   Finish(Failed(key_));  // nobody can see that the row has ended
   Run();
-  EXPECT_EQ(front_.waiting_outcomes(), 1u);
+  EXPECT_EQ(commit_.waiting_outcomes(), 1u);
 
   store_.fail_at = -1;  // reading goes on
   auto late = Finish(Failed(key_));
@@ -390,27 +391,27 @@ TEST_F(FrontTest, AnOutcomeThatComesTooLateChangesNothing) {
   EXPECT_EQ((*sending)->record->state, State::kSending);
   EXPECT_EQ((*replay)->verdict, V::kRecorded);
 
-  EXPECT_TRUE(front_.Retry());
-  EXPECT_EQ(front_.waiting_outcomes(), 0u);
+  EXPECT_TRUE(commit_.Retry());
+  EXPECT_EQ(commit_.waiting_outcomes(), 0u);
   EXPECT_EQ(store_.store.Find(key_)->record.state, State::kSucceeded);
 }
 
-TEST_F(FrontTest, OneJoinForgottenIsTheOtherOnesNoMatter) {
+TEST_F(GroupCommitTest, OneJoinForgottenIsTheOtherOnesNoMatter) {
   Begin({});
   auto forgotten = Begin({});
   auto waiting = Begin({});
   Run();
-  EXPECT_EQ(front_.waiting_joins(), 2u);
+  EXPECT_EQ(commit_.waiting_joins(), 2u);
   Forget(2);
   Forget(2);
   Run();
-  EXPECT_EQ(front_.waiting_joins(), 1u);
+  EXPECT_EQ(commit_.waiting_joins(), 1u);
   Finish(Succeeded(key_));
   Run();
   EXPECT_FALSE(forgotten->has_value());
   ASSERT_TRUE(waiting->has_value());
   EXPECT_TRUE((*waiting)->joined);
-  EXPECT_EQ(front_.waiting_joins(), 0u);
+  EXPECT_EQ(commit_.waiting_joins(), 0u);
   Forget(3);  // too late
   Run();
 }
@@ -428,7 +429,7 @@ struct Gatekeeper final : Admission {
   int waiting = 0;
 };
 
-TEST_F(FrontTest, AdmissionIsAskedOnlyByWhatWouldStart) {
+TEST_F(GroupCommitTest, AdmissionIsAskedOnlyByWhatWouldStart) {
   Gatekeeper opens(true);
   Gatekeeper shuts(false);
   auto go = Begin({.admission = &opens});
@@ -459,7 +460,7 @@ TEST_F(FrontTest, AdmissionIsAskedOnlyByWhatWouldStart) {
 }
 
 // A guess at another caller's person that would have been sent is told; one that the gate holds back is not.
-TEST_F(FrontTest, AnothersPersonIsToldOnlyToWhoIsAdmitted) {
+TEST_F(GroupCommitTest, AnothersPersonIsToldOnlyToWhoIsAdmitted) {
   Begin({.caller = "two"});
   Finish(Succeeded({"two", Id(1)}));
   Run();
@@ -474,7 +475,7 @@ TEST_F(FrontTest, AnothersPersonIsToldOnlyToWhoIsAdmitted) {
 }
 
 // Whoever was let in hears whether it goes, wherever the disk fails after that, and is not let in a second time.
-TEST_F(FrontTest, WhoWasAdmittedIsAskedOnceThoughTheDiskFails) {
+TEST_F(GroupCommitTest, WhoWasAdmittedIsAskedOnceThoughTheDiskFails) {
   int admitted = 0;
   for (int after = 0;; ++after) {
     Gatekeeper opens(true);
@@ -487,14 +488,14 @@ TEST_F(FrontTest, WhoWasAdmittedIsAskedOnceThoughTheDiskFails) {
     EXPECT_EQ((*go)->verdict, V::kUnavailable) << after;
     admitted += opens.asked;
     store_.fail_at = -1;
-    ASSERT_TRUE(front_.Retry()) << after;
+    ASSERT_TRUE(commit_.Retry()) << after;
   }
   EXPECT_GE(admitted, 2);  // writing its row, and committing it
 }
 
-class WaiterLimitsTest : public FrontTest {
+class WaiterLimitsTest : public GroupCommitTest {
  protected:
-  WaiterLimitsTest() : FrontTest({.per_request = 2, .per_caller = 3}) {}
+  WaiterLimitsTest() : GroupCommitTest({.per_request = 2, .per_caller = 3}) {}
 };
 
 TEST_F(WaiterLimitsTest, OneWaiterTooManyOfARequestIsAnsweredAtOnce) {
@@ -503,7 +504,7 @@ TEST_F(WaiterLimitsTest, OneWaiterTooManyOfARequestIsAnsweredAtOnce) {
   auto second = Begin({});
   auto third = Begin({});
   Run();
-  EXPECT_EQ(front_.waiting_joins(), 2u);
+  EXPECT_EQ(commit_.waiting_joins(), 2u);
   EXPECT_FALSE(first->has_value() || second->has_value());
   ASSERT_TRUE(third->has_value());
   EXPECT_EQ((*third)->verdict, V::kInProgress);
@@ -519,7 +520,7 @@ TEST_F(WaiterLimitsTest, OneWaiterTooManyOfARequestIsAnsweredAtOnce) {
   EXPECT_EQ((*second)->verdict, V::kRecorded);
   EXPECT_EQ((*fourth)->verdict, V::kRecorded);
   EXPECT_FALSE(first->has_value());
-  EXPECT_EQ(front_.waiting_joins(), 0u);
+  EXPECT_EQ(commit_.waiting_joins(), 0u);
 }
 
 TEST_F(WaiterLimitsTest, OneWaiterTooManyOfACallerIsAnsweredAtOnce) {
@@ -563,43 +564,41 @@ TEST_F(WaiterLimitsTest, OneWaiterTooManyOfACallerIsAnsweredAtOnce) {
   EXPECT_FALSE(third->has_value());
 }
 
-TEST_F(FrontTest, AStartThatFailsHalfWayIsUndone) {
+TEST_F(GroupCommitTest, AStartThatFailsHalfWayIsUndone) {
   store_.fails_begun = true;
   store_.fail_at = store_.calls;
   auto refused = Begin({});
   Run();
   EXPECT_EQ((*refused)->verdict, V::kUnavailable);
-  EXPECT_TRUE(front_.Retry());  // it could not start while the other one is open
+  EXPECT_TRUE(commit_.Retry());  // it could not start while the other one is open
   store_.fail_at = store_.calls;
-  EXPECT_FALSE(front_.Transact([] { return absl::OkStatus(); }).ok());
-  EXPECT_TRUE(front_.Retry());
+  EXPECT_FALSE(commit_.Transact([] { return absl::OkStatus(); }).ok());
+  EXPECT_TRUE(commit_.Retry());
   auto go = Begin({});
   Run();
   EXPECT_EQ((*go)->verdict, V::kGo);
 }
 
-TEST_F(FrontTest, CrashPointsAreNamedForWhatTheBatchHolds) {
+TEST_F(GroupCommitTest, CrashPointsAreNamedForWhatTheBatchHolds) {
   static std::vector<std::string> reached;
-  Front front(store_, 19, [](std::string_view name) { reached.emplace_back(name); });
-  const auto run = [&](Op op) {
+  GroupCommit commit(store_, 19, [](std::string_view name) { reached.emplace_back(name); });
+  const auto run = [&](std::unique_ptr<Operation> op) {
     reached.clear();
-    std::vector<Op> batch;
-    batch.push_back(std::move(op));
-    front.Run(std::move(batch));
+    commit.Run({&op, 1});
     pump_.Drain();
     return reached;
   };
   using Names = std::vector<std::string>;
   const auto begin = [&](const Call& call) {
-    return run(BeginOp{0, call.request(), &pump_, [](const BeginAnswer&) {}});
+    return run(NewBegin(0, call.request(), pump_, [](const BeginAnswer&) {}));
   };
   EXPECT_EQ(begin({}), (Names{"before-sending-commit", "after-sending-commit"}));
   EXPECT_EQ(begin({.id = 2}), Names{});  // refused: nothing will be sent
   EXPECT_EQ(begin({.id = 2, .previous = {kOldKey}}), Names{"during-rekey"});
-  EXPECT_EQ(run(GetOp{{key_, {}}, &pump_, [](const GetAnswer&) {}}), Names{});
-  EXPECT_EQ(run(NextAttemptOp{{key_, Id(77), Sent::kYes, At(4)}, &pump_, [](bool) {}}),
+  EXPECT_EQ(run(NewGet({key_, {}}, pump_, [](const GetAnswer&) {})), Names{});
+  EXPECT_EQ(run(NewNextAttempt({key_, Id(77), Sent::kYes, At(4)}, pump_, [](bool) {})),
             (Names{"before-next-attempt-commit", "after-next-attempt-commit"}));
-  EXPECT_EQ(run(FinishOp{Succeeded(key_), &pump_, [](const FinishAnswer&) {}}),
+  EXPECT_EQ(run(NewFinish(Succeeded(key_), pump_, [](const FinishAnswer&) {})),
             (Names{"before-outcome-commit", "after-outcome-commit"}));
 }
 
@@ -614,35 +613,33 @@ TEST_P(EveryFailureTest, LosesNothingAndAnswersAll) {
     store.fail_at = fail_at;
     store.run = GetParam();
     Pump pump;
-    Front front(store, 19);
+    GroupCommit commit(store, 19);
     Ledger::Token token = 0;
     int asked = 0;
     int answered = 0;
     std::map<int, int> posts;  // per id, that were not proved unsent
 
-    const auto run = [&](Op op) {
-      std::vector<Op> batch;
-      batch.push_back(std::move(op));
-      front.Run(std::move(batch));
+    const auto run = [&](std::unique_ptr<Operation> op) {
+      commit.Run({&op, 1});
       pump.Drain();
-      if (!front.healthy()) front.Retry();
+      if (!commit.healthy()) commit.Retry();
     };
     // Asks again until the ledger works, as callers do; sends when told to go, and then tells `end`.
     const auto call = [&](const Call& what, const FinishRequest& end) {
       for (int tries = 0; tries < 5; ++tries) {
         V verdict = V::kUnavailable;
         ++asked;
-        run(BeginOp{++token, what.request(), &pump, [&](BeginAnswer answer) {
-                      ++answered;
-                      verdict = answer.verdict;
-                    }});
+        run(NewBegin(++token, what.request(), pump, [&](BeginAnswer answer) {
+          ++answered;
+          verdict = answer.verdict;
+        }));
         if (verdict == V::kUnavailable) continue;
         if (verdict != V::kGo) return;
         ++posts[what.id];
         ++asked;
-        run(NextAttemptOp{{what.key_of(), Id(5), Sent::kYes, At(2)}, &pump, [&](bool) { ++answered; }});
+        run(NewNextAttempt({what.key_of(), Id(5), Sent::kYes, At(2)}, pump, [&](bool) { ++answered; }));
         ++asked;
-        run(FinishOp{end, &pump, [&](FinishAnswer) { ++answered; }});
+        run(NewFinish(end, pump, [&](FinishAnswer) { ++answered; }));
         if (end.state == State::kReleased) --posts[what.id];
         return;
       }
@@ -656,21 +653,21 @@ TEST_P(EveryFailureTest, LosesNothingAndAnswersAll) {
     call(first, Unknown(first.key_of()));
     const Call second{.id = 3, .supersedes = 2, .previous = {kOldKey}};
     call(second, Released(second.key_of()));
-    for (int tries = 0; tries < 10 && !front.healthy(); ++tries) front.Retry();  // while that waits, 3 is unknown
+    for (int tries = 0; tries < 10 && !commit.healthy(); ++tries) commit.Retry();  // while that waits, 3 is unknown
     call(second, Succeeded(second.key_of(), "second"));
-    for (int tries = 0; tries < 10 && !front.healthy(); ++tries) front.Retry();
+    for (int tries = 0; tries < 10 && !commit.healthy(); ++tries) commit.Retry();
 
     // The operator repeats himself until it is done.
     absl::Status resolved = absl::UnavailableError("");
     for (int tries = 0; tries < 10 && !resolved.ok(); ++tries) {
-      if (!front.healthy()) front.Retry();
-      resolved = front.Transact([&] { return Execute(store, AsCreated(first.key_of())).status(); });
+      if (!commit.healthy()) commit.Retry();
+      resolved = commit.Transact([&] { return Execute(store, AsCreated(first.key_of())).status(); });
     }
     EXPECT_TRUE(resolved.ok()) << resolved;
     ASSERT_EQ(store.store.audit().size(), 1u);
 
-    EXPECT_TRUE(front.healthy());
-    EXPECT_EQ(front.waiting_outcomes(), 0u);
+    EXPECT_TRUE(commit.healthy());
+    EXPECT_EQ(commit.waiting_outcomes(), 0u);
     EXPECT_EQ(asked, answered);
     for (const auto& [id, count] : posts) EXPECT_LE(count, 1) << id;
     std::map<Digest, Counters> sums;
@@ -691,7 +688,7 @@ TEST_P(EveryFailureTest, LosesNothingAndAnswersAll) {
   }
   EXPECT_GT(calls, 40);
 }
-INSTANTIATE_TEST_SUITE_P(Front, EveryFailureTest, testing::Values(1, 2, 3, 7));
+INSTANTIATE_TEST_SUITE_P(GroupCommit, EveryFailureTest, testing::Values(1, 2, 3, 7));
 
 }  // namespace
 }  // namespace userintent::ledger

@@ -1,0 +1,62 @@
+#include <optional>
+
+#include "server/ledger/execute.h"
+#include "server/ledger/operation.h"
+
+namespace userintent::ledger {
+namespace {
+
+class FinishOperation final : public Operation {
+ public:
+  FinishOperation(FinishRequest request, Executor& executor, Ledger::FinishDone done)
+      : request_(std::move(request)), executor_(executor), done_(std::move(done)) {}
+
+  absl::Status Apply(Workplace& at) override {
+    absl::StatusOr<FinishAnswer> answer = Execute(at.store, request_);
+    if (answer.ok()) answer_ = *std::move(answer);
+    return answer.status();
+  }
+
+  // The outcome waits for the disk, and meanwhile its row is unknown, to the calls that join it too.
+  void ApplyReadOnly(Workplace& at) override {
+    answer_.reset();
+    FinishAnswer answer;
+    absl::StatusOr<GetAnswer> row = Execute(at.store, GetRequest{request_.key, {}});
+    if (row.ok()) {
+      if (!row->record) return;
+      answer.record = *std::move(row->record);
+      answer.budget = row->budget;
+      if (answer.record.state != State::kSending) {
+        answer_ = std::move(answer);
+        return;
+      }
+    } else {
+      answer.record.key = request_.key;
+    }
+    const bool first = at.outbox.Add(request_);
+    at.outbox.Correct(answer.record);
+    if (first) at.joins.Wake(request_.key, answer.record, answer.budget);
+    answer_ = std::move(answer);
+  }
+
+  void Deliver(Workplace& at) override {
+    if (answer_ && answer_->committed) at.joins.Wake(request_.key, answer_->record, answer_->budget);
+    Post(executor_, std::move(done_), answer_ ? *std::move(answer_) : FinishAnswer{});
+  }
+
+  Durable durable() const override { return answer_ ? Durable::kOutcome : Durable::kNothing; }
+
+ private:
+  const FinishRequest request_;
+  Executor& executor_;
+  Ledger::FinishDone done_;
+  std::optional<FinishAnswer> answer_;
+};
+
+}  // namespace
+
+std::unique_ptr<Operation> NewFinish(FinishRequest request, Executor& executor, Ledger::FinishDone done) {
+  return std::make_unique<FinishOperation>(std::move(request), executor, std::move(done));
+}
+
+}  // namespace userintent::ledger

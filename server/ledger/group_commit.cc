@@ -1,0 +1,83 @@
+#include "server/ledger/group_commit.h"
+
+#include <algorithm>
+
+#include "server/ledger/execute.h"
+
+namespace userintent::ledger {
+
+void GroupCommit::Run(Batch batch) {
+  if (healthy_) {
+    last_error_ = Write(batch);
+    healthy_ = last_error_.ok();
+  }
+  for (const std::unique_ptr<Operation>& operation : batch) {
+    // Delivered one by one: a later Begin of the batch must find this outcome, and must find its waiters gone.
+    if (!healthy_) operation->ApplyReadOnly(at_);
+    operation->Deliver(at_);
+  }
+}
+
+absl::Status GroupCommit::Write(Batch batch) {
+  absl::Status s = at_.store.Start();
+  for (auto operation = batch.begin(); s.ok() && operation != batch.end(); ++operation) {
+    s = (*operation)->Apply(at_);
+    if (IsRefusal(s)) s = absl::OkStatus();  // a refused operation harms no other
+  }
+  if (s.ok()) s = Commit(batch);
+  if (!s.ok()) at_.store.Rollback();
+  return s;
+}
+
+absl::Status GroupCommit::Commit(Batch batch) {
+  // Only a crash test needs to know what the batch holds.
+  const auto holds = [this, batch](Operation::Durable what) {
+    return at_.crash_point != nullptr &&
+           std::any_of(batch.begin(), batch.end(), [what](const auto& one) { return one->durable() == what; });
+  };
+  const bool sending = holds(Operation::Durable::kSending);
+  const bool outcome = holds(Operation::Durable::kOutcome);
+  const bool next = holds(Operation::Durable::kNextAttempt);
+  if (sending) at_.Reach("before-sending-commit");
+  if (outcome) at_.Reach("before-outcome-commit");
+  if (next) at_.Reach("before-next-attempt-commit");
+  if (absl::Status s = at_.store.Commit(); !s.ok()) return s;
+  if (sending) at_.Reach("after-sending-commit");
+  if (outcome) at_.Reach("after-outcome-commit");
+  if (next) at_.Reach("after-next-attempt-commit");
+  return absl::OkStatus();
+}
+
+absl::Status GroupCommit::Transact(absl::FunctionRef<absl::Status()> work) {
+  if (!healthy_) return absl::UnavailableError("the ledger cannot be written; it comes back when the disk does");
+  absl::Status s = at_.store.Start();
+  if (s.ok()) {
+    if (absl::Status refused = work(); !refused.ok()) {
+      at_.store.Rollback();
+      return refused;  // were it the disk, the next batch would tell
+    }
+    s = at_.store.Commit();
+  }
+  if (s.ok()) return s;
+  at_.store.Rollback();
+  last_error_ = s;
+  healthy_ = false;
+  return s;
+}
+
+bool GroupCommit::Retry() {
+  absl::Status s = at_.store.Start();
+  if (s.ok()) s = outbox_.WriteTo(at_.store);
+  if (s.ok()) s = at_.store.Touch();
+  if (s.ok()) s = at_.store.Commit();
+  last_error_ = s;
+  healthy_ = s.ok();
+  if (s.ok()) {
+    outbox_.Clear();
+  } else {
+    at_.store.Rollback();
+  }
+  return healthy_;
+}
+
+}  // namespace userintent::ledger

@@ -1,0 +1,67 @@
+// ledger::GroupCommit: runs batches of operations over a Store, each batch in one transaction, and posts their answers
+// once it is committed.
+//
+// Single-threaded: the memory ledger calls it under its lock, a ledger with a writer thread from that thread. Owns the
+// calls that wait for another call's end (Joins) and the outcomes that wait for the disk (Outbox), not the store.
+//
+// When a batch cannot be committed, nothing of it is promised: Begins are decided again read-only (replays, joins and
+// refusals still answer, what would have started hears kUnavailable), NextAttempts hear false, Finishes hear
+// committed=false and their outcome waits in the outbox. Until Retry() has written those, nothing new starts.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "server/ledger/joins.h"
+#include "server/ledger/operation.h"
+#include "server/ledger/outbox.h"
+#include "server/ledger/store.h"
+
+namespace userintent::ledger {
+
+class GroupCommit {
+ public:
+  using Batch = absl::Span<const std::unique_ptr<Operation>>;
+
+  // `unknown_reason` is the reason number shown for a row whose outcome waits for the disk.
+  GroupCommit(Store& store, int unknown_reason, CrashPoint crash_point = nullptr, WaiterLimits limits = {})
+      : joins_(limits), outbox_(unknown_reason), at_{store, joins_, outbox_, crash_point} {}
+  GroupCommit(const GroupCommit&) = delete;
+  GroupCommit& operator=(const GroupCommit&) = delete;
+
+  // Runs the operations in order, in one transaction, and posts their answers.
+  void Run(Batch batch);
+
+  // Runs `work` in a transaction of its own, so that no batch suffers when it fails, and commits what it did when it
+  // returns OK. Unavailable while writes fail.
+  absl::Status Transact(absl::FunctionRef<absl::Status()> work);
+
+  // False: writes failed, and Retry() has not succeeded since.
+  bool healthy() const { return healthy_; }
+
+  // Writes the waiting outcomes, or something harmless where there are none. True when that stuck.
+  bool Retry();
+
+  void set_admit(bool admit) { at_.admit = admit; }
+  void set_resend(bool resend) { at_.resend = resend; }
+
+  size_t waiting_outcomes() const { return outbox_.size(); }
+  size_t waiting_joins() const { return joins_.size(); }
+  // Why the last write failed, for the log. Holds no data of a row.
+  const absl::Status& last_error() const { return last_error_; }
+
+ private:
+  absl::Status Write(Batch batch);
+  absl::Status Commit(Batch batch);
+
+  Joins joins_;
+  Outbox outbox_;
+  Workplace at_;
+  bool healthy_ = true;
+  absl::Status last_error_;
+};
+
+}  // namespace userintent::ledger

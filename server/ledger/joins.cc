@@ -1,0 +1,65 @@
+#include "server/ledger/joins.h"
+
+#include <utility>
+
+#include "server/ledger/operation.h"
+
+namespace userintent::ledger {
+
+Joins::~Joins() {
+  for (auto& [key, waiters] : waiters_) {
+    for (Waiter& waiter : waiters) {
+      BeginAnswer answer;
+      answer.verdict = BeginVerdict::kInProgress;
+      Post(*waiter.executor, std::move(waiter.done), std::move(answer));
+    }
+  }
+}
+
+bool Joins::HasRoomFor(const Key& key) const {
+  const auto of_request = waiters_.find(key);
+  const auto of_caller = by_caller_.find(key.caller);
+  return (of_request == waiters_.end() ? 0 : of_request->second.size()) < limits_.per_request &&
+         (of_caller == by_caller_.end() ? 0 : of_caller->second) < limits_.per_caller;
+}
+
+void Joins::Add(Ledger::Token token, const Key& key, Executor& executor, Ledger::BeginDone done) {
+  by_token_.emplace(token, key);
+  ++by_caller_[key.caller];
+  waiters_[key].push_back({token, &executor, std::move(done)});
+}
+
+void Joins::CountDown(const std::string& caller, size_t waiters) {
+  const auto at = by_caller_.find(caller);
+  at->second -= waiters;
+  if (at->second == 0) by_caller_.erase(at);
+}
+
+void Joins::Wake(const Key& key, const Record& record, const Budget& budget) {
+  const auto at = waiters_.find(key);
+  if (at == waiters_.end()) return;
+  std::vector<Waiter> waiters = std::move(at->second);
+  waiters_.erase(at);
+  CountDown(key.caller, waiters.size());
+  for (Waiter& waiter : waiters) {
+    by_token_.erase(waiter.token);
+    BeginAnswer answer;
+    answer.verdict = BeginVerdict::kRecorded;
+    answer.joined = true;
+    answer.own = record;
+    answer.budget = budget;
+    Post(*waiter.executor, std::move(waiter.done), std::move(answer));
+  }
+}
+
+void Joins::Forget(Ledger::Token token) {
+  const auto by_token = by_token_.find(token);
+  if (by_token == by_token_.end()) return;
+  const auto at = waiters_.find(by_token->second);
+  std::erase_if(at->second, [token](const Waiter& waiter) { return waiter.token == token; });
+  CountDown(at->first.caller, 1);
+  if (at->second.empty()) waiters_.erase(at);
+  by_token_.erase(by_token);
+}
+
+}  // namespace userintent::ledger

@@ -1,0 +1,70 @@
+// ledger::Operation: one call of a Ledger on its way through a batch. A new kind of call is one class in one file.
+//
+// Made on the caller's thread; everything else happens on the thread that owns the store. Answers go out through the
+// caller's executor, never inline.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "server/base/loop.h"
+#include "server/ledger/decide.h"
+#include "server/ledger/joins.h"
+#include "server/ledger/ledger.h"
+#include "server/ledger/outbox.h"
+#include "server/ledger/store.h"
+
+namespace userintent::ledger {
+
+// Names the points at which a test ends the process; null in production.
+using CrashPoint = void (*)(std::string_view name);
+
+// What operations work with.
+struct Workplace {
+  Store& store;
+  Joins& joins;
+  Outbox& outbox;
+  CrashPoint crash_point = nullptr;
+  bool admit = true;   // false: nothing new starts, as if the store could not be written; outcomes are still written
+  bool resend = true;  // false: what runs sends no further POST either
+
+  void Reach(std::string_view point) const {
+    if (crash_point != nullptr) crash_point(point);
+  }
+};
+
+class Operation {
+ public:
+  virtual ~Operation() = default;
+
+  // Inside the batch's transaction. IsRefusal: this operation alone is refused, which harms no other. Another failure
+  // is the store's: the whole batch is rolled back.
+  virtual absl::Status Apply(Workplace& at) = 0;
+  // Where nothing can be written: instead of Apply, or after one that was rolled back.
+  virtual void ApplyReadOnly(Workplace& at) = 0;
+  // Posts the answer. Where Apply had none, it is the default of its kind: unavailable, not committed.
+  virtual void Deliver(Workplace& at) = 0;
+
+  virtual bool MayWrite() const { return true; }
+  // After Apply: what the commit will make durable, for the crash points around it.
+  enum class Durable { kNothing, kSending, kOutcome, kNextAttempt };
+  virtual Durable durable() const { return Durable::kNothing; }
+};
+
+template <typename Done, typename Answer>
+void Post(Executor& executor, Done done, Answer answer) {
+  executor.Post([done = std::move(done), answer = std::move(answer)]() mutable { done(std::move(answer)); });
+}
+
+std::unique_ptr<Operation> NewBegin(Ledger::Token token, BeginRequest request, Executor& executor,
+                                    Ledger::BeginDone done);
+std::unique_ptr<Operation> NewForget(Ledger::Token token);
+std::unique_ptr<Operation> NewNextAttempt(NextAttemptRequest request, Executor& executor, Ledger::AttemptDone done);
+std::unique_ptr<Operation> NewFinish(FinishRequest request, Executor& executor, Ledger::FinishDone done);
+std::unique_ptr<Operation> NewGet(GetRequest request, Executor& executor, Ledger::GetDone done);
+// `done` may be null.
+std::unique_ptr<Operation> NewReading(ReadingRequest request, Executor& executor, Ledger::ReadingDone done);
+
+}  // namespace userintent::ledger
