@@ -78,7 +78,7 @@ namespace {
 void MarkSuperseded(Row named, const std::optional<Uuid>& by, absl::Time now, Changes& changes) {
   named.record.superseded_by = by;
   named.record.updated = now;
-  changes.rows.push_back({std::move(named), RowChange::Part::kProgress});
+  changes.rows.emplace_back(std::move(named), RowChange::Part::kProgress);
 }
 
 // ---- Begin ----
@@ -142,7 +142,7 @@ class BeginDecision {
     if (!moves || UnderCurrent(*own, current)) return;
     Row row = *own;
     PutUnder(current, row);
-    decision_.changes.rows.push_back({std::move(row), RowChange::Part::kWhole});
+    decision_.changes.rows.emplace_back(std::move(row), RowChange::Part::kWhole);
   }
 
   // 1. The id's own row. RELEASED rows stay bound to their content too.
@@ -251,7 +251,7 @@ Decision<BeginAnswer> Decide(const View& view, const BeginRequest& request, cons
 
 // ---- how rows end and go on ----
 
-Decision<FinishAnswer> Decide(View view, const FinishRequest& request, const Rules& rules) {
+Decision<FinishAnswer> Decide(View&& view, const FinishRequest& request, const Rules& rules) {
   if (request.state == State::kSending) return Refuse<FinishAnswer>(Refusal::kInvalid, "SENDING ends nothing");
   if (!view.own) return Refuse<FinishAnswer>(Refusal::kNotFound, "no such row");
   Row& row = *view.own;
@@ -279,7 +279,7 @@ Decision<FinishAnswer> Decide(View view, const FinishRequest& request, const Rul
   return decision;
 }
 
-Decision<Nothing> Decide(View view, const NextAttemptRequest& request) {
+Decision<Nothing> Decide(View&& view, const NextAttemptRequest& request) {
   if (!view.own) return Refuse<Nothing>(Refusal::kNotFound, "no such row");
   Row& row = *view.own;
   if (row.record.state != State::kSending) return Refuse<Nothing>(Refusal::kState, "the row is not SENDING");
@@ -288,11 +288,11 @@ Decision<Nothing> Decide(View view, const NextAttemptRequest& request) {
   row.record.sent = std::max(row.record.sent, request.sent_so_far);
   row.record.updated = request.now;
   Decision<Nothing> decision;
-  decision.changes.rows.push_back({std::move(row), RowChange::Part::kProgress});
+  decision.changes.rows.emplace_back(std::move(row), RowChange::Part::kProgress);
   return decision;
 }
 
-GetAnswer Decide(View view, const GetRequest&) {
+GetAnswer Decide(View&& view, const GetRequest&) {
   GetAnswer answer;
   answer.available = true;
   if (!view.own) return answer;
@@ -301,7 +301,7 @@ GetAnswer Decide(View view, const GetRequest&) {
   return answer;
 }
 
-Decision<Nothing> Decide(View view, const ReadingRequest& request) {
+Decision<Nothing> Decide(View&& view, const ReadingRequest& request) {
   if (!view.own) return Refuse<Nothing>(Refusal::kNotFound, "no such row");
   if (view.own->record.state != State::kSucceeded) return Refuse<Nothing>(Refusal::kState, "the row is not SUCCEEDED");
   Decision<Nothing> decision;
@@ -312,7 +312,7 @@ Decision<Nothing> Decide(View view, const ReadingRequest& request) {
   latest = request.reading;
   const bool same = latest.astra_status == before.astra_status;
   latest.status_since = same ? before.status_since : latest.read_at;
-  decision.changes.rows.push_back({*std::move(view.own), RowChange::Part::kLatest});
+  decision.changes.rows.emplace_back(*std::move(view.own), RowChange::Part::kLatest);
   return decision;
 }
 

@@ -145,20 +145,20 @@ Decision<BeginAnswer> Decide(const View& view, const BeginRequest& request, cons
 
 // `committed` is set; it is true once the caller's transaction is committed.
 Lookup LookupFor(const FinishRequest& request, const Rules& rules = kRules);
-Decision<FinishAnswer> Decide(View view, const FinishRequest& request, const Rules& rules = kRules);
+Decision<FinishAnswer> Decide(View&& view, const FinishRequest& request, const Rules& rules = kRules);
 
 Lookup LookupFor(const NextAttemptRequest& request);
-Decision<Nothing> Decide(View view, const NextAttemptRequest& request);
+Decision<Nothing> Decide(View&& view, const NextAttemptRequest& request);
 
 Lookup LookupFor(const GetRequest& request);
-GetAnswer Decide(View view, const GetRequest& request);
+GetAnswer Decide(View&& view, const GetRequest& request);
 
 Lookup LookupFor(const ReadingRequest& request);
-Decision<Nothing> Decide(View view, const ReadingRequest& request);
+Decision<Nothing> Decide(View&& view, const ReadingRequest& request);
 
 // A refusal's text is meant for the operator.
 Lookup LookupFor(const ResolveRequest& request);
-Decision<ResolveAnswer> Decide(View view, const ResolveRequest& request, const Rules& rules = kRules);
+Decision<ResolveAnswer> Decide(View&& view, const ResolveRequest& request, const Rules& rules = kRules);
 
 // Of the rows that are SENDING.
 Decision<Nothing> Decide(std::vector<Row> sending, const RecoverRequest& request, const Rules& rules = kRules);

@@ -56,7 +56,7 @@ AuditEntry EntryOf(const ResolveRequest& request, State from, State to) {
 
 }  // namespace
 
-Decision<ResolveAnswer> Decide(View view, const ResolveRequest& request, const Rules& rules) {
+Decision<ResolveAnswer> Decide(View&& view, const ResolveRequest& request, const Rules& rules) {
   if (std::optional<std::string> wrong = WrongWords(request)) {
     return Refuse<ResolveAnswer>(Refusal::kInvalid, *std::move(wrong));
   }
@@ -89,7 +89,7 @@ Decision<ResolveAnswer> Decide(View view, const ResolveRequest& request, const R
     record.updated = request.now;
     record.latest = LatestOf(record);
     // What supersedes what stays: each of the two rows had a POST of its own, whichever way this one ended.
-    counters += Replace(was, row, RowChange::Part::kProgress, rules, decision.changes);
+    counters += Replace(was, Row(row), RowChange::Part::kProgress, rules, decision.changes);
     decision.changes.audit = EntryOf(request, before, record.state);
   }
   decision.answer.budget = BudgetOf(counters);
@@ -133,7 +133,7 @@ class Purge {
   // What lost a link and stays.
   void AddChanged(Changes& changes) {
     for (auto& [key, state] : rows_) {
-      if (state.changed && !state.gone) changes.rows.push_back({std::move(state.row), RowChange::Part::kProgress});
+      if (state.changed && !state.gone) changes.rows.emplace_back(std::move(state.row), RowChange::Part::kProgress);
     }
   }
 

@@ -25,11 +25,11 @@ Decision<Answer> Refuse(Refusal refusal, std::string why) {
 
 // Puts `after` in the place of a row that counted for `was`, so that the counters of the address stay the sum over its
 // rows. Returns what they grow by.
-inline Counters Replace(const Counters& was, Row after, RowChange::Part part, const Rules& rules, Changes& changes) {
+inline Counters Replace(const Counters& was, Row&& after, RowChange::Part part, const Rules& rules, Changes& changes) {
   const Counters is = rules.count_of(after.record);
   const Counters delta{is.confirmed - was.confirmed, is.possible - was.possible};
   if (was != is) changes.counts.push_back({after.email, delta});
-  changes.rows.push_back({std::move(after), part});
+  changes.rows.emplace_back(std::move(after), part);
   return delta;
 }
 

@@ -22,7 +22,7 @@ absl::Status StatusOf(Refusal refusal, std::string why) {
 }
 
 template <typename Answer>
-absl::StatusOr<Answer> Take(Store& store, Decision<Answer> decision) {
+absl::StatusOr<Answer> Take(Store& store, Decision<Answer>&& decision) {
   if (decision.refusal != Refusal::kNone) return StatusOf(decision.refusal, std::move(decision.why));
   if (!decision.changes.empty()) {
     if (absl::Status s = store.Apply(std::move(decision.changes)); !s.ok()) return s;

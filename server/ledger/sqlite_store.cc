@@ -106,7 +106,7 @@ absl::Status SqliteStore::Apply(Changes changes) {
     if (absl::Status s = AddCount(count); !s.ok()) return s;
   }
   for (RowChange& change : changes.rows) {
-    if (absl::Status s = Put(std::move(change)); !s.ok()) return s;
+    if (absl::Status s = Put(change); !s.ok()) return s;
   }
   for (const Changes::Purge& purge : changes.purged) {
     if (absl::Status s = Forget(purge); !s.ok()) return s;
@@ -114,9 +114,9 @@ absl::Status SqliteStore::Apply(Changes changes) {
   return changes.audit ? Append(*changes.audit) : absl::OkStatus();
 }
 
-absl::Status SqliteStore::Put(RowChange change) {
+absl::Status SqliteStore::Put(RowChange& change) {
   Row& row = change.row;
-  if (row.handle == 0) return Insert(std::move(row));
+  if (row.handle == 0) return Insert(row);
   const Statement statement = change.part == RowChange::Part::kProgress ? kUpdateProgress
                               : change.part == RowChange::Part::kWhole  ? kUpdateWhole
                                                                         : kUpdateLatest;
@@ -133,11 +133,11 @@ absl::Status SqliteStore::Put(RowChange change) {
     running_.erase(row.record.key);
     return absl::OkStatus();
   }
-  Keep(std::move(row));
+  Keep(row);
   return absl::OkStatus();
 }
 
-absl::Status SqliteStore::Insert(Row row) {
+absl::Status SqliteStore::Insert(Row& row) {
   const absl::StatusOr<std::optional<int64_t>> caller = CallerId(row.record.key.caller, true);
   if (!caller.ok()) return caller.status();
   absl::StatusOr<Address> address = AddressOf(row.email);
@@ -153,11 +153,11 @@ absl::Status SqliteStore::Insert(Row row) {
   }
   row.handle = sqlite3_last_insert_rowid(connection_.db());
   ++fresh_rows_;
-  if (row.record.state == State::kSending) Keep(std::move(row));
+  if (row.record.state == State::kSending) Keep(row);
   return absl::OkStatus();
 }
 
-void SqliteStore::Keep(Row row) {
+void SqliteStore::Keep(Row& row) {
   if (running_.size() >= kKept) running_.clear();
   RoundTimes(row.record);
   Key key = row.record.key;

@@ -194,9 +194,10 @@ class SqliteStore : public Store, public Inspector {
   absl::Status MoveEmail(const Digest& from, const Digest& to);
   absl::Status MovePerson(const Changes::PersonMove& move);
   absl::Status AddCount(const Changes::Count& count);
-  absl::Status Put(RowChange change);
-  absl::Status Insert(Row row);
-  void Keep(Row row);  // one that is SENDING
+  // These take the row.
+  absl::Status Put(RowChange& change);
+  absl::Status Insert(Row& row);
+  void Keep(Row& row);  // one that is SENDING
   absl::Status Forget(const Changes::Purge& purge);
   absl::Status Append(const AuditEntry& entry);
   void ForgetCopies();

@@ -116,8 +116,10 @@ struct RowChange {
     kWhole,     // a new row; or of one that is there everything but `latest`
     kLatest,    // of a SUCCEEDED row: `latest` alone
   };
+  RowChange(Row&& row_after, Part part_changed) : row(std::move(row_after)), part(part_changed) {}
+
   Row row;  // as it is afterwards, whole
-  Part part = Part::kProgress;
+  Part part;
 };
 
 // What a decision changes. Applied in the order of the members.
