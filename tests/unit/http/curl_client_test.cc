@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -284,28 +285,36 @@ TEST_P(Dropped, IdleConnectionIsReplaced) {
 }
 
 // Where the client finds the connection when the next GET is due is a matter of chance. It may be sent on the dead one
-// or on a fresh one, but not on both.
+// or on a fresh one, but not on both: libcurl may open one for a second sending, and nothing arrives on it.
 TEST_P(Dropped, AGetOnAConnectionThatGoesArrivesAtMostOnce) {
   for (int i = 0; i < 20; ++i) {
-    TlsServer server([](TlsPeer& peer) {
-      if (peer.index() > 0) return Serve(peer);
-      peer.ReadRequest();
-      peer.Write(Answer("first"));
-      if (GetParam() == Drop::kReset) std::this_thread::yield();
-      DropNow(peer);
-      if (GetParam() != Drop::kReset) peer.ReadRequest();  // counts it, should it come
-    });
-    Harness harness(Http1(server), Method::kGet);
-    if (harness.Ask().fate != Fate::kAnswered) continue;  // the reset overtook the answer
-    const Outcome& outcome = harness.Ask();
-    if (outcome.fate == Fate::kAnswered) {
-      ExpectAnswered(outcome, 201, "1.0");
-    } else {
-      ExpectMaybeSent(outcome);
-      EXPECT_EQ(server.accepted, 1);
+    std::atomic<int> elsewhere{0};
+    std::optional<Outcome> second;
+    {
+      TlsServer server([&](TlsPeer& peer) {
+        if (peer.index() > 0) {
+          while (peer.ReadRequest()) {
+            ++elsewhere;
+            peer.Write(Answer("elsewhere"));
+          }
+          return;
+        }
+        peer.ReadRequest();
+        peer.Write(Answer("first"));
+        DropNow(peer);
+        if (GetParam() != Drop::kReset) peer.WaitForPeerToLeave();
+      });
+      Harness harness(Http1(server), Method::kGet);
+      if (harness.Ask().fate == Fate::kAnswered) second = harness.Ask();
     }
-    EXPECT_LE(server.requests, 2);
-    EXPECT_EQ(harness.client().stats().exchanges, 2u);
+    if (!second) continue;  // the reset overtook the first answer
+    if (second->fate == Fate::kAnswered) {
+      ExpectAnswered(*second, 201, "elsewhere");
+      EXPECT_EQ(elsewhere, 1);
+    } else {
+      ExpectMaybeSent(*second);
+      EXPECT_EQ(elsewhere, 0);
+    }
   }
 }
 
