@@ -204,8 +204,8 @@ absl::Status Server::Parts::Build(std::optional<config::TlsMaterial> tls) {
 // Every shard brings its own completion queue.
 absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder, bool mutual_tls) {
   const http::Options http = HttpOptionsOf(settings, authorities.get());
-  const SharedParts shared{settings,   http,       mutual_tls, *credentials, *ledger,        *admission, *reads, *fingerprinter,
-                           *telemetry, *telemetry, *metrics,   *service,     health_service, health};
+  const SharedParts shared{settings,       http,       mutual_tls, *credentials, *ledger,  *admission,     *reads,
+                           *fingerprinter, *telemetry, *telemetry, *metrics,     *service, health_service, health};
   for (int i = 0; i < settings.shard_count(); ++i) {
     absl::StatusOr<std::unique_ptr<ShardParts>> shard = ShardParts::Create(shared, builder);
     if (!shard.ok()) return shard.status();

@@ -42,11 +42,14 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
       intent::RulesOptions{settings.kyc_delegation, settings.allow_non_public_ip}, settings.email_attempt_limit});
   parts->context_ = std::make_unique<rpc::MethodContext>(rpc::MethodContext{
       *parts->shard_, shared.call_observer, shared.mutual_tls, absl::ToChronoNanoseconds(settings.default_deadline)});
-  parts->methods_ =
-      rpc::NewMethods(shared.service, *parts->context_,
-                      rpc::UseCases{*parts->creations_,
-         {shared.ledger, shared.reads, {*parts->shard_, *parts->astra_}, shared.admission.options().min_deadline},
-         shared.ledger, *parts->shard_, settings.email_attempt_limit});
+  parts->methods_ = rpc::NewMethods(
+      shared.service, *parts->context_,
+      rpc::UseCases{
+          *parts->creations_,
+          {shared.ledger, shared.reads, {*parts->shard_, *parts->astra_}, shared.admission.options().min_deadline},
+          shared.ledger,
+          *parts->shard_,
+          settings.email_attempt_limit});
   parts->health_ = std::make_unique<rpc::HealthCalls>(shared.health_service, shared.health, *parts->shard_);
   return parts;
 }

@@ -15,9 +15,6 @@ using ledger::BeginVerdict;
 using ledger::Sent;
 using Verdict = astra::Verdict;
 
-// A ledger that cannot be used: told to callers as RetryInfo.
-constexpr absl::Duration kLedgerRetry = absl::Seconds(2);
-
 ledger::Sent SentOf(Verdict verdict) {
   switch (verdict) {
     case Verdict::kNotSent:
@@ -27,33 +24,6 @@ ledger::Sent SentOf(Verdict verdict) {
     default:
       return Sent::kYes;
   }
-}
-
-// Of the verdicts that refuse a call.
-v1::ErrorReason ReasonOf(BeginVerdict verdict) {
-  switch (verdict) {
-    case BeginVerdict::kInProgress:
-      return v1::ERROR_REASON_REQUEST_IN_PROGRESS;
-    case BeginVerdict::kReused:
-      return v1::ERROR_REASON_REQUEST_ID_REUSED;
-    case BeginVerdict::kPersonExists:
-      return v1::ERROR_REASON_PERSON_EXISTS;
-    case BeginVerdict::kExhausted:
-      return v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED;
-    case BeginVerdict::kEmailBusy:
-      return v1::ERROR_REASON_EMAIL_BUSY;
-    case BeginVerdict::kEmailUnresolved:
-      return v1::ERROR_REASON_EMAIL_UNRESOLVED;
-    case BeginVerdict::kSupersedesInvalid:
-      return v1::ERROR_REASON_SUPERSEDES_INVALID;
-    case BeginVerdict::kUnavailable:
-      return v1::ERROR_REASON_LEDGER_UNAVAILABLE;
-    case BeginVerdict::kGo:
-    case BeginVerdict::kWouldGo:
-    case BeginVerdict::kRecorded:
-      break;
-  }
-  return v1::ERROR_REASON_INTERNAL;
 }
 
 absl::CivilDay TodayUtc() { return absl::ToCivilDay(absl::Now(), absl::UTCTimeZone()); }
@@ -150,7 +120,7 @@ void Creation::OnBegun(ledger::BeginAnswer answer) {
     return;
   }
 
-  LeaveGate();
+  GiveBackPlace();
   const bool abandoned_under_join = answer.verdict == BeginVerdict::kRecorded && answer.own &&
                                     answer.own->state == ledger::State::kReleased && answer.own->reason == 0;
   if (abandoned_under_join && done_ && !late_) {
@@ -169,39 +139,15 @@ void Creation::OnBegun(ledger::BeginAnswer answer) {
   const bool untold = answer.verdict == BeginVerdict::kPersonExists && answer.existing_intent_id.empty() && late_;
   if (answer.verdict == BeginVerdict::kWouldGo || untold) return WouldGo(answer);
   if (answer.verdict == BeginVerdict::kRecorded) return AnswerFromRow(answer);
-  Respond(RefusedByLedger(answer));
-}
-
-CallError Creation::RefusedByLedger(const ledger::BeginAnswer& answer) {
-  CallError error = CallError::Of(ReasonOf(answer.verdict));
-  switch (answer.verdict) {
-    case BeginVerdict::kReused:
-      // Nothing of *this* content was ever sent under the id: `sent` stays "no" as in the table.
-      if (answer.content && deps_.fingerprinter.DiffersInFormOnly(*request_, *answer.content)) {
-        error.message = kOtherFormMessage;
-      }
-      return error;
-    case BeginVerdict::kUnavailable:
-      error.retry_after = kLedgerRetry;
-      return error;
-    case BeginVerdict::kPersonExists:
-      error.existing_intent_id = answer.existing_intent_id;
-      if (!error.existing_intent_id.empty()) {
-        error.recovery = Recovery::kUseExisting;
-      } else {
-        deps_.observer.OnPersonToldAcross(key_);
-      }
-      break;
-    case BeginVerdict::kEmailUnresolved:
-    case BeginVerdict::kSupersedesInvalid:
-      error.unresolved_request_id = answer.unresolved;
-      break;
-    default:
-      break;
+  CallError error = CallError::FromLedger(answer);
+  if (answer.verdict == BeginVerdict::kPersonExists && answer.existing_intent_id.empty()) {
+    deps_.observer.OnPersonToldAcross(key_);
   }
-  error.attempts = answer.budget;
-  if (answer.own) error.sent = std::max(*error.sent, answer.own->sent);
-  return error;
+  if (answer.verdict == BeginVerdict::kReused && answer.content &&
+      deps_.fingerprinter.DiffersInFormOnly(*request_, *answer.content)) {
+    error.message = kOtherFormMessage;
+  }
+  Respond(std::move(error));
 }
 
 void Creation::WouldGo(const ledger::BeginAnswer& answer) {
@@ -330,7 +276,7 @@ void Creation::Finish(ledger::State state, v1::ErrorReason reason) {
 
 void Creation::OnRecorded(ledger::FinishAnswer answer) {
   state_ = State::kEnded;
-  LeaveGate();
+  GiveBackPlace();
   deps_.observer.OnRecorded(answer.record, answer.committed);
   if (!done_) return;
 
@@ -369,15 +315,15 @@ void Creation::OnAnswerBy(bool stopping) {
 // whether there is a row: this call starts nothing any more, and hears the ledger's answer, which takes milliseconds.
 void Creation::OnLateBeginning() {
   late_ = true;
-  CloseGate();
+  ClosePlace();
   if (joined_) {
     deps_.ledger.Forget(std::exchange(begin_token_, 0));
     return Respond(CallError::Of(v1::ERROR_REASON_REQUEST_IN_PROGRESS));
   }
   if (deps_.loop.Now() - asked_at_ < kLedgerSilent) return;
-  CallError error = CallError::Of(v1::ERROR_REASON_LEDGER_UNAVAILABLE);
-  error.retry_after = kLedgerRetry;
-  Respond(std::move(error));
+  ledger::BeginAnswer silence;
+  silence.verdict = BeginVerdict::kUnavailable;
+  Respond(CallError::FromLedger(silence));
 }
 
 void Creation::CallerLeft() {
@@ -389,7 +335,7 @@ void Creation::CallerLeft() {
   switch (state_) {
     case State::kBeginning:
       deps_.ledger.Forget(std::exchange(begin_token_, 0));
-      CloseGate();  // a join that is forgotten is never answered
+      ClosePlace();  // a join that is forgotten is never answered
       break;
     case State::kExchanging:
       if (!goes_on_) deps_.astra.CancelUnsent(call_id_);
@@ -418,12 +364,12 @@ void Creation::Respond(Result<v1::CreateUserIntentResponse> result) {
   std::exchange(done_, nullptr)(std::move(result));
 }
 
-void Creation::LeaveGate() {
+void Creation::GiveBackPlace() {
   Place taken = Place::kTaken;
   if (place_.compare_exchange_strong(taken, Place::kNone)) deps_.admission.Leave();
 }
 
-void Creation::CloseGate() {
+void Creation::ClosePlace() {
   if (place_.exchange(Place::kClosed) == Place::kTaken) deps_.admission.Leave();
 }
 

@@ -8,8 +8,8 @@
 // only to tell it that the caller left; the callbacks that it waits for keep it alive, so that an exchange whose
 // caller is gone runs to its end and is recorded. `done` runs at most once, and never from inside Start().
 //
-// The gate gives it a place only when the ledger would start it: replays, joins and refusals hold none, and a call that
-// waits for another one's end keeps no more than the bytes of its request, in case it must send it after all.
+// Admission control gives it a place only when the ledger would start it: replays, joins and refusals hold none, and a
+// call that waits for another one's end keeps no more than the bytes of its request, in case it must send it after all.
 //
 // The rules it carries (contract sections 3 and 4): nothing is sent before the ledger answered kGo; another try needs
 // proof that Astra did not process the last one; once bytes may have left, neither the caller's cancel nor its
@@ -64,7 +64,6 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void OnBegun(ledger::BeginAnswer answer);
   void WouldGo(const ledger::BeginAnswer& answer);
   void AnswerFromRow(const ledger::BeginAnswer& answer);
-  CallError RefusedByLedger(const ledger::BeginAnswer& answer);
   void Succeed(const ledger::Record* record, const ledger::Budget& budget, bool replayed);
   void Send();
   void OnOutcome(const astra::Outcome& outcome);
@@ -75,8 +74,8 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void OnAnswerBy(bool stopping = false);
   void OnLateBeginning();
   void Respond(Result<v1::CreateUserIntentResponse> result);
-  void LeaveGate();
-  void CloseGate();
+  void GiveBackPlace();
+  void ClosePlace();
 
   const Creations::Dependencies& deps_;
   Creations& creations_;
@@ -89,13 +88,15 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   State state_ = State::kBeginning;
   ledger::Key key_;
   bool caller_left_ = false;
-  // Of the gate; taken on the ledger's thread. Closed: whatever the ledger decides, this call starts nothing any more.
+  // Of the admission control; taken on the ledger's thread. Closed: whatever the ledger decides, this call starts
+  // nothing any more.
   enum class Place { kNone, kTaken, kClosed };
   std::atomic<Place> place_{Place::kNone};
-  SteadyTime asked_at_{};                             // when the ledger was asked
-  std::optional<AdmissionControl::Refusal> refusal_;  // the gate's; written on the ledger's thread before it answers
-  bool joined_ = false;                               // waits for the end of a call that runs
-  bool late_ = false;                                 // the time to answer came before the ledger's answer
+  SteadyTime asked_at_{};  // when the ledger was asked
+  std::optional<AdmissionControl::Refusal>
+      refusal_;          // admission control's; written on the ledger's thread before it answers
+  bool joined_ = false;  // waits for the end of a call that runs
+  bool late_ = false;    // the time to answer came before the ledger's answer
   ledger::Ledger::Token begin_token_ = 0;
   Loop::TimerId answer_timer_ = 0;
 

@@ -1,8 +1,42 @@
 #include "server/usecase/result.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace userintent::usecase {
+namespace {
+
+using ledger::BeginVerdict;
+
+// Of the verdicts that refuse a call.
+v1::ErrorReason ReasonOf(BeginVerdict verdict) {
+  switch (verdict) {
+    case BeginVerdict::kInProgress:
+      return v1::ERROR_REASON_REQUEST_IN_PROGRESS;
+    case BeginVerdict::kReused:
+      return v1::ERROR_REASON_REQUEST_ID_REUSED;
+    case BeginVerdict::kPersonExists:
+      return v1::ERROR_REASON_PERSON_EXISTS;
+    case BeginVerdict::kExhausted:
+      return v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED;
+    case BeginVerdict::kEmailBusy:
+      return v1::ERROR_REASON_EMAIL_BUSY;
+    case BeginVerdict::kEmailUnresolved:
+      return v1::ERROR_REASON_EMAIL_UNRESOLVED;
+    case BeginVerdict::kSupersedesInvalid:
+      return v1::ERROR_REASON_SUPERSEDES_INVALID;
+    case BeginVerdict::kUnavailable:
+      return v1::ERROR_REASON_LEDGER_UNAVAILABLE;
+    case BeginVerdict::kGo:
+    case BeginVerdict::kWouldGo:
+    case BeginVerdict::kRecorded:
+      break;
+  }
+  return v1::ERROR_REASON_INTERNAL;
+}
+
+}  // namespace
 
 CallError CallError::Of(v1::ErrorReason reason) {
   const ErrorRow& row = RowOf(reason);
@@ -16,6 +50,30 @@ CallError CallError::Of(v1::ErrorReason reason) {
 CallError CallError::Of(std::vector<intent::Violation> violations) {
   CallError error = Of(v1::ERROR_REASON_FIELD_INVALID);
   error.violations = std::move(violations);
+  return error;
+}
+
+CallError CallError::FromLedger(const ledger::BeginAnswer& answer) {
+  CallError error = Of(ReasonOf(answer.verdict));
+  switch (answer.verdict) {
+    case BeginVerdict::kReused:
+      return error;  // nothing of *this* content was ever sent under the id: `sent` stays "no" as in the table
+    case BeginVerdict::kUnavailable:
+      error.retry_after = absl::Seconds(2);
+      return error;
+    case BeginVerdict::kPersonExists:
+      error.existing_intent_id = answer.existing_intent_id;
+      if (!error.existing_intent_id.empty()) error.recovery = Recovery::kUseExisting;
+      break;
+    case BeginVerdict::kEmailUnresolved:
+    case BeginVerdict::kSupersedesInvalid:
+      error.unresolved_request_id = answer.unresolved;
+      break;
+    default:
+      break;
+  }
+  error.attempts = answer.budget;
+  if (answer.own) error.sent = std::max(*error.sent, answer.own->sent);
   return error;
 }
 

@@ -1,7 +1,7 @@
 // Result: what a handler answers, a message or a CallError, before rpc/ turns it into gRPC's words. Pure values; any
 // thread.
 //
-// A CallError is begun by Of() or FromRecord() and nowhere else, so that its fields always agree with the error table.
+// A CallError is begun by Of() or From...() and nowhere else, so that its fields always agree with the error table.
 #pragma once
 
 #include <optional>
@@ -43,6 +43,8 @@ struct CallError {
   static CallError Of(v1::ErrorReason reason);
   // Some fields break a rule; all of them are named.
   static CallError Of(std::vector<intent::Violation> violations);
+  // Why the ledger did not let a creation begin: one of the verdicts that refuse.
+  static CallError FromLedger(const ledger::BeginAnswer& answer);
   // What a repeat of the call hears from its row (FAILED, UNKNOWN, RELEASED).
   static CallError FromRecord(const ledger::Record& record);
 };

@@ -100,6 +100,40 @@ TEST_F(RestClientTest, WhatIsSent) {
   EXPECT_TRUE(outcomes_.empty());
 }
 
+TEST_F(RestClientTest, WhatAReadSends) {
+  const std::pair<std::string, std::string> paths[] = {
+      {"1a90-x_Y.z~", "/v1/user_intent/1a90-x_Y.z~"},
+      {"..", "/v1/user_intent/%2E%2E"},
+      {".", "/v1/user_intent/%2E"},
+      {"../a?b#c%", "/v1/user_intent/..%2Fa%3Fb%23c%25"},
+      {"\u00e9 +", "/v1/user_intent/%C3%A9%20%2B"},
+  };
+  for (const auto& [id, path] : paths) {
+    client_->Get(id, [](ReadOutcome) {});
+    const http::Request& sent = http_.requests.back();
+    EXPECT_EQ(sent.method, http::Method::kGet);
+    EXPECT_EQ(sent.path, path);
+    EXPECT_EQ(sent.body, "");
+    EXPECT_EQ(sent.headers,
+              (std::vector<std::pair<std::string, std::string>>{{"Authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="},
+                                                                {"Accept", "application/json"},
+                                                                {"Accept-Encoding", "identity"},
+                                                                {"User-Agent", "userintent-server/1.2.3"}}));
+  }
+}
+
+TEST_F(RestClientTest, ARefusedReadComparesTheCredentialsThatItShowed) {
+  std::optional<ReadOutcome> outcome;
+  client_->Get("intent-1", [&](ReadOutcome read) { outcome = std::move(read); });
+  dir_.Write("secret", "another one");
+  ASSERT_TRUE(client_->RefreshCredentials());
+  Create();  // shows the new ones
+  http_.Answer(41, 401);
+  ASSERT_TRUE(outcome);
+  EXPECT_EQ(outcome->verdict, ReadVerdict::kCredentialsRejected);
+  EXPECT_TRUE(client_->RefreshCredentials());
+}
+
 TEST_F(RestClientTest, AnswersReachTheirOwnCalls) {
   std::vector<std::pair<int, std::string>> got;
   std::vector<Client::CallId> ids;

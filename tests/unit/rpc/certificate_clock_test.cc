@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "server/rpc/identity.h"
+#include "tests/unit/rpc/peer.h"
 
 namespace userintent::rpc {
 namespace {
@@ -26,31 +27,8 @@ std::string CertificateUntil(const char* end) {
   return {data, static_cast<size_t>(size)};
 }
 
-// The library lets nobody else make one.
-class NoProperties final : public grpc::AuthPropertyIterator {
- public:
-  NoProperties() = default;
-};
-
-// The certificate that the connection shows; nothing: none.
-class Peer final : public grpc::AuthContext {
- public:
-  explicit Peer(std::vector<std::string> pems) : pems_(std::move(pems)) {}
-  bool IsPeerAuthenticated() const override { return true; }
-  std::vector<grpc::string_ref> GetPeerIdentity() const override { return {}; }
-  std::string GetPeerIdentityPropertyName() const override { return {}; }
-  std::vector<grpc::string_ref> FindPropertyValues(const std::string& name) const override {
-    if (name != "x509_pem_cert") return {};
-    return {pems_.begin(), pems_.end()};
-  }
-  grpc::AuthPropertyIterator begin() const override { return NoProperties(); }
-  grpc::AuthPropertyIterator end() const override { return NoProperties(); }
-  void AddProperty(const std::string&, const grpc::string_ref&) override {}
-  bool SetPeerIdentityPropertyName(const std::string&) override { return false; }
-
- private:
-  const std::vector<std::string> pems_;
-};
+// On a connection that shows these certificates.
+Peer With(std::vector<std::string> pems) { return Peer({{"x509_pem_cert", std::move(pems)}}); }
 
 CertificateClock::SystemTime At(time_t seconds) { return std::chrono::system_clock::from_time_t(seconds); }
 
@@ -58,7 +36,7 @@ constexpr time_t kNewYear2030 = 1893456000;
 
 TEST(CertificateClock, ACertificateHoldsUntilItsEnd) {
   CertificateClock clock;
-  const Peer peer({CertificateUntil("20300101000000Z")});
+  const Peer peer = With({CertificateUntil("20300101000000Z")});
   for (int i = 0; i < 2; ++i) {  // read the first time, remembered the second
     EXPECT_FALSE(clock.Ended(peer, At(kNewYear2030 - 1)));
     EXPECT_FALSE(clock.Ended(peer, At(kNewYear2030)));
@@ -68,23 +46,23 @@ TEST(CertificateClock, ACertificateHoldsUntilItsEnd) {
 
 TEST(CertificateClock, NoEndMeansNoEnd) {
   CertificateClock clock;
-  EXPECT_FALSE(clock.Ended(Peer({CertificateUntil("99991231235959Z")}), At(kNewYear2030)));
-  EXPECT_TRUE(clock.Ended(Peer({CertificateUntil("19500101000000Z")}), At(kNewYear2030)));
+  EXPECT_FALSE(clock.Ended(With({CertificateUntil("99991231235959Z")}), At(kNewYear2030)));
+  EXPECT_TRUE(clock.Ended(With({CertificateUntil("19500101000000Z")}), At(kNewYear2030)));
 }
 
 TEST(CertificateClock, WhatCannotBeReadHasEnded) {
   CertificateClock clock;
-  EXPECT_TRUE(clock.Ended(Peer({}), At(kNewYear2030)));
-  EXPECT_TRUE(clock.Ended(Peer({"no certificate"}), At(kNewYear2030)));
+  EXPECT_TRUE(clock.Ended(With({}), At(kNewYear2030)));
+  EXPECT_TRUE(clock.Ended(With({"no certificate"}), At(kNewYear2030)));
   const std::string good = CertificateUntil("20400101000000Z");
-  EXPECT_TRUE(clock.Ended(Peer({good, good}), At(kNewYear2030)));
+  EXPECT_TRUE(clock.Ended(With({good, good}), At(kNewYear2030)));
 }
 
 TEST(CertificateClock, ManyCertificatesAreNotKeptForEver) {
   CertificateClock clock;
-  const Peer good({CertificateUntil("20400101000000Z")});
+  const Peer good = With({CertificateUntil("20400101000000Z")});
   for (int i = 0; i < 3000; ++i) {
-    EXPECT_TRUE(clock.Ended(Peer({"no certificate " + std::to_string(i)}), At(kNewYear2030)));
+    EXPECT_TRUE(clock.Ended(With({"no certificate " + std::to_string(i)}), At(kNewYear2030)));
   }
   EXPECT_LE(clock.size(), 1000u);
   EXPECT_FALSE(clock.Ended(good, At(kNewYear2030)));

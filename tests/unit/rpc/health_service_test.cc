@@ -1,0 +1,118 @@
+// grpc.health.v1 on a shard: what Check answers, and what Watch tells and when.
+#include "server/rpc/health_service.h"
+
+#include <grpcpp/generic/generic_stub.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+
+#include "tests/unit/rpc/test_server.h"
+
+namespace userintent::rpc {
+namespace {
+
+using grpc::health::v1::HealthCheckRequest;
+using grpc::health::v1::HealthCheckResponse;
+
+class HealthServiceTest : public testing::Test {
+ protected:
+  HealthServiceTest() {
+    server_.Start([this] { calls_.Start(); });
+    stub_ = Health::NewStub(server_.channel());
+  }
+  ~HealthServiceTest() override { server_.Stop(); }
+
+  grpc::Status Check(const std::string& service, HealthCheckResponse* response) {
+    grpc::ClientContext context;
+    HealthCheckRequest request;
+    request.set_service(service);
+    return stub_->Check(&context, request, response);
+  }
+  void Set(bool serving) {
+    state_.Set(serving);
+    server_.OnShard([this] { calls_.Announce(); });
+  }
+
+  HealthService service_;
+  TestServer server_{service_};
+  HealthState state_;
+  HealthCalls calls_{service_, state_, server_.shard()};
+  std::unique_ptr<Health::Stub> stub_;
+};
+
+TEST_F(HealthServiceTest, CheckAnswersForTheServerAndItsService) {
+  for (const bool serving : {false, true, false}) {
+    Set(serving);
+    for (const char* const service : {"", "userintent.v1.UserIntentService"}) {
+      HealthCheckResponse response;
+      ASSERT_TRUE(Check(service, &response).ok());
+      EXPECT_EQ(response.status(), serving ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING);
+    }
+  }
+}
+
+TEST_F(HealthServiceTest, CheckKnowsNoOtherService) {
+  HealthCheckResponse response;
+  EXPECT_EQ(Check("grpc.health.v1.Health", &response).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(HealthServiceTest, BytesThatAreNoQuestion) {
+  grpc::GenericStub stub(server_.channel());
+  grpc::ClientContext context;
+  const grpc::Slice slice(std::string("\xff"));
+  const grpc::ByteBuffer request(&slice, 1);
+  grpc::ByteBuffer response;
+  grpc::CompletionQueue queue;
+  const auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
+  call->StartCall();
+  grpc::Status status;
+  call->Finish(&response, &status, nullptr);
+  void* tag;
+  bool ok;
+  queue.Next(&tag, &ok);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(HealthServiceTest, WatchTellsTheStateAndThenItsChanges) {
+  grpc::ClientContext context;
+  const auto watch = stub_->Watch(&context, HealthCheckRequest());
+  HealthCheckResponse response;
+  ASSERT_TRUE(watch->Read(&response));
+  EXPECT_EQ(response.status(), HealthCheckResponse::NOT_SERVING);
+  Set(false);  // no news
+  Set(true);
+  ASSERT_TRUE(watch->Read(&response));
+  EXPECT_EQ(response.status(), HealthCheckResponse::SERVING);
+  Set(false);
+  ASSERT_TRUE(watch->Read(&response));
+  EXPECT_EQ(response.status(), HealthCheckResponse::NOT_SERVING);
+  context.TryCancel();
+  EXPECT_FALSE(watch->Read(&response));
+  EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  Set(true);  // tells a watch that is gone
+}
+
+TEST_F(HealthServiceTest, WatchTakesANameThatItDoesNotKnow) {
+  grpc::ClientContext context;
+  HealthCheckRequest request;
+  request.set_service("other");
+  const auto watch = stub_->Watch(&context, request);
+  HealthCheckResponse response;
+  ASSERT_TRUE(watch->Read(&response));
+  EXPECT_EQ(response.status(), HealthCheckResponse::SERVICE_UNKNOWN);
+  context.TryCancel();
+  watch->Finish();
+}
+
+TEST_F(HealthServiceTest, AServerThatStopsEndsAWatch) {
+  grpc::ClientContext context;
+  const auto watch = stub_->Watch(&context, HealthCheckRequest());
+  HealthCheckResponse response;
+  ASSERT_TRUE(watch->Read(&response));
+  server_.Stop();
+  EXPECT_FALSE(watch->Read(&response));
+}
+
+}  // namespace
+}  // namespace userintent::rpc

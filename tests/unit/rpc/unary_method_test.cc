@@ -1,0 +1,316 @@
+// One method, from a caller's bytes to the bytes of its answer: who may call, what is no message, that a call is
+// answered and counted once, and that nothing is left of it.
+#include "server/rpc/unary_method.h"
+
+#include <google/rpc/error_details.pb.h>
+#include <google/rpc/status.pb.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "tests/unit/rpc/test_server.h"
+#include "userintent/v1/user_intent_service.grpc.pb.h"
+
+namespace userintent::rpc {
+namespace {
+
+using namespace std::chrono_literals;
+using usecase::CallError;
+using Service = v1::UserIntentService::WithRawMethod_CreateUserIntent<v1::UserIntentService::Service>;
+using Create =
+    UnaryMethod<v1::CreateUserIntentRequest, v1::CreateUserIntentResponse, &Service::RequestCreateUserIntent, Service>;
+using CreateCall = usecase::Call<v1::CreateUserIntentRequest, v1::CreateUserIntentResponse>;
+
+constexpr auto kPatience = 20s;
+
+class Watcher final : public CallObserver {
+ public:
+  struct Ended {
+    std::optional<v1::ErrorReason> reason;
+    bool replayed;
+  };
+
+  void OnCallBegun(Method method) override {
+    EXPECT_EQ(method, Method::kCreateUserIntent);
+    const std::lock_guard lock(mutex_);
+    ++begun_;
+  }
+  void OnCallEnded(Method method, std::optional<v1::ErrorReason> reason, bool replayed,
+                   SteadyClock::duration took) override {
+    EXPECT_EQ(method, Method::kCreateUserIntent);
+    EXPECT_GE(took, 0s);
+    const std::lock_guard lock(mutex_);
+    ended_.push_back({reason, replayed});
+    changed_.notify_all();
+  }
+  void OnBug(std::string_view) override { ++bugs; }
+
+  // The calls that ended, once there are `n`.
+  std::vector<Ended> Calls(size_t n) {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, kPatience, [&] { return ended_.size() >= n; }));
+    EXPECT_EQ(begun_, ended_.size());
+    return ended_;
+  }
+
+  int bugs = 0;  // on the shard's thread
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  size_t begun_ = 0;
+  std::vector<Ended> ended_;
+};
+
+class UnaryMethodTest : public testing::Test {
+ protected:
+  ~UnaryMethodTest() override { server_.Stop(); }
+
+  void Start(Create::Handler handler, MethodOptions options = {.method = Method::kCreateUserIntent, .posted = 2}) {
+    method_.emplace(service_, context_, options, std::move(handler));
+    server_.Start([this] { method_->Post(); });
+    stub_ = v1::UserIntentService::NewStub(server_.channel());
+  }
+
+  grpc::Status Call(grpc::ClientContext& context, v1::CreateUserIntentResponse* response = nullptr) {
+    v1::CreateUserIntentRequest request;
+    request.set_request_id("of-the-test");
+    v1::CreateUserIntentResponse unused;
+    return stub_->CreateUserIntent(&context, request, response != nullptr ? response : &unused);
+  }
+  grpc::Status Call(v1::CreateUserIntentResponse* response = nullptr) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kPatience);
+    return Call(context, response);
+  }
+  grpc::Status CallWithBytes(const std::string& bytes) {
+    grpc::GenericStub stub(server_.channel());
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kPatience);
+    const grpc::Slice slice(bytes);
+    const grpc::ByteBuffer request(&slice, 1);
+    grpc::ByteBuffer response;
+    grpc::CompletionQueue queue;
+    const auto call =
+        stub.PrepareUnaryCall(&context, "/userintent.v1.UserIntentService/CreateUserIntent", request, &queue);
+    call->StartCall();
+    grpc::Status status;
+    call->Finish(&response, &status, nullptr);
+    void* tag;
+    bool ok;
+    queue.Next(&tag, &ok);
+    return status;
+  }
+
+  Service service_;
+  TestServer server_{service_};
+  Watcher observer_;
+  MethodContext context_{server_.shard(), observer_};
+  std::optional<Create> method_;
+  std::unique_ptr<v1::UserIntentService::Stub> stub_;
+};
+
+std::optional<google::rpc::ErrorInfo> InfoOf(const grpc::Status& status) {
+  google::rpc::Status details;
+  google::rpc::ErrorInfo info;
+  if (!details.ParseFromString(status.error_details()) || details.details().empty()) return std::nullopt;
+  return details.details(0).UnpackTo(&info) ? std::optional(info) : std::nullopt;
+}
+
+TEST_F(UnaryMethodTest, AHandlersValueIsTheAnswer) {
+  Start([](CreateCall&& call) -> usecase::CallerLeft {
+    EXPECT_EQ(call.caller, "local");
+    EXPECT_EQ(call.request.request_id(), "of-the-test");
+    v1::CreateUserIntentResponse response;
+    response.set_astra_request_id("req-1");
+    response.set_replayed(true);
+    call.done(std::move(response));
+    return nullptr;
+  });
+  v1::CreateUserIntentResponse response;
+  ASSERT_TRUE(Call(&response).ok());
+  EXPECT_EQ(response.astra_request_id(), "req-1");
+  const auto ended = observer_.Calls(1);
+  EXPECT_EQ(ended[0].reason, v1::ERROR_REASON_UNSPECIFIED);
+  EXPECT_TRUE(ended[0].replayed);
+}
+
+TEST_F(UnaryMethodTest, AHandlersErrorIsTheStatus) {
+  Start([](CreateCall&& call) -> usecase::CallerLeft {
+    call.done(CallError::Of(v1::ERROR_REASON_REQUEST_NOT_FOUND));
+    return nullptr;
+  });
+  grpc::ClientContext context;
+  const grpc::Status status = Call(context);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  ASSERT_TRUE(InfoOf(status));
+  EXPECT_EQ(InfoOf(status)->reason(), "REQUEST_NOT_FOUND");
+  EXPECT_EQ(InfoOf(status)->metadata().at("sent"), "no");
+  EXPECT_EQ(context.GetServerTrailingMetadata().count("grpc-retry-pushback-ms"), 1u);
+  EXPECT_EQ(observer_.Calls(1)[0].reason, v1::ERROR_REASON_REQUEST_NOT_FOUND);
+}
+
+TEST_F(UnaryMethodTest, ErrorsOfAMethodThatCreatesNothingSayNotWhatWasSent) {
+  Start(
+      [](CreateCall&& call) -> usecase::CallerLeft {
+        call.done(CallError::Of(v1::ERROR_REASON_REQUEST_NOT_FOUND));
+        return nullptr;
+      },
+      {.method = Method::kCreateUserIntent, .posted = 2, .errors_say_sent = false});
+  for (const grpc::Status& status : {Call(), CallWithBytes("\xff")}) {
+    ASSERT_TRUE(InfoOf(status));
+    EXPECT_EQ(InfoOf(status)->metadata().count("sent"), 0u);
+    EXPECT_EQ(InfoOf(status)->metadata().count("recovery"), 1u);
+  }
+}
+
+TEST_F(UnaryMethodTest, BytesThatAreNoRequestReachNoHandler) {
+  Start([](CreateCall&&) -> usecase::CallerLeft {
+    ADD_FAILURE() << "handled";
+    return nullptr;
+  });
+  const std::pair<std::string, std::string> cases[] = {
+      {"\xff", "MALFORMED_REQUEST"},
+      {std::string("\x0a\x02\xc3\x28", 4), "MALFORMED_REQUEST"},  // a string that is not UTF-8
+      {std::string("\xc2\x3e\x01x", 4), "UNKNOWN_FIELDS"},
+  };
+  for (const auto& [bytes, reason] : cases) {
+    const grpc::Status status = CallWithBytes(bytes);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    ASSERT_TRUE(InfoOf(status));
+    EXPECT_EQ(InfoOf(status)->reason(), reason);
+  }
+}
+
+TEST_F(UnaryMethodTest, ACallerWithoutAnIdentityReachesNoHandler) {
+  context_.require_identity = true;  // and the connection has none
+  Start([](CreateCall&&) -> usecase::CallerLeft {
+    ADD_FAILURE() << "handled";
+    return nullptr;
+  });
+  const grpc::Status status = Call();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(observer_.Calls(1)[0].reason, v1::ERROR_REASON_CALLER_UNAUTHENTICATED);
+}
+
+TEST_F(UnaryMethodTest, AnAnswerMayComeLaterAndOnlyTheFirstCounts) {
+  Start([this](CreateCall&& call) -> usecase::CallerLeft {
+    server_.shard().Post([done = std::move(call.done)]() mutable {
+      v1::CreateUserIntentResponse response;
+      response.set_astra_request_id("first");
+      done(response);
+      done(CallError::Of(v1::ERROR_REASON_INTERNAL));
+    });
+    return [] { ADD_FAILURE() << "the caller stayed"; };
+  });
+  v1::CreateUserIntentResponse response;
+  ASSERT_TRUE(Call(&response).ok());
+  EXPECT_EQ(response.astra_request_id(), "first");
+  server_.Stop();
+  EXPECT_EQ(observer_.Calls(1).size(), 1u);
+}
+
+TEST_F(UnaryMethodTest, ACallerThatLeavesIsToldOfAndItsAnswerDropped) {
+  std::promise<void> handled;
+  int left = 0;                                      // on the shard's thread
+  usecase::Done<v1::CreateUserIntentResponse> done;  // the same
+  Start([&](CreateCall&& call) -> usecase::CallerLeft {
+    done = std::move(call.done);
+    handled.set_value();
+    return [&] {
+      ++left;
+      done(v1::CreateUserIntentResponse());
+    };
+  });
+  grpc::ClientContext context;
+  std::thread caller([&] { EXPECT_EQ(Call(context).error_code(), grpc::StatusCode::CANCELLED); });
+  handled.get_future().wait();
+  context.TryCancel();
+  caller.join();
+  const auto ended = observer_.Calls(1);
+  EXPECT_EQ(ended[0].reason, std::nullopt);
+  server_.OnShard([&] { done(v1::CreateUserIntentResponse()); });
+  server_.Stop();
+  done(v1::CreateUserIntentResponse());  // the call is gone
+  EXPECT_EQ(left, 1);
+  EXPECT_EQ(observer_.Calls(1).size(), 1u);
+}
+
+TEST_F(UnaryMethodTest, AnExceptionIsABugOfTheGatewayAndEndsOneCall) {
+  Start([](CreateCall&&) -> usecase::CallerLeft { throw std::runtime_error("of the test"); });
+  for (int i = 0; i < 2; ++i) {
+    const grpc::Status status = Call();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INTERNAL);
+    EXPECT_EQ(status.error_message().find("of the test"), std::string::npos);
+  }
+  server_.Stop();
+  EXPECT_EQ(observer_.bugs, 2);
+}
+
+TEST_F(UnaryMethodTest, MoreCallsThanArePostedAreServed) {
+  constexpr int kCalls = 64;
+  std::vector<usecase::Done<v1::CreateUserIntentResponse>> held;  // on the shard's thread
+  Start([&](CreateCall&& call) -> usecase::CallerLeft {
+    held.push_back(std::move(call.done));
+    if (held.size() == kCalls) {  // all at once
+      for (auto& done : held) done(v1::CreateUserIntentResponse());
+    }
+    return nullptr;
+  });
+  std::vector<std::thread> callers;
+  callers.reserve(kCalls);
+  for (int i = 0; i < kCalls; ++i) callers.emplace_back([this] { EXPECT_TRUE(Call().ok()); });
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(observer_.Calls(kCalls).size(), static_cast<size_t>(kCalls));
+}
+
+TEST_F(UnaryMethodTest, TheCallersDeadlineElseTheDefault) {
+  context_.default_deadline = 1h;
+  std::vector<SteadyClock::duration> left;  // on the shard's thread
+  Start([&](CreateCall&& call) -> usecase::CallerLeft {
+    left.push_back(call.deadline - SteadyClock::now());
+    call.done(v1::CreateUserIntentResponse());
+    return nullptr;
+  });
+  grpc::ClientContext without;
+  EXPECT_TRUE(Call(without).ok());
+  EXPECT_TRUE(Call().ok());
+  server_.Stop();
+  ASSERT_EQ(left.size(), 2u);
+  EXPECT_GT(left[0], 1h - kPatience);
+  EXPECT_LE(left[0], 1h);
+  EXPECT_LE(left[1], kPatience);
+}
+
+TEST_F(UnaryMethodTest, AServerThatStopsLetsGoOfCallsThatNobodyMade) {
+  Start([](CreateCall&&) -> usecase::CallerLeft { return nullptr; },
+        {.method = Method::kCreateUserIntent, .posted = 256});
+  server_.Stop();
+  EXPECT_TRUE(observer_.Calls(0).empty());
+}
+
+TEST(SteadyDeadline, IsWhatTheCallerStillWaits) {
+  const SteadyTime now = SteadyClock::now();
+  const auto left = [&](SteadyClock::duration asked) {
+    return SteadyDeadline(std::chrono::system_clock::now() + asked, now, 35s) - now;
+  };
+  EXPECT_EQ(SteadyDeadline(std::chrono::system_clock::time_point::max(), now, 35s), now + 35s);
+  const std::pair<SteadyClock::duration, SteadyClock::duration> cases[] = {
+      {5s, 5s}, {20s, 19900ms}, {200s, 199s}, {10000h, 24h}};
+  for (const auto& [asked, expected] : cases) {
+    EXPECT_LE(left(asked), expected);
+    EXPECT_GT(left(asked), expected - 5s) << "the machine stood still";
+  }
+  EXPECT_LE(left(-1s), -1s);
+}
+
+}  // namespace
+}  // namespace userintent::rpc
