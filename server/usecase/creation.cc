@@ -106,35 +106,39 @@ void Creation::OnJoined() {
 
 void Creation::OnBegun(ledger::BeginAnswer answer) {
   begin_token_ = 0;
-  if (answer.verdict == BeginVerdict::kGo) {
-    if (!done_ || late_) {
-      // Nobody waits, or not long enough, and nothing was sent: the row goes back. No reason: whoever joined meanwhile
-      // begins anew.
-      Finish(ledger::State::kReleased, v1::ERROR_REASON_UNSPECIFIED);
-      return;
-    }
-    // Somebody was created with this address. Were this call a guess at who, then giving up in time would make it a
-    // free one: another caller's person is told (PERSON_EXISTS) where a wrong guess is sent, so it must be.
-    goes_on_ = answer.budget.used_min > 0;
-    Send();
-    return;
-  }
-
+  if (answer.verdict == BeginVerdict::kGo) return OnGo(answer);
   GiveBackPlace();
+  // The call that ran was given up by its caller before anything was sent.
   const bool abandoned_under_join = answer.verdict == BeginVerdict::kRecorded && answer.own &&
                                     answer.own->state == ledger::State::kReleased && answer.own->reason == 0;
-  if (abandoned_under_join && done_ && !late_) {
-    // The call that ran was given up by its caller before anything was sent; this one takes its place.
-    if (std::exchange(joined_, false)) {
-      request_.emplace().ParseFromString(packed_request_);
-      packed_request_ = {};
-    }
-    Begin();
+  if (abandoned_under_join && done_ && !late_) return TakeOver();
+  state_ = State::kEnded;
+  if (done_) AnswerFromLedger(answer);
+}
+
+void Creation::OnGo(const ledger::BeginAnswer& answer) {
+  if (!done_ || late_) {
+    // No caller waits, or not long enough, and nothing was sent: the row goes back. Without a reason, so that a call
+    // that joined meanwhile begins anew.
+    Finish(ledger::State::kReleased, v1::ERROR_REASON_UNSPECIFIED);
     return;
   }
-  state_ = State::kEnded;
-  if (!done_) return;
+  // A person was created with this address. Were this call a guess at who, then giving up in time would make it a free
+  // one: another caller's person is told (PERSON_EXISTS) where a wrong guess is sent, so it must be.
+  goes_on_ = answer.budget.used_min > 0;
+  Send();
+}
 
+// Begins in the place of the call that it waited for.
+void Creation::TakeOver() {
+  if (std::exchange(joined_, false)) {
+    request_.emplace().ParseFromString(packed_request_);
+    packed_request_ = {};
+  }
+  Begin();
+}
+
+void Creation::AnswerFromLedger(const ledger::BeginAnswer& answer) {
   // A wrong guess at another caller's person would not have been sent any more, so the right one is not told.
   const bool untold = answer.verdict == BeginVerdict::kPersonExists && answer.existing_intent_id.empty() && late_;
   if (answer.verdict == BeginVerdict::kWouldGo || untold) return WouldGo(answer);

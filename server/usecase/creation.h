@@ -62,6 +62,9 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void OnWaiting() override;
   void OnJoined();
   void OnBegun(ledger::BeginAnswer answer);
+  void OnGo(const ledger::BeginAnswer& answer);
+  void TakeOver();
+  void AnswerFromLedger(const ledger::BeginAnswer& answer);
   void WouldGo(const ledger::BeginAnswer& answer);
   void AnswerFromRow(const ledger::BeginAnswer& answer);
   void Succeed(const ledger::Record* record, const ledger::Budget& budget, bool replayed);

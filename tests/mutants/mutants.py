@@ -33,6 +33,9 @@ LEDGER = ["ledger_decide_test", "ledger_group_commit_test", "ledger_ledger_test"
 # The quickest first: most mutations die there.
 FILES = {
     "server/usecase/creation.cc": ["creation_test"],
+    "server/usecase/retry_policy.cc": ["retry_policy_test", "creation_test"],
+    "server/usecase/get_user_intent.cc": ["get_user_intent_test"],
+    "server/usecase/intent_reads.cc": ["get_user_intent_test"],
     "server/astra/classify.cc": ["astra_test"],
     "server/ledger/rules.cc": LEDGER,
     "server/ledger/decide.cc": LEDGER,
@@ -58,7 +61,7 @@ SWAPS = [
     (r"==", "!="), (r"!=", "=="), (r"&&", "||"), (r"\|\|", "&&"), (r"<=", "<"), (r">=", ">"), (r" < ", " <= "),
     (r" > ", " >= "), (r" \+ ", " - "),
     # Not between two times, which have no sum.
-    (r" - (?!services_|sent_at_|asked_at_)", " + "), (r"\+= 1\b", "+= 2"), (r"\btrue\b", "false"),
+    (r" - (?!\w+\.(shard\.)?loop\b|sent_at_|asked_at_|now\b|record_->)", " + "), (r"\+= 1\b", "+= 2"), (r"\btrue\b", "false"),
     (r"\bfalse\b", "true"), (r"\bstd::max\b", "std::min"), (r"\bstd::min\b", "std::max"),
     (r"\bState::kUnknown\b", "State::kReleased"), (r"\bState::kReleased\b", "State::kUnknown"),
     (r"\bState::kFailed\b", "State::kReleased"), (r"\bState::kSucceeded\b", "State::kFailed"),
