@@ -22,6 +22,9 @@
 #include "server/http/exchange_text.h"
 #include "server/net/address.h"
 
+// In this file: libcurl's callbacks, in the order in which it calls them: sockets and time, the connection, the
+// request, the answer.
+
 namespace userintent::http {
 
 struct CurlClient::Connection {

@@ -6,6 +6,8 @@
 #include "server/http/curl_global.h"
 #include "server/http/exchange_text.h"
 
+// In this file: making and ending the client; how exchanges begin; the turn; how exchanges end.
+
 namespace userintent::http {
 namespace {
 

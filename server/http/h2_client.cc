@@ -12,6 +12,8 @@
 #include "server/net/address.h"
 #include "server/net/origin.h"
 
+// In this file: how exchanges begin and end; time; the turn; when one more connection is opened.
+
 namespace userintent::http {
 namespace {
 

@@ -6,6 +6,8 @@
 #include "server/base/wipe.h"
 #include "server/http/exchange_text.h"
 
+// In this file: connecting; reading and writing; time; the end; exchanges.
+
 namespace userintent::http {
 namespace {
 

@@ -11,6 +11,8 @@
 #include "server/http/exchange_text.h"
 #include "server/http/wiping_memory.h"
 
+// In this file: exchanges; frames of the peer; nghttp2's callbacks for what is received, and for what is sent.
+
 namespace userintent::http {
 namespace {
 
