@@ -260,7 +260,7 @@ size_t CurlClient::OnRead(char* buffer, size_t size, size_t count, void* data) n
     }
     exchange.client->MaybeSent(exchange);
   }
-  std::memcpy(buffer, body.data() + exchange.body_offset, n);
+  std::copy_n(body.data() + exchange.body_offset, n, buffer);
   exchange.body_offset += n;
   CrashPoint(exchange.body_offset < body.size() ? "after-first-body-byte" : "after-body");
   return n;
