@@ -272,13 +272,14 @@ bool Server::Drain() {
   for (const auto& shard : p.shards) shard->Drain();
   HouseKeep();
   const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.settings.drain_timeout);
-  while (p.admission->in_flight() > 0 && SteadyClock::now() < end) {
+  while ((p.admission->in_flight() > 0 || p.reads->waiting() > 0) && SteadyClock::now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
     HouseKeep();
   }
   const int left = p.admission->in_flight();
   // Everything is recorded, or its time is up: waiting callers are answered, and only replies are on their way out.
   for (const auto& shard : p.shards) shard->AnswerAll();
+  p.reads->AnswerAll();
   p.doors->StopProbe();
   p.acceptor->Stop();
   p.grpc->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));

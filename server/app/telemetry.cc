@@ -87,7 +87,7 @@ void Telemetry::OnPost(const Uuid& request_id, const Uuid& attempt_id, const ast
 
 void Telemetry::OnRecorded(const ledger::Record& record, bool committed) {
   const bool created = record.state == ledger::State::kSucceeded;
-  // What a person may have to look at is a warning; a rejection is somebody's typing error.
+  // A row that an operator may have to look at is a warning; a rejection is a caller's typing error.
   const Level level = !committed                               ? Level::kError
                       : created                                ? Level::kDebug
                       : record.state == ledger::State::kFailed ? Level::kInfo
@@ -105,7 +105,7 @@ void Telemetry::OnRecorded(const ledger::Record& record, bool committed) {
 
 void Telemetry::OnPersonToldAcross(const ledger::Key& key) {
   metrics_.CountPersonToldAcross();
-  // Many of one caller are somebody who guesses.
+  // Many of one caller: it guesses.
   Log(Level::kWarn, "person_exists_across_callers",
       {{"request_id", SafeText(UuidText(key.request_id))}, {"caller", SafeText(key.caller)}});
 }

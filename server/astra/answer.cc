@@ -55,7 +55,7 @@ bool ReadAll(std::string_view body, Reader& reader) {
   return Json::sax_parse(body.begin(), body.end(), &reader);
 }
 
-// Takes the values of some members of the body's object. None of them may come twice, since nobody knows which one
+// Takes the values of some members of the body's object. None of them may come twice, since it is open which one
 // holds; the object's other members are ignored.
 class MemberReader final : public Reader {
  public:

@@ -24,7 +24,7 @@ struct Answer {
 };
 
 // The answer to a creation, or nothing when there is no usable id: an object whose member `id` is a string as above.
-// An object that says `id` or `status` twice is unusable too, since nobody knows which one holds. Other members are
+// An object that says `id` or `status` twice is unusable too, since it is open which one holds. Other members are
 // ignored; a `status` of another type or shape is dropped, because the id does not depend on it.
 std::optional<Answer> ParseAnswer(std::string_view body);
 

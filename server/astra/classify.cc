@@ -16,7 +16,7 @@ constexpr size_t kMaxRequestId = 128;
 
 bool IsSuccess(int status) { return status >= 200 && status <= 299; }
 
-// An identifier for Astra's support. What does not look like one is dropped, not cut: half an id helps nobody.
+// An identifier for Astra's support. What does not look like one is dropped, not cut: half an id is of no use.
 bool UsableRequestId(std::string_view text) {
   return !text.empty() && text.size() <= kMaxRequestId && AllPrintable(text);
 }
@@ -53,8 +53,8 @@ Verdict OfStatus(int status, bool has_retry_after) {
     case 303:
       return Verdict::kUnknown;
 
-    // Whoever gave up waiting for the request may have passed it on; a conflict may be with the very intent that this
-    // request made.
+    // A server that gave up waiting for the request may have passed it on; a conflict may be with the very intent that
+    // this request made.
     case 408:
     case 409:
       return Verdict::kUnknown;
@@ -63,7 +63,7 @@ Verdict OfStatus(int status, bool has_retry_after) {
       // Redirects are never followed, so nothing behind them has been asked.
       if (status >= 300 && status <= 399) return Verdict::kMisconfigured;
       // 5xx above all. Also 4xx that look harmless (402, 407, 411-417, 423-...): Astra documents none of them, so
-      // nobody knows which part of it answers so and when.
+      // it is not known which part of it answers so and when.
       return Verdict::kUnknown;
   }
 }
@@ -211,7 +211,7 @@ void ClassifyAnswer(const http::Outcome& exchange, const std::optional<LimitRule
   if (UsableRequestId(exchange.request_id)) out.astra_request_id = exchange.request_id;
 
   if (IsSuccess(status)) {
-    // Something was created even where nobody can say what: it counts against the e-mail address all the same.
+    // Something was created even where its id is not known: it counts against the e-mail address all the same.
     out.confirmed = true;
     std::optional<Answer> answer;
     if (exchange.body_complete) answer = ParseAnswer(exchange.body);

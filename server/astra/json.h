@@ -15,7 +15,7 @@ namespace userintent::astra {
 std::string_view KycType(v1::VerificationType type);
 
 // `request` must have passed intent::Validate. With an `attempt_id`, metadata gets gateway_attempt_id when the caller
-// left room for it (at most 24 keys of Astra's 25). The result holds personal data; whoever owns it last wipes it.
+// left room for it (at most 24 keys of Astra's 25). The result holds personal data; its last owner wipes it.
 std::string RequestBody(const v1::CreateUserIntentRequest& request, const Uuid* attempt_id_or_null);
 
 }  // namespace userintent::astra

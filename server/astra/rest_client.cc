@@ -74,9 +74,9 @@ class RestClient final : public Client {
     if (!content_type.empty()) request.headers.emplace_back("Content-Type", content_type);
     request.headers.emplace_back("Accept", "application/json");
     // Without it every coding is acceptable (RFC 9110 section 12.5.3), and an answer that was compressed on the way is
-    // one that nobody here can read.
+    // one that the gateway cannot read.
     request.headers.emplace_back("Accept-Encoding", "identity");
-    // Some edges refuse whoever does not name himself, in a way that looks like wrong credentials.
+    // Some edges refuse a client that does not name itself, in a way that looks like wrong credentials.
     request.headers.emplace_back("User-Agent", user_agent_);
     return request;
   }

@@ -137,7 +137,7 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(AcceptorOptions optio
   absl::Status status;
   if (host == "localhost") {
     status = bind(V4({htonl(INADDR_LOOPBACK)}, acceptor->port_));
-    // Where there is no IPv6, or somebody else has the port there, the name leads to the other address.
+    // Where there is no IPv6, or another process has the port there, the name leads to the other address.
     if (const absl::Status other = bind(V6(in6addr_loopback, acceptor->port_)); other.ok()) status = other;
   } else if (inet_pton(AF_INET, host.c_str(), &v4) == 1 && v4.s_addr != htonl(INADDR_ANY)) {
     status = bind(V4(v4, acceptor->port_));
@@ -219,7 +219,7 @@ void Acceptor::AcceptFrom(int listener) {
   }
 }
 
-// Whoever waits in the queue would wait there, and wake this thread for ever. The spare descriptor takes one in for as
+// A peer that is left in the queue waits there, and wakes this thread for ever. The spare descriptor takes it in for as
 // long as it needs to be sent away.
 void Acceptor::RefuseForDescriptors(int listener) {
   close(std::exchange(spare_, -1));
@@ -241,7 +241,7 @@ bool Acceptor::IsProbe(int fd, const sockaddr_storage& peer) const {
   sockaddr_storage own{};
   socklen_t size = sizeof own;
   getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size);
-  return SameAddress(own, peer);  // not just the same network: nobody else can have it
+  return SameAddress(own, peer);  // not just the same network: no other peer can have it
 }
 
 void Acceptor::TakeIn(int listener, int fd, const sockaddr_storage& peer) {

@@ -1,6 +1,6 @@
 // ConnectionTable: how many callers' connections are open, in all and by address, and whether one more may come in.
 //
-// libgrpc owns a connection's descriptor from the moment it gets it and tells nobody when it closes it. So the table
+// libgrpc owns a connection's descriptor from the moment it gets it and does not tell when it closes it. So the table
 // remembers descriptor and inode: a number that has another inode now, or none, is a connection that was closed
 // (inodes of sockets are not used again before the kernel's 32-bit counter has gone round). Used by one thread.
 #pragma once
@@ -16,7 +16,7 @@
 namespace userintent::rpc {
 
 // What connections from one place have in common: the IPv4 address, also where it is mapped into IPv6; the first 64
-// bits of an IPv6 address, for whoever has one such network has all of its addresses.
+// bits of an IPv6 address, because the holder of one such network has all of its addresses.
 std::string PlaceOf(const sockaddr_storage& address);
 
 // Whether both are one and the same address, whatever the ports.

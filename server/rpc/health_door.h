@@ -2,8 +2,8 @@
 //
 // A Unix socket in the abstract name space, named after the address that the server listens on: both sides know it from
 // the same flags, with every kind of ledger, and no file is left behind. It reaches processes of this machine's (this
-// container's) network name space only. Whoever connects is told one line and hung up on: "serving", or why not.
-// Nothing is read from them, so nobody can hold the door, ask for more, or say who they are.
+// container's) network name space only. A peer that connects is told one line and hung up on: "serving", or why not.
+// Nothing is read from them, so no peer can hold the door, ask for more, or claim an identity.
 //
 // A thread of its own from Open() to the destructor. server.cc owns it, and destroys it before what `state` looks at.
 #pragma once

@@ -4,8 +4,8 @@
 // shard's. They take events away from it, and each call is woken from thread to thread: measured, 10 % of the CPU of a
 // call under load, a third of it at rest (docs/decisions/0006).
 //
-// Check is a UnaryCall, without the identity, the counting and the errors of our own service (UnaryMethod): whoever
-// reaches the port may ask, as with libgrpc++'s. Watch is a stream, with a life of its own.
+// Check is a UnaryCall, without the identity, the counting and the errors of our own service (UnaryMethod): every
+// client that reaches the port may ask, as with libgrpc++'s. Watch is a stream, with a life of its own.
 //
 // HealthState is one for the server, set by any thread. A HealthCalls belongs to its shard's thread, like every call in
 // here; server.cc owns both, and they outlive the shards.

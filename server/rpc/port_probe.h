@@ -4,7 +4,7 @@
 // handshake's answer, or its HTTP/2 settings where there is no TLS. So accept, libgrpc's poller and the TLS engine all
 // took part; no certificate is needed. A process that is merely busy answers late, so only two silences in a row, of
 // 3.5 s each, count as deaf; the second question follows at once, so it is at most 9 s after the port went deaf.
-// Whoever asks alive() gets the last finding; asking costs nothing and holds nobody up.
+// alive() answers with the last finding; it costs nothing and never blocks.
 //
 // A thread of its own from the constructor to the destructor. alive() by any thread.
 #pragma once

@@ -114,7 +114,7 @@ void Shard::RunPosted() {
 }
 
 // noexcept: an exception that reaches this point is a bug that no reply can hide, and the process ends here rather
-// than in a state that nobody has thought of. Rows that are SENDING become UNKNOWN at the next start.
+// than in a state that no code is written for. Rows that are SENDING become UNKNOWN at the next start.
 void Shard::Run() {
   thread_id_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   const auto turn = [this]() noexcept {

@@ -1,6 +1,6 @@
 // AdmissionControl: may a new creation begin now? Draining, Astra's rate limit, and the number of calls in flight.
 //
-// One gate for the whole process, shared by all shards; every method may be called from any thread. It is asked on the
+// One for the whole process, shared by all shards; every method may be called from any thread. It is asked on the
 // ledger's thread, for a call that everything else lets go: replays, joins and refusals hold no place. The order of its
 // checks is the contract's (section 3): draining, held back, overload, deadline.
 #pragma once
@@ -47,8 +47,8 @@ class AdmissionControl {
   }
   void Leave() { in_flight_.fetch_sub(1, std::memory_order_acq_rel); }
 
-  // Astra answered 429: nobody begins before `until`. Never shortens, and never holds for longer than kLongestHold,
-  // so that one odd Retry-After cannot shut the gateway for a day.
+  // Astra answered 429: no creation begins before `wait` is over. Never shortens, and never holds for longer than
+  // kLongestHold, so that one odd Retry-After cannot shut the gateway for a day.
   void HoldBack(SteadyTime now, absl::Duration wait) {
     const auto until = now + absl::ToChronoNanoseconds(std::min(wait, kLongestHold));
     SteadyClock::rep seen = held_until_.load(std::memory_order_relaxed);

@@ -43,7 +43,8 @@ std::shared_ptr<Creation> Creation::Start(Creations& creations, CreateCall&& cal
     return creation;
   }
   creation->key_.request_id = *ParseUuid(creation->request_->request_id());
-  // A deadline that is nearly here leaves the ledger half of what is left to say that it is too short.
+  // When less than twice the margin is left, the time to answer is half of it: Begin needs the other half to return
+  // DEADLINE_TOO_SHORT.
   const SteadyTime now = deps.loop.Now();
   creation->answer_timer_ = deps.loop.CallAt(std::max(deadline - kAnswerMargin, now + (deadline - now) / 2),
                                              [creation] { creation->OnAnswerBy(); });
@@ -287,7 +288,7 @@ void Creation::OnRecorded(ledger::FinishAnswer answer) {
   if (answer.committed && answer.record.state == ledger::State::kSucceeded) {
     return Succeed(&answer.record, answer.budget, false);
   }
-  // Not committed: the outcome is known here but not on disk; a crash now would lose it, so nobody may build on it.
+  // Not committed: the outcome is known here but not on disk; a crash now would lose it, so it is told as unknown.
   CallError error =
       answer.committed ? CallError::FromRecord(answer.record) : CallError::Of(v1::ERROR_REASON_OUTCOME_UNKNOWN);
   if (answer.committed && outcome_.retry_after) error.retry_after = *outcome_.retry_after;
@@ -315,8 +316,9 @@ void Creation::OnAnswerBy(bool stopping) {
   Respond(CallError::Of(v1::ERROR_REASON_REQUEST_IN_PROGRESS));
 }
 
-// Time to answer, and the ledger has not decided. A join is told that the request runs. Otherwise nobody knows yet
-// whether there is a row: this call starts nothing any more, and hears the ledger's answer, which takes milliseconds.
+// Time to answer, and the ledger has not decided. A join is told that the request runs. Otherwise it is
+// open whether there is a row: this call starts nothing any more, and hears the ledger's answer, which takes
+// milliseconds.
 void Creation::OnLateBeginning() {
   late_ = true;
   ClosePlace();
@@ -325,9 +327,7 @@ void Creation::OnLateBeginning() {
     return Respond(CallError::Of(v1::ERROR_REASON_REQUEST_IN_PROGRESS));
   }
   if (deps_.loop.Now() - asked_at_ < kLedgerSilent) return;
-  ledger::BeginAnswer silence;
-  silence.verdict = BeginVerdict::kUnavailable;
-  Respond(CallError::FromLedger(silence));
+  Respond(CallError::FromLedger({}));  // kUnavailable
 }
 
 void Creation::CallerLeft() {

@@ -4,9 +4,9 @@
 //       |                   |
 //       +--> replies        +--> kRecording --> replies, unless it did before
 //
-// It belongs to one shard's thread, and every method and callback runs there. Whoever started it keeps a shared_ptr
-// only to tell it that the caller left; the callbacks that it waits for keep it alive, so that an exchange whose
-// caller is gone runs to its end and is recorded. `done` runs at most once, and never from inside Start().
+// It belongs to one shard's thread, and every method and callback runs there. The call that started it keeps a
+// shared_ptr only to tell it that the caller left; the callbacks that it waits for keep it alive, so that an exchange
+// whose caller is gone runs to its end and is recorded. `done` runs at most once, and never from inside Start().
 //
 // Admission control gives it a place only when the ledger would start it: replays, joins and refusals hold none, and a
 // call that waits for another one's end keeps no more than the bytes of its request, in case it must send it after all.

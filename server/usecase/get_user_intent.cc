@@ -58,7 +58,7 @@ class Reading final : public std::enable_shared_from_this<Reading> {
         call_(std::move(call)) {}
 
   void Start() {
-    // As in Creation: with a deadline that is nearly here, half of the time left is for the ledger.
+    // As in Creation: when less than twice the margin is left, half of it is for the ledger.
     const SteadyTime now = asked_at_ = deps_.shard.loop.Now();
     answer_timer_ = deps_.shard.loop.CallAt(std::max(call_.deadline - kAnswerMargin, now + (call_.deadline - now) / 2),
                                             [self = shared_from_this()] { self->OnAnswerBy(); });

@@ -135,9 +135,27 @@ void IntentReads::End(const std::string& user_intent_id, const Result<ledger::Re
     told = std::move(running->second);
     running_.erase(running);
   }
-  for (Waiter& waiter : told) {
+  Tell(std::move(told), result);
+}
+
+void IntentReads::Tell(std::vector<Waiter> waiters, const Result<ledger::Reading>& result) {
+  for (Waiter& waiter : waiters) {
     waiter.executor->Post([heard = std::move(waiter.heard), result]() mutable { heard(std::move(result)); });
   }
+}
+
+size_t IntentReads::waiting() const {
+  const MutexLock lock(mutex_);
+  size_t all = 0;
+  for (const auto& [id, waiters] : running_) all += waiters.size();
+  return all;
+}
+
+void IntentReads::AnswerAll() {
+  CallError error = CallError::Of(v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
+  error.message = kReadUnavailableMessage;
+  const MutexLock lock(mutex_);
+  for (auto& [id, waiters] : running_) Tell(std::exchange(waiters, {}), error);
 }
 
 }  // namespace userintent::usecase

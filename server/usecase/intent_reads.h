@@ -6,6 +6,7 @@
 // own. It goes on for as long as a waiter is left, until the latest of their deadlines.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -59,6 +60,12 @@ class IntentReads {
   // Unknown tickets are ignored.
   void Leave(const std::string& user_intent_id, Ticket ticket);
 
+  // Callers that wait for an answer of Astra's. A server that drains waits for them, too.
+  size_t waiting() const;
+
+  // The process stops now: every one of them is told UPSTREAM_UNAVAILABLE.
+  void AnswerAll();
+
  private:
   class ActiveRead;
   struct Waiter {
@@ -70,6 +77,7 @@ class IntentReads {
 
   // The latest deadline of those who wait for this intent; nothing when no one does any more.
   std::optional<SteadyTime> LatestDeadline(const std::string& user_intent_id);
+  static void Tell(std::vector<Waiter> waiters, const Result<ledger::Reading>& result);
   // The read has ended: tells its waiters.
   void End(const std::string& user_intent_id, const Result<ledger::Reading>& result);
 
@@ -78,7 +86,7 @@ class IntentReads {
   ReadObserver& observer_;
   ReadBudget budget_;
 
-  Mutex mutex_;
+  mutable Mutex mutex_;
   Ticket last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
   // By intent; while a read runs, even when its last waiter has left.
   absl::flat_hash_map<std::string, std::vector<Waiter>> running_ ABSL_GUARDED_BY(mutex_);

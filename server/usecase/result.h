@@ -55,8 +55,9 @@ void FillErrorInfo(const CallError& error, google::rpc::ErrorInfo* info);
 template <typename T>
 class Result {
  public:
-  Result(T value) : either_(std::in_place_index<0>, std::move(value)) {}
-  Result(CallError error) : either_(std::in_place_index<1>, std::move(error)) {}
+  // Implicit, as with StatusOr: a handler answers either with the same call.
+  Result(T value) : either_(std::in_place_index<0>, std::move(value)) {}          // NOLINT(google-explicit-constructor)
+  Result(CallError error) : either_(std::in_place_index<1>, std::move(error)) {}  // NOLINT(google-explicit-constructor)
 
   bool ok() const { return either_.index() == 0; }
   // Only of a result that is ok.

@@ -308,6 +308,52 @@ TEST_F(CreationTest, CreatesOnceAndReplays) {
   EXPECT_EQ(creations_->unanswered(), 0u);
 }
 
+TEST_F(CreationTest, TheVerificationTypeIsKeptAsItWasAsked) {
+  const std::pair<v1::VerificationType, v1::VerificationType> types[] = {
+      {v1::VERIFICATION_TYPE_UNSPECIFIED, v1::VERIFICATION_TYPE_VERIFIED},  // Astra's default
+      {v1::VERIFICATION_TYPE_VERIFIED, v1::VERIFICATION_TYPE_VERIFIED},
+      {v1::VERIFICATION_TYPE_UNVERIFIED, v1::VERIFICATION_TYPE_UNVERIFIED},
+      {v1::VERIFICATION_TYPE_RECEIVE_ONLY, v1::VERIFICATION_TYPE_RECEIVE_ONLY}};
+  int n = 0;
+  for (const auto& [asked, kept] : types) {
+    v1::CreateUserIntentRequest request = Person(++n);
+    request.set_verification_type(asked);
+    const auto heard = Call(request);
+    astra_.Answer(Verdict::kCreated, 201);
+    loop_.Settle();
+    ASSERT_TRUE(heard->reply && heard->reply->ok());
+    EXPECT_EQ(heard->reply->user_intent->verification_type(), kept);
+    EXPECT_EQ(heard->reply->user_intent->status_time().seconds(), heard->reply->user_intent->create_time().seconds());
+    EXPECT_EQ(heard->reply->user_intent->user_id(), "");
+    EXPECT_EQ(Row(n).verification_type, kept);
+  }
+}
+
+TEST_F(CreationTest, ATryBeginsOnlyWithEnoughTimeLeft) {
+  const auto fits = Call(Person(1), 5s);
+  astra_.Answer(Verdict::kUnavailable, 503, absl::Milliseconds(5000 - 50 - 100));
+  loop_.Settle();
+  EXPECT_FALSE(fits->reply);
+  const auto late = Call(Person(2), 5s);
+  astra_.Answer(Verdict::kUnavailable, 503, absl::Milliseconds(5000 - 50 - 99));
+  loop_.Settle();
+  ASSERT_TRUE(late->reply);
+  EXPECT_EQ(late->reply->reason, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
+}
+
+TEST_F(CreationTest, TriesAreSpread) {
+  for (int n = 1; n <= 20; ++n) {
+    Call(Person(n));
+    astra_.Answer(Verdict::kNotSent);
+    const size_t posts = astra_.posts.size();
+    loop_.Advance(1ms);
+    if (astra_.posts.size() == posts) return;  // a wait
+    astra_.Answer(Verdict::kCreated, 201);
+    loop_.Settle();
+  }
+  ADD_FAILURE() << "no jitter";
+}
+
 TEST_F(CreationTest, JoinsTheRunningCall) {
   const auto first = Call(Person(1));
   const auto second = Call(Person(1));
@@ -853,6 +899,7 @@ TEST_F(CreationTest, ValidateOnlySendsAndRecordsNothing) {
   auto heard = Call(request);
   ASSERT_TRUE(heard->reply && heard->reply->ok());
   EXPECT_FALSE(heard->reply->user_intent);
+  EXPECT_FALSE(heard->reply->replayed);
   ASSERT_TRUE(heard->reply->attempts);
   EXPECT_EQ(heard->reply->attempts->used_max, 0);
   EXPECT_EQ(heard->reply->attempt_limit, 3);

@@ -247,8 +247,9 @@ TEST_F(GetUserIntentTest, EveryBrokenFieldIsNamed) {
 }
 
 TEST_F(GetUserIntentTest, AsksAstraAndKeepsWhatItSaid) {
+  now_ -= absl::Hours(1);
   Put(1);
-  now_ += absl::Seconds(5);
+  now_ += absl::Hours(1);
   const auto heard = Call(ById(1));
   ASSERT_EQ(astra_.gets.size(), 1u);
   EXPECT_EQ(astra_.gets[0].id, Intent(1));
@@ -262,6 +263,7 @@ TEST_F(GetUserIntentTest, AsksAstraAndKeepsWhatItSaid) {
   EXPECT_EQ(intent.user_id(), "user-7");
   EXPECT_EQ(intent.verification_type(), v1::VERIFICATION_TYPE_VERIFIED);
   EXPECT_EQ(intent.status_time().seconds(), heard->response().read_time().seconds());
+  EXPECT_GT(intent.status_time().seconds(), intent.create_time().seconds());
   EXPECT_FALSE(heard->response().stale());
   const ledger::Reading latest = Row(1).latest;
   EXPECT_EQ(latest.astra_status, "converted_to_user");
@@ -273,6 +275,7 @@ TEST_F(GetUserIntentTest, AsksAstraAndKeepsWhatItSaid) {
 }
 
 TEST_F(GetUserIntentTest, TheSameStatusKeepsItsTimeAndTheTypeAsked) {
+  now_ -= absl::Hours(1);
   Put(1);
   const auto heard = Call(ByIntent(Intent(1)));
   astra_.AnswerStatus("pending");
@@ -364,8 +367,12 @@ TEST_F(GetUserIntentTest, ACallerThatLeavesLeavesTheOthersAlone) {
   const auto first = Call(ById(1));
   const auto second = Call(ById(1), 5s);
   const auto third = Call(ById(1));
+  EXPECT_EQ(reads_.waiting(), 3u);
   first->leave();
+  EXPECT_EQ(reads_.waiting(), 2u);
   loop_.Advance(4960ms);
+  EXPECT_EQ(reads_.waiting(), 1u);
+  EXPECT_EQ(second->error().message, kReadUnavailableMessage);
   ExpectError(second, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE, Recovery::kRetrySameId);
   EXPECT_FALSE(third->result);
   astra_.Answer(ReadVerdict::kUnavailable);
@@ -384,8 +391,7 @@ TEST_F(GetUserIntentTest, NothingIsReadAgainForNobody) {
   auto heard = Call(ById(1));
   heard->leave();
   astra_.Answer(ReadVerdict::kUnavailable);
-  loop_.Advance(10s);
-  EXPECT_EQ(astra_.gets.size(), 1u);
+  EXPECT_EQ(loop_.timers(), 0u) << "waits for nobody";
   heard = Call(ById(1));
   EXPECT_EQ(astra_.gets.size(), 2u) << "the abandoned read is in the way";
   astra_.Answer(ReadVerdict::kRateLimited, 429);  // waits for a second
@@ -402,6 +408,62 @@ TEST_F(GetUserIntentTest, ADrainingServerReadsNothingAgain) {
   loop_.Advance(1s);
   ExpectError(heard, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED, Recovery::kRetrySameId);
   EXPECT_EQ(astra_.gets.size(), 1u);
+  const auto later = Call(ById(1));
+  astra_.Answer(ReadVerdict::kRateLimited, 429);
+  loop_.Settle();
+  ExpectError(later, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED, Recovery::kRetrySameId);
+}
+
+TEST_F(GetUserIntentTest, ACallerThatLeavesBeforeTheLedgerAnswersReadsNothing) {
+  Put(1);
+  CallerLeft left = GetUserIntent(deps_, {"local", ById(1), loop_.Now() + 30s, [](auto) { ADD_FAILURE() << "heard"; }});
+  left();
+  loop_.Advance(1min);
+  EXPECT_TRUE(astra_.gets.empty());
+}
+
+TEST_F(GetUserIntentTest, TriesAreSpread) {
+  for (int n = 1; n <= 20; ++n) {
+    Put(n);
+    Call(ById(n));
+    astra_.Answer(ReadVerdict::kNotSent);
+  }
+  loop_.Advance(1ms);
+  EXPECT_LT(astra_.gets.size(), 40u) << "no jitter";
+}
+
+TEST_F(GetUserIntentTest, ATryBeginsOnlyWithEnoughTimeLeft) {
+  Put(1);
+  Put(2);
+  const auto fits = Call(ById(1), 5s);
+  astra_.Answer(ReadVerdict::kRateLimited, 429, absl::Milliseconds(5000 - 50 - 100));
+  loop_.Settle();
+  EXPECT_FALSE(fits->result);
+  const auto late = Call(ById(2), 5s);
+  astra_.Answer(ReadVerdict::kRateLimited, 429, absl::Milliseconds(5000 - 50 - 99));
+  loop_.Settle();
+  ExpectError(late, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED, Recovery::kRetrySameId);
+  EXPECT_TRUE(late->error().message.empty()) << "the table's";
+}
+
+TEST_F(GetUserIntentTest, AServerThatStopsAnswersEveryReader) {
+  Put(1);
+  Put(2);
+  const auto first = Call(ById(1));
+  const auto second = Call(ById(1));
+  const auto stale = Call(Stale(2));
+  EXPECT_EQ(reads_.waiting(), 3u);
+  reads_.AnswerAll();
+  loop_.Settle();
+  EXPECT_EQ(reads_.waiting(), 0u);
+  ExpectError(first, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE, Recovery::kRetrySameId);
+  ExpectError(second, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE, Recovery::kRetrySameId);
+  EXPECT_EQ(second->error().message, kReadUnavailableMessage);
+  ASSERT_TRUE(stale->result && stale->result->ok());
+  EXPECT_TRUE(stale->response().stale());
+  astra_.AnswerStatus("approved");  // too late for the callers, and kept all the same
+  loop_.Settle();
+  EXPECT_EQ(Row(2).latest.astra_status, "approved");
 }
 
 TEST_F(GetUserIntentTest, ThreeGetsAndThenTheError) {
@@ -415,6 +477,7 @@ TEST_F(GetUserIntentTest, ThreeGetsAndThenTheError) {
   EXPECT_EQ(astra_.gets.size(), 3u);
   ExpectError(heard, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE, Recovery::kRetrySameId);
   EXPECT_EQ(heard->error().http_status, 502);
+  EXPECT_EQ(heard->error().message, kReadUnavailableMessage);
   EXPECT_EQ(heard->error().astra_request_id, "req-9");
 }
 
@@ -438,6 +501,12 @@ TEST_F(GetUserIntentTest, A401IsReadAgainWithOtherCredentials) {
   astra_.Answer(ReadVerdict::kCredentialsRejected, 401);
   loop_.Settle();
   ExpectError(heard, v1::ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED, Recovery::kWaitForOperator);
+  astra_.new_credentials = true;
+  const auto known = Call(ById(1));
+  astra_.Answer(ReadVerdict::kCredentialsRejected, 403);
+  loop_.Settle();
+  ExpectError(known, v1::ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED, Recovery::kWaitForOperator);
+  EXPECT_TRUE(astra_.new_credentials) << "the files were read for a 403";
 }
 
 TEST_F(GetUserIntentTest, ADeadlineThatIsTooShort) {
@@ -497,6 +566,7 @@ TEST_F(ReadBudgetTest, EveryGetTakesATokenAndNoneIsBorrowed) {
   ExpectError(refused, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED, Recovery::kRetrySameId);
   EXPECT_EQ(refused->error().retry_after, absl::Milliseconds(500));
   EXPECT_EQ(refused->error().http_status, 0);
+  EXPECT_FALSE(refused->error().message.empty()) << "Astra limits nothing here";
   const auto stale = Call(Stale(5));
   ASSERT_TRUE(stale->result && stale->result->ok());
   EXPECT_TRUE(stale->response().stale());

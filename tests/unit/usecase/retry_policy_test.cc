@@ -181,6 +181,20 @@ TEST(RetryPolicyTest, A401IsTriedAgainWithOtherCredentialsOnly) {
   EXPECT_TRUE(again->fresh_attempt_id);
 }
 
+TEST(RetryPolicyTest, Only401Counts) {
+  RetryPolicy::Tries tries = After(Outcome(Verdict::kCredentialsRejected, 403));
+  const astra::Outcome outcome = Outcome(Verdict::kCredentialsRejected, 401);
+  tries.Count(outcome);
+  EXPECT_TRUE(RetryPolicy::AsksForCredentials(outcome, tries));
+}
+
+TEST(RetryPolicyTest, TheBackoffBetweenConnectionsLeavesRefusedStreamsOut) {
+  RetryPolicy::Tries tries = After(Outcome(Verdict::kRefused), 2);
+  tries.Count(Outcome(Verdict::kNotSent));
+  const RetryPolicy::Decision decision = RetryPolicy::Next(Outcome(Verdict::kNotSent), tries, Facts());
+  EXPECT_EQ(std::get<RetryPolicy::TryAgain>(decision).wait, absl::Milliseconds(100));
+}
+
 TEST(RetryPolicyTest, TheBackoffGrowsToTwoSeconds) {
   const auto longest = [](int tries) {
     RetryPolicy::Tries counted = After(Outcome(Verdict::kRefused), tries);
@@ -308,6 +322,8 @@ TEST(ReadRetryPolicyTest, NothingIsReadAgainForNobodyOrTooLate) {
     if (!row.again_after) continue;
     ExpectEnd(ReadRetryPolicy::Next(row.outcome, After(row.outcome), Facts(*row.again_after - absl::Nanoseconds(1))),
               row);
+    EXPECT_EQ(ReadRetryPolicy::Next(row.outcome, After(row.outcome), Facts(*row.again_after)).index(), 2u)
+        << "a wait that just fits";
   }
 }
 
@@ -319,6 +335,13 @@ TEST(ReadRetryPolicyTest, AtMostThreeGets) {
       ++gets;
     EXPECT_EQ(gets, row.most);
   }
+}
+
+TEST(ReadRetryPolicyTest, Only401Counts) {
+  ReadRetryPolicy::Tries tries = After(Read(ReadVerdict::kCredentialsRejected, 403));
+  const astra::ReadOutcome outcome = Read(ReadVerdict::kCredentialsRejected, 401);
+  tries.Count(outcome);
+  EXPECT_TRUE(ReadRetryPolicy::AsksForCredentials(outcome, tries));
 }
 
 TEST(ReadRetryPolicyTest, FilesAreNotReadForA401AfterTheLastGet) {
