@@ -66,8 +66,9 @@ class Server:
         self.headers = {(room.strip("`"), header.strip("`")): line
                         for line, (room, header, _) in page.rows("Single headers")}
         self.unused_headers = dict(self.headers)
-        self.libraries = [(CODE.findall(header)[0], CODE.findall(files))
-                          for _, (header, files, _) in page.rows("Libraries")]
+        self.libraries: dict[str, list[str]] = {}  # a header may have several rows
+        for _, (header, files, _) in page.rows("Libraries"):
+            self.libraries.setdefault(CODE.findall(header)[0], []).extend(CODE.findall(files))
         self.unused_files = {(header, pattern): line
                              for line, (header, files, _) in page.rows("Libraries")
                              for header in CODE.findall(header) for pattern in CODE.findall(files)}
@@ -81,7 +82,7 @@ class Server:
         for line, header, quoted in includes(name, text):
             if quoted and header.startswith("server/") and room:
                 self.arrow(name, room, line, header.removeprefix("server/"))
-            for prefix, patterns in self.libraries:
+            for prefix, patterns in self.libraries.items():
                 if header.startswith(prefix):
                     self.library(name, line, header, prefix, patterns)
 
