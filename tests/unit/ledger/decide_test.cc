@@ -10,7 +10,7 @@ using testing::HasSubstr;
 using V = BeginVerdict;
 
 // One decision: what was there, who asks, what must come.
-struct Decision {
+struct Case {
   std::string name;
   std::function<void(Session&)> given;
   Call call;
@@ -21,7 +21,7 @@ struct Decision {
   std::optional<int> unresolved = std::nullopt;
 };
 
-void PrintTo(const Decision& decision, std::ostream* out) { *out << decision.name; }
+void PrintTo(const Case& decision, std::ostream* out) { *out << decision.name; }
 
 Key Mine(int id) { return {"one", Id(id)}; }
 FinishRequest Done(const Key& key) { return Succeeded(key); }
@@ -37,7 +37,7 @@ MATCHER_P5(IsReading, status, user_id, verification_type, since, read_at, "") {
 }
 
 // In the contract's order of checks. The call under test has id 1 and caller "one" where nothing else is said.
-std::vector<Decision> Decisions() {
+std::vector<Case> Decisions() {
   return {
       {"nothing_known", [](Session&) {}, {}, V::kGo, 0, 1},
       {"nothing_known_look_only", [](Session&) {}, {.may_start = false}, V::kWouldGo, 0, 0},
@@ -423,11 +423,11 @@ std::vector<Decision> Decisions() {
   };
 }
 
-class DecisionTest : public testing::TestWithParam<std::tuple<StoreKind, Decision>> {};
+class DecisionTest : public testing::TestWithParam<std::tuple<StoreKind, Case>> {};
 
 TEST_P(DecisionTest, IsAsWritten) {
   const std::unique_ptr<Store> store = std::get<0>(GetParam()).make();
-  const Decision& decision = std::get<1>(GetParam());
+  const Case& decision = std::get<1>(GetParam());
   Session session(*store);
   decision.given(session);
   const GetAnswer before = session.Get(decision.call.key_of());
@@ -1274,6 +1274,96 @@ TEST_P(RotationTest, ARowUnderAKeyThatWasNotGivenIsNotJudged) {
   EXPECT_FALSE(answer.ok());
   EXPECT_FALSE(IsRefusal(answer.status()));
   store_->Rollback();
+}
+
+// --- without a store: facts in, answer and changes out ---
+
+using Part = RowChange::Part;
+
+TEST(PureDecideTest, WhatNothingIsKnownOfPutsOneRowAndCountsIt) {
+  const BeginRequest request = Call{}.request();
+  const Decision<BeginAnswer> decision = Decide(View(), request);
+  EXPECT_EQ(decision.answer.verdict, V::kGo);
+  EXPECT_EQ(decision.answer.budget.used_max, 1);
+  ASSERT_EQ(decision.changes.rows.size(), 1u);
+  EXPECT_EQ(decision.changes.rows[0].part, Part::kWhole);
+  EXPECT_EQ(decision.changes.rows[0].row.record.state, State::kSending);
+  ASSERT_EQ(decision.changes.counts.size(), 1u);
+  EXPECT_EQ(decision.changes.counts[0].email, request.current.email);
+  EXPECT_EQ(decision.changes.counts[0].delta, (Counters{0, 1}));
+  EXPECT_TRUE(decision.changes.emails.empty() && decision.changes.persons.empty() && decision.changes.purged.empty());
+}
+
+View Known(const BeginRequest& request, State state) {
+  View view;
+  view.own.emplace();
+  view.own->record.key = request.key;
+  view.own->record.state = state;
+  const Fingerprints& prints = request.older.empty() ? request.current : request.older.front();
+  view.own->key_id = prints.key_id;
+  view.own->content = prints.content;
+  view.own->person = prints.person;
+  view.own->email = prints.email;
+  view.own->handle = 5;
+  return view;
+}
+
+TEST(PureDecideTest, WhatIsRecordedChangesNothing) {
+  const BeginRequest request = Call{}.request();
+  const Decision<BeginAnswer> decision = Decide(Known(request, State::kSucceeded), request);
+  EXPECT_EQ(decision.answer.verdict, V::kRecorded);
+  EXPECT_TRUE(decision.changes.empty());
+  EXPECT_FALSE(decision.asks_admission);
+}
+
+TEST(PureDecideTest, KeysMoveWithACallThatIsNotSent) {
+  BeginRequest request = Call{.previous = {kOldKey}}.request();
+  const Decision<BeginAnswer> decision = Decide(Known(request, State::kSucceeded), request);
+  EXPECT_EQ(decision.answer.verdict, V::kRecorded);
+  EXPECT_EQ(decision.changes.emails.size(), 1u);
+  EXPECT_EQ(decision.changes.persons.size(), 1u);
+  ASSERT_EQ(decision.changes.rows.size(), 1u);
+  EXPECT_EQ(decision.changes.rows[0].part, Part::kWhole);
+  EXPECT_EQ(decision.changes.rows[0].row.key_id, kKey);
+  EXPECT_EQ(decision.changes.rows[0].row.handle, 5);
+  request.may_start = false;
+  EXPECT_TRUE(Decide(Known(request, State::kSucceeded), request).changes.empty());
+}
+
+struct Closed final : Admission {
+  bool MayStart() override { return false; }
+  void OnWaiting() override {}
+};
+
+// Decide calls nothing: it says that the admission must be asked, and what holds if that refuses.
+TEST(PureDecideTest, AdmissionIsLeftToTheCaller) {
+  Closed closed;
+  const BeginRequest request = Call{.admission = &closed}.request();
+  EXPECT_TRUE(Decide(View(), request).asks_admission);
+  EXPECT_EQ(Decide(View(), request).answer.verdict, V::kGo);
+  const Decision<BeginAnswer> refused = Decide(View(), request, kRules, false);
+  EXPECT_EQ(refused.answer.verdict, V::kWouldGo);
+  EXPECT_TRUE(refused.changes.empty());
+}
+
+TEST(PureDecideTest, AnEndChangesItsRowAndItsCounter) {
+  View view = Known(Call{}.request(), State::kSending);
+  view.counters = {0, 2};
+  const Decision<FinishAnswer> decision = Decide(std::move(view), Succeeded(Mine(1)));
+  EXPECT_EQ(decision.answer.budget.used_min, 1);
+  EXPECT_EQ(decision.answer.budget.used_max, 2);
+  ASSERT_EQ(decision.changes.rows.size(), 1u);
+  EXPECT_EQ(decision.changes.rows[0].part, Part::kProgress);
+  ASSERT_EQ(decision.changes.counts.size(), 1u);
+  EXPECT_EQ(decision.changes.counts[0].delta, (Counters{1, -1}));
+}
+
+TEST(PureDecideTest, ARefusedEndSaysWhy) {
+  const Decision<FinishAnswer> none = Decide(View(), Succeeded(Mine(1)));
+  EXPECT_EQ(none.refusal, Refusal::kNotFound);
+  const Decision<FinishAnswer> ended = Decide(Known(Call{}.request(), State::kFailed), Succeeded(Mine(1)));
+  EXPECT_EQ(ended.refusal, Refusal::kState);
+  EXPECT_TRUE(none.changes.empty() && ended.changes.empty());
 }
 
 }  // namespace

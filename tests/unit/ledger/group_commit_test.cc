@@ -142,6 +142,23 @@ TEST_F(GroupCommitTest, OneBatchIsOneTransactionInOrder) {
   EXPECT_EQ((*got)->record->state, State::kSucceeded);
 }
 
+// Load and Apply, between Start and Commit: what a store behind a network would be asked.
+TEST_F(GroupCommitTest, AnOperationAsksItsStoreTwice) {
+  const auto asked = [this](auto submit) {
+    const int before = store_.calls;
+    submit();
+    Run();
+    return store_.calls - before - 2;
+  };
+  EXPECT_EQ(asked([this] { Begin({}); }), 2);
+  EXPECT_EQ(asked([this] { Next(key_); }), 2);
+  EXPECT_EQ(asked([this] { Finish(Succeeded(key_)); }), 2);
+  EXPECT_EQ(asked([this] { RecordReading(key_, Said("converted", 9)); }), 2);
+  EXPECT_EQ(asked([this] { Begin({}); }), 1) << "a replay writes nothing";
+  EXPECT_EQ(asked([this] { Get(key_); }), 1);
+  EXPECT_EQ(asked([this] { Begin({.id = 2, .supersedes = 1, .allow_repeat = true, .previous = {kOldKey}}); }), 2);
+}
+
 TEST_F(GroupCommitTest, ABrokenProtocolHarmsNobodyElse) {
   auto bad = Finish(Succeeded({"one", Id(9)}));
   auto next = Next({"one", Id(9)});
