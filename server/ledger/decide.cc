@@ -29,7 +29,6 @@ Lookup LookupFor(const BeginRequest& request, const Rules& rules) {
   Lookup lookup;
   lookup.key = &request.key;
   lookup.other = request.supersedes;
-  lookup.counters = true;
   lookup.open = true;
   lookup.open_if = rules.may_send_from;
   lookup.emails = Each(request, &Fingerprints::email);
@@ -169,8 +168,9 @@ class BeginDecision {
       answer().existing_intent_id = named->record.answer.user_intent_id;
       return Decide(BeginVerdict::kPersonExists);
     }
-    if (request_.allow_repeat || !view_.person || !rules_.created_before(*view_.person, request_)) return false;
-    const Record& record = view_.person->record;
+    const Row* const person = request_.allow_repeat || !view_.person ? nullptr : &*view_.person;
+    if (person == nullptr || !rules_.created_before(*person, request_)) return false;
+    const Record& record = person->record;
     created_elsewhere_ = !rules_.may_tell_at_once(record.key, request_.key);
     if (created_elsewhere_) return false;
     answer().existing_intent_id = record.answer.user_intent_id;

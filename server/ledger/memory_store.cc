@@ -142,7 +142,7 @@ absl::StatusOr<View> MemoryStore::Load(const Lookup& lookup) {
   if (lookup.superseded && view.own && view.own->record.supersedes) {
     view.other = copy(Find({caller, *view.own->record.supersedes}));
   }
-  if (lookup.counters && lookup.emails.empty() && view.own) view.counters = Of(view.own->email).counters;
+  if (lookup.counters && view.own) view.counters = Of(view.own->email).counters;
   for (const Digest* email : lookup.emails) view.counters += Of(*email).counters;
   if (!lookup.WantsOpen(view.own)) return view;
   std::vector<const Row*> open;

@@ -71,8 +71,9 @@ absl::Status SqliteStore::Find(const Key& key, std::optional<Row>& row) {
   SqliteUse use = Use(kFind);
   use.Bind(1, **caller).Bind(2, key.request_id);
   absl::StatusOr<std::optional<Row>> found = One(use);
-  if (found.ok()) row = *std::move(found);
-  return found.status();
+  if (!found.ok()) return found.status();
+  row = *std::move(found);
+  return absl::OkStatus();
 }
 
 absl::Status SqliteStore::FindIntent(const std::string& caller, const std::string& intent, std::optional<Row>& row) {
@@ -81,8 +82,9 @@ absl::Status SqliteStore::FindIntent(const std::string& caller, const std::strin
   SqliteUse use = Use(kFindIntent);
   use.Bind(1, **id).Bind(2, intent);
   absl::StatusOr<std::optional<Row>> found = One(use);
-  if (found.ok()) row = *std::move(found);
-  return found.status();
+  if (!found.ok()) return found.status();
+  row = *std::move(found);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<View> SqliteStore::Load(const Lookup& lookup) {
@@ -94,7 +96,7 @@ absl::StatusOr<View> SqliteStore::Load(const Lookup& lookup) {
     s = Find({key.caller, *view.own->record.supersedes}, view.other);
   }
   if (!s.ok()) return s;
-  if (lookup.counters && lookup.emails.empty() && view.own) {
+  if (lookup.counters && view.own) {
     const absl::StatusOr<Address> address = AddressOf(view.own->email);
     if (!address.ok()) return address.status();
     view.counters = address->counters;

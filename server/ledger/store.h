@@ -78,9 +78,9 @@ struct Lookup {
   const std::string* intent = nullptr;  // or the newest SUCCEEDED row of key->caller with this intent
   std::optional<Uuid> other;            // View::other: this request of key->caller,
   bool superseded = false;              // or the one that `own` superseded
-  // View::counters: of these addresses, added up; where there are none, of the address of `own`.
-  bool counters = false;
+  // View::counters: of these addresses, added up;
   Digests emails;
+  bool counters = false;  // or of the address of `own`
   // View::open and View::person: also the open rows of `emails`, and the person under these digests. Left out where
   // there is an `own` in a state of which this says no: then it alone answers.
   bool open = false;

@@ -541,6 +541,9 @@ TEST_P(RowTest, AnOlderReadingChangesNothing) {
   EXPECT_TRUE(s_.RecordReading(Mine(1), Said("converted", 12, "user-1")).ok());
   EXPECT_TRUE(s_.RecordReading(Mine(1), Said("pending", 11)).ok());
   EXPECT_THAT(s_.Get(Mine(1)).record->latest, IsReading("converted", "user-1", 1, 12, 12));
+  // One of the same time is not older.
+  EXPECT_TRUE(s_.RecordReading(Mine(1), Said("cancelled", 12)).ok());
+  EXPECT_THAT(s_.Get(Mine(1)).record->latest, IsReading("cancelled", "", 1, 12, 12));
 }
 
 TEST_P(RowTest, AReadingSurvivesEveryOtherChangeOfItsRow) {
@@ -1330,6 +1333,57 @@ TEST(PureDecideTest, KeysMoveWithACallThatIsNotSent) {
   EXPECT_TRUE(Decide(Known(request, State::kSucceeded), request).changes.empty());
 }
 
+TEST(PureDecideTest, AFormThatWasHashedBeforeMovesToo) {
+  BeginRequest request = Call{}.request();
+  request.older = {Prints(kKey, "A@example.com", "Ann", "8.8.8.8")};
+  const Decision<BeginAnswer> decision = Decide(Known(request, State::kSucceeded), request);
+  EXPECT_EQ(decision.answer.verdict, V::kRecorded);
+  ASSERT_EQ(decision.changes.rows.size(), 1u);
+  EXPECT_EQ(decision.changes.rows[0].row.content, request.current.content);
+  EXPECT_EQ(decision.changes.rows[0].row.person, request.current.person);
+  EXPECT_EQ(decision.changes.rows[0].row.email, request.current.email);
+}
+
+TEST(PureDecideTest, WhatStandsUnderTheCurrentPrintsStays) {
+  BeginRequest request = Call{}.request();
+  request.older = {request.current};
+  EXPECT_TRUE(Decide(Known(request, State::kSucceeded), request).changes.empty());
+}
+
+TEST(PureDecideTest, ARowUnderAKeyThatWasNotGivenIsNotJudged) {
+  const BeginRequest request = Call{.previous = {kOldKey}}.request();
+  View view = Known(request, State::kSucceeded);
+  view.own->key_id = kOldestKey;
+  const Decision<BeginAnswer> decision = Decide(view, request);
+  EXPECT_EQ(decision.refusal, Refusal::kUnknowable);
+  EXPECT_TRUE(decision.changes.empty());
+}
+
+TEST(PureDecideTest, OtherContentIsToldWhatTheIdIsBoundTo) {
+  const BeginRequest request = Call{}.request();
+  View view = Known(request, State::kSucceeded);
+  view.own->content = Hash(kKey, "content", "other");
+  const Decision<BeginAnswer> decision = Decide(view, request);
+  EXPECT_EQ(decision.answer.verdict, V::kReused);
+  EXPECT_EQ(decision.answer.content, view.own->content);
+}
+
+TEST(PureDecideTest, AReleasedRowMovesWithItsNewStart) {
+  const BeginRequest request = Call{.previous = {kOldKey}}.request();
+  const Decision<BeginAnswer> decision = Decide(Known(request, State::kReleased), request);
+  EXPECT_EQ(decision.answer.verdict, V::kGo);
+  ASSERT_EQ(decision.changes.rows.size(), 1u);
+  EXPECT_EQ(decision.changes.rows[0].row.key_id, kKey);
+  EXPECT_EQ(decision.changes.rows[0].row.record.state, State::kSending);
+}
+
+TEST(PureDecideTest, APersonDoesNotStandInTheWayOfARepeatThatIsAllowed) {
+  View view;
+  view.person = Known(Call{.id = 2}.request(), State::kSucceeded).own;
+  EXPECT_EQ(Decide(view, Call{}.request()).answer.verdict, V::kPersonExists);
+  EXPECT_EQ(Decide(view, Call{.allow_repeat = true}.request()).answer.verdict, V::kGo);
+}
+
 struct Closed final : Admission {
   bool MayStart() override { return false; }
   void OnWaiting() override {}
@@ -1356,6 +1410,42 @@ TEST(PureDecideTest, AnEndChangesItsRowAndItsCounter) {
   EXPECT_EQ(decision.changes.rows[0].part, Part::kProgress);
   ASSERT_EQ(decision.changes.counts.size(), 1u);
   EXPECT_EQ(decision.changes.counts[0].delta, (Counters{1, -1}));
+}
+
+// The mark of superseding goes only with a release, and only if it names the row that is released.
+TEST(PureDecideTest, ARowIsFreedByTheReleaseOfTheOneThatSupersededIt) {
+  const auto changed = [](const FinishRequest& end, int by) {
+    View view = Known(Call{.supersedes = 2}.request(), State::kSending);
+    view.own->record.supersedes = Id(2);
+    view.other = Known(Call{.id = 2}.request(), State::kUnknown).own;
+    view.other->record.superseded_by = Id(by);
+    return Decide(std::move(view), end).changes.rows.size();
+  };
+  EXPECT_EQ(changed(Released(Mine(1)), 1), 2u);
+  EXPECT_EQ(changed(Released(Mine(1)), 3), 1u);
+  EXPECT_EQ(changed(Failed(Mine(1)), 1), 1u);
+}
+
+TEST(PureDecideTest, ForgettingWritesOnlyWhatLostALink) {
+  const auto row = [](int id, int64_t updated) {
+    Row one = *Known(Call{.id = id}.request(), State::kFailed).own;
+    one.record.updated = At(updated);
+    return one;
+  };
+  OldRows old;
+  old.rows = {row(1, 0), row(2, 0), row(3, 0), row(4, 0)};
+  old.rows[0].record.superseded_by = Id(2);
+  old.rows[1].record.supersedes = Id(1);
+  old.rows[2].record.superseded_by = Id(5);
+  old.rows[3].record.superseded_by = Id(9);  // which was forgotten long ago
+  old.linked = {row(5, 50)};  // too young to go
+  old.linked[0].record.supersedes = Id(3);
+  const Decision<PurgeAnswer> decision = Decide(old, PurgeRequest{At(10), 10});
+  EXPECT_EQ(decision.answer.seen, 4u);
+  EXPECT_EQ(decision.answer.purged, 4u);
+  ASSERT_EQ(decision.changes.rows.size(), 1u);
+  EXPECT_EQ(decision.changes.rows[0].row.record.key, Mine(5));
+  EXPECT_FALSE(decision.changes.rows[0].row.record.supersedes);
 }
 
 TEST(PureDecideTest, ARefusedEndSaysWhy) {

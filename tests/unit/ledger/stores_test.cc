@@ -137,7 +137,7 @@ std::string Contents(Store& store) {
           const Key nobody{caller, Id(1000)};
           Lookup lookup;
           lookup.key = &nobody;
-          lookup.counters = lookup.open = true;
+          lookup.open = true;
           lookup.emails = {&prints.email};
           lookup.persons = {&prints.person};
           const View view = store.Load(lookup).value();
