@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -81,7 +80,7 @@ class Reading final : public std::enable_shared_from_this<Reading> {
           CallError::Of(by_request_id() ? v1::ERROR_REASON_REQUEST_NOT_FOUND : v1::ERROR_REASON_USER_INTENT_NOT_FOUND));
     }
     if (answer.record->state != ledger::State::kSucceeded) return Answer(NotCreated(answer.record->state));
-    record_ = *std::move(answer.record);
+    record_ = std::make_shared<const ledger::Record>(*std::move(answer.record));
     if (max_age_ > absl::ZeroDuration() && deps_.wall_clock() - record_->latest.read_at <= max_age_) {
       return Answer(Response(record_->latest, false));
     }
@@ -89,7 +88,7 @@ class Reading final : public std::enable_shared_from_this<Reading> {
       return AnswerStaleOr(CallError::Of(v1::ERROR_REASON_DEADLINE_TOO_SHORT));
     }
     ticket_ = deps_.reads.Read(
-        deps_.shard, *record_, call_.deadline,
+        deps_.shard, record_, call_.deadline,
         [self = shared_from_this()](Result<ledger::Reading> result) { self->OnRead(std::move(result)); });
   }
 
@@ -145,9 +144,9 @@ class Reading final : public std::enable_shared_from_this<Reading> {
   const ReadDependencies& deps_;
   const absl::Duration max_age_;
   GetUserIntentCall call_;
-  SteadyTime asked_at_{};                 // when the ledger was asked
-  std::optional<ledger::Record> record_;  // SUCCEEDED; nothing while the ledger is asked
-  IntentReads::Ticket ticket_ = 0;        // while Astra is asked
+  SteadyTime asked_at_{};                         // when the ledger was asked
+  std::shared_ptr<const ledger::Record> record_;  // SUCCEEDED; nothing while the ledger is asked
+  IntentReads::Ticket ticket_ = 0;                // while Astra is asked
   Loop::TimerId answer_timer_ = 0;
 };
 

@@ -14,8 +14,8 @@ namespace userintent::usecase {
 // The GETs for one intent. Belongs to the thread of the shard that began it; its callbacks keep it alive.
 class IntentReads::ActiveRead final : public std::enable_shared_from_this<ActiveRead> {
  public:
-  ActiveRead(IntentReads& reads, const Shard& shard, const ledger::Record& record)
-      : reads_(reads), shard_(shard), record_(record) {}
+  ActiveRead(IntentReads& reads, const Shard& shard, std::shared_ptr<const ledger::Record> record)
+      : reads_(reads), shard_(shard), record_(std::move(record)) {}
 
   // Sends a GET, or ends the read where the budget is spent.
   void Try() {
@@ -26,7 +26,7 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
       error.message = "The gateway has read Astra as often as it may for now. Repeat after the delay.";
       return End(std::move(error));
     }
-    shard_.astra.Get(record_.answer.user_intent_id,
+    shard_.astra.Get(record_->answer.user_intent_id,
                      [self = shared_from_this()](astra::ReadOutcome outcome) { self->OnOutcome(std::move(outcome)); });
   }
 
@@ -34,9 +34,9 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
   void OnOutcome(astra::ReadOutcome outcome) {
     const SteadyTime now = shard_.loop.Now();
     tries_.Count(outcome);
-    reads_.observer_.OnRead(record_.key.request_id, outcome, now - sent_at_);
+    reads_.observer_.OnRead(record_->key.request_id, outcome, now - sent_at_);
 
-    const std::optional<SteadyTime> latest = reads_.LatestDeadline(record_.answer.user_intent_id);
+    const std::optional<SteadyTime> latest = reads_.LatestDeadline(record_->answer.user_intent_id);
     RetryFacts facts;
     facts.wanted = latest.has_value() && !reads_.admission_.draining();
     if (latest) {
@@ -59,11 +59,11 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
   }
 
   void TryIfWanted(const CallError& otherwise) {
-    if (!reads_.LatestDeadline(record_.answer.user_intent_id) || reads_.admission_.draining()) return End(otherwise);
+    if (!reads_.LatestDeadline(record_->answer.user_intent_id) || reads_.admission_.draining()) return End(otherwise);
     Try();
   }
 
-  void End(const Result<ledger::Reading>& result) { reads_.End(record_.answer.user_intent_id, result); }
+  void End(const Result<ledger::Reading>& result) { reads_.End(record_->answer.user_intent_id, result); }
 
   static CallError ErrorOf(const astra::ReadOutcome& outcome, const ReadRetryPolicy::GiveUp& give_up) {
     CallError error = CallError::Of(give_up.reason);
@@ -80,17 +80,17 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
     reading.user_id = std::move(outcome.user_id);
     reading.verification_type = outcome.verification_type != v1::VERIFICATION_TYPE_UNSPECIFIED
                                     ? outcome.verification_type
-                                    : record_.latest.verification_type;
+                                    : record_->latest.verification_type;
     reading.read_at = NowMicros();
     reading.status_since =
-        reading.astra_status == record_.latest.astra_status ? record_.latest.status_since : reading.read_at;
-    reads_.ledger_.RecordReading(record_.key, reading, shard_.loop, nullptr);
+        reading.astra_status == record_->latest.astra_status ? record_->latest.status_since : reading.read_at;
+    reads_.ledger_.RecordReading(record_->key, reading, shard_.loop, nullptr);
     return reading;
   }
 
   IntentReads& reads_;
   const Shard shard_;
-  const ledger::Record record_;  // as it was when the read began
+  const std::shared_ptr<const ledger::Record> record_;  // as it was when the read began
   ReadRetryPolicy::Tries tries_;
   SteadyTime sent_at_{};
 };
@@ -98,18 +98,18 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
 IntentReads::IntentReads(ledger::Ledger& ledger, const AdmissionControl& admission, ReadObserver& observer, double rate)
     : ledger_(ledger), admission_(admission), observer_(observer), budget_(rate) {}
 
-IntentReads::Ticket IntentReads::Read(const Shard& shard, const ledger::Record& record, SteadyTime deadline,
-                                      Heard heard) {
+IntentReads::Ticket IntentReads::Read(const Shard& shard, std::shared_ptr<const ledger::Record> record,
+                                      SteadyTime deadline, Heard heard) {
   Ticket ticket;
   bool joined;
   {
     const MutexLock lock(mutex_);
     ticket = ++last_ticket_;
-    const auto [running, begun] = running_.try_emplace(record.answer.user_intent_id);
+    const auto [running, begun] = running_.try_emplace(record->answer.user_intent_id);
     running->second.push_back({ticket, deadline, &shard.loop, std::move(heard)});
     joined = !begun;
   }
-  if (!joined) std::make_shared<ActiveRead>(*this, shard, record)->Try();
+  if (!joined) std::make_shared<ActiveRead>(*this, shard, std::move(record))->Try();
   return ticket;
 }
 

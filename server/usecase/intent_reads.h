@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -52,9 +53,9 @@ class IntentReads {
   IntentReads(const IntentReads&) = delete;
   IntentReads& operator=(const IntentReads&) = delete;
 
-  // Reads the intent of `record`, a SUCCEEDED row, or waits for the read that runs. `heard` runs once on the shard's
+  // Reads the intent of `record`, which is SUCCEEDED, or waits for the read that runs. `heard` runs once on the shard's
   // thread, never inline.
-  Ticket Read(const Shard& shard, const ledger::Record& record, SteadyTime deadline, Heard heard);
+  Ticket Read(const Shard& shard, std::shared_ptr<const ledger::Record> record, SteadyTime deadline, Heard heard);
 
   // Stops waiting; `heard` does not run unless it is already on its way. For the rest of the waiters nothing changes.
   // Unknown tickets are ignored.
