@@ -140,7 +140,7 @@ void IntentReads::End(const std::string& user_intent_id, const Result<ledger::Re
 
 void IntentReads::Tell(std::vector<Waiter> waiters, const Result<ledger::Reading>& result) {
   for (Waiter& waiter : waiters) {
-    waiter.executor->Post([heard = std::move(waiter.heard), result]() mutable { heard(std::move(result)); });
+    waiter.executor->Post([heard = std::move(waiter.heard), told = result]() mutable { heard(std::move(told)); });
   }
 }
 
