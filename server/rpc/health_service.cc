@@ -21,7 +21,7 @@ HealthCheckResponse::ServingStatus HealthState::Of(const std::string& service) c
 
 class HealthCalls::CheckCall final : public UnaryCall {
  public:
-  explicit CheckCall(HealthCalls& calls) : calls_(calls) {
+  explicit CheckCall(HealthCalls& calls) : UnaryCall(calls.shard_), calls_(calls) {
     grpc::ServerCompletionQueue& queue = calls.shard_.queue();
     calls.service_.RequestCheck(&context(), request(), responder(), &queue, &queue, taken());
   }
@@ -49,7 +49,13 @@ class HealthCalls::CheckCall final : public UnaryCall {
 class HealthCalls::WatchCall final {
  public:
   explicit WatchCall(HealthCalls& calls)
-      : calls_(calls), writer_(&context_), taken_(this), done_(this), written_(this), finished_(this) {
+      : calls_(calls),
+        mark_(calls.shard_),
+        writer_(&context_),
+        taken_(this),
+        done_(this),
+        written_(this),
+        finished_(this) {
     context_.AsyncNotifyWhenDone(static_cast<Tag*>(&done_));
     grpc::ServerCompletionQueue& queue = calls.shard_.queue();
     calls.service_.RequestWatch(&context_, &request_, &writer_, &queue, &queue, static_cast<Tag*>(&taken_));
@@ -94,6 +100,7 @@ class HealthCalls::WatchCall final {
   void OnFinished(bool) { delete this; }
 
   HealthCalls& calls_;
+  const Shard::CallMark mark_;
   grpc::ServerContext context_;
   HealthCheckRequest request_;
   grpc::ServerAsyncWriter<HealthCheckResponse> writer_;

@@ -55,7 +55,7 @@ void Shard::Stop() {
   turns_.fetch_add(1, std::memory_order_release);
   turns_.notify_all();
   helper_.join();  // first: an alarm must not be set on a queue that was shut down
-  queue_->Shutdown();
+  stop_alarm_.Set(queue_.get(), gpr_inf_past(GPR_CLOCK_MONOTONIC), static_cast<Tag*>(&stop_tag_));
   thread_.join();
 }
 
@@ -145,6 +145,7 @@ void Shard::Run() {
       turns_.fetch_add(1, std::memory_order_release);
       turns_.notify_one();
     }
+    if (ending_ && calls_ == 0 && !std::exchange(shut_down_, true)) queue_->Shutdown();
     return status != grpc::CompletionQueue::SHUTDOWN;
   };
   while (turn()) {

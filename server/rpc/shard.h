@@ -57,8 +57,23 @@ class Shard final : public Loop {
   // would end the process, and a start that fails elsewhere stops at once.
   void Start(Task first);
 
-  // After the server has shut down: drains the queue and ends both threads. Tasks posted later never run.
+  // After the server has shut down: waits until every call has ended, drains the queue and ends both threads. Tasks
+  // posted later never run.
   void Stop();
+
+  // A member of every call. While there is one, the queue stays open: libgrpc ends the process when an operation is
+  // begun on a queue that was shut down, and a call that the server's end cancelled still has to be finished. Made and
+  // destroyed on the shard's thread, or before there is one.
+  class CallMark {
+   public:
+    explicit CallMark(Shard& shard) : shard_(shard) { ++shard_.calls_; }
+    ~CallMark() { --shard_.calls_; }
+    CallMark(const CallMark&) = delete;
+    CallMark& operator=(const CallMark&) = delete;
+
+   private:
+    Shard& shard_;
+  };
 
   grpc::ServerCompletionQueue& queue() { return *queue_; }
 
@@ -78,6 +93,7 @@ class Shard final : public Loop {
     Shard* const shard_;
   };
 
+  void OnStop(bool) { ending_ = true; }
   void Run();
   void RunHelper();
   void RunPosted();
@@ -93,6 +109,10 @@ class Shard final : public Loop {
   TimerId next_timer_ = 1;
   std::vector<Task> local_;  // posted by the shard's thread itself: no lock, no wake-up
   bool rung_ = false;
+  int calls_ = 0;           // that exist, those that wait for a request included
+  bool ending_ = false;     // the queue is to be shut down as soon as there is no call
+  bool shut_down_ = false;  // it is
+  MemberTag<Shard, &Shard::OnStop> stop_tag_{this};
 
   // Shared with posters.
   Mutex inbox_mutex_;
@@ -102,6 +122,7 @@ class Shard final : public Loop {
   // Shared with the helper.
   int wait_fd_ = -1;  // epoll: the upstream's sockets and inbox_event_
   grpc::Alarm alarm_;
+  grpc::Alarm stop_alarm_;  // of Stop(), when the helper is gone
   Ring ring_{this};
   std::atomic<uint32_t> turns_{0};  // counts turns that dealt with a ring; the helper waits for it to move
   std::atomic<bool> stopping_{false};

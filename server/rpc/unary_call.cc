@@ -5,7 +5,7 @@
 
 namespace userintent::rpc {
 
-UnaryCall::UnaryCall() : responder_(&context_), taken_(this), done_(this), finished_(this) {
+UnaryCall::UnaryCall(Shard& shard) : mark_(shard), responder_(&context_), taken_(this), done_(this), finished_(this) {
   // Delivered once the call has begun and has ended in any way; tells of cancels.
   context_.AsyncNotifyWhenDone(static_cast<Tag*>(&done_));
 }

@@ -24,7 +24,7 @@ class UnaryCall {
   UnaryCall& operator=(const UnaryCall&) = delete;
 
  protected:
-  UnaryCall();
+  explicit UnaryCall(Shard& shard);
   virtual ~UnaryCall() = default;
 
   // A request came. First another call is posted in this one's place, then this one is dealt with.
@@ -53,6 +53,7 @@ class UnaryCall {
   void OnFinished(bool);
   void DeleteIfEnded();
 
+  const Shard::CallMark mark_;
   grpc::ServerContext context_;
   grpc::ByteBuffer request_;
   grpc::ServerAsyncResponseWriter<grpc::ByteBuffer> responder_;

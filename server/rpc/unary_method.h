@@ -85,7 +85,7 @@ class UnaryMethod final : public PostedMethod {
  private:
   class ActiveCall final : public UnaryCall {
    public:
-    explicit ActiveCall(UnaryMethod& method) : method_(method) {
+    explicit ActiveCall(UnaryMethod& method) : UnaryCall(method.context_.shard), method_(method) {
       grpc::ServerCompletionQueue& queue = method.context_.shard.queue();
       (method.service_.*kRequestCall)(&context(), request(), responder(), &queue, &queue, taken());
     }
