@@ -13,8 +13,9 @@ class FinishOperation final : public Operation {
 
   absl::Status Apply(Workplace& at) override {
     absl::StatusOr<FinishAnswer> answer = Execute(at.store, request_);
-    if (answer.ok()) answer_ = *std::move(answer);
-    return answer.status();
+    if (!answer.ok()) return answer.status();
+    answer_ = *std::move(answer);
+    return absl::OkStatus();
   }
 
   // The outcome waits for the disk, and meanwhile its row is unknown, to the calls that join it too.

@@ -13,8 +13,9 @@ class GetOperation final : public Operation {
 
   absl::Status Apply(Workplace& at) override {
     absl::StatusOr<GetAnswer> answer = Execute(at.store, request_);
-    if (answer.ok()) answer_ = *std::move(answer);
-    return answer.status();
+    if (!answer.ok()) return answer.status();
+    answer_ = *std::move(answer);
+    return absl::OkStatus();
   }
   void ApplyReadOnly(Workplace& at) override {
     answer_ = {};
