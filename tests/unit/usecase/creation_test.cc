@@ -182,7 +182,7 @@ v1::CreateUserIntentRequest Person(int n) {
 
 // A result, flat: one may look at any of its fields.
 struct Reply {
-  Reply(Result<v1::CreateUserIntentResponse> result) {
+  explicit Reply(Result<v1::CreateUserIntentResponse> result) {
     if (result.ok()) {
       const v1::CreateUserIntentResponse& response = result.value();
       replayed = response.replayed();
@@ -249,7 +249,7 @@ class CreationTest : public testing::Test {
     calls_.push_back(heard);
     heard->creation = Creation::Start(
         *creations_, {caller, request, loop_.Now() + deadline, [heard](Result<v1::CreateUserIntentResponse> result) {
-                        heard->reply = std::move(result);
+                        heard->reply.emplace(std::move(result));
                         ++heard->replies;
                       }});
     EXPECT_FALSE(heard->reply) << "replied from inside Start";
@@ -1527,7 +1527,8 @@ TEST_F(CreationTest, RowsUnderThePreviousKeyAreFound) {
   const intent::Fingerprinter rotated(Secret(std::string(32, 'n')), {Secret(std::string(32, 'k'))});
   Creations creations({loop_, ledger_, astra_, gate_, rotated, observer_, intent::RulesOptions{}, 3});
   std::optional<Reply> heard;
-  Creation::Start(creations, {"local", Person(1), loop_.Now() + 30s, [&](auto result) { heard = std::move(result); }});
+  Creation::Start(creations,
+                  {"local", Person(1), loop_.Now() + 30s, [&](auto result) { heard.emplace(std::move(result)); }});
   loop_.Settle();
   ASSERT_TRUE(heard);
   EXPECT_TRUE(heard->ok() && heard->replayed);
