@@ -1,5 +1,6 @@
 """Signals and descriptors: what a supervisor may do to the process, and what must not hurt."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -96,9 +97,16 @@ def test_an_order_to_stop_that_arrives_twice_within_a_moment_is_one(new_gateway,
     own.stopped = True
 
 
-def closed_descriptors():
-    for fd in range(3):
-        os.close(fd)
+# A shell closes them, and becomes the program: code of Python's that ran between fork and exec would run in a copy of a
+# process that has gRPC's threads.
+CLOSED_DESCRIPTORS = ["/bin/sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh"]
+
+
+def descriptors(pid):
+    """What they are open on; one that was closed meanwhile is left out."""
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            yield os.readlink(f"/proc/{pid}/fd/{fd}")
 
 
 def assert_low_descriptors_are_dev_null(pid):
@@ -108,8 +116,8 @@ def assert_low_descriptors_are_dev_null(pid):
 def test_closed_standard_descriptors_are_dev_null(new_gateway, tmp_path):
     """Whatever opens them first, a library before main included: no log line may go into a socket or the ledger."""
     own = new_gateway(start=False, ledger=f"sqlite:{tmp_path}/ledger.db")
-    running = subprocess.Popen([str(SERVER), *own.arguments()], env=own.environment, cwd=own.directory,
-                               preexec_fn=closed_descriptors)
+    running = subprocess.Popen([*CLOSED_DESCRIPTORS, str(SERVER), *own.arguments()], env=own.environment,
+                               cwd=own.directory)
     try:
         wait_for(lambda: (tmp_path / "ledger.db").exists(), "the start")
         assert_low_descriptors_are_dev_null(running.pid)
@@ -122,11 +130,11 @@ def test_closed_standard_descriptors_are_dev_null(new_gateway, tmp_path):
 def test_closed_standard_descriptors_of_the_tool_are_dev_null(new_gateway, tmp_path):
     own = new_gateway(ledger=f"sqlite:{tmp_path}/ledger.db")
     own.signal(signal.SIGSTOP)  # so that the tool waits, and can be looked at
-    tool = subprocess.Popen([str(BIN_DIR / "userintent-ledger"), "stats", f"--ledger=sqlite:{tmp_path}/ledger.db"],
-                            env=clean_environment(), preexec_fn=closed_descriptors)
+    tool = subprocess.Popen([*CLOSED_DESCRIPTORS, str(BIN_DIR / "userintent-ledger"), "stats",
+                             f"--ledger=sqlite:{tmp_path}/ledger.db"], env=clean_environment())
     try:
-        wait_for(lambda: any(os.readlink(f"/proc/{tool.pid}/fd/{fd}").startswith("socket:")
-                             for fd in os.listdir(f"/proc/{tool.pid}/fd")), "a tool that calls the server")
+        wait_for(lambda: any(target.startswith("socket:") for target in descriptors(tool.pid)),
+                 "a tool that calls the server")
         assert_low_descriptors_are_dev_null(tool.pid)
     finally:
         own.signal(signal.SIGCONT)
