@@ -78,7 +78,8 @@ host_call() {
 stranger_call() { ! "$TOOLS/bin/grpcurl" -connect-timeout 5 -cacert build/keys/ca.crt "localhost:$GATEWAY_PORT" grpc.health.v1.Health/Check 2>/dev/null; }
 metrics() { /usr/bin/python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())' "http://127.0.0.1:$METRICS_PORT/metrics"; }
 metrics_are_scraped() { grep -q '^userintent_ledger_writable 1$' < <(metrics); }
-up_has_shown_a_call() { docker compose logs --no-log-prefix demo 2>/dev/null | grep -q '"status": "USER_INTENT_STATUS_PENDING"'; }
+# Read to the end: a pipe that grep leaves at its first match fails the command before it.
+up_has_shown_a_call() { local out; out=$(docker compose logs --no-log-prefix demo 2>/dev/null) && grep -q '"status": "USER_INTENT_STATUS_PENDING"' <<<"$out"; }
 up_again_ends_with_0() { docker compose up --detach --wait --wait-timeout 60 2>/dev/null; }
 one_grace_period() {
   [ "$(docker compose config 2>/dev/null | sed -n 's/^ *stop_grace_period: //p' | sort -u)" = 45s ] && grep -q 'a grace period of 45 s' docs/operations.md
