@@ -149,6 +149,10 @@ Request Stale(int n) {
 class GetUserIntentTest : public testing::Test {
  protected:
   explicit GetUserIntentTest(double rate = 0) : reads_(ledger_, admission_, observer_, rate) { now_ = absl::Now(); }
+  // A call that was not answered holds what it would tell, which holds the call.
+  ~GetUserIntentTest() override {
+    for (const auto& heard : all_) heard->leave = nullptr;
+  }
 
   // A row of "local" that ended, with Intent(n) where it SUCCEEDED; kSending: it runs.
   void Put(int n, State state = State::kSucceeded) {
@@ -179,7 +183,7 @@ class GetUserIntentTest : public testing::Test {
   }
   std::shared_ptr<Heard> CallOn(const ReadDependencies& deps, FakeLoop& loop, Request request,
                                 SteadyClock::duration deadline = 30s, const char* caller = "local") {
-    auto heard = std::make_shared<Heard>();
+    auto heard = all_.emplace_back(std::make_shared<Heard>());
     heard->leave = GetUserIntent(
         deps, {caller, std::move(request), loop.Now() + deadline, [heard](Result<v1::GetUserIntentResponse> result) {
                  heard->result = std::move(result);
@@ -198,6 +202,7 @@ class GetUserIntentTest : public testing::Test {
   }
 
   static absl::Time now_;  // the wall clock's
+  std::vector<std::shared_ptr<Heard>> all_;
   FakeLoop loop_;
   FakeAstra astra_;
   TestLedger ledger_;
