@@ -150,10 +150,45 @@ std::optional<absl::Duration> RetryAfterOf(const http::Outcome& exchange, absl::
   return ParseRetryAfter(exchange.retry_after, ParseHttpDate(exchange.date).value_or(now));
 }
 
-void ClassifyReadAnswer(const http::Outcome& exchange, std::string_view user_intent_id, absl::Time now,
-                        ReadOutcome& out) {
+// What every answer's head tells, to a creation and to a read.
+template <typename Out>
+void TakeHead(const http::Outcome& exchange, Out& out) {
   out.http_status = exchange.status;
   if (UsableRequestId(exchange.request_id)) out.astra_request_id = exchange.request_id;
+}
+
+// What an answer that is no 2xx tells beside its verdict.
+template <typename Out>
+void TakeRefusal(const http::Outcome& exchange, std::optional<absl::Duration> retry_after, Out& out) {
+  out.detail = Detail(out.verdict);
+  out.retry_after = retry_after;
+  if (out.verdict == decltype(out.verdict)::kCredentialsRejected && !IsAstraError(exchange.body)) {
+    out.not_astras = true;
+    out.detail = kNotAstras;
+  }
+}
+
+// The same settings would end the next try in the same way.
+bool RepeatPointless(http::NotSentCause cause) {
+  switch (cause) {
+    case http::NotSentCause::kUntrusted:
+    case http::NotSentCause::kForbiddenAddress:
+      return true;
+    case http::NotSentCause::kNone:
+    case http::NotSentCause::kResolve:
+    case http::NotSentCause::kConnect:
+    case http::NotSentCause::kTimeout:
+    case http::NotSentCause::kTls:
+    case http::NotSentCause::kCancelled:
+    case http::NotSentCause::kInternal:
+      return false;
+  }
+  return false;
+}
+
+void ClassifyReadAnswer(const http::Outcome& exchange, std::string_view user_intent_id, absl::Time now,
+                        ReadOutcome& out) {
+  TakeHead(exchange, out);
   if (IsSuccess(exchange.status)) {
     // One that is too long would be so again.
     if (!exchange.body_complete && exchange.body.size() < kMaxBody) {
@@ -175,40 +210,20 @@ void ClassifyReadAnswer(const http::Outcome& exchange, std::string_view user_int
     return;
   }
   out.verdict = OfReadStatus(exchange.status);
-  out.detail = Detail(out.verdict);
-  out.retry_after = RetryAfterOf(exchange, now);
-  if (out.verdict == ReadVerdict::kCredentialsRejected && !IsAstraError(exchange.body)) {
-    out.not_astras = true;
-    out.detail = kNotAstras;
-  }
+  TakeRefusal(exchange, RetryAfterOf(exchange, now), out);
 }
 
 void ClassifyNotSent(const http::Outcome& exchange, Outcome& out) {
   out.verdict = Verdict::kNotSent;
   out.detail = exchange.detail.empty() ? Detail(out.verdict) : exchange.detail;
-  switch (exchange.cause) {
-    case http::NotSentCause::kUntrusted:
-    case http::NotSentCause::kForbiddenAddress:
-      out.repeat_pointless = true;
-      return;
-    case http::NotSentCause::kCancelled:
-      out.cancelled = true;
-      return;
-    case http::NotSentCause::kNone:
-    case http::NotSentCause::kResolve:
-    case http::NotSentCause::kConnect:
-    case http::NotSentCause::kTimeout:
-    case http::NotSentCause::kTls:
-    case http::NotSentCause::kInternal:
-      return;
-  }
+  out.repeat_pointless = RepeatPointless(exchange.cause);
+  out.cancelled = exchange.cause == http::NotSentCause::kCancelled;
 }
 
 void ClassifyAnswer(const http::Outcome& exchange, const std::optional<LimitRule>& limit_rule, absl::Time now,
                     Outcome& out) {
   const int status = exchange.status;
-  out.http_status = status;
-  if (UsableRequestId(exchange.request_id)) out.astra_request_id = exchange.request_id;
+  TakeHead(exchange, out);
 
   if (IsSuccess(status)) {
     // Something was created even where its id is not known: it counts against the e-mail address all the same.
@@ -240,12 +255,7 @@ void ClassifyAnswer(const http::Outcome& exchange, const std::optional<LimitRule
 
   const std::optional<absl::Duration> retry_after = RetryAfterOf(exchange, now);
   out.verdict = OfStatus(status, retry_after.has_value());
-  out.detail = Detail(out.verdict);
-  if (out.verdict == Verdict::kCredentialsRejected && !IsAstraError(exchange.body)) {
-    out.not_astras = true;
-    out.detail = kNotAstras;
-  }
-  out.retry_after = retry_after;
+  TakeRefusal(exchange, retry_after, out);
 }
 
 }  // namespace
@@ -278,8 +288,7 @@ ReadOutcome ClassifyRead(const http::Outcome& exchange, std::string_view user_in
       return out;
     case http::Fate::kNotSent:
       out.verdict = ReadVerdict::kNotSent;
-      out.repeat_pointless =
-          exchange.cause == http::NotSentCause::kUntrusted || exchange.cause == http::NotSentCause::kForbiddenAddress;
+      out.repeat_pointless = RepeatPointless(exchange.cause);
       break;
     case http::Fate::kRefused:
     case http::Fate::kMaybeSent:
