@@ -310,8 +310,7 @@ Decision<Nothing> Decide(View&& view, const ReadingRequest& request) {
   // `updated` stays: a retention counts from the end of the creation, not from the last look at it.
   Reading& latest = view.own->record.latest;
   latest = request.reading;
-  const bool same = latest.astra_status == before.astra_status;
-  latest.status_since = same ? before.status_since : latest.read_at;
+  latest.status_since = StatusSince(before, latest);
   decision.changes.rows.emplace_back(*std::move(view.own), RowChange::Part::kLatest);
   return decision;
 }

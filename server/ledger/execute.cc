@@ -30,11 +30,12 @@ absl::StatusOr<Answer> Take(Store& store, Decision<Answer>&& decision) {
   return std::move(decision.answer);
 }
 
-template <typename Answer, typename Request>
-absl::StatusOr<Answer> LoadAndDecide(Store& store, const Request& request) {
-  absl::StatusOr<View> view = store.Load(LookupFor(request));
+// `rules`: Rules, where the decision depends on them.
+template <typename Answer, typename Request, typename... R>
+absl::StatusOr<Answer> LoadAndDecide(Store& store, const Lookup& lookup, const Request& request, const R&... rules) {
+  absl::StatusOr<View> view = store.Load(lookup);
   if (!view.ok()) return view.status();
-  return Take(store, Decide(*std::move(view), request));
+  return Take(store, Decide(*std::move(view), request, rules...));
 }
 
 }  // namespace
@@ -52,13 +53,11 @@ absl::StatusOr<BeginAnswer> Execute(Store& store, const BeginRequest& request, c
 }
 
 absl::StatusOr<FinishAnswer> Execute(Store& store, const FinishRequest& request, const Rules& rules) {
-  absl::StatusOr<View> view = store.Load(LookupFor(request, rules));
-  if (!view.ok()) return view.status();
-  return Take(store, Decide(*std::move(view), request, rules));
+  return LoadAndDecide<FinishAnswer>(store, LookupFor(request, rules), request, rules);
 }
 
 absl::Status Execute(Store& store, const NextAttemptRequest& request) {
-  return LoadAndDecide<Nothing>(store, request).status();
+  return LoadAndDecide<Nothing>(store, LookupFor(request), request).status();
 }
 
 absl::StatusOr<GetAnswer> Execute(Store& store, const GetRequest& request) {
@@ -68,13 +67,11 @@ absl::StatusOr<GetAnswer> Execute(Store& store, const GetRequest& request) {
 }
 
 absl::Status Execute(Store& store, const ReadingRequest& request) {
-  return LoadAndDecide<Nothing>(store, request).status();
+  return LoadAndDecide<Nothing>(store, LookupFor(request), request).status();
 }
 
 absl::StatusOr<ResolveAnswer> Execute(Store& store, const ResolveRequest& request, const Rules& rules) {
-  absl::StatusOr<View> view = store.Load(LookupFor(request));
-  if (!view.ok()) return view.status();
-  return Take(store, Decide(*std::move(view), request, rules));
+  return LoadAndDecide<ResolveAnswer>(store, LookupFor(request), request, rules);
 }
 
 absl::StatusOr<size_t> Execute(Store& store, const RecoverRequest& request, const Rules& rules) {

@@ -85,6 +85,20 @@ struct Record {
   absl::Time updated = absl::InfinitePast();
 };
 
+// What a SUCCEEDED row's `latest` is until a later reading: what the answer to the creation said. A row that an
+// operator resolved has no such answer, and no status: nothing was read.
+inline Reading LatestOf(const Record& record) {
+  if (record.state != State::kSucceeded) return {};
+  const Answer& answer = record.answer;
+  return {answer.astra_status, "", record.verification_type, answer.at,
+          answer.astra_status.empty() ? absl::InfinitePast() : answer.at};
+}
+
+// When the status of `reading` was first seen, by a row whose latest reading was `before`.
+inline absl::Time StatusSince(const Reading& before, const Reading& reading) {
+  return reading.astra_status == before.astra_status ? before.status_since : reading.read_at;
+}
+
 // Attempts of one e-mail address. See AttemptBudget in the proto.
 struct Budget {
   int used_min = 0;

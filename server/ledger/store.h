@@ -37,15 +37,6 @@ struct Row {
   int64_t handle = 0;  // the store's own number of the row; 0: the store does not have it, or needs no number
 };
 
-// What a SUCCEEDED row's `latest` is until a later reading: what the answer to the creation said. A row that an
-// operator resolved has no such answer, and no status: nothing was read.
-inline Reading LatestOf(const Record& record) {
-  if (record.state != State::kSucceeded) return {};
-  const Answer& answer = record.answer;
-  return {answer.astra_status, "", record.verification_type, answer.at,
-          answer.astra_status.empty() ? absl::InfinitePast() : answer.at};
-}
-
 // Attempts of one e-mail address. used_min = confirmed, used_max = confirmed + possible.
 struct Counters {
   int confirmed = 0;  // a 2xx status line came

@@ -4,10 +4,12 @@
 // from inside itself or later on the same thread; after the caller has left, `done` may run or not and is ignored.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/time/time.h"
 #include "server/base/loop.h"
 #include "server/usecase/result.h"
 
@@ -17,6 +19,17 @@ namespace userintent::usecase {
 inline constexpr std::chrono::milliseconds kAnswerMargin{50};
 // A ledger that has said nothing for so long is out of order, whatever the caller's deadline.
 inline constexpr std::chrono::seconds kLedgerSilent{1};
+
+// When a call that begins now must be answered. When less than twice the margin is left, half of it is for the ledger,
+// which must say in the rest that the deadline is too short.
+inline SteadyTime AnswerBy(SteadyTime now, SteadyTime deadline) {
+  return std::max(deadline - kAnswerMargin, now + (deadline - now) / 2);
+}
+// The longest wait before another request to Astra, which itself needs `min_deadline`. Negative: there is no time for
+// one.
+inline absl::Duration LongestWait(SteadyTime now, SteadyTime deadline, SteadyClock::duration min_deadline) {
+  return absl::FromChrono(deadline - kAnswerMargin - min_deadline - now);
+}
 
 template <typename Response>
 using Done = absl::AnyInvocable<void(Result<Response>)>;

@@ -43,11 +43,8 @@ std::shared_ptr<Creation> Creation::Start(Creations& creations, CreateCall&& cal
     return creation;
   }
   creation->key_.request_id = *ParseUuid(creation->request_->request_id());
-  // When less than twice the margin is left, the time to answer is half of it: Begin needs the other half to return
-  // DEADLINE_TOO_SHORT.
-  const SteadyTime now = deps.loop.Now();
-  creation->answer_timer_ = deps.loop.CallAt(std::max(deadline - kAnswerMargin, now + (deadline - now) / 2),
-                                             [creation] { creation->OnAnswerBy(); });
+  creation->answer_timer_ =
+      deps.loop.CallAt(AnswerBy(deps.loop.Now(), deadline), [creation] { creation->OnAnswerBy(); });
   creations.unanswered_.insert(creation.get());
   creation->Begin();
   return creation;
@@ -222,7 +219,7 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
   RetryFacts facts;
   // A caller that left, or was answered already, gets no further try (contract section 4).
   facts.wanted = done_ && !deps_.admission.draining();
-  facts.longest_wait = absl::FromChrono(deadline_ - kAnswerMargin - deps_.admission.options().min_deadline - now);
+  facts.longest_wait = LongestWait(now, deadline_, deps_.admission.options().min_deadline);
   facts.new_credentials = RetryPolicy::AsksForCredentials(outcome, tries_) && deps_.astra.RefreshCredentials();
   facts.random = absl::Uniform(creations_.random_, 0.0, 1.0);
   const RetryPolicy::Decision decision = RetryPolicy::Next(outcome, tries_, facts);

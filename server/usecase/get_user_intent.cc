@@ -57,9 +57,8 @@ class Reading final : public std::enable_shared_from_this<Reading> {
         call_(std::move(call)) {}
 
   void Start() {
-    // As in Creation: when less than twice the margin is left, half of it is for the ledger.
-    const SteadyTime now = asked_at_ = deps_.shard.loop.Now();
-    answer_timer_ = deps_.shard.loop.CallAt(std::max(call_.deadline - kAnswerMargin, now + (call_.deadline - now) / 2),
+    asked_at_ = deps_.shard.loop.Now();
+    answer_timer_ = deps_.shard.loop.CallAt(AnswerBy(asked_at_, call_.deadline),
                                             [self = shared_from_this()] { self->OnAnswerBy(); });
     auto found = [self = shared_from_this()](ledger::GetAnswer answer) { self->OnFound(std::move(answer)); };
     if (by_request_id()) {

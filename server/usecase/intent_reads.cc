@@ -40,7 +40,7 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
     RetryFacts facts;
     facts.wanted = latest.has_value() && !reads_.admission_.draining();
     if (latest) {
-      facts.longest_wait = absl::FromChrono(*latest - kAnswerMargin - reads_.admission_.options().min_deadline - now);
+      facts.longest_wait = LongestWait(now, *latest, reads_.admission_.options().min_deadline);
     }
     facts.new_credentials = ReadRetryPolicy::AsksForCredentials(outcome, tries_) && shard_.astra.RefreshCredentials();
     facts.random = outcome.verdict == astra::ReadVerdict::kRead ? 0 : absl::Uniform(absl::BitGen(), 0.0, 1.0);
@@ -82,8 +82,7 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
                                     ? outcome.verification_type
                                     : record_->latest.verification_type;
     reading.read_at = NowMicros();
-    reading.status_since =
-        reading.astra_status == record_->latest.astra_status ? record_->latest.status_since : reading.read_at;
+    reading.status_since = ledger::StatusSince(record_->latest, reading);
     reads_.ledger_.RecordReading(record_->key, reading, shard_.loop, nullptr);
     return reading;
   }

@@ -43,13 +43,7 @@ v1::VerificationType AskedType(v1::VerificationType type) {
   return type == v1::VERIFICATION_TYPE_UNSPECIFIED ? v1::VERIFICATION_TYPE_VERIFIED : type;
 }
 
-v1::UserIntent ToCreatedIntent(const ledger::Record& record) {
-  ledger::Reading reading;
-  reading.astra_status = record.answer.astra_status;
-  reading.verification_type = record.verification_type;
-  reading.status_since = record.answer.at;
-  return ToUserIntent(record, reading);
-}
+v1::UserIntent ToCreatedIntent(const ledger::Record& record) { return ToUserIntent(record, ledger::LatestOf(record)); }
 
 v1::UserIntent ToUserIntent(const ledger::Record& record, const ledger::Reading& reading) {
   v1::UserIntent intent;
