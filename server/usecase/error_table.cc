@@ -72,6 +72,8 @@ constexpr ErrorRow kRows[] = {
     // ASK_SAME_ID while its creation may still end as created.
     {v1::ERROR_REASON_NOT_CREATED, StatusCode::kFailedPrecondition, Sent::kNo, Recovery::kStop, false,
      "This request has no User Intent on record. GetCreation tells what became of it."},
+    {v1::ERROR_REASON_USER_INTENT_NOT_ELIGIBLE, StatusCode::kFailedPrecondition, Sent::kNo, Recovery::kStop, false,
+     "This person was rejected or suspended by Astra: there is no page to send them to."},
     // Last: also the row of everything that is not above.
     {v1::ERROR_REASON_INTERNAL, StatusCode::kInternal, Sent::kMaybe, Recovery::kStop, false,
      "The gateway has a bug; its operators can find this call by its request_id."},

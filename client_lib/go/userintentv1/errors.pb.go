@@ -127,6 +127,9 @@ const (
 	// intent is known for it: rejected, unknown, in progress or not sent, as
 	// GetCreation tells. ASK_SAME_ID while it is in progress or unknown, else STOP.
 	ErrorReason_ERROR_REASON_NOT_CREATED ErrorReason = 29
+	// FAILED_PRECONDITION, from GetAuthorizationUrl. The person was rejected or
+	// suspended: there is no page to send them to.
+	ErrorReason_ERROR_REASON_USER_INTENT_NOT_ELIGIBLE ErrorReason = 30
 )
 
 // Enum value maps for ErrorReason.
@@ -162,6 +165,7 @@ var (
 		27: "ERROR_REASON_REQUEST_NOT_FOUND",
 		28: "ERROR_REASON_USER_INTENT_NOT_FOUND",
 		29: "ERROR_REASON_NOT_CREATED",
+		30: "ERROR_REASON_USER_INTENT_NOT_ELIGIBLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                   0,
@@ -194,6 +198,7 @@ var (
 		"ERROR_REASON_REQUEST_NOT_FOUND":             27,
 		"ERROR_REASON_USER_INTENT_NOT_FOUND":         28,
 		"ERROR_REASON_NOT_CREATED":                   29,
+		"ERROR_REASON_USER_INTENT_NOT_ELIGIBLE":      30,
 	}
 )
 
@@ -228,7 +233,7 @@ var File_userintent_v1_errors_proto protoreflect.FileDescriptor
 
 const file_userintent_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x1auserintent/v1/errors.proto\x12\ruserintent.v1*\xbf\b\n" +
+	"\x1auserintent/v1/errors.proto\x12\ruserintent.v1*\xea\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1f\n" +
@@ -260,7 +265,8 @@ const file_userintent_v1_errors_proto_rawDesc = "" +
 	"\x15ERROR_REASON_INTERNAL\x10\x1a\x12\"\n" +
 	"\x1eERROR_REASON_REQUEST_NOT_FOUND\x10\x1b\x12&\n" +
 	"\"ERROR_REASON_USER_INTENT_NOT_FOUND\x10\x1c\x12\x1c\n" +
-	"\x18ERROR_REASON_NOT_CREATED\x10\x1dBO\n" +
+	"\x18ERROR_REASON_NOT_CREATED\x10\x1d\x12)\n" +
+	"%ERROR_REASON_USER_INTENT_NOT_ELIGIBLE\x10\x1eBO\n" +
 	"\x19com.example.userintent.v1P\x01Z0example.com/userintent/userintentv1;userintentv1b\x06proto3"
 
 var (

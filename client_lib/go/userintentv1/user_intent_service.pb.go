@@ -219,6 +219,63 @@ func (CreationState) EnumDescriptor() ([]byte, []int) {
 	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{2}
 }
 
+// A page of Astra's for the person.
+type AuthorizationPage int32
+
+const (
+	// Never sent.
+	AuthorizationPage_AUTHORIZATION_PAGE_UNSPECIFIED AuthorizationPage = 0
+	// Log in and authorize: /login/oauth/authorize.
+	AuthorizationPage_AUTHORIZATION_PAGE_AUTHORIZE AuthorizationPage = 1
+	// Show a photo of an identity document: /verify/document.
+	AuthorizationPage_AUTHORIZATION_PAGE_VERIFY_DOCUMENT AuthorizationPage = 2
+	// Correct personal details: /verify/personal.
+	AuthorizationPage_AUTHORIZATION_PAGE_VERIFY_PERSONAL AuthorizationPage = 3
+)
+
+// Enum value maps for AuthorizationPage.
+var (
+	AuthorizationPage_name = map[int32]string{
+		0: "AUTHORIZATION_PAGE_UNSPECIFIED",
+		1: "AUTHORIZATION_PAGE_AUTHORIZE",
+		2: "AUTHORIZATION_PAGE_VERIFY_DOCUMENT",
+		3: "AUTHORIZATION_PAGE_VERIFY_PERSONAL",
+	}
+	AuthorizationPage_value = map[string]int32{
+		"AUTHORIZATION_PAGE_UNSPECIFIED":     0,
+		"AUTHORIZATION_PAGE_AUTHORIZE":       1,
+		"AUTHORIZATION_PAGE_VERIFY_DOCUMENT": 2,
+		"AUTHORIZATION_PAGE_VERIFY_PERSONAL": 3,
+	}
+)
+
+func (x AuthorizationPage) Enum() *AuthorizationPage {
+	p := new(AuthorizationPage)
+	*p = x
+	return p
+}
+
+func (x AuthorizationPage) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AuthorizationPage) Descriptor() protoreflect.EnumDescriptor {
+	return file_userintent_v1_user_intent_service_proto_enumTypes[3].Descriptor()
+}
+
+func (AuthorizationPage) Type() protoreflect.EnumType {
+	return &file_userintent_v1_user_intent_service_proto_enumTypes[3]
+}
+
+func (x AuthorizationPage) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AuthorizationPage.Descriptor instead.
+func (AuthorizationPage) EnumDescriptor() ([]byte, []int) {
+	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{3}
+}
+
 // One person to be created. Characters are Unicode code points; blank means no
 // visible character: nothing but white space, default-ignorable and other
 // characters that nobody can see. Values are neither trimmed nor rewritten: Astra
@@ -1102,6 +1159,482 @@ func (x *GetUserIntentResponse) GetStale() bool {
 	return false
 }
 
+// What to follow, and from where.
+type WatchUserIntentsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Optional. Up to 1,000 request_ids of this caller; UUID text in either case.
+	// Empty: everything of this caller's.
+	RequestIds []string `protobuf:"bytes,1,rep,name=request_ids,json=requestIds,proto3" json:"request_ids,omitempty"`
+	// Optional. The last resume_token of an earlier stream: go on after it. Unset: the
+	// stream begins with the present state of each named request, of none when it
+	// follows all. A token of another ledger or caller: INVALID_ARGUMENT
+	// (FIELD_INVALID).
+	ResumeToken   []byte `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchUserIntentsRequest) Reset() {
+	*x = WatchUserIntentsRequest{}
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchUserIntentsRequest) String() string {
+	return redacted(x)
+}
+
+func (*WatchUserIntentsRequest) ProtoMessage() {}
+
+func (x *WatchUserIntentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchUserIntentsRequest.ProtoReflect.Descriptor instead.
+func (*WatchUserIntentsRequest) Descriptor() ([]byte, []int) {
+	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WatchUserIntentsRequest) GetRequestIds() []string {
+	if x != nil {
+		return x.RequestIds
+	}
+	return nil
+}
+
+func (x *WatchUserIntentsRequest) GetResumeToken() []byte {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return nil
+}
+
+// The present states have been sent; what follows are changes.
+type Synced struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Synced) Reset() {
+	*x = Synced{}
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Synced) String() string {
+	return redacted(x)
+}
+
+func (*Synced) ProtoMessage() {}
+
+func (x *Synced) ProtoReflect() protoreflect.Message {
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Synced.ProtoReflect.Descriptor instead.
+func (*Synced) Descriptor() ([]byte, []int) {
+	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{10}
+}
+
+// Nothing happened for a while; the stream is alive.
+type Heartbeat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Heartbeat) Reset() {
+	*x = Heartbeat{}
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Heartbeat) String() string {
+	return redacted(x)
+}
+
+func (*Heartbeat) ProtoMessage() {}
+
+func (x *Heartbeat) ProtoReflect() protoreflect.Message {
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
+func (*Heartbeat) Descriptor() ([]byte, []int) {
+	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{11}
+}
+
+// What happened after the given resume_token is not kept any more. The stream goes on
+// as without a token: the present states of the named requests, then Synced.
+type Reset struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reset) Reset() {
+	*x = Reset{}
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reset) String() string {
+	return redacted(x)
+}
+
+func (*Reset) ProtoMessage() {}
+
+func (x *Reset) ProtoReflect() protoreflect.Message {
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reset.ProtoReflect.Descriptor instead.
+func (*Reset) Descriptor() ([]byte, []int) {
+	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{12}
+}
+
+// One step of a stream.
+type WatchUserIntentsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happened.
+	//
+	// Types that are valid to be assigned to Event:
+	//
+	//	*WatchUserIntentsResponse_Changed
+	//	*WatchUserIntentsResponse_Synced
+	//	*WatchUserIntentsResponse_Heartbeat
+	//	*WatchUserIntentsResponse_Reset_
+	Event isWatchUserIntentsResponse_Event `protobuf_oneof:"event"`
+	// Goes on after this event. Opaque, at most 256 bytes, without personal data; good
+	// for this caller, at any replica, after restarts.
+	ResumeToken   []byte `protobuf:"bytes,5,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchUserIntentsResponse) Reset() {
+	*x = WatchUserIntentsResponse{}
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchUserIntentsResponse) String() string {
+	return redacted(x)
+}
+
+func (*WatchUserIntentsResponse) ProtoMessage() {}
+
+func (x *WatchUserIntentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchUserIntentsResponse.ProtoReflect.Descriptor instead.
+func (*WatchUserIntentsResponse) Descriptor() ([]byte, []int) {
+	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WatchUserIntentsResponse) GetEvent() isWatchUserIntentsResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *WatchUserIntentsResponse) GetChanged() *Creation {
+	if x != nil {
+		if x, ok := x.Event.(*WatchUserIntentsResponse_Changed); ok {
+			return x.Changed
+		}
+	}
+	return nil
+}
+
+func (x *WatchUserIntentsResponse) GetSynced() *Synced {
+	if x != nil {
+		if x, ok := x.Event.(*WatchUserIntentsResponse_Synced); ok {
+			return x.Synced
+		}
+	}
+	return nil
+}
+
+func (x *WatchUserIntentsResponse) GetHeartbeat() *Heartbeat {
+	if x != nil {
+		if x, ok := x.Event.(*WatchUserIntentsResponse_Heartbeat); ok {
+			return x.Heartbeat
+		}
+	}
+	return nil
+}
+
+func (x *WatchUserIntentsResponse) GetReset_() *Reset {
+	if x != nil {
+		if x, ok := x.Event.(*WatchUserIntentsResponse_Reset_); ok {
+			return x.Reset_
+		}
+	}
+	return nil
+}
+
+func (x *WatchUserIntentsResponse) GetResumeToken() []byte {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return nil
+}
+
+type isWatchUserIntentsResponse_Event interface {
+	isWatchUserIntentsResponse_Event()
+}
+
+type WatchUserIntentsResponse_Changed struct {
+	// The present state of a request that changed, as GetCreation tells it; first for
+	// each named request that is recorded.
+	Changed *Creation `protobuf:"bytes,1,opt,name=changed,proto3,oneof"`
+}
+
+type WatchUserIntentsResponse_Synced struct {
+	// Once a stream, and again after reset.
+	Synced *Synced `protobuf:"bytes,2,opt,name=synced,proto3,oneof"`
+}
+
+type WatchUserIntentsResponse_Heartbeat struct {
+	// Every 20 seconds without another event.
+	Heartbeat *Heartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3,oneof"`
+}
+
+type WatchUserIntentsResponse_Reset_ struct {
+	// Instead of an error, for a token that is too old.
+	Reset_ *Reset `protobuf:"bytes,4,opt,name=reset,proto3,oneof"`
+}
+
+func (*WatchUserIntentsResponse_Changed) isWatchUserIntentsResponse_Event() {}
+
+func (*WatchUserIntentsResponse_Synced) isWatchUserIntentsResponse_Event() {}
+
+func (*WatchUserIntentsResponse_Heartbeat) isWatchUserIntentsResponse_Event() {}
+
+func (*WatchUserIntentsResponse_Reset_) isWatchUserIntentsResponse_Event() {}
+
+// Whom to send on, and where the person comes back.
+type GetAuthorizationUrlRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required: one of the two.
+	//
+	// Types that are valid to be assigned to Key:
+	//
+	//	*GetAuthorizationUrlRequest_RequestId
+	//	*GetAuthorizationUrlRequest_UserIntentId
+	Key isGetAuthorizationUrlRequest_Key `protobuf_oneof:"key"`
+	// Required. Where Astra sends the person afterwards: https (http for loopback
+	// only), one of those that are registered for this caller.
+	RedirectUri string `protobuf:"bytes,3,opt,name=redirect_uri,json=redirectUri,proto3" json:"redirect_uri,omitempty"`
+	// Required. 16-256 of [A-Za-z0-9._~-], made anew for each person and compared when
+	// the person comes back; guards against forged returns (RFC 6749 section 10.12).
+	State         string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuthorizationUrlRequest) Reset() {
+	*x = GetAuthorizationUrlRequest{}
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuthorizationUrlRequest) String() string {
+	return redacted(x)
+}
+
+func (*GetAuthorizationUrlRequest) ProtoMessage() {}
+
+func (x *GetAuthorizationUrlRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuthorizationUrlRequest.ProtoReflect.Descriptor instead.
+func (*GetAuthorizationUrlRequest) Descriptor() ([]byte, []int) {
+	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetAuthorizationUrlRequest) GetKey() isGetAuthorizationUrlRequest_Key {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *GetAuthorizationUrlRequest) GetRequestId() string {
+	if x != nil {
+		if x, ok := x.Key.(*GetAuthorizationUrlRequest_RequestId); ok {
+			return x.RequestId
+		}
+	}
+	return ""
+}
+
+func (x *GetAuthorizationUrlRequest) GetUserIntentId() string {
+	if x != nil {
+		if x, ok := x.Key.(*GetAuthorizationUrlRequest_UserIntentId); ok {
+			return x.UserIntentId
+		}
+	}
+	return ""
+}
+
+func (x *GetAuthorizationUrlRequest) GetRedirectUri() string {
+	if x != nil {
+		return x.RedirectUri
+	}
+	return ""
+}
+
+func (x *GetAuthorizationUrlRequest) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+type isGetAuthorizationUrlRequest_Key interface {
+	isGetAuthorizationUrlRequest_Key()
+}
+
+type GetAuthorizationUrlRequest_RequestId struct {
+	// A request_id that this caller used; UUID text in either case.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3,oneof"`
+}
+
+type GetAuthorizationUrlRequest_UserIntentId struct {
+	// UserIntent.id of an intent that this caller created; 1-256 bytes without
+	// control characters.
+	UserIntentId string `protobuf:"bytes,2,opt,name=user_intent_id,json=userIntentId,proto3,oneof"`
+}
+
+func (*GetAuthorizationUrlRequest_RequestId) isGetAuthorizationUrlRequest_Key() {}
+
+func (*GetAuthorizationUrlRequest_UserIntentId) isGetAuthorizationUrlRequest_Key() {}
+
+// Where the person goes.
+type GetAuthorizationUrlResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The whole URL. It holds no personal data and no secret; with the intent's id in
+	// it, it belongs in no log all the same.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Which page it is.
+	Page AuthorizationPage `protobuf:"varint,2,opt,name=page,proto3,enum=userintent.v1.AuthorizationPage" json:"page,omitempty"`
+	// The intent that the page was chosen for.
+	UserIntent    *UserIntent `protobuf:"bytes,3,opt,name=user_intent,json=userIntent,proto3" json:"user_intent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuthorizationUrlResponse) Reset() {
+	*x = GetAuthorizationUrlResponse{}
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuthorizationUrlResponse) String() string {
+	return redacted(x)
+}
+
+func (*GetAuthorizationUrlResponse) ProtoMessage() {}
+
+func (x *GetAuthorizationUrlResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_userintent_v1_user_intent_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuthorizationUrlResponse.ProtoReflect.Descriptor instead.
+func (*GetAuthorizationUrlResponse) Descriptor() ([]byte, []int) {
+	return file_userintent_v1_user_intent_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GetAuthorizationUrlResponse) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *GetAuthorizationUrlResponse) GetPage() AuthorizationPage {
+	if x != nil {
+		return x.Page
+	}
+	return AuthorizationPage_AUTHORIZATION_PAGE_UNSPECIFIED
+}
+
+func (x *GetAuthorizationUrlResponse) GetUserIntent() *UserIntent {
+	if x != nil {
+		return x.UserIntent
+	}
+	return nil
+}
+
 var File_userintent_v1_user_intent_service_proto protoreflect.FileDescriptor
 
 const file_userintent_v1_user_intent_service_proto_rawDesc = "" +
@@ -1191,7 +1724,33 @@ const file_userintent_v1_user_intent_service_proto_rawDesc = "" +
 	"\vuser_intent\x18\x01 \x01(\v2\x19.userintent.v1.UserIntentR\n" +
 	"userIntent\x127\n" +
 	"\tread_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\breadTime\x12\x14\n" +
-	"\x05stale\x18\x03 \x01(\bR\x05stale*\x9b\x01\n" +
+	"\x05stale\x18\x03 \x01(\bR\x05stale\"]\n" +
+	"\x17WatchUserIntentsRequest\x12\x1f\n" +
+	"\vrequest_ids\x18\x01 \x03(\tR\n" +
+	"requestIds\x12!\n" +
+	"\fresume_token\x18\x02 \x01(\fR\vresumeToken\"\b\n" +
+	"\x06Synced\"\v\n" +
+	"\tHeartbeat\"\a\n" +
+	"\x05Reset\"\x94\x02\n" +
+	"\x18WatchUserIntentsResponse\x123\n" +
+	"\achanged\x18\x01 \x01(\v2\x17.userintent.v1.CreationH\x00R\achanged\x12/\n" +
+	"\x06synced\x18\x02 \x01(\v2\x15.userintent.v1.SyncedH\x00R\x06synced\x128\n" +
+	"\theartbeat\x18\x03 \x01(\v2\x18.userintent.v1.HeartbeatH\x00R\theartbeat\x12,\n" +
+	"\x05reset\x18\x04 \x01(\v2\x14.userintent.v1.ResetH\x00R\x05reset\x12!\n" +
+	"\fresume_token\x18\x05 \x01(\fR\vresumeTokenB\a\n" +
+	"\x05event\"\xa5\x01\n" +
+	"\x1aGetAuthorizationUrlRequest\x12\x1f\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tH\x00R\trequestId\x12&\n" +
+	"\x0euser_intent_id\x18\x02 \x01(\tH\x00R\fuserIntentId\x12!\n" +
+	"\fredirect_uri\x18\x03 \x01(\tR\vredirectUri\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05stateB\x05\n" +
+	"\x03key\"\xa1\x01\n" +
+	"\x1bGetAuthorizationUrlResponse\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x124\n" +
+	"\x04page\x18\x02 \x01(\x0e2 .userintent.v1.AuthorizationPageR\x04page\x12:\n" +
+	"\vuser_intent\x18\x03 \x01(\v2\x19.userintent.v1.UserIntentR\n" +
+	"userIntent*\x9b\x01\n" +
 	"\x10VerificationType\x12!\n" +
 	"\x1dVERIFICATION_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aVERIFICATION_TYPE_VERIFIED\x10\x01\x12 \n" +
@@ -1212,11 +1771,18 @@ const file_userintent_v1_user_intent_service_proto_rawDesc = "" +
 	"\x16CREATION_STATE_CREATED\x10\x02\x12\x1b\n" +
 	"\x17CREATION_STATE_REJECTED\x10\x03\x12\x1a\n" +
 	"\x16CREATION_STATE_UNKNOWN\x10\x04\x12\x1b\n" +
-	"\x17CREATION_STATE_NOT_SENT\x10\x052\xaa\x02\n" +
+	"\x17CREATION_STATE_NOT_SENT\x10\x05*\xa9\x01\n" +
+	"\x11AuthorizationPage\x12\"\n" +
+	"\x1eAUTHORIZATION_PAGE_UNSPECIFIED\x10\x00\x12 \n" +
+	"\x1cAUTHORIZATION_PAGE_AUTHORIZE\x10\x01\x12&\n" +
+	"\"AUTHORIZATION_PAGE_VERIFY_DOCUMENT\x10\x02\x12&\n" +
+	"\"AUTHORIZATION_PAGE_VERIFY_PERSONAL\x10\x032\xff\x03\n" +
 	"\x11UserIntentService\x12c\n" +
 	"\x10CreateUserIntent\x12&.userintent.v1.CreateUserIntentRequest\x1a'.userintent.v1.CreateUserIntentResponse\x12T\n" +
 	"\vGetCreation\x12!.userintent.v1.GetCreationRequest\x1a\".userintent.v1.GetCreationResponse\x12Z\n" +
-	"\rGetUserIntent\x12#.userintent.v1.GetUserIntentRequest\x1a$.userintent.v1.GetUserIntentResponseBO\n" +
+	"\rGetUserIntent\x12#.userintent.v1.GetUserIntentRequest\x1a$.userintent.v1.GetUserIntentResponse\x12e\n" +
+	"\x10WatchUserIntents\x12&.userintent.v1.WatchUserIntentsRequest\x1a'.userintent.v1.WatchUserIntentsResponse0\x01\x12l\n" +
+	"\x13GetAuthorizationUrl\x12).userintent.v1.GetAuthorizationUrlRequest\x1a*.userintent.v1.GetAuthorizationUrlResponseBO\n" +
 	"\x19com.example.userintent.v1P\x01Z0example.com/userintent/userintentv1;userintentv1b\x06proto3"
 
 var (
@@ -1231,56 +1797,74 @@ func file_userintent_v1_user_intent_service_proto_rawDescGZIP() []byte {
 	return file_userintent_v1_user_intent_service_proto_rawDescData
 }
 
-var file_userintent_v1_user_intent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_userintent_v1_user_intent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_userintent_v1_user_intent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_userintent_v1_user_intent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_userintent_v1_user_intent_service_proto_goTypes = []any{
-	(VerificationType)(0),            // 0: userintent.v1.VerificationType
-	(UserIntentStatus)(0),            // 1: userintent.v1.UserIntentStatus
-	(CreationState)(0),               // 2: userintent.v1.CreationState
-	(*CreateUserIntentRequest)(nil),  // 3: userintent.v1.CreateUserIntentRequest
-	(*UserIntent)(nil),               // 4: userintent.v1.UserIntent
-	(*AttemptBudget)(nil),            // 5: userintent.v1.AttemptBudget
-	(*CreateUserIntentResponse)(nil), // 6: userintent.v1.CreateUserIntentResponse
-	(*GetCreationRequest)(nil),       // 7: userintent.v1.GetCreationRequest
-	(*Creation)(nil),                 // 8: userintent.v1.Creation
-	(*GetCreationResponse)(nil),      // 9: userintent.v1.GetCreationResponse
-	(*GetUserIntentRequest)(nil),     // 10: userintent.v1.GetUserIntentRequest
-	(*GetUserIntentResponse)(nil),    // 11: userintent.v1.GetUserIntentResponse
-	nil,                              // 12: userintent.v1.CreateUserIntentRequest.MetadataEntry
-	(*timestamppb.Timestamp)(nil),    // 13: google.protobuf.Timestamp
-	(*errdetails.ErrorInfo)(nil),     // 14: google.rpc.ErrorInfo
-	(*durationpb.Duration)(nil),      // 15: google.protobuf.Duration
+	(VerificationType)(0),               // 0: userintent.v1.VerificationType
+	(UserIntentStatus)(0),               // 1: userintent.v1.UserIntentStatus
+	(CreationState)(0),                  // 2: userintent.v1.CreationState
+	(AuthorizationPage)(0),              // 3: userintent.v1.AuthorizationPage
+	(*CreateUserIntentRequest)(nil),     // 4: userintent.v1.CreateUserIntentRequest
+	(*UserIntent)(nil),                  // 5: userintent.v1.UserIntent
+	(*AttemptBudget)(nil),               // 6: userintent.v1.AttemptBudget
+	(*CreateUserIntentResponse)(nil),    // 7: userintent.v1.CreateUserIntentResponse
+	(*GetCreationRequest)(nil),          // 8: userintent.v1.GetCreationRequest
+	(*Creation)(nil),                    // 9: userintent.v1.Creation
+	(*GetCreationResponse)(nil),         // 10: userintent.v1.GetCreationResponse
+	(*GetUserIntentRequest)(nil),        // 11: userintent.v1.GetUserIntentRequest
+	(*GetUserIntentResponse)(nil),       // 12: userintent.v1.GetUserIntentResponse
+	(*WatchUserIntentsRequest)(nil),     // 13: userintent.v1.WatchUserIntentsRequest
+	(*Synced)(nil),                      // 14: userintent.v1.Synced
+	(*Heartbeat)(nil),                   // 15: userintent.v1.Heartbeat
+	(*Reset)(nil),                       // 16: userintent.v1.Reset
+	(*WatchUserIntentsResponse)(nil),    // 17: userintent.v1.WatchUserIntentsResponse
+	(*GetAuthorizationUrlRequest)(nil),  // 18: userintent.v1.GetAuthorizationUrlRequest
+	(*GetAuthorizationUrlResponse)(nil), // 19: userintent.v1.GetAuthorizationUrlResponse
+	nil,                                 // 20: userintent.v1.CreateUserIntentRequest.MetadataEntry
+	(*timestamppb.Timestamp)(nil),       // 21: google.protobuf.Timestamp
+	(*errdetails.ErrorInfo)(nil),        // 22: google.rpc.ErrorInfo
+	(*durationpb.Duration)(nil),         // 23: google.protobuf.Duration
 }
 var file_userintent_v1_user_intent_service_proto_depIdxs = []int32{
 	0,  // 0: userintent.v1.CreateUserIntentRequest.verification_type:type_name -> userintent.v1.VerificationType
-	12, // 1: userintent.v1.CreateUserIntentRequest.metadata:type_name -> userintent.v1.CreateUserIntentRequest.MetadataEntry
+	20, // 1: userintent.v1.CreateUserIntentRequest.metadata:type_name -> userintent.v1.CreateUserIntentRequest.MetadataEntry
 	1,  // 2: userintent.v1.UserIntent.status:type_name -> userintent.v1.UserIntentStatus
-	13, // 3: userintent.v1.UserIntent.create_time:type_name -> google.protobuf.Timestamp
+	21, // 3: userintent.v1.UserIntent.create_time:type_name -> google.protobuf.Timestamp
 	0,  // 4: userintent.v1.UserIntent.verification_type:type_name -> userintent.v1.VerificationType
-	13, // 5: userintent.v1.UserIntent.status_time:type_name -> google.protobuf.Timestamp
-	4,  // 6: userintent.v1.CreateUserIntentResponse.user_intent:type_name -> userintent.v1.UserIntent
-	5,  // 7: userintent.v1.CreateUserIntentResponse.attempts:type_name -> userintent.v1.AttemptBudget
+	21, // 5: userintent.v1.UserIntent.status_time:type_name -> google.protobuf.Timestamp
+	5,  // 6: userintent.v1.CreateUserIntentResponse.user_intent:type_name -> userintent.v1.UserIntent
+	6,  // 7: userintent.v1.CreateUserIntentResponse.attempts:type_name -> userintent.v1.AttemptBudget
 	2,  // 8: userintent.v1.Creation.state:type_name -> userintent.v1.CreationState
-	4,  // 9: userintent.v1.Creation.user_intent:type_name -> userintent.v1.UserIntent
-	14, // 10: userintent.v1.Creation.error:type_name -> google.rpc.ErrorInfo
-	5,  // 11: userintent.v1.Creation.attempts:type_name -> userintent.v1.AttemptBudget
-	13, // 12: userintent.v1.Creation.create_time:type_name -> google.protobuf.Timestamp
-	13, // 13: userintent.v1.Creation.update_time:type_name -> google.protobuf.Timestamp
-	8,  // 14: userintent.v1.GetCreationResponse.creation:type_name -> userintent.v1.Creation
-	15, // 15: userintent.v1.GetUserIntentRequest.max_age:type_name -> google.protobuf.Duration
-	4,  // 16: userintent.v1.GetUserIntentResponse.user_intent:type_name -> userintent.v1.UserIntent
-	13, // 17: userintent.v1.GetUserIntentResponse.read_time:type_name -> google.protobuf.Timestamp
-	3,  // 18: userintent.v1.UserIntentService.CreateUserIntent:input_type -> userintent.v1.CreateUserIntentRequest
-	7,  // 19: userintent.v1.UserIntentService.GetCreation:input_type -> userintent.v1.GetCreationRequest
-	10, // 20: userintent.v1.UserIntentService.GetUserIntent:input_type -> userintent.v1.GetUserIntentRequest
-	6,  // 21: userintent.v1.UserIntentService.CreateUserIntent:output_type -> userintent.v1.CreateUserIntentResponse
-	9,  // 22: userintent.v1.UserIntentService.GetCreation:output_type -> userintent.v1.GetCreationResponse
-	11, // 23: userintent.v1.UserIntentService.GetUserIntent:output_type -> userintent.v1.GetUserIntentResponse
-	21, // [21:24] is the sub-list for method output_type
-	18, // [18:21] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	5,  // 9: userintent.v1.Creation.user_intent:type_name -> userintent.v1.UserIntent
+	22, // 10: userintent.v1.Creation.error:type_name -> google.rpc.ErrorInfo
+	6,  // 11: userintent.v1.Creation.attempts:type_name -> userintent.v1.AttemptBudget
+	21, // 12: userintent.v1.Creation.create_time:type_name -> google.protobuf.Timestamp
+	21, // 13: userintent.v1.Creation.update_time:type_name -> google.protobuf.Timestamp
+	9,  // 14: userintent.v1.GetCreationResponse.creation:type_name -> userintent.v1.Creation
+	23, // 15: userintent.v1.GetUserIntentRequest.max_age:type_name -> google.protobuf.Duration
+	5,  // 16: userintent.v1.GetUserIntentResponse.user_intent:type_name -> userintent.v1.UserIntent
+	21, // 17: userintent.v1.GetUserIntentResponse.read_time:type_name -> google.protobuf.Timestamp
+	9,  // 18: userintent.v1.WatchUserIntentsResponse.changed:type_name -> userintent.v1.Creation
+	14, // 19: userintent.v1.WatchUserIntentsResponse.synced:type_name -> userintent.v1.Synced
+	15, // 20: userintent.v1.WatchUserIntentsResponse.heartbeat:type_name -> userintent.v1.Heartbeat
+	16, // 21: userintent.v1.WatchUserIntentsResponse.reset:type_name -> userintent.v1.Reset
+	3,  // 22: userintent.v1.GetAuthorizationUrlResponse.page:type_name -> userintent.v1.AuthorizationPage
+	5,  // 23: userintent.v1.GetAuthorizationUrlResponse.user_intent:type_name -> userintent.v1.UserIntent
+	4,  // 24: userintent.v1.UserIntentService.CreateUserIntent:input_type -> userintent.v1.CreateUserIntentRequest
+	8,  // 25: userintent.v1.UserIntentService.GetCreation:input_type -> userintent.v1.GetCreationRequest
+	11, // 26: userintent.v1.UserIntentService.GetUserIntent:input_type -> userintent.v1.GetUserIntentRequest
+	13, // 27: userintent.v1.UserIntentService.WatchUserIntents:input_type -> userintent.v1.WatchUserIntentsRequest
+	18, // 28: userintent.v1.UserIntentService.GetAuthorizationUrl:input_type -> userintent.v1.GetAuthorizationUrlRequest
+	7,  // 29: userintent.v1.UserIntentService.CreateUserIntent:output_type -> userintent.v1.CreateUserIntentResponse
+	10, // 30: userintent.v1.UserIntentService.GetCreation:output_type -> userintent.v1.GetCreationResponse
+	12, // 31: userintent.v1.UserIntentService.GetUserIntent:output_type -> userintent.v1.GetUserIntentResponse
+	17, // 32: userintent.v1.UserIntentService.WatchUserIntents:output_type -> userintent.v1.WatchUserIntentsResponse
+	19, // 33: userintent.v1.UserIntentService.GetAuthorizationUrl:output_type -> userintent.v1.GetAuthorizationUrlResponse
+	29, // [29:34] is the sub-list for method output_type
+	24, // [24:29] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_userintent_v1_user_intent_service_proto_init() }
@@ -1293,13 +1877,23 @@ func file_userintent_v1_user_intent_service_proto_init() {
 		(*GetUserIntentRequest_RequestId)(nil),
 		(*GetUserIntentRequest_UserIntentId)(nil),
 	}
+	file_userintent_v1_user_intent_service_proto_msgTypes[13].OneofWrappers = []any{
+		(*WatchUserIntentsResponse_Changed)(nil),
+		(*WatchUserIntentsResponse_Synced)(nil),
+		(*WatchUserIntentsResponse_Heartbeat)(nil),
+		(*WatchUserIntentsResponse_Reset_)(nil),
+	}
+	file_userintent_v1_user_intent_service_proto_msgTypes[14].OneofWrappers = []any{
+		(*GetAuthorizationUrlRequest_RequestId)(nil),
+		(*GetAuthorizationUrlRequest_UserIntentId)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_userintent_v1_user_intent_service_proto_rawDesc), len(file_userintent_v1_user_intent_service_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   10,
+			NumEnums:      4,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -18,9 +18,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	UserIntentService_CreateUserIntent_FullMethodName = "/userintent.v1.UserIntentService/CreateUserIntent"
-	UserIntentService_GetCreation_FullMethodName      = "/userintent.v1.UserIntentService/GetCreation"
-	UserIntentService_GetUserIntent_FullMethodName    = "/userintent.v1.UserIntentService/GetUserIntent"
+	UserIntentService_CreateUserIntent_FullMethodName    = "/userintent.v1.UserIntentService/CreateUserIntent"
+	UserIntentService_GetCreation_FullMethodName         = "/userintent.v1.UserIntentService/GetCreation"
+	UserIntentService_GetUserIntent_FullMethodName       = "/userintent.v1.UserIntentService/GetUserIntent"
+	UserIntentService_WatchUserIntents_FullMethodName    = "/userintent.v1.UserIntentService/WatchUserIntents"
+	UserIntentService_GetAuthorizationUrl_FullMethodName = "/userintent.v1.UserIntentService/GetAuthorizationUrl"
 )
 
 // UserIntentServiceClient is the client API for UserIntentService service.
@@ -50,6 +52,18 @@ type UserIntentServiceClient interface {
 	// no such intent; FAILED_PRECONDITION (NOT_CREATED) when the request is recorded
 	// without one. Errors carry no "sent": it speaks of creations only.
 	GetUserIntent(ctx context.Context, in *GetUserIntentRequest, opts ...grpc.CallOption) (*GetUserIntentResponse, error)
+	// Every change from here on: statuses of this caller's intents, and creations
+	// whose outcome became known. At least once, in the order of the ledger; steps
+	// may be folded into the last state of a request. The server ends a stream now
+	// and then (drain, age of the connection: UNAVAILABLE, DRAINING); call again with
+	// the last resume_token that was received, at this or at another replica.
+	WatchUserIntents(ctx context.Context, in *WatchUserIntentsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchUserIntentsResponse], error)
+	// Where to send the person next: the page of Astra's that belongs to the status
+	// of one of the caller's own intents, with the intent, the caller's redirect URI
+	// and state in it. Reads the intent first, so it fails as GetUserIntent does;
+	// FAILED_PRECONDITION (USER_INTENT_NOT_ELIGIBLE) for a person who was rejected or
+	// suspended. Exchanging the code for tokens stays with the caller.
+	GetAuthorizationUrl(ctx context.Context, in *GetAuthorizationUrlRequest, opts ...grpc.CallOption) (*GetAuthorizationUrlResponse, error)
 }
 
 type userIntentServiceClient struct {
@@ -90,6 +104,35 @@ func (c *userIntentServiceClient) GetUserIntent(ctx context.Context, in *GetUser
 	return out, nil
 }
 
+func (c *userIntentServiceClient) WatchUserIntents(ctx context.Context, in *WatchUserIntentsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchUserIntentsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &UserIntentService_ServiceDesc.Streams[0], UserIntentService_WatchUserIntents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchUserIntentsRequest, WatchUserIntentsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type UserIntentService_WatchUserIntentsClient = grpc.ServerStreamingClient[WatchUserIntentsResponse]
+
+func (c *userIntentServiceClient) GetAuthorizationUrl(ctx context.Context, in *GetAuthorizationUrlRequest, opts ...grpc.CallOption) (*GetAuthorizationUrlResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetAuthorizationUrlResponse)
+	err := c.cc.Invoke(ctx, UserIntentService_GetAuthorizationUrl_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // UserIntentServiceServer is the server API for UserIntentService service.
 // All implementations must embed UnimplementedUserIntentServiceServer
 // for forward compatibility.
@@ -117,6 +160,18 @@ type UserIntentServiceServer interface {
 	// no such intent; FAILED_PRECONDITION (NOT_CREATED) when the request is recorded
 	// without one. Errors carry no "sent": it speaks of creations only.
 	GetUserIntent(context.Context, *GetUserIntentRequest) (*GetUserIntentResponse, error)
+	// Every change from here on: statuses of this caller's intents, and creations
+	// whose outcome became known. At least once, in the order of the ledger; steps
+	// may be folded into the last state of a request. The server ends a stream now
+	// and then (drain, age of the connection: UNAVAILABLE, DRAINING); call again with
+	// the last resume_token that was received, at this or at another replica.
+	WatchUserIntents(*WatchUserIntentsRequest, grpc.ServerStreamingServer[WatchUserIntentsResponse]) error
+	// Where to send the person next: the page of Astra's that belongs to the status
+	// of one of the caller's own intents, with the intent, the caller's redirect URI
+	// and state in it. Reads the intent first, so it fails as GetUserIntent does;
+	// FAILED_PRECONDITION (USER_INTENT_NOT_ELIGIBLE) for a person who was rejected or
+	// suspended. Exchanging the code for tokens stays with the caller.
+	GetAuthorizationUrl(context.Context, *GetAuthorizationUrlRequest) (*GetAuthorizationUrlResponse, error)
 	mustEmbedUnimplementedUserIntentServiceServer()
 }
 
@@ -135,6 +190,12 @@ func (UnimplementedUserIntentServiceServer) GetCreation(context.Context, *GetCre
 }
 func (UnimplementedUserIntentServiceServer) GetUserIntent(context.Context, *GetUserIntentRequest) (*GetUserIntentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetUserIntent not implemented")
+}
+func (UnimplementedUserIntentServiceServer) WatchUserIntents(*WatchUserIntentsRequest, grpc.ServerStreamingServer[WatchUserIntentsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchUserIntents not implemented")
+}
+func (UnimplementedUserIntentServiceServer) GetAuthorizationUrl(context.Context, *GetAuthorizationUrlRequest) (*GetAuthorizationUrlResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAuthorizationUrl not implemented")
 }
 func (UnimplementedUserIntentServiceServer) mustEmbedUnimplementedUserIntentServiceServer() {}
 func (UnimplementedUserIntentServiceServer) testEmbeddedByValue()                           {}
@@ -211,6 +272,35 @@ func _UserIntentService_GetUserIntent_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UserIntentService_WatchUserIntents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchUserIntentsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(UserIntentServiceServer).WatchUserIntents(m, &grpc.GenericServerStream[WatchUserIntentsRequest, WatchUserIntentsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type UserIntentService_WatchUserIntentsServer = grpc.ServerStreamingServer[WatchUserIntentsResponse]
+
+func _UserIntentService_GetAuthorizationUrl_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAuthorizationUrlRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UserIntentServiceServer).GetAuthorizationUrl(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UserIntentService_GetAuthorizationUrl_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UserIntentServiceServer).GetAuthorizationUrl(ctx, req.(*GetAuthorizationUrlRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // UserIntentService_ServiceDesc is the grpc.ServiceDesc for UserIntentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -230,7 +320,17 @@ var UserIntentService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetUserIntent",
 			Handler:    _UserIntentService_GetUserIntent_Handler,
 		},
+		{
+			MethodName: "GetAuthorizationUrl",
+			Handler:    _UserIntentService_GetAuthorizationUrl_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchUserIntents",
+			Handler:       _UserIntentService_WatchUserIntents_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "userintent/v1/user_intent_service.proto",
 }
