@@ -41,7 +41,8 @@ type intent struct {
 	seq     int
 	created time.Time
 	person  person
-	review  review // guarded by account.mu
+	review  review   // guarded by account.mu
+	told    standing // guarded by account.mu: where it stood when that was last noticed
 }
 
 // account is everything that arrived since the start or the last reset. A reset replaces the whole account, and a POST keeps the one it

@@ -81,6 +81,7 @@ func adminHandler(sb *sandbox, f *front) http.Handler {
 	on("/drop_connections", map[string]http.HandlerFunc{"POST": func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]int{"dropped": f.dropConnections()})
 	}})
+	onWebhooks(on, refuse, sb)
 	return mux
 }
 

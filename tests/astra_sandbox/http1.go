@@ -113,6 +113,9 @@ func (h *http1Exchange) serve(req *http.Request) bool {
 		return false
 	}
 	act := h.sb.decide(h.r, body)
+	if h.r.wait != nil {
+		<-h.r.wait
+	}
 	if act.delay > 0 {
 		time.Sleep(act.delay)
 	}

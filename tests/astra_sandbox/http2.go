@@ -423,6 +423,14 @@ func (h *h2conn) bodyEnded(st *h2stream) error {
 	r, body := st.req, st.body
 	st.req, st.body = nil, nil
 	act := h.sb.decide(r, body)
+	if r.wait != nil {
+		go func() {
+			<-r.wait
+			h.after(act.delay, func() { h.perform(st, r, act) })
+			h.wake()
+		}()
+		return nil
+	}
 	h.after(act.delay, func() { h.perform(st, r, act) })
 	return nil
 }

@@ -64,6 +64,9 @@ func parseOptions(args []string) (*options, error) {
 	flags.BoolVar(&o.cfg.kycDelegation, "kyc_delegation", false, "ssn is optional for verified, too")
 	flags.DurationVar(&o.cfg.pendingFor, "pending_for", 2*time.Second, "how long GET answers pending after the creation")
 	flags.DurationVar(&o.cfg.getDelay, "get_delay", 0, "answer every GET after this long")
+	flags.StringVar(&o.cfg.webhookURL, "webhook_url", "", "where webhooks go; POST /webhooks changes it")
+	flags.StringVar(&o.cfg.webhookCA, "webhook_ca_file", "", "CA bundle for an https --webhook_url")
+	flags.DurationVar(&o.cfg.webhookRetry, "webhook_retry", time.Second, "until a webhook is sent again, doubled for each further try")
 	flags.UintVar(&maxStreams, "max_concurrent_streams", 250, "HTTP/2 streams per connection; more are refused (REFUSED_STREAM)")
 	flags.BoolVar(&o.healthcheck, "healthcheck", false, "ask the sandbox at --admin_listen whether it serves, and exit 0 or 1")
 	flags.SetOutput(io.Discard) // main prints the error, in one line
@@ -105,7 +108,7 @@ func parseOptions(args []string) (*options, error) {
 		return nil, errors.New("--limit_error is not STATUS:TEXT")
 	}
 	o.cfg.limitStatus, o.cfg.limitText = number, text
-	if o.cfg.delay < 0 || o.cfg.getDelay < 0 || o.cfg.attemptLimit < 0 || o.cfg.pendingFor < 0 || maxStreams < 1 || maxStreams > 1<<30 {
+	if o.cfg.delay < 0 || o.cfg.getDelay < 0 || o.cfg.attemptLimit < 0 || o.cfg.pendingFor < 0 || o.cfg.webhookRetry < 0 || maxStreams < 1 || maxStreams > 1<<30 {
 		return nil, errors.New("a number is out of range")
 	}
 	o.cfg.maxStreams = uint32(maxStreams)
@@ -146,7 +149,11 @@ func start(o *options) (*server, error) {
 		return nil, err
 	}
 	protocols := map[string][]string{"auto": {"h2", "http/1.1"}, "1": {"http/1.1"}, "2": {"h2"}}[o.cfg.http]
-	s := &server{sb: newSandbox(o.cfg), errors: make(chan error, 1)}
+	sb, err := newSandbox(o.cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{sb: sb, errors: make(chan error, 1)}
 	s.front, err = listenFront(s.sb, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: protocols, MinVersion: tls.VersionTLS12}, o.listen)
 	if err != nil {
 		return nil, err
@@ -167,6 +174,7 @@ func start(o *options) (*server, error) {
 func (s *server) stop() {
 	_ = s.admin.Close()
 	s.front.close()
+	s.sb.webhooks.stop()
 }
 
 // reachable turns a wildcard address into one that can be called from this machine.

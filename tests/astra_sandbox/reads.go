@@ -113,6 +113,10 @@ func (s *sandbox) read(r *request, otherID string) answer {
 		return s.errorAnswer(http.StatusNotAcceptable, "Only JSON is served")
 	}
 	body, found := g.account.read(g.intentID, otherID, s.statusByClock)
+	s.noticed(g.account, g.intentID)
+	if otherID != "" {
+		s.noticed(g.account, otherID)
+	}
 	if !found {
 		return s.errorAnswer(http.StatusNotFound, "The user intent was not found")
 	}
@@ -163,11 +167,15 @@ func (s *sandbox) script(r io.Reader) (int, error) {
 		}
 	}
 	made := s.newID()
-	changed := s.current().script(want.ID, want.Email, want.Steps, func() string { return "user-" + made })
-	if changed == 0 {
+	account := s.current()
+	changed := account.script(want.ID, want.Email, want.Steps, func() string { return "user-" + made })
+	if len(changed) == 0 {
 		return 0, errors.New("no such intent")
 	}
-	return changed, nil
+	for _, id := range changed {
+		s.noticed(account, id)
+	}
+	return len(changed), nil
 }
 
 // beginGet adds a GET to the account; mu is held.
@@ -218,16 +226,20 @@ func (a *account) show(id, otherID string, byClock func(*intent) string, count b
 	if in.review.kycType != "" {
 		view.KycType = in.review.kycType
 	}
-	if len(in.review.steps) == 0 {
-		view.Status = byClock(in)
-	} else {
-		view.Status = in.review.steps[0].Status
-		if count {
-			in.review.counted()
-		}
+	view.Status = in.status(byClock)
+	if count && len(in.review.steps) > 0 {
+		in.review.counted()
 	}
 	body, err := json.Marshal(view)
 	return body, err == nil
+}
+
+// status needs mu.
+func (in *intent) status(byClock func(*intent) string) string {
+	if len(in.review.steps) == 0 {
+		return byClock(in)
+	}
+	return in.review.steps[0].Status
 }
 
 // counted moves to the next step after the last read of this one. The last step stays.
@@ -252,17 +264,16 @@ func (r *review) enter() {
 	}
 }
 
-// script replaces the steps of the intent, or of all intents of the address, and says how many there are. A conversion without a user_id
-// gets one: the same for all, as one person has one User.
-func (a *account) script(id, email string, steps []step, newUser func() string) int {
+// script replaces the steps of the intent, or of all intents of the address, and names them. A conversion without a user_id gets one: the
+// same for all, as one person has one User.
+func (a *account) script(id, email string, steps []step, newUser func() string) (changed []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	changed := 0
 	for _, in := range a.intents {
 		if in.id != id && (email == "" || !strings.EqualFold(in.person.Email, email)) {
 			continue
 		}
-		changed++
+		changed = append(changed, in.id)
 		in.review.steps = append([]step(nil), steps...)
 		known := in.review.userID != ""
 		for i := range in.review.steps {

@@ -32,6 +32,8 @@ type config struct {
 	getDelay               time.Duration
 	maxStreams             uint32
 	http                   string
+	webhookURL, webhookCA  string
+	webhookRetry           time.Duration
 }
 
 // sandbox decides what to answer and keeps the account. It knows nothing of frames and sockets: http1.go and http2.go read requests, ask it,
@@ -41,6 +43,7 @@ type sandbox struct {
 	authorization []byte
 	faults        faultList
 	account       atomic.Value // *account
+	webhooks      *webhooks
 	idMu          sync.Mutex
 	idSource      *bufio.Reader
 	requestID     int64
@@ -49,12 +52,14 @@ type sandbox struct {
 	log           io.Writer
 }
 
-func newSandbox(cfg config) *sandbox {
+func newSandbox(cfg config) (*sandbox, error) {
 	s := &sandbox{cfg: cfg, idSource: bufio.NewReaderSize(rand.Reader, 4096), log: os.Stderr}
 	s.authorization = []byte(basicAuthorization(cfg.clientID, cfg.clientSecret))
 	s.idPrefix = s.newID()[:12] + "-"
 	s.account.Store(newAccount())
-	return s
+	var err error
+	s.webhooks, err = newWebhooks(cfg, s.newID)
+	return s, err
 }
 
 func (s *sandbox) current() *account { return s.account.Load().(*account) }
@@ -62,6 +67,7 @@ func (s *sandbox) current() *account { return s.account.Load().(*account) }
 func (s *sandbox) reset() {
 	s.faults.clear()
 	s.account.Store(newAccount())
+	s.webhooks.reset()
 }
 
 func (s *sandbox) newID() string {
@@ -87,8 +93,9 @@ type request struct {
 	authorization string
 	contentType   string
 	accept        string
-	headers       []header // without Authorization
-	entry         *entry   // nil unless the method is POST or GET
+	headers       []header        // without Authorization
+	entry         *entry          // nil unless the method is POST or GET
+	wait          <-chan struct{} // the answer waits for it; nil: for nothing
 }
 
 // take sets apart the headers the sandbox looks at and keeps every one but Authorization for the account.
@@ -297,9 +304,12 @@ func (s *sandbox) create(r *request, body []byte, id string) answer {
 		id = s.newID()
 	}
 	in := &intent{id: id, created: time.Now().UTC(), person: who}
+	status := s.statusByClock(in)
+	in.told.status = status
 	if !r.entry.account.commit(r.entry, in, s.cfg.attemptLimit) {
 		return s.errorAnswer(s.cfg.limitStatus, s.cfg.limitText)
 	}
+	s.created(r, in, status)
 	return s.jsonAnswer(http.StatusCreated, createdBody(in.id))
 }
 

@@ -1,11 +1,13 @@
 """The support can fail: what it must notice, shown to it."""
 
+import http.server
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 
 import grpc
 import pytest
@@ -16,7 +18,7 @@ from support import canary, errors
 from support.people import STEMS, person
 from support.process import PATIENCE, REPO, clean_environment, wait_for
 from support.protos import pb, pb_grpc
-from support.sandbox import Admin
+from support.sandbox import Admin, Sandbox, webhook_signature
 
 
 class Failure:
@@ -273,3 +275,43 @@ def test_a_stage_that_cannot_start_fails():
     staged = Staged("--gateway=nonsense=1")
     code, said = staged.end()
     assert staged.told is None and code == 1 and "--nonsense: there is no such flag" in said
+
+
+def test_webhooks_of_the_sandbox():
+    """Every form is signed as CPython's json.dumps and hmac have it, and the account tells what the receiver saw."""
+    seen = []
+
+    class Door(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            seen.append((self.headers["Astra-Verification"], self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    sandbox = Sandbox()
+    door = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    threading.Thread(target=door.serve_forever, daemon=True).start()
+    try:
+        sandbox.webhooks(f"http://127.0.0.1:{door.server_port}/", previous_secret="older")
+        metadata = {"gateway_attempt_id": "a", "k": "Zo\u00eb \U0001f600\x7f\"\\/\n"}
+        for form, key, secret in (("python", "current", "sandbox-secret"), ("raw", "previous", "older"),
+                                  ("compact", "wrong", "not-the-secret")):
+            account = sandbox.send_webhook("i", form=form, key=key, metadata=metadata)
+            value = {"webhook_type": "user_intent_updated", "webhook_id": account["webhook_id"], "user_id": "i",
+                     "resource_id": "i", "metadata": metadata}
+            dumped, compact = json.dumps(value), json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            signature, body = seen[-1]
+            assert body.decode() == (dumped if form == "python" else compact)
+            assert signature == webhook_signature(compact if form == "raw" else dumped, secret)
+            assert account["tries"][0]["status"] == 200 and account["attempt_id"] == "a"
+        assert len(sandbox.wait_webhooks("i", 3)) == len(seen) == 3
+        assert sandbox.webhook_summary()["sent"] == 3
+        assert sandbox.webhook_fault("a@example.com", status="pending", lose=True) == {"id": 1}
+        sandbox.clear_webhook_faults()
+    finally:
+        door.shutdown()
+        door.server_close()
+        sandbox.stop()

@@ -1,6 +1,7 @@
-"""astra-sandbox as the tests see it: its admin API and its account of every POST that arrived."""
+"""astra-sandbox as the tests see it: its admin API and its account of every POST that arrived and every webhook it sent."""
 
 import base64
+import hmac
 import http.client
 import json
 import pathlib
@@ -11,6 +12,12 @@ from support.process import BIN_DIR, Process, as_arguments, clean_environment, p
 
 CLIENT_ID = "sandbox-client"
 CLIENT_SECRET = "sandbox-secret"
+
+
+def webhook_signature(text, secret=CLIENT_SECRET):
+    """The header Astra-Verification of a webhook whose signed text this is."""
+    data = text if isinstance(text, bytes) else text.encode()
+    return base64.b64encode(hmac.digest(secret.encode(), data, "sha256")).decode()
 
 
 class Admin:
@@ -69,6 +76,39 @@ class Admin:
 
     def raw(self, email, data, times=1, keep=False):
         return self.fault("raw", email, times, base64=base64.b64encode(data).decode(), keep=keep)
+
+    def webhooks(self, url, **settings):
+        """Webhooks go there from now on; "": nowhere (the sandbox's README)."""
+        self.call("POST", "/webhooks", {"url": url, **settings})
+
+    def webhook_fault(self, email=None, intent_id=None, status=None, times=1, nth=0, every=0, **parameters):
+        """Changes the webhooks about the intents of this address, or this intent, that this status is the reason of."""
+        match = {name: value for name, value in (("email", email), ("intent_id", intent_id), ("status", status), ("nth", nth),
+                                                 ("every", every)) if value}
+        return self.call("POST", "/webhooks/faults", {"match": match, "times": times, **parameters})
+
+    def send_webhook(self, intent_id="", wait=True, **parameters):
+        """Sends one now and returns its account, with `wait` when the first try is over."""
+        return self.call("POST", "/webhooks/send", {"intent_id": intent_id, "wait": wait, **parameters})
+
+    def sent_webhooks(self, intent_id=None):
+        """The account of the webhooks about the intent, or of all."""
+        suffix = "" if intent_id is None else "?" + urllib.parse.urlencode({"intent_id": intent_id})
+        return self.call("GET", "/webhooks" + suffix)["webhooks"]
+
+    def wait_webhooks(self, intent_id=None, count=1):
+        """Waits until as many about the intent are done (answered with 200, lost, given up), and returns them."""
+        def done():
+            found = [one for one in self.sent_webhooks(intent_id) if one["done"]]
+            return found if len(found) >= count else None
+
+        return wait_for(done, f"{count} webhook(s) of the sandbox")
+
+    def webhook_summary(self):
+        return self.call("GET", "/webhooks/summary")
+
+    def clear_webhook_faults(self):
+        self.call("DELETE", "/webhooks/faults")
 
     def clear_faults(self):
         self.call("DELETE", "/faults")
