@@ -64,7 +64,7 @@ observe::Labels Telemetry::Labels() {
     (*all)[kCallerLeft] = {"CALLER_LEFT", "CANCELLED"};
     return all;
   }();
-  return {reasons, rpc::kMethodNames, astra::kVerdictNames, astra::kReadVerdictNames};
+  return {reasons, rpc::kMethodNames, astra::kVerdictNames, astra::kReadVerdictNames, usecase::kAskerNames};
 }
 
 void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }
@@ -110,17 +110,21 @@ void Telemetry::OnPersonToldAcross(const ledger::Key& key) {
       {{"request_id", SafeText(UuidText(key.request_id))}, {"caller", SafeText(key.caller)}});
 }
 
-void Telemetry::OnRead(const Uuid& request_id, const astra::ReadOutcome& outcome, SteadyClock::duration took) {
-  metrics_.RecordRead(static_cast<size_t>(outcome.verdict), absl::FromChrono(took));
+void Telemetry::OnRead(usecase::Asker asker, const std::optional<Uuid>& request_id, const astra::ReadOutcome& outcome,
+                       SteadyClock::duration took) {
+  metrics_.RecordRead(static_cast<size_t>(asker), static_cast<size_t>(outcome.verdict), absl::FromChrono(took));
   if (outcome.not_astras) metrics_.CountEdgeRejection();
   const Level level = outcome.verdict == astra::ReadVerdict::kRead ? Level::kDebug : Level::kWarn;
   if (!observe::LogEnabled(level)) return;
   Log(level, "read_ended",
-      {{"request_id", SafeText(UuidText(request_id))},
+      {{"request_id", SafeText(request_id ? UuidText(*request_id) : std::string())},
+       {"asker", SafeText(usecase::kAskerNames[static_cast<size_t>(asker)])},
        {"http_status", outcome.http_status},
        {"detail", SafeText(outcome.detail)},
        {"latency_ms", Milliseconds(took)}});
 }
+
+void Telemetry::OnReadHeldBack(usecase::Asker asker) { metrics_.CountReadHeldBack(static_cast<size_t>(asker)); }
 
 void Telemetry::OnCallBegun(rpc::Method) { metrics_.AddInFlight(1); }
 

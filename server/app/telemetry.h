@@ -4,6 +4,8 @@
 // Called on the shards' threads; thread-safe. server.cc owns it; it outlives the shards.
 #pragma once
 
+#include <optional>
+
 #include "server/observe/metrics.h"
 #include "server/rpc/unary_method.h"
 #include "server/usecase/creations.h"
@@ -23,7 +25,9 @@ class Telemetry final : public rpc::CallObserver, public usecase::CreationObserv
               SteadyClock::duration took) override;
   void OnRecorded(const ledger::Record& record, bool committed) override;
   void OnPersonToldAcross(const ledger::Key& key) override;
-  void OnRead(const Uuid& request_id, const astra::ReadOutcome& outcome, SteadyClock::duration took) override;
+  void OnRead(usecase::Asker asker, const std::optional<Uuid>& request_id, const astra::ReadOutcome& outcome,
+              SteadyClock::duration took) override;
+  void OnReadHeldBack(usecase::Asker asker) override;
   void OnCallBegun(rpc::Method method) override;
   void OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
                    SteadyClock::duration took) override;

@@ -37,6 +37,7 @@ namespace userintent::observe {
 // personal data.
 inline constexpr std::string_view kLogKeys[] = {
     "address",      // a socket address of this process or of the upstream, never an end user's
+    "asker",        // fixed word: on whose behalf Astra is read
     "attempt_id",   // the gateway's own random id of one POST
     "attempts",     // POSTs of one request
     "caller",       // the identity out of the client certificate

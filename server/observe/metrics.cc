@@ -81,8 +81,9 @@ struct Metrics::Parts {
   };
   std::vector<MethodParts> methods;
   Gauge* in_flight = nullptr;
-  std::vector<Counter*> posts;  // by verdict
-  std::vector<Counter*> reads;  // by verdict
+  std::vector<Counter*> posts;               // by verdict
+  std::vector<std::vector<Counter*>> reads;  // by asker and verdict
+  std::vector<Counter*> reads_held_back;     // by asker
   Histogram* read_seconds = nullptr;
   Histogram* post_seconds = nullptr;
   Gauge* posts_in_flight = nullptr;
@@ -173,10 +174,18 @@ void Metrics::Parts::AddUpstream(const Labels& names) {
   posts_in_flight = MakeGauge(registry, "userintent_upstream_posts_in_flight", "POSTs begun and not ended.");
   Family<Counter>& read_family = BuildCounter()
                                      .Name("userintent_upstream_reads_total")
-                                     .Help("GETs to Astra by what became of them.")
+                                     .Help("GETs to Astra by who asked for them and what became of them.")
                                      .Register(registry);
-  for (const std::string_view verdict : names.read_verdicts) {
-    reads.push_back(&read_family.Add({{"verdict", std::string(verdict)}}));
+  Family<Counter>& held_back_family = BuildCounter()
+                                          .Name("userintent_upstream_reads_held_back_total")
+                                          .Help("GETs that were not begun, because their asker had to wait.")
+                                          .Register(registry);
+  for (const std::string_view asker : names.read_askers) {
+    std::vector<Counter*>& of_asker = reads.emplace_back();
+    for (const std::string_view verdict : names.read_verdicts) {
+      of_asker.push_back(&read_family.Add({{"asker", std::string(asker)}, {"verdict", std::string(verdict)}}));
+    }
+    reads_held_back.push_back(&held_back_family.Add({{"asker", std::string(asker)}}));
   }
   read_seconds = MakeHistogram(registry, "userintent_upstream_read_seconds", "Time from the start of a GET to its end.",
                                kCallBuckets);
@@ -257,8 +266,10 @@ void Metrics::RecordPost(size_t verdict, absl::Duration latency) noexcept {
   Quietly([&] { parts_->post_seconds->Observe(absl::ToDoubleSeconds(latency)); });
 }
 
-void Metrics::RecordRead(size_t verdict, absl::Duration latency) noexcept {
-  parts_->reads[verdict]->Increment();
+void Metrics::CountReadHeldBack(size_t asker) noexcept { parts_->reads_held_back[asker]->Increment(); }
+
+void Metrics::RecordRead(size_t asker, size_t verdict, absl::Duration latency) noexcept {
+  parts_->reads[asker][verdict]->Increment();
   Quietly([&] { parts_->read_seconds->Observe(absl::ToDoubleSeconds(latency)); });
 }
 

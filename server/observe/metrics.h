@@ -31,6 +31,7 @@ struct Labels {
   std::span<const std::string_view> methods;
   std::span<const std::string_view> post_verdicts;
   std::span<const std::string_view> read_verdicts;
+  std::span<const std::string_view> read_askers;
 };
 
 // Why a caller's connection was not taken in, or not kept.
@@ -65,8 +66,9 @@ class Metrics {
   // One POST that ended.
   void RecordPost(size_t verdict, absl::Duration latency) noexcept;
 
-  // One GET that ended.
-  void RecordRead(size_t verdict, absl::Duration latency) noexcept;
+  // One GET that ended, and one that was not begun, because its asker had to wait.
+  void RecordRead(size_t asker, size_t verdict, absl::Duration latency) noexcept;
+  void CountReadHeldBack(size_t asker) noexcept;
 
   // One 401 or 403 that did not read like Astra's own.
   void CountEdgeRejection() noexcept;

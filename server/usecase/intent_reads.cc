@@ -14,29 +14,41 @@ namespace userintent::usecase {
 // The GETs for one intent. Belongs to the thread of the shard that began it; its callbacks keep it alive.
 class IntentReads::ActiveRead final : public std::enable_shared_from_this<ActiveRead> {
  public:
-  ActiveRead(IntentReads& reads, const Shard& shard, std::shared_ptr<const ledger::Record> record)
-      : reads_(reads), shard_(shard), record_(std::move(record)) {}
+  ActiveRead(IntentReads& reads, const Shard& shard, const Query& query)
+      : reads_(reads),
+        shard_(shard),
+        id_(query.user_intent_id),
+        request_id_(query.record ? std::optional(query.record->key.request_id) : std::nullopt) {}
 
-  // Sends a GET, or ends the read where the budget is spent.
-  void Try() {
+  // Sends a GET, or ends the read where this asker may not have one now.
+  void Try(Asker asker) {
     sent_at_ = shard_.loop.Now();
-    if (const SteadyClock::duration wait = reads_.budget_.Take(sent_at_); wait > SteadyClock::duration::zero()) {
+    asker_ = asker;
+    if (const absl::Duration wait = MustWait(); wait > absl::ZeroDuration()) {
+      reads_.observer_.OnReadHeldBack(asker);
       CallError error = CallError::Of(v1::ERROR_REASON_UPSTREAM_RATE_LIMITED);
-      error.retry_after = absl::FromChrono(wait);
+      error.retry_after = wait;
       error.message = "The gateway has read Astra as often as it may for now. Repeat after the delay.";
-      return End(std::move(error));
+      return Fail(error);
     }
-    shard_.astra.Get(record_->answer.user_intent_id,
-                     [self = shared_from_this()](astra::ReadOutcome outcome) { self->OnOutcome(std::move(outcome)); });
+    shard_.astra.Get(id_, [self = shared_from_this()](const astra::ReadOutcome& outcome) { self->OnOutcome(outcome); });
   }
 
  private:
-  void OnOutcome(astra::ReadOutcome outcome) {
+  absl::Duration MustWait() {
+    // What Astra's 429 holds back are creations; reads in which nobody waits for the answer are less than those.
+    if (asker_ != Asker::kCaller) {
+      if (const absl::Duration held = reads_.admission_.Held(sent_at_); held > absl::ZeroDuration()) return held;
+    }
+    return absl::FromChrono(reads_.budget_.Take(sent_at_, asker_));
+  }
+
+  void OnOutcome(const astra::ReadOutcome& outcome) {
     const SteadyTime now = shard_.loop.Now();
     tries_.Count(outcome);
-    reads_.observer_.OnRead(record_->key.request_id, outcome, now - sent_at_);
+    reads_.observer_.OnRead(asker_, request_id_, outcome, now - sent_at_);
 
-    const std::optional<SteadyTime> latest = reads_.LatestDeadline(record_->answer.user_intent_id);
+    const std::optional<SteadyTime> latest = reads_.LatestDeadline(id_);
     RetryFacts facts;
     facts.wanted = latest.has_value() && !reads_.admission_.draining();
     if (latest) {
@@ -53,17 +65,32 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
       return;
     }
     if (const auto* const give_up = std::get_if<ReadRetryPolicy::GiveUp>(&decision)) {
-      return End(ErrorOf(outcome, *give_up));
+      return Fail(ErrorOf(outcome, *give_up));
     }
-    End(Record(std::move(outcome)));
+    Succeed(outcome);
   }
 
   void TryIfWanted(const CallError& otherwise) {
-    if (!reads_.LatestDeadline(record_->answer.user_intent_id) || reads_.admission_.draining()) return End(otherwise);
-    Try();
+    if (!reads_.LatestDeadline(id_) || reads_.admission_.draining()) return Fail(otherwise);
+    Try(Asker::kCaller);
   }
 
-  void End(const Result<ledger::Reading>& result) { reads_.End(record_->answer.user_intent_id, result); }
+  void Fail(const CallError& error) { Tell(reads_.Remove(id_).waiters, error); }
+
+  // Each row and each waiter gets the reading that follows upon what it knew.
+  void Succeed(const astra::ReadOutcome& outcome) {
+    const absl::Time read_at = NowMicros();
+    Running ended = reads_.Remove(id_);
+    for (const auto& record : ended.records) {
+      reads_.ledger_.RecordReading(record->key, ReadingOf(outcome, record.get(), read_at), shard_.loop, nullptr);
+    }
+    for (Waiter& waiter : ended.waiters) {
+      waiter.executor->Post(
+          [heard = std::move(waiter.heard), reading = ReadingOf(outcome, waiter.record.get(), read_at)]() mutable {
+            heard(std::move(reading));
+          });
+    }
+  }
 
   static CallError ErrorOf(const astra::ReadOutcome& outcome, const ReadRetryPolicy::GiveUp& give_up) {
     CallError error = CallError::Of(give_up.reason);
@@ -74,22 +101,25 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
     return error;
   }
 
-  ledger::Reading Record(astra::ReadOutcome outcome) {
+  static ledger::Reading ReadingOf(const astra::ReadOutcome& outcome, const ledger::Record* record,
+                                   absl::Time read_at) {
+    const ledger::Reading before = record != nullptr ? record->latest : ledger::Reading();
     ledger::Reading reading;
-    reading.astra_status = std::move(outcome.astra_status);
-    reading.user_id = std::move(outcome.user_id);
+    reading.astra_status = outcome.astra_status;
+    reading.user_id = outcome.user_id;
     reading.verification_type = outcome.verification_type != v1::VERIFICATION_TYPE_UNSPECIFIED
                                     ? outcome.verification_type
-                                    : record_->latest.verification_type;
-    reading.read_at = NowMicros();
-    reading.status_since = ledger::StatusSince(record_->latest, reading);
-    reads_.ledger_.RecordReading(record_->key, reading, shard_.loop, nullptr);
+                                    : before.verification_type;
+    reading.read_at = read_at;
+    reading.status_since = record != nullptr ? ledger::StatusSince(before, reading) : read_at;
     return reading;
   }
 
   IntentReads& reads_;
   const Shard shard_;
-  const std::shared_ptr<const ledger::Record> record_;  // as it was when the read began
+  const std::string id_;
+  const std::optional<Uuid> request_id_;  // of the row that the read was begun for; for the log
+  Asker asker_ = Asker::kCaller;          // of the GET that runs
   ReadRetryPolicy::Tries tries_;
   SteadyTime sent_at_{};
 };
@@ -97,18 +127,20 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
 IntentReads::IntentReads(ledger::Ledger& ledger, const AdmissionControl& admission, ReadObserver& observer, double rate)
     : ledger_(ledger), admission_(admission), observer_(observer), budget_(rate) {}
 
-IntentReads::Ticket IntentReads::Read(const Shard& shard, std::shared_ptr<const ledger::Record> record,
-                                      SteadyTime deadline, Heard heard) {
+IntentReads::Ticket IntentReads::Read(const Shard& shard, Query query, Heard heard) {
   Ticket ticket;
   bool joined;
   {
     const MutexLock lock(mutex_);
     ticket = ++last_ticket_;
-    const auto [running, begun] = running_.try_emplace(record->answer.user_intent_id);
-    running->second.push_back({ticket, deadline, &shard.loop, std::move(heard)});
+    const auto [entry, begun] = running_.try_emplace(query.user_intent_id);
+    Running& running = entry->second;
+    const auto same_row = [&query](const auto& record) { return record->key == query.record->key; };
+    if (query.record && std::ranges::none_of(running.records, same_row)) running.records.push_back(query.record);
+    running.waiters.push_back({ticket, query.asker, query.deadline, query.record, &shard.loop, std::move(heard)});
     joined = !begun;
   }
-  if (!joined) std::make_shared<ActiveRead>(*this, shard, std::move(record))->Try();
+  if (!joined) std::make_shared<ActiveRead>(*this, shard, query)->Try(query.asker);
   return ticket;
 }
 
@@ -116,37 +148,39 @@ void IntentReads::Leave(const std::string& user_intent_id, Ticket ticket) {
   const MutexLock lock(mutex_);
   const auto running = running_.find(user_intent_id);
   if (running == running_.end()) return;
-  std::erase_if(running->second, [ticket](const Waiter& waiter) { return waiter.ticket == ticket; });
+  std::erase_if(running->second.waiters, [ticket](const Waiter& waiter) { return waiter.ticket == ticket; });
 }
 
 std::optional<SteadyTime> IntentReads::LatestDeadline(const std::string& user_intent_id) {
   const MutexLock lock(mutex_);
   std::optional<SteadyTime> latest;
-  for (const Waiter& waiter : running_[user_intent_id]) latest = std::max(latest, std::optional(waiter.deadline));
+  for (const Waiter& waiter : running_[user_intent_id].waiters) {
+    if (waiter.asker == Asker::kCaller) latest = std::max(latest, std::optional(waiter.deadline));
+  }
   return latest;
 }
 
-void IntentReads::End(const std::string& user_intent_id, const Result<ledger::Reading>& result) {
-  std::vector<Waiter> told;
-  {
-    const MutexLock lock(mutex_);
-    const auto running = running_.find(user_intent_id);
-    told = std::move(running->second);
-    running_.erase(running);
-  }
-  Tell(std::move(told), result);
+IntentReads::Running IntentReads::Remove(const std::string& user_intent_id) {
+  const MutexLock lock(mutex_);
+  const auto running = running_.find(user_intent_id);
+  Running removed = std::move(running->second);
+  running_.erase(running);
+  return removed;
 }
 
-void IntentReads::Tell(std::vector<Waiter> waiters, const Result<ledger::Reading>& result) {
+void IntentReads::Tell(std::vector<Waiter> waiters, const CallError& error) {
   for (Waiter& waiter : waiters) {
-    waiter.executor->Post([heard = std::move(waiter.heard), told = result]() mutable { heard(std::move(told)); });
+    waiter.executor->Post([heard = std::move(waiter.heard), error]() mutable { heard(std::move(error)); });
   }
 }
 
 size_t IntentReads::waiting() const {
   const MutexLock lock(mutex_);
   size_t all = 0;
-  for (const auto& [id, waiters] : running_) all += waiters.size();
+  for (const auto& [id, running] : running_) {
+    all += static_cast<size_t>(
+        std::ranges::count_if(running.waiters, [](const Waiter& waiter) { return waiter.asker == Asker::kCaller; }));
+  }
   return all;
 }
 
@@ -154,7 +188,7 @@ void IntentReads::AnswerAll() {
   CallError error = CallError::Of(v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
   error.message = kReadUnavailableMessage;
   const MutexLock lock(mutex_);
-  for (auto& [id, waiters] : running_) Tell(std::exchange(waiters, {}), error);
+  for (auto& [id, running] : running_) Tell(std::exchange(running.waiters, {}), error);
 }
 
 }  // namespace userintent::usecase

@@ -1,9 +1,13 @@
 // IntentReads: the GETs that run. One at a time for each intent in the whole process: reads that want an intent which
-// is being read wait for that answer. Every GET takes a token of the read budget; Astra's answer becomes the row's
-// latest reading.
+// is being read wait for that answer. Every GET takes a token of the read budget; Astra's answer becomes the latest
+// reading of the rows that it was read for.
+//
+// Callers come first. A GET is repeated for them alone, for as long as one is left and until the latest of their
+// deadlines: the other askers hear what one GET came to, and come again in their own time. So nothing that they do
+// makes a caller wait.
 //
 // One for the process; thread-safe. A read runs on the shard that began it, and answers each waiter on the waiter's
-// own. It goes on for as long as a waiter is left, until the latest of their deadlines.
+// own.
 #pragma once
 
 #include <cstddef>
@@ -30,8 +34,11 @@ namespace userintent::usecase {
 class ReadObserver {
  public:
   virtual ~ReadObserver() = default;
-  // One GET about the intent of this request ended.
-  virtual void OnRead(const Uuid& request_id, const astra::ReadOutcome& outcome, SteadyClock::duration took) = 0;
+  // One GET ended, which this asker had begun about the intent of this request; nothing: of no row.
+  virtual void OnRead(Asker asker, const std::optional<Uuid>& request_id, const astra::ReadOutcome& outcome,
+                      SteadyClock::duration took) = 0;
+  // One GET was not begun, because the budget had no token for this asker, or Astra had asked to be left alone.
+  virtual void OnReadHeldBack(Asker asker) = 0;
 };
 
 // What UPSTREAM_UNAVAILABLE says of a read: the table's text is about a creation.
@@ -47,15 +54,26 @@ class IntentReads {
     Loop& loop;
     astra::Client& astra;
   };
+  struct Query {
+    Asker asker = Asker::kCaller;
+    std::string user_intent_id;
+    // A SUCCEEDED row with this intent, which gets the reading. Null: no row is known to have it, and the read records
+    // nothing.
+    std::shared_ptr<const ledger::Record> record = nullptr;
+    SteadyTime deadline{};  // of a caller; not looked at for the others
+  };
 
   // All outlive this. `admission` tells when the process drains: then no GET is repeated.
   IntentReads(ledger::Ledger& ledger, const AdmissionControl& admission, ReadObserver& observer, double rate);
   IntentReads(const IntentReads&) = delete;
   IntentReads& operator=(const IntentReads&) = delete;
 
-  // Reads the intent of `record`, which is SUCCEEDED, or waits for the read that runs. `heard` runs once on the shard's
-  // thread, never inline.
-  Ticket Read(const Shard& shard, std::shared_ptr<const ledger::Record> record, SteadyTime deadline, Heard heard);
+  // Reads an intent, or waits for the read that runs. `heard` runs once on the shard's thread, never inline. Without a
+  // record, the reading has the verification type that Astra named, or none, and `status_since` is `read_at`.
+  //
+  // No token, or no leave of Astra's: UPSTREAM_RATE_LIMITED with http_status 0, and retry_after says when to come
+  // again.
+  Ticket Read(const Shard& shard, Query query, Heard heard);
 
   // Stops waiting; `heard` does not run unless it is already on its way. For the rest of the waiters nothing changes.
   // Unknown tickets are ignored.
@@ -71,16 +89,21 @@ class IntentReads {
   class ActiveRead;
   struct Waiter {
     Ticket ticket;
+    Asker asker;
     SteadyTime deadline;
+    std::shared_ptr<const ledger::Record> record;  // as it was when the waiter came
     Executor* executor;
     Heard heard;
   };
+  struct Running {
+    std::vector<Waiter> waiters;
+    std::vector<std::shared_ptr<const ledger::Record>> records;  // of all who came, left or not; each row once
+  };
 
-  // The latest deadline of those who wait for this intent; nothing when no one does any more.
+  // The latest deadline of the callers who wait for this intent; nothing when no caller does.
   std::optional<SteadyTime> LatestDeadline(const std::string& user_intent_id);
-  static void Tell(std::vector<Waiter> waiters, const Result<ledger::Reading>& result);
-  // The read has ended: tells its waiters.
-  void End(const std::string& user_intent_id, const Result<ledger::Reading>& result);
+  Running Remove(const std::string& user_intent_id);
+  static void Tell(std::vector<Waiter> waiters, const CallError& error);
 
   ledger::Ledger& ledger_;
   const AdmissionControl& admission_;
@@ -90,7 +113,7 @@ class IntentReads {
   mutable Mutex mutex_;
   Ticket last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
   // By intent; while a read runs, even when its last waiter has left.
-  absl::flat_hash_map<std::string, std::vector<Waiter>> running_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<std::string, Running> running_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace userintent::usecase

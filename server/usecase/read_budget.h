@@ -1,24 +1,39 @@
 // ReadBudget: how many GETs Astra is asked, by the whole process. A token bucket: `rate` tokens a second, at most twice
-// as many at once.
+// as many at once. Callers come first: the others leave them a part of the bucket (contract section 7).
 //
 // One for the process, shared by all shards; any thread.
 #pragma once
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
+#include <string_view>
 
 #include "server/base/loop.h"
 #include "server/base/mutex.h"
 
 namespace userintent::usecase {
 
+// Who wants an intent to be read.
+enum class Asker {
+  kCaller,    // somebody waits for the answer
+  kWebhook,   // Astra said that the intent has changed
+  kWatched,   // nobody said so, and a caller watches it
+  kFollowUp,  // nor does anybody watch it
+};
+
+// For metrics and logs; indexed by Asker.
+inline constexpr std::string_view kAskerNames[] = {"caller", "webhook", "watched", "follow_up"};
+static_assert(std::size(kAskerNames) == static_cast<size_t>(Asker::kFollowUp) + 1);
+
 class ReadBudget {
  public:
   // `rate` 0: no limit. The bucket is full at the start.
   explicit ReadBudget(double rate) : rate_(rate), tokens_(2 * rate) {}
 
-  // Takes a token and returns zero, or takes none and returns how long until there is one.
-  SteadyClock::duration Take(SteadyTime now) {
+  // Takes a token and returns zero, or takes none and returns how long until there is one for this asker, if nobody
+  // else takes it.
+  SteadyClock::duration Take(SteadyTime now, Asker asker) {
     if (rate_ <= 0) return SteadyClock::duration::zero();
     using Seconds = std::chrono::duration<double>;
     const MutexLock lock(mutex_);
@@ -27,15 +42,23 @@ class ReadBudget {
       tokens_ = std::min(2 * rate_, tokens_ + Seconds(now - filled_at_).count() * rate_);
       filled_at_ = now;
     }
-    if (tokens_ >= 1) {
+    const double needed = 1 + Reserve(asker);
+    if (tokens_ >= needed) {
       tokens_ -= 1;
       return SteadyClock::duration::zero();
     }
-    const auto wait = std::chrono::duration_cast<SteadyClock::duration>(Seconds((1 - tokens_) / rate_));
+    const auto wait = std::chrono::duration_cast<SteadyClock::duration>(Seconds((needed - tokens_) / rate_));
     return std::max<SteadyClock::duration>(wait, std::chrono::milliseconds(1));
   }
 
  private:
+  // What must be left in the bucket; never so much that a full one would not do.
+  double Reserve(Asker asker) const {
+    constexpr double kShares[] = {0, 0.25, 0.5, 0.5};  // by Asker
+    const double burst = 2 * rate_;
+    return std::max(0.0, std::min(burst * kShares[static_cast<size_t>(asker)], burst - 1));
+  }
+
   const double rate_;
   Mutex mutex_;
   double tokens_ ABSL_GUARDED_BY(mutex_);

@@ -13,6 +13,7 @@
 
 #include "server/ledger/memory_ledger.h"
 #include "tests/unit/usecase/fake_loop.h"
+#include "tests/unit/usecase/fake_reads.h"
 
 namespace userintent::usecase {
 namespace {
@@ -20,57 +21,6 @@ namespace {
 using namespace std::chrono_literals;
 using astra::ReadVerdict;
 using ledger::State;
-
-class FakeAstra final : public astra::Client {
- public:
-  struct Sent {
-    std::string id;
-    absl::AnyInvocable<void(astra::ReadOutcome)> done;  // empty once it has been answered
-  };
-
-  CallId Create(const v1::CreateUserIntentRequest&, const Uuid&, Done) override {
-    ADD_FAILURE() << "a read creates";
-    return 0;
-  }
-  void Get(std::string user_intent_id, absl::AnyInvocable<void(astra::ReadOutcome)> done) override {
-    gets.push_back({std::move(user_intent_id), std::move(done)});
-  }
-  bool CancelUnsent(CallId) override { return false; }
-  bool RefreshCredentials() override { return std::exchange(new_credentials, false); }
-
-  // Answers the last GET.
-  void Answer(const astra::ReadOutcome& outcome) { std::exchange(gets.back().done, nullptr)(outcome); }
-  void Answer(ReadVerdict verdict, int status = 0, std::optional<absl::Duration> retry_after = std::nullopt) {
-    astra::ReadOutcome outcome;
-    outcome.verdict = verdict;
-    outcome.http_status = status;
-    outcome.retry_after = retry_after;
-    outcome.astra_request_id = "req-9";
-    Answer(outcome);
-  }
-  void AnswerStatus(const std::string& word, const std::string& user_id = "",
-                    v1::VerificationType type = v1::VERIFICATION_TYPE_UNSPECIFIED) {
-    astra::ReadOutcome outcome;
-    outcome.verdict = ReadVerdict::kRead;
-    outcome.http_status = 200;
-    outcome.astra_status = word;
-    outcome.user_id = user_id;
-    outcome.verification_type = type;
-    Answer(outcome);
-  }
-
-  std::vector<Sent> gets;
-  bool new_credentials = false;
-};
-
-class Watcher final : public ReadObserver {
- public:
-  void OnRead(const Uuid& request_id, const astra::ReadOutcome& outcome, SteadyClock::duration) override {
-    EXPECT_NE(request_id, Uuid{});
-    ended.push_back(outcome.verdict);
-  }
-  std::vector<ReadVerdict> ended;
-};
 
 // The ledger in memory, which can be told to be down or silent.
 class TestLedger final : public ledger::Ledger {
@@ -204,10 +154,10 @@ class GetUserIntentTest : public testing::Test {
   static absl::Time now_;  // the wall clock's
   std::vector<std::shared_ptr<Heard>> all_;
   FakeLoop loop_;
-  FakeAstra astra_;
+  FakeAstraReads astra_;
   TestLedger ledger_;
   AdmissionControl admission_{AdmissionControl::Options{2, 100ms}};
-  Watcher observer_;
+  ReadWatcher observer_;
   IntentReads reads_;
   const ReadDependencies deps_{ledger_, reads_, {loop_, astra_}, 100ms, [] { return now_; }};
 };
