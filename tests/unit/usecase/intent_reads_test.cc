@@ -138,7 +138,7 @@ TEST_F(IntentReadsTest, OnlyCallersAreReadForAgain) {
     const auto heard = Read(asker, row);
     astra_.Answer(ReadVerdict::kUnavailable, 503, absl::Seconds(2));
     loop_.Advance(1h);
-    EXPECT_EQ(heard->reason(), v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
+    ASSERT_EQ(heard->reason(), v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
     EXPECT_EQ(heard->result->error().retry_after, absl::Seconds(2));
   }
   EXPECT_EQ(astra_.gets.size(), 3u);
@@ -152,7 +152,7 @@ TEST_F(IntentReadsTest, AnotherAskerWithALaterDeadlineLengthensNothing) {
     const auto caller = Read(Asker::kCaller, row, 5s);
     astra_.Answer(ReadVerdict::kUnavailable, 503, absl::Seconds(7));
     loop_.Settle();
-    EXPECT_EQ(caller->reason(), v1::ERROR_REASON_UPSTREAM_UNAVAILABLE) << "it would wait for its deadline";
+    ASSERT_EQ(caller->reason(), v1::ERROR_REASON_UPSTREAM_UNAVAILABLE) << "it would wait for its deadline";
     EXPECT_EQ(caller->result->error().retry_after, absl::Seconds(7));
     EXPECT_EQ(other->reason(), v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
   }
