@@ -57,10 +57,14 @@ const (
 	ReasonRequestNotFound             Reason = "REQUEST_NOT_FOUND"
 	ReasonUserIntentNotFound          Reason = "USER_INTENT_NOT_FOUND"
 	ReasonNotCreated                  Reason = "NOT_CREATED"
+	ReasonUserIntentNotEligible       Reason = "USER_INTENT_NOT_ELIGIBLE"
+
+	// ReasonStatusFinal is this library's own word, of WaitForStatus: see Error.FinalStatus.
+	ReasonStatusFinal Reason = "STATUS_FINAL"
 )
 
 // Sent says whether a request for this id was handed to Astra, the strongest answer over all tries of the id.
-// Empty: the error was not made by the gateway, and nobody knows; or it is of GetUserIntent, which creates nothing.
+// Empty: the error was not made by the gateway, and nobody knows; or it is of a read, which creates nothing.
 type Sent string
 
 // The values of Sent.
@@ -146,10 +150,13 @@ type Error struct {
 	RetryAfter time.Duration
 	// NotRepeated: why there was no further try.
 	NotRepeated NotRepeated
-	// Read: the error is of GetUserIntent, which creates nothing. Sent is empty then, and MaybeSent false.
+	// FinalStatus is the status that the intent has and will keep (ReasonStatusFinal).
+	FinalStatus pb.UserIntentStatus
+	// Read: the error is of a call that creates nothing: GetUserIntent, GetAuthorizationURL, Watch, WaitForOutcome,
+	// WaitForStatus. Sent is empty then, and MaybeSent false.
 	Read bool
-	// RequestID of the call, also when the library made it; empty for a read by the intent's id. Tries counts the RPCs
-	// that this call made; 0: nothing left this process.
+	// RequestID of the call, also when the library made it; empty for a read by the intent's id, and for a Watch of
+	// several. Tries counts the RPCs that this call made; 0: nothing left this process.
 	RequestID string
 	Tries     int
 
@@ -164,7 +171,7 @@ type Error struct {
 //
 // It is false where this library knows that the call sent nothing: the context was over before it, the client is closed,
 // the request cannot be sent. It speaks of this call, and of the one that it repeated; what an earlier call with the same
-// id said stands. It is false for GetUserIntent.
+// id said stands. It is false for reads.
 func (e *Error) MaybeSent() bool {
 	return !e.Read && (e.Sent == SentMaybe || e.Reason == "" && e.Sent != SentNo)
 }
@@ -187,14 +194,19 @@ func (e *Error) Error() string {
 	if e.MaybeSent() {
 		b.WriteString("maybe sent, ")
 	}
-	name, id := e.key()
-	fmt.Fprintf(&b, "%s %s, tries %d)", name, id, e.Tries)
+	if name, id := e.key(); name != "" {
+		fmt.Fprintf(&b, "%s %s, ", name, id)
+	}
+	fmt.Fprintf(&b, "tries %d)", e.Tries)
 	return b.String()
 }
 
-// key is the id by which the call named its creation or intent.
+// key is the id by which the call named its creation or intent; nothing for a Watch of several.
 func (e *Error) key() (name, id string) {
-	if e.Read && e.RequestID == "" {
+	switch {
+	case e.Read && e.RequestID == "" && e.UserIntentID == "":
+		return "", ""
+	case e.Read && e.RequestID == "":
 		return "user_intent_id", e.UserIntentID
 	}
 	return "request_id", e.RequestID
@@ -210,8 +222,13 @@ func (e *Error) LogValue() slog.Value {
 	if !e.Read {
 		fields = append(fields, slog.Bool("maybe_sent", e.MaybeSent()))
 	}
-	name, id := e.key()
-	return slog.GroupValue(append(fields, slog.String(name, id), slog.Int("tries", e.Tries),
+	if name, id := e.key(); name != "" {
+		fields = append(fields, slog.String(name, id))
+	}
+	if e.FinalStatus != 0 {
+		fields = append(fields, slog.String("final_status", strings.TrimPrefix(e.FinalStatus.String(), "USER_INTENT_STATUS_")))
+	}
+	return slog.GroupValue(append(fields, slog.Int("tries", e.Tries),
 		slog.String("not_repeated", string(e.NotRepeated)), slog.String("message", e.Message))...)
 }
 

@@ -32,12 +32,13 @@ type clientConfig struct {
 }
 
 type callConfig struct {
-	requestID  string
-	maxTries   int
-	maxAge     time.Duration
-	allowStale bool
-	read       bool // the call creates nothing
-	calls      []grpc.CallOption
+	requestID   string
+	maxTries    int
+	maxAge      time.Duration
+	allowStale  bool
+	resumeToken []byte
+	read        bool // the call creates nothing
+	calls       []grpc.CallOption
 }
 
 type option func(*clientConfig)
@@ -103,6 +104,15 @@ func RequestIDIn(options ...CallOption) string {
 	return call.requestID
 }
 
+// ResumeTokenIn is the token that WithResumeToken sets among these options. For stand-ins of a Client.
+func ResumeTokenIn(options ...CallOption) []byte {
+	var call callConfig
+	for _, option := range options {
+		option.applyToCall(&call)
+	}
+	return call.resumeToken
+}
+
 func (c *clientConfig) credentials() (credentials.TransportCredentials, error) {
 	if len(c.creds) != 1 {
 		return nil, errors.New("userintent: give exactly one of WithTLS, WithPlaintext and WithTransportCredentials")
@@ -129,8 +139,9 @@ func DialOptions() []grpc.DialOption {
 
 // ServiceConfig is a gRPC service config for callers that use the generated client without this library, for
 // grpc.WithDefaultServiceConfig. Such a caller fills in request_id, which makes the repeats safe; the gateway forbids
-// those that are of no use by its trailer grpc-retry-pushback-ms, which gRPC obeys.
-const ServiceConfig = `{"methodConfig":[{"name":[{"service":"userintent.v1.UserIntentService"}],"timeout":"35s",` +
+// those that are of no use by its trailer grpc-retry-pushback-ms, which gRPC obeys. It leaves streams of WatchUserIntents
+// alone: they have no deadline, and a repeat needs the resume token.
+const ServiceConfig = `{"methodConfig":[{"name":[{"service":"userintent.v1.UserIntentService","method":"WatchUserIntents"}]},{"name":[{"service":"userintent.v1.UserIntentService"}],"timeout":"35s",` +
 	`"retryPolicy":{"maxAttempts":4,"initialBackoff":"1s","maxBackoff":"5s","backoffMultiplier":2,` +
 	`"retryableStatusCodes":["UNAVAILABLE","ABORTED","RESOURCE_EXHAUSTED"]}}],` +
 	`"retryThrottling":{"maxTokens":10,"tokenRatio":0.1}}`

@@ -46,6 +46,10 @@ type ClientInterface interface {
 	Repeat(ctx context.Context, err error, options ...CallOption) (*Result, error)
 	GetCreation(ctx context.Context, requestID string, options ...CallOption) (*pb.Creation, error)
 	GetUserIntent(ctx context.Context, key IntentKey, options ...CallOption) (*pb.GetUserIntentResponse, error)
+	Watch(ctx context.Context, requestIDs []string, options ...CallOption) *Watch
+	WaitForOutcome(ctx context.Context, requestID string, options ...CallOption) (*pb.Creation, error)
+	WaitForStatus(ctx context.Context, requestID string, statuses []pb.UserIntentStatus, options ...CallOption) (*pb.UserIntent, error)
+	GetAuthorizationURL(ctx context.Context, key IntentKey, redirectURI, state string, options ...CallOption) (*pb.GetAuthorizationUrlResponse, error)
 }
 
 var _ ClientInterface = (*Client)(nil)
@@ -58,6 +62,10 @@ type Client struct {
 	config clientConfig
 	budget *budget
 	jitter func() float64 // in [0, 1)
+
+	life    context.Context // over once the client is closed, which ends its watches
+	end     context.CancelFunc
+	silence time.Duration // of a stream that is lost
 }
 
 // Dial makes a client with a connection of its own; Close ends it. The connection is made at the first call. One of
@@ -91,15 +99,20 @@ func New(conn grpc.ClientConnInterface, options ...Option) *Client {
 }
 
 func newClient(options []Option) *Client {
-	c := &Client{config: clientConfig{timeout: DefaultTimeout, maxTries: DefaultMaxTries}, budget: newBudget(), jitter: mathrand.Float64}
+	c := &Client{
+		config: clientConfig{timeout: DefaultTimeout, maxTries: DefaultMaxTries}, budget: newBudget(), jitter: mathrand.Float64, silence: watchSilence,
+	}
+	c.life, c.end = context.WithCancel(context.Background())
 	for _, option := range options {
 		option.applyToClient(&c.config)
 	}
 	return c
 }
 
-// Close ends the connection that Dial made, and the calls that run on it with CANCELLED. A connection given to New stays.
+// Close ends the connection that Dial made, and the calls that run on it with CANCELLED; and the watches of the client in
+// any case. A connection given to New stays.
 func (c *Client) Close() error {
+	c.end()
 	if c.own == nil {
 		return nil
 	}

@@ -43,6 +43,7 @@ type gateway struct {
 	answers []answer // the last one stays
 	heard   []*pb.CreateUserIntentRequest
 	reads   []*pb.GetUserIntentRequest
+	links   []*pb.GetAuthorizationUrlRequest
 	times   []time.Time
 	left    []time.Duration // until the deadline
 	arrived chan struct{}   // one entry for each RPC
@@ -76,6 +77,14 @@ func (g *gateway) GetUserIntent(ctx context.Context, request *pb.GetUserIntentRe
 	g.reads = append(g.reads, request)
 	g.mu.Unlock()
 	return &pb.GetUserIntentResponse{UserIntent: &pb.UserIntent{Id: "intent", UserId: "user"}, Stale: request.GetAllowStale()}, now.give(ctx)
+}
+
+func (g *gateway) GetAuthorizationUrl(ctx context.Context, request *pb.GetAuthorizationUrlRequest) (*pb.GetAuthorizationUrlResponse, error) {
+	now := g.next(ctx, &pb.CreateUserIntentRequest{RequestId: request.GetRequestId()})
+	g.mu.Lock()
+	g.links = append(g.links, request)
+	g.mu.Unlock()
+	return &pb.GetAuthorizationUrlResponse{Url: "https://app.example.com/", UserIntent: &pb.UserIntent{Id: "intent"}}, now.give(ctx)
 }
 
 func (a answer) give(ctx context.Context) error {
@@ -629,6 +638,7 @@ func TestReasonsAreThoseOfTheProto(t *testing.T) {
 		}
 		delete(declared, name)
 	}
+	delete(declared, string(ReasonStatusFinal)) // the library's own
 	for name := range declared {
 		t.Errorf("%s is not in the proto", name)
 	}

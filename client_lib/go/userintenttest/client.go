@@ -25,6 +25,9 @@ type Client struct {
 	heard    []*pb.CreateUserIntentRequest
 	asked    map[string]*pb.CreateUserIntentRequest // by request_id in lower case: the last request
 	made     map[string]*pb.UserIntent              // by request_id in lower case
+	others   map[string]*pb.Creation                // by request_id in lower case: what SetCreation set, without an intent
+	log      []string                               // the request_id of each change, in lower case
+	changed  chan struct{}                          // closed at the next change; nil: nobody waits
 }
 
 var _ userintent.ClientInterface = (*Client)(nil)
@@ -44,10 +47,44 @@ func (c *Client) SetUserIntent(intent *pb.UserIntent) bool {
 	for requestID, made := range c.made {
 		if made.GetId() == intent.GetId() {
 			c.made[requestID] = proto.CloneOf(intent)
+			c.note(requestID)
 			return true
 		}
 	}
 	return false
+}
+
+// SetCreation sets what is recorded about a request, as GetCreation and Watch then tell it: one whose outcome is not known,
+// say. With an intent it is created.
+func (c *Client) SetCreation(creation *pb.Creation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := strings.ToLower(creation.GetRequestId())
+	c.init()
+	delete(c.others, key)
+	delete(c.made, key)
+	if creation.GetUserIntent() != nil {
+		c.made[key] = proto.CloneOf(creation.GetUserIntent())
+	} else {
+		c.others[key] = proto.CloneOf(creation)
+	}
+	c.note(key)
+}
+
+// init makes the maps; mu is held.
+func (c *Client) init() {
+	if c.asked == nil {
+		c.asked, c.made, c.others = map[string]*pb.CreateUserIntentRequest{}, map[string]*pb.UserIntent{}, map[string]*pb.Creation{}
+	}
+}
+
+// note logs a change and wakes those who wait for one; mu is held.
+func (c *Client) note(key string) {
+	c.log = append(c.log, key)
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
 }
 
 // Requests are those of all creations and repeats so far, with their request_id.
@@ -77,9 +114,7 @@ func (c *Client) CreateUserIntent(ctx context.Context, request *pb.CreateUserInt
 	defer c.mu.Unlock()
 	c.heard = append(c.heard, sent)
 	key := strings.ToLower(sent.GetRequestId())
-	if c.asked == nil {
-		c.asked, c.made = map[string]*pb.CreateUserIntentRequest{}, map[string]*pb.UserIntent{}
-	}
+	c.init()
 	c.asked[key] = sent
 	if failure := c.failure(ctx, false); failure != nil {
 		failure.RequestID = sent.GetRequestId()
@@ -94,6 +129,8 @@ func (c *Client) CreateUserIntent(ctx context.Context, request *pb.CreateUserInt
 		}
 		if !sent.GetValidateOnly() {
 			c.made[key] = intent
+			delete(c.others, key)
+			c.note(key)
 		}
 	}
 	response := &pb.CreateUserIntentResponse{Replayed: replayed, Attempts: &pb.AttemptBudget{UsedMin: 1, UsedMax: 1, Limit: 3}}
@@ -122,18 +159,30 @@ func (c *Client) Repeat(ctx context.Context, err error, options ...userintent.Ca
 func (c *Client) GetCreation(ctx context.Context, requestID string, _ ...userintent.CallOption) (*pb.Creation, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	failure, intent := c.failure(ctx, false), c.made[strings.ToLower(requestID)]
-	if failure == nil && intent == nil {
+	failure, creation := c.failure(ctx, false), c.creation(strings.ToLower(requestID))
+	if failure == nil && creation == nil {
 		failure = notFound(userintent.ReasonRequestNotFound)
 	}
 	if failure != nil {
 		failure.RequestID = requestID
 		return nil, failure
 	}
+	return creation, nil
+}
+
+// creation is what is recorded, nil for nothing; mu is held.
+func (c *Client) creation(key string) *pb.Creation {
+	if other := c.others[key]; other != nil {
+		return proto.CloneOf(other)
+	}
+	intent := c.made[key]
+	if intent == nil {
+		return nil
+	}
 	return &pb.Creation{
-		RequestId: strings.ToLower(requestID), State: pb.CreationState_CREATION_STATE_CREATED, UserIntent: proto.CloneOf(intent),
+		RequestId: key, State: pb.CreationState_CREATION_STATE_CREATED, UserIntent: proto.CloneOf(intent),
 		CreateTime: intent.GetCreateTime(), UpdateTime: intent.GetCreateTime(),
-	}, nil
+	}
 }
 
 // GetUserIntent answers an intent as it was created, or set since.
@@ -151,6 +200,9 @@ func (c *Client) GetUserIntent(ctx context.Context, key userintent.IntentKey, _ 
 	}
 	if failure == nil && intent == nil {
 		failure = notFound(reason)
+		if c.others[strings.ToLower(key.RequestID())] != nil {
+			failure.Code, failure.Reason, failure.Message = codes.FailedPrecondition, userintent.ReasonNotCreated, "No intent is known for this request."
+		}
 	}
 	if failure != nil {
 		failure.Read, failure.Sent, failure.RequestID = true, "", key.RequestID()
