@@ -32,6 +32,7 @@ ledger::SqliteLedgerOptions OptionsOf(const config::Settings& settings, const in
   options.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
   options.waiters = WaiterLimitsOf(settings);
   options.retention = settings.retention;
+  options.watch_history = settings.watch_history;
   options.must_exist = settings.ledger_must_exist;
   options.restored = settings.ledger_restored;
   options.on_purge = [&metrics](size_t rows) { metrics.CountPurged(static_cast<int64_t>(rows)); };
@@ -71,7 +72,9 @@ absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const 
                                         observe::Metrics& metrics) {
   auto all_keys = std::make_unique<intent::Fingerprinter>(keys.current, keys.previous);
   if (settings.ledger.kind == config::LedgerLocation::Kind::kMemory) {
-    return OpenedLedger{std::make_unique<ledger::MemoryLedger>(WaiterLimitsOf(settings)), std::move(all_keys), nullptr};
+    auto memory = std::make_unique<ledger::MemoryLedger>(WaiterLimitsOf(settings));
+    ledger::ChangeFeed* const changes = memory.get();
+    return OpenedLedger{std::move(memory), std::move(all_keys), changes, nullptr};
   }
   auto opened = ledger::SqliteLedger::Open(OptionsOf(settings, *all_keys, metrics));
   if (!opened.ok()) {
@@ -84,7 +87,8 @@ absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const 
   for (size_t i = 0; i < keys.previous.size(); ++i) {
     if (sqlite->needs_key(key_ids[i])) needed.push_back(keys.previous[i]);
   }
-  return OpenedLedger{*std::move(opened), std::make_unique<intent::Fingerprinter>(keys.current, needed), sqlite};
+  return OpenedLedger{*std::move(opened), std::make_unique<intent::Fingerprinter>(keys.current, needed), sqlite,
+                      sqlite};
 }
 
 }  // namespace userintent

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "server/config/load.h"
 #include "server/intent/fingerprint.h"
+#include "server/ledger/change_feed.h"
 #include "server/ledger/ledger.h"
 #include "server/ledger/sqlite_ledger.h"
 #include "server/observe/metrics.h"
@@ -18,6 +19,7 @@ struct OpenedLedger {
   std::unique_ptr<ledger::Ledger> ledger;
   // Of the current key and of those previous ones that rows are left under: a call pays for each key.
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
+  ledger::ChangeFeed* changes = nullptr;   // of the same ledger
   ledger::SqliteLedger* sqlite = nullptr;  // the same ledger, where it is one
 };
 

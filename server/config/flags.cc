@@ -109,6 +109,8 @@ constexpr Row kRows[] = {
     RowOf<&Settings::retention>("retention",
                                 "requests that ended longer ago are forgotten, at least 9504h (13 months); 0: never; "
                                 "attempts of e-mail addresses are kept for ever"),
+    RowOf<&Settings::watch_history>("watch_history",
+                                    "changes that are kept, of all callers; who followed an older one begins anew"),
     RowOf<&Settings::astra_read_rate>(
         "astra_read_rate", "GETs a second that Astra is asked for intents, at most twice as many at once; 0: no limit"),
     RowOf<&Settings::email_attempt_limit>("email_attempt_limit",

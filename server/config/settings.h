@@ -45,6 +45,7 @@ struct Settings {
   bool ledger_must_exist = false;                   // no new ledger is made
   std::optional<absl::Time> ledger_restored;        // the time of the backup that stands for a newer ledger
   absl::Duration retention = absl::ZeroDuration();  // of requests that ended; zero: no limit
+  int watch_history = 1'000'000;                    // changes that are kept for who follows them
   int astra_read_rate = 20;                         // GETs a second; 0: no limit
   int email_attempt_limit = 3;
   bool kyc_delegation = false;

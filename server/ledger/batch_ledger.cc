@@ -60,6 +60,22 @@ void BatchLedger::RecordReading(Key key, Reading reading, Executor& executor, Re
   Submit(NewReading({std::move(key), std::move(reading)}, executor, std::move(done)));
 }
 
+void BatchLedger::Settle(SettleRequest request, Executor& executor, SettleDone done) {
+  Submit(NewSettle(std::move(request), executor, std::move(done)));
+}
+
+void BatchLedger::Trace(TraceRequest request, Executor& executor, TraceDone done) {
+  Submit(NewTrace(std::move(request), executor, std::move(done)));
+}
+
+void BatchLedger::ListSucceeded(SucceededRequest request, Executor& executor, SucceededDone done) {
+  Submit(NewListSucceeded(std::move(request), executor, std::move(done)));
+}
+
+void BatchLedger::ReadChanges(Request request, Executor& executor, Done done) {
+  Submit(NewReadChanges(std::move(request), executor, std::move(done)));
+}
+
 void BatchLedger::Submit(std::unique_ptr<Operation> operation) {
   const MutexLock lock(mutex_);
   if (housekeeper_ == nullptr) {

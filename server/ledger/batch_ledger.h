@@ -1,6 +1,6 @@
-// ledger::BatchLedger: the asynchronous Ledger over any Store.
+// ledger::BatchLedger: the asynchronous Ledger over any Store, and its ChangeFeed.
 //
-// Any thread may call any method of Ledger. With a writer thread, calls put their operation into a queue and return;
+// Any thread may call any method of the two. With a writer thread, calls put their operation into a queue and return;
 // the writer takes everything that waits (up to max_batch operations), runs it in one transaction (GroupCommit), and
 // posts the answers after the commit. Between two batches it does what RunOnWriter asks for, and what the Housekeeper
 // has to do. Without a writer thread each operation is a batch of its own, run on the caller's thread under a lock: an
@@ -13,6 +13,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <future>
@@ -25,6 +26,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/base/mutex.h"
+#include "server/ledger/change_feed.h"
 #include "server/ledger/group_commit.h"
 #include "server/ledger/housekeeper.h"
 #include "server/ledger/ledger.h"
@@ -44,6 +46,7 @@ struct BatchReport {
 struct BatchOptions {
   // The reason number of "outcome unknown", shown while an outcome waits for the disk.
   int unknown_reason = 0;
+  uint64_t ledger_id = 0;  // ChangeFeed::ledger_id
   size_t max_batch = 256;
   WaiterLimits waiters;
   absl::Duration retry_first = absl::Milliseconds(200);
@@ -53,7 +56,7 @@ struct BatchOptions {
   std::function<void(const BatchReport&)> on_batch = [](const BatchReport&) {};
 };
 
-class BatchLedger : public Ledger {
+class BatchLedger : public Ledger, public ChangeFeed {
  public:
   // With a writer thread, and a housekeeper that it calls.
   BatchLedger(std::unique_ptr<Store> store, std::unique_ptr<Housekeeper> housekeeper, BatchOptions options);
@@ -72,7 +75,15 @@ class BatchLedger : public Ledger {
   void Get(Key key, Executor& executor, GetDone done) override;
   void FindIntent(std::string caller, std::string user_intent_id, Executor& executor, GetDone done) override;
   void RecordReading(Key key, Reading reading, Executor& executor, ReadingDone done) override;
+  void Settle(SettleRequest request, Executor& executor, SettleDone done) override;
+  void Trace(TraceRequest request, Executor& executor, TraceDone done) override;
+  void ListSucceeded(SucceededRequest request, Executor& executor, SucceededDone done) override;
   bool Writable() const override { return housekeeper_ == nullptr || housekeeper_->writable(); }
+
+  uint64_t ledger_id() const override { return options_.ledger_id; }
+  int64_t revision() const override { return commit_.revision(); }
+  void SetListener(ChangeListener* listener) override { commit_.set_listener(listener); }
+  void ReadChanges(Request request, Executor& executor, Done done) override;
 
   // Runs `work` on the writer's thread, outside of any transaction, between two batches, also while writes fail, and
   // waits for it. It leaves no transaction behind. Never from a shard's thread.

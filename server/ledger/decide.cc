@@ -72,8 +72,6 @@ Lookup LookupFor(const ResolveRequest& request) {
   return lookup;
 }
 
-namespace {
-
 void MarkSuperseded(Row named, const std::optional<Uuid>& by, absl::Time now, Changes& changes) {
   named.record.superseded_by = by;
   named.record.updated = now;
@@ -81,6 +79,8 @@ void MarkSuperseded(Row named, const std::optional<Uuid>& by, absl::Time now, Ch
 }
 
 // ---- Begin ----
+
+namespace {
 
 bool UnderCurrent(const Row& own, const Fingerprints& current) {
   return own.key_id == current.key_id && Same(own.content, current.content) && Same(own.person, current.person) &&
@@ -270,7 +270,7 @@ Decision<FinishAnswer> Decide(View&& view, const FinishRequest& request, const R
   decision.answer.committed = true;
   decision.answer.record = row.record;
   Counters counters = view.counters;
-  counters += Replace(was, std::move(row), RowChange::Part::kProgress, rules, decision.changes);
+  counters += Replace(was, std::move(row), RowChange::Part::kProgress, rules, decision.changes, true);
   decision.answer.budget = BudgetOf(counters);
   if (rules.frees_superseded(request.state) && view.other &&
       view.other->record.superseded_by == request.key.request_id) {
@@ -301,17 +301,23 @@ GetAnswer Decide(View&& view, const GetRequest&) {
   return answer;
 }
 
+void TakeReading(Row& row, const Reading& reading, bool log_news, Changes& changes) {
+  const Reading before = row.record.latest;
+  if (reading.read_at < before.read_at) return;
+  // `updated` stays: a retention counts from the end of the creation, not from the last look at it.
+  Reading& latest = row.record.latest;
+  latest = reading;
+  latest.status_since = StatusSince(before, latest);
+  const bool news = latest.astra_status != before.astra_status || latest.user_id != before.user_id ||
+                    latest.verification_type != before.verification_type;
+  changes.rows.emplace_back(Row(row), RowChange::Part::kLatest, news && log_news);
+}
+
 Decision<Nothing> Decide(View&& view, const ReadingRequest& request) {
   if (!view.own) return Refuse<Nothing>(Refusal::kNotFound, "no such row");
   if (view.own->record.state != State::kSucceeded) return Refuse<Nothing>(Refusal::kState, "the row is not SUCCEEDED");
   Decision<Nothing> decision;
-  const Reading before = view.own->record.latest;
-  if (request.reading.read_at < before.read_at) return decision;
-  // `updated` stays: a retention counts from the end of the creation, not from the last look at it.
-  Reading& latest = view.own->record.latest;
-  latest = request.reading;
-  latest.status_since = StatusSince(before, latest);
-  decision.changes.rows.emplace_back(*std::move(view.own), RowChange::Part::kLatest);
+  TakeReading(*view.own, request.reading, true, decision.changes);
   return decision;
 }
 
@@ -323,7 +329,7 @@ Decision<Nothing> Decide(std::vector<Row> sending, const RecoverRequest& request
     row.record.sent = std::max(row.record.sent, Sent::kMaybe);
     row.record.reason = request.reason;
     row.record.updated = request.now;
-    Replace(was, std::move(row), RowChange::Part::kProgress, rules, decision.changes);
+    Replace(was, std::move(row), RowChange::Part::kProgress, rules, decision.changes, true);
   }
   return decision;
 }

@@ -4,6 +4,7 @@
 //   (none) --Begin--> SENDING --Finish--> SUCCEEDED | FAILED | UNKNOWN       for ever
 //                     SENDING --Finish--> RELEASED --Begin--> SENDING     proof of "not sent" or "refused unprocessed"
 //                     SENDING --Recover-> UNKNOWN                         the process died
+//                     UNKNOWN --Settle--> SUCCEEDED | FAILED | RELEASED   proof from Astra
 //                     UNKNOWN --Resolve-> SUCCEEDED | FAILED              an operator, with evidence
 //                               SUCCEEDED | FAILED --Purge--> (none)      only where a retention is set
 //
@@ -93,6 +94,10 @@ bool MayFinish(State state);
 Counters CountOf(const Record& record);  // what one row adds to its address
 // Null: it may. Otherwise why not, for the operator.
 const char* WhyNotResolve(const Record& record, bool created);
+bool SpeaksOf(const Record& record, const Uuid& attempt_id);  // the proof about this POST, of this row
+SettleVerdict JudgeProof(const Record& record, const SettleRequest& proof);
+// Whether a row that is released is no longer the one that another replaced: its next POST must not go unseen.
+bool ReleaseEndsReplacement();
 bool MayPurge(const Record& record, absl::Time before);
 bool IsNeededBy(const Record& other);  // an old row, by one that it superseded or that superseded it
 }  // namespace rule
@@ -111,6 +116,9 @@ struct Rules {
   Counters (*count_of)(const Record&) = rule::CountOf;
   const char* (*why_not_resolve)(const Record&, bool) = rule::WhyNotResolve;
   State state_if_not_created = State::kFailed;
+  bool (*speaks_of)(const Record&, const Uuid&) = rule::SpeaksOf;
+  SettleVerdict (*judge_proof)(const Record&, const SettleRequest&) = rule::JudgeProof;
+  bool (*release_ends_replacement)() = rule::ReleaseEndsReplacement;
   bool (*may_purge)(const Record&, absl::Time) = rule::MayPurge;
   bool (*is_needed_by)(const Record&) = rule::IsNeededBy;
 };
@@ -155,6 +163,10 @@ GetAnswer Decide(View&& view, const GetRequest& request);
 
 Lookup LookupFor(const ReadingRequest& request);
 Decision<Nothing> Decide(View&& view, const ReadingRequest& request);
+
+// Refused with kNotFound and kInvalid where SettleVerdict is kNotFound. A conflict is no refusal: it leaves a mark.
+Lookup LookupFor(const SettleRequest& request, const Rules& rules = kRules);
+Decision<SettleAnswer> Decide(View&& view, const SettleRequest& request, const Rules& rules = kRules);
 
 // A refusal's text is meant for the operator.
 Lookup LookupFor(const ResolveRequest& request);

@@ -10,15 +10,14 @@
 
 namespace userintent::ledger {
 
-namespace {
-
-// What is wrong with it; nothing, if it may be kept.
 std::optional<std::string> WrongText(const char* what, std::string_view text, size_t most) {
   if (text.empty() || text.size() > most) return absl::StrCat(what, " must have 1 to ", most, " bytes");
   if (!AllPrintable(text)) return absl::StrCat(what, " must be printable ASCII");
   if (text.find_first_not_of(' ') == text.npos) return absl::StrCat(what, " must not be blank");
   return std::nullopt;
 }
+
+namespace {
 
 std::optional<std::string> WrongWords(const ResolveRequest& request) {
   if (request.created) {
@@ -89,7 +88,7 @@ Decision<ResolveAnswer> Decide(View&& view, const ResolveRequest& request, const
     record.updated = request.now;
     record.latest = LatestOf(record);
     // What supersedes what stays: each of the two rows had a POST of its own, whichever way this one ended.
-    counters += Replace(was, Row(row), RowChange::Part::kProgress, rules, decision.changes);
+    counters += Replace(was, Row(row), RowChange::Part::kProgress, rules, decision.changes, true);
     decision.changes.audit = EntryOf(request, before, record.state);
   }
   decision.answer.budget = BudgetOf(counters);

@@ -70,6 +70,10 @@ absl::Status Execute(Store& store, const ReadingRequest& request) {
   return LoadAndDecide<Nothing>(store, LookupFor(request), request).status();
 }
 
+absl::StatusOr<SettleAnswer> Execute(Store& store, const SettleRequest& request, const Rules& rules) {
+  return LoadAndDecide<SettleAnswer>(store, LookupFor(request, rules), request, rules);
+}
+
 absl::StatusOr<ResolveAnswer> Execute(Store& store, const ResolveRequest& request, const Rules& rules) {
   return LoadAndDecide<ResolveAnswer>(store, LookupFor(request), request, rules);
 }
@@ -87,6 +91,25 @@ absl::StatusOr<PurgeAnswer> Execute(Store& store, const PurgeRequest& request, c
   const absl::StatusOr<OldRows> old = store.NextOldRows(request.before, request.limit);
   if (!old.ok()) return old.status();
   return Take(store, Decide(*old, request, rules));
+}
+
+absl::StatusOr<TraceAnswer> Execute(Store& store, const TraceRequest& request) { return store.Trace(request); }
+
+absl::StatusOr<SucceededAnswer> Execute(Store& store, const SucceededRequest& request) {
+  return store.Succeeded(request);
+}
+
+absl::StatusOr<ChangeFeed::Answer> Execute(Store& store, const ChangeFeed::Request& request) {
+  absl::StatusOr<LogSlice> slice = store.ReadLog({&request.caller, request.only.get(), request.after, request.limit});
+  if (!slice.ok()) return slice.status();
+  ChangeFeed::Answer answer;
+  answer.available = true;
+  answer.too_old = slice->too_old;
+  answer.upto = slice->upto;
+  for (LogSlice::Entry& entry : slice->entries) {
+    answer.changed.push_back({entry.revision, std::move(entry.row.record), BudgetOf(entry.counters)});
+  }
+  return answer;
 }
 
 }  // namespace userintent::ledger

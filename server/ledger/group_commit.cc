@@ -1,6 +1,7 @@
 #include "server/ledger/group_commit.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "server/ledger/execute.h"
 
@@ -38,14 +39,25 @@ absl::Status GroupCommit::Commit(Batch batch) {
   const bool sending = holds(Operation::Durable::kSending);
   const bool outcome = holds(Operation::Durable::kOutcome);
   const bool next = holds(Operation::Durable::kNextAttempt);
+  const bool settled = holds(Operation::Durable::kSettled);
   if (sending) at_.Reach("before-sending-commit");
   if (outcome) at_.Reach("before-outcome-commit");
   if (next) at_.Reach("before-next-attempt-commit");
+  if (settled) at_.Reach("before-settle-commit");
   if (absl::Status s = at_.store.Commit(); !s.ok()) return s;
   if (sending) at_.Reach("after-sending-commit");
   if (outcome) at_.Reach("after-outcome-commit");
   if (next) at_.Reach("after-next-attempt-commit");
+  if (settled) at_.Reach("settled-not-notified");
+  TellChanges();
   return absl::OkStatus();
+}
+
+void GroupCommit::TellChanges() {
+  const std::vector<Change> changes = at_.store.TakeLogged();
+  if (changes.empty()) return;
+  revision_.store(changes.back().revision, std::memory_order_release);
+  if (ChangeListener* const listener = listener_.load(std::memory_order_acquire)) listener->OnChanges(changes);
 }
 
 absl::Status GroupCommit::Transact(absl::FunctionRef<absl::Status()> work) {
@@ -58,7 +70,10 @@ absl::Status GroupCommit::Transact(absl::FunctionRef<absl::Status()> work) {
     }
     s = at_.store.Commit();
   }
-  if (s.ok()) return s;
+  if (s.ok()) {
+    TellChanges();
+    return s;
+  }
   at_.store.Rollback();
   last_error_ = s;
   healthy_ = false;
@@ -74,6 +89,7 @@ bool GroupCommit::Retry() {
   healthy_ = s.ok();
   if (s.ok()) {
     outbox_.Clear();
+    TellChanges();
   } else {
     at_.store.Rollback();
   }

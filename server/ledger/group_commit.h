@@ -1,20 +1,24 @@
 // ledger::GroupCommit: runs batches of operations over a Store, each batch in one transaction, and posts their answers
 // once it is committed.
 //
-// Single-threaded: the memory ledger calls it under its lock, a ledger with a writer thread from that thread. Owns the
-// calls that wait for another call's end (Joins) and the outcomes that wait for the disk (Outbox), not the store.
+// Single-threaded but for what says otherwise: the memory ledger calls it under its lock, a ledger with a writer thread
+// from that thread. Owns the calls that wait for another call's end (Joins) and the outcomes that wait for the disk
+// (Outbox), not the store. After each commit the listener hears what changed, before anybody gets an answer.
 //
 // When a batch cannot be committed, nothing of it is promised: Begins are decided again read-only (replays, joins and
 // refusals still answer, what would have started hears kUnavailable), NextAttempts hear false, Finishes hear
 // committed=false and their outcome waits in the outbox. Until Retry() has written those, nothing new starts.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "server/ledger/change_feed.h"
 #include "server/ledger/joins.h"
 #include "server/ledger/operation.h"
 #include "server/ledger/outbox.h"
@@ -28,7 +32,7 @@ class GroupCommit {
 
   // `unknown_reason` is the reason number shown for a row whose outcome waits for the disk.
   GroupCommit(Store& store, int unknown_reason, CrashPoint crash_point = nullptr, WaiterLimits limits = {})
-      : joins_(limits), outbox_(unknown_reason), at_{store, joins_, outbox_, crash_point} {}
+      : joins_(limits), outbox_(unknown_reason), at_{store, joins_, outbox_, crash_point}, revision_(store.logged()) {}
   GroupCommit(const GroupCommit&) = delete;
   GroupCommit& operator=(const GroupCommit&) = delete;
 
@@ -39,6 +43,7 @@ class GroupCommit {
   // returns OK. Unavailable while writes fail.
   absl::Status Transact(absl::FunctionRef<absl::Status()> work);
 
+  Store& store() const { return at_.store; }
   // False: writes failed, and Retry() has not succeeded since.
   bool healthy() const { return healthy_; }
 
@@ -48,6 +53,10 @@ class GroupCommit {
   void set_admit(bool admit) { at_.admit = admit; }
   void set_resend(bool resend) { at_.resend = resend; }
 
+  // Any thread. See ChangeFeed.
+  int64_t revision() const { return revision_.load(std::memory_order_acquire); }
+  void set_listener(ChangeListener* listener) { listener_.store(listener, std::memory_order_release); }
+
   size_t waiting_outcomes() const { return outbox_.size(); }
   size_t waiting_joins() const { return joins_.size(); }
   // Why the last write failed, for the log. Holds no data of a row.
@@ -56,10 +65,13 @@ class GroupCommit {
  private:
   absl::Status Write(Batch batch);
   absl::Status Commit(Batch batch);
+  void TellChanges();
 
   Joins joins_;
   Outbox outbox_;
   Workplace at_;
+  std::atomic<int64_t> revision_;
+  std::atomic<ChangeListener*> listener_{nullptr};
   bool healthy_ = true;
   absl::Status last_error_;
 };

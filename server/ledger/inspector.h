@@ -60,6 +60,8 @@ class Inspector {
   // The last entries, of one request or of all; the newest first.
   virtual absl::StatusOr<std::vector<AuditEntry>> Audit(const std::optional<Uuid>& request_id, size_t limit) = 0;
   virtual absl::StatusOr<int64_t> AuditEntries() = 0;
+  // The last proofs that contradicted what was recorded; the newest first.
+  virtual absl::StatusOr<std::vector<Conflict>> Conflicts(size_t limit) = 0;
   // Adds the next `slice` rows and addresses. Call it until `done`; what changes meanwhile may be missed.
   virtual absl::Status Add(int attempt_limit, int64_t slice, Totals& totals) = 0;
   // The keys that rows may be under, the current one first, then the last one first.

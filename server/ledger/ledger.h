@@ -191,6 +191,65 @@ struct GetAnswer {
   Budget budget;
 };
 
+// Proof of what became of a POST whose outcome was not known (contract section 7).
+struct SettleRequest {
+  Key key;
+  Uuid attempt_id{};                // the POST that the proof speaks of
+  State state = State::kSucceeded;  // kSucceeded, kFailed or kReleased
+  Sent sent = Sent::kYes;           // the ledger keeps the strongest of all tries
+  int reason = 0;                   // of a row that does not end as SUCCEEDED
+  Answer answer;                    // kSucceeded: with the intent's id
+  std::optional<Reading> reading;   // what a GET said of the intent, where one was made
+  std::string action;               // for the audit: "settle by late answer"; 1-128 bytes, printable ASCII
+  std::string evidence;             // for the audit: "webhook <id>"; 1-1024 bytes, printable ASCII
+  absl::Time now;
+};
+
+enum class SettleVerdict {
+  kSettled,      // the row was UNKNOWN and is now as the proof says
+  kSaysSo,       // that is recorded already; a newer `reading` was taken
+  kConflict,     // the proof contradicts what is recorded: the row is marked for operators, and nothing else changed
+  kStillRuns,    // the row is SENDING, or its outcome waits for the disk: ask again later
+  kNotFound,     // no such row, the proof speaks of another POST than the row's last, or it is no proof at all
+  kUnavailable,  // the ledger cannot be read or written; nothing was recorded
+};
+
+struct SettleAnswer {
+  SettleVerdict verdict = SettleVerdict::kUnavailable;
+  Record record;  // as it is afterwards; empty for kNotFound and kUnavailable
+};
+
+// Which rows something speaks of that came from Astra by itself. Of any caller, in any state.
+struct TraceRequest {
+  std::string intent = {};                        // empty: look by the attempt only
+  std::optional<Uuid> attempt_id = std::nullopt;  // of a row's last POST
+  absl::Time since = absl::InfinitePast();  // SUCCEEDED rows that were created earlier are not searched by attempt
+  int64_t cursor = 0;                       // 0, or where the last answer ended
+};
+
+struct TraceAnswer {
+  bool available = false;           // false: the ledger cannot be read
+  std::optional<Record> by_intent;  // the newest SUCCEEDED row with the intent
+  std::optional<Record> by_attempt;
+  // by_attempt was not found yet, and older SUCCEEDED rows are left to search: ask again with `cursor`.
+  bool more = false;
+  int64_t cursor = 0;
+};
+
+// SUCCEEDED rows that were created since then.
+struct SucceededRequest {
+  absl::Time since = absl::InfinitePast();
+  int64_t cursor = 0;  // 0, or where the last answer ended
+  size_t limit = 500;
+};
+
+struct SucceededAnswer {
+  bool available = false;       // false: the ledger cannot be read
+  std::vector<Record> records;  // in the order of arrival; at most `limit`, perhaps none though there are more
+  bool more = false;            // ask again with `cursor`
+  int64_t cursor = 0;
+};
+
 class Ledger {
  public:
   using Token = uint64_t;
@@ -199,6 +258,9 @@ class Ledger {
   using AttemptDone = absl::AnyInvocable<void(bool committed)>;
   using GetDone = absl::AnyInvocable<void(GetAnswer)>;
   using ReadingDone = absl::AnyInvocable<void(bool committed)>;
+  using SettleDone = absl::AnyInvocable<void(SettleAnswer)>;
+  using TraceDone = absl::AnyInvocable<void(TraceAnswer)>;
+  using SucceededDone = absl::AnyInvocable<void(SucceededAnswer)>;
 
   virtual ~Ledger() = default;
 
@@ -229,6 +291,17 @@ class Ledger {
   // is older than the latest changes nothing, and is no failure. `done` may be null; it hears false when the reading
   // could not be made durable (it is not kept for later) or the row is not SUCCEEDED.
   virtual void RecordReading(Key key, Reading reading, Executor& executor, ReadingDone done) = 0;
+
+  // Settles an UNKNOWN row by proof, with an audit entry of the actor "astra"; see SettleVerdict. Never makes a request
+  // startable that may have created something: only proof of "not processed" releases.
+  virtual void Settle(SettleRequest request, Executor& executor, SettleDone done) = 0;
+
+  // A slice of work at a time: the SUCCEEDED rows, which are most and have no index by attempt, are searched from the
+  // newest one back.
+  virtual void Trace(TraceRequest request, Executor& executor, TraceDone done) = 0;
+
+  // A slice of them at a time.
+  virtual void ListSucceeded(SucceededRequest request, Executor& executor, SucceededDone done) = 0;
 
   // False while an outcome waits for the disk, or writes fail: readiness and health follow it. Cheap; any thread.
   virtual bool Writable() const = 0;

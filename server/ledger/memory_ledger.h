@@ -2,9 +2,11 @@
 // process, and with it the promise. A BatchLedger without a writer thread.
 #pragma once
 
+#include <cstring>
 #include <memory>
 #include <utility>
 
+#include "server/base/uuid.h"
 #include "server/ledger/batch_ledger.h"
 #include "server/ledger/memory_store.h"
 
@@ -18,6 +20,8 @@ class MemoryLedger : public BatchLedger {
   static BatchOptions With(WaiterLimits limits) {
     BatchOptions options;
     options.waiters = limits;
+    const Uuid id = RandomUuid();
+    std::memcpy(&options.ledger_id, id.data(), sizeof options.ledger_id);
     return options;
   }
 };

@@ -8,6 +8,8 @@ absl::Status MemoryStore::Start() {
   if (open_) return absl::InternalError("a transaction is open");
   open_ = true;
   audit_before_ = audit_.size();
+  conflicts_before_ = conflicts_.size();
+  log_before_ = log_.size();
   return absl::OkStatus();
 }
 
@@ -29,7 +31,11 @@ void MemoryStore::Rollback() {
     }
   }
   undo_.clear();
-  if (open_) audit_.resize(audit_before_);
+  if (open_) {
+    audit_.resize(audit_before_);
+    conflicts_.resize(conflicts_before_);
+    log_.resize(log_before_);
+  }
   open_ = false;
 }
 
@@ -61,6 +67,8 @@ void MemoryStore::SetRow(const Key& key, std::optional<Row> row) {
   if (at == rows_.end()) {
     undo_.push_back(RowUndo{key, std::nullopt});
     if (!row) return;
+    if (row->handle == 0) row->handle = ++last_arrival_;
+    arrivals_.emplace(row->handle, key);
     Index(nullptr, &*row);
     rows_.emplace(key, *std::move(row));
   } else if (row) {
@@ -69,6 +77,7 @@ void MemoryStore::SetRow(const Key& key, std::optional<Row> row) {
     undo_.push_back(RowUndo{key, std::move(row)});
   } else {
     Index(&at->second, nullptr);
+    arrivals_.erase(at->second.handle);
     undo_.push_back(RowUndo{key, std::move(at->second)});
     rows_.erase(at);
   }
@@ -191,6 +200,7 @@ absl::Status MemoryStore::Apply(Changes changes) {
   for (const Changes::Count& count : changes.counts) AddCount(count.email, count.delta);
   for (RowChange& change : changes.rows) {
     const Key key = change.row.record.key;
+    if (change.logged) log_.push_back({static_cast<int64_t>(log_.size()) + 1, key});
     SetRow(key, std::move(change.row));
   }
   for (const Changes::Purge& purge : changes.purged) Forget(purge.row, purge.counted);
@@ -198,6 +208,7 @@ absl::Status MemoryStore::Apply(Changes changes) {
     audit_.push_back(*std::move(changes.audit));
     audit_.back().seq = static_cast<int64_t>(audit_.size());
   }
+  if (changes.conflict) Mark(*std::move(changes.conflict));
   return absl::OkStatus();
 }
 

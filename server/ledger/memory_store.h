@@ -2,6 +2,8 @@
 // model checker; copyable, so that a checker can branch. Single-threaded.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -24,6 +26,11 @@ class MemoryStore : public Store {
   absl::StatusOr<View> Load(const Lookup& lookup) override;
   absl::StatusOr<std::vector<Row>> Sending(size_t limit) override;
   absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) override;
+  absl::StatusOr<TraceAnswer> Trace(const TraceRequest& request) override;
+  absl::StatusOr<SucceededAnswer> Succeeded(const SucceededRequest& request) override;
+  absl::StatusOr<LogSlice> ReadLog(const LogLookup& lookup) override;
+  int64_t logged() const override { return static_cast<int64_t>(open_ ? log_before_ : log_.size()); }
+  std::vector<Change> TakeLogged() override;
   absl::Status Apply(Changes changes) override;
   absl::Status Touch() override { return absl::OkStatus(); }
 
@@ -34,6 +41,7 @@ class MemoryStore : public Store {
   std::map<Digest, Counters> AllCounters() const;
   std::map<Digest, Counters> AllPurged() const;  // what purged rows counted for; part of AllCounters
   const std::vector<AuditEntry>& audit() const { return audit_; }
+  const std::vector<Conflict>& conflicts() const { return conflicts_; }
 
  private:
   struct Address {
@@ -41,12 +49,14 @@ class MemoryStore : public Store {
     Counters purged;
   };
   const Row* FindIntent(const std::string& caller, const std::string& intent) const;
+  const Row* FindAttempt(const Uuid& attempt_id, const TraceRequest& request, TraceAnswer& answer) const;
   void AddOpen(const Digest& email, std::vector<const Row*>& open) const;
   const Row* FindPerson(const Lookup& lookup) const;
   void MoveEmail(const Digest& from, const Digest& to);
   void MovePerson(const Digest& email, const Digest& from, const Digest& to);
   void AddCount(const Digest& email, Counters delta);
   void Forget(const Row& row, Counters counted);
+  void Mark(Conflict&& conflict);
   // The only two that change a row or an address; an undo is one of them again.
   void SetRow(const Key& key, std::optional<Row> row);
   void SetAddress(const Digest& email, std::optional<Address> address);
@@ -59,7 +69,12 @@ class MemoryStore : public Store {
   absl::flat_hash_map<Digest, std::vector<Key>> by_email_;
   absl::flat_hash_map<Digest, std::vector<Key>> by_person_;       // SUCCEEDED rows
   absl::flat_hash_map<std::string, std::vector<Key>> by_intent_;  // SUCCEEDED rows
+  std::map<int64_t, Key> arrivals_;                               // by Row::handle, which grows with each new row
+  int64_t last_arrival_ = 0;
   std::vector<AuditEntry> audit_;
+  std::vector<Conflict> conflicts_;
+  std::vector<Change> log_;                           // the first one has revision 1; none is ever forgotten
+  size_t taken_ = 0;                                  // entries that TakeLogged gave out
   std::optional<std::pair<absl::Time, Key>> old_to_;  // where NextOldRows goes on
 
   struct RowUndo {
@@ -72,7 +87,10 @@ class MemoryStore : public Store {
   };
   bool open_ = false;
   std::vector<std::variant<RowUndo, CountUndo>> undo_;
-  size_t audit_before_ = 0;  // entries before the open transaction
+  // Entries before the open transaction.
+  size_t audit_before_ = 0;
+  size_t conflicts_before_ = 0;
+  size_t log_before_ = 0;
 };
 
 }  // namespace userintent::ledger

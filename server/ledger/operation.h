@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "server/base/loop.h"
+#include "server/ledger/change_feed.h"
 #include "server/ledger/decide.h"
 #include "server/ledger/joins.h"
 #include "server/ledger/ledger.h"
@@ -49,7 +50,7 @@ class Operation {
 
   virtual bool MayWrite() const { return true; }
   // After Apply: what the commit will make durable, for the crash points around it.
-  enum class Durable { kNothing, kSending, kOutcome, kNextAttempt };
+  enum class Durable { kNothing, kSending, kOutcome, kNextAttempt, kSettled };
   virtual Durable durable() const { return Durable::kNothing; }
 };
 
@@ -66,5 +67,9 @@ std::unique_ptr<Operation> NewFinish(FinishRequest request, Executor& executor, 
 std::unique_ptr<Operation> NewGet(GetRequest request, Executor& executor, Ledger::GetDone done);
 // `done` may be null.
 std::unique_ptr<Operation> NewReading(ReadingRequest request, Executor& executor, Ledger::ReadingDone done);
+std::unique_ptr<Operation> NewSettle(SettleRequest request, Executor& executor, Ledger::SettleDone done);
+std::unique_ptr<Operation> NewTrace(TraceRequest request, Executor& executor, Ledger::TraceDone done);
+std::unique_ptr<Operation> NewListSucceeded(SucceededRequest request, Executor& executor, Ledger::SucceededDone done);
+std::unique_ptr<Operation> NewReadChanges(ChangeFeed::Request request, Executor& executor, ChangeFeed::Done done);
 
 }  // namespace userintent::ledger

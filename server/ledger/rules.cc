@@ -90,6 +90,28 @@ const char* WhyNotResolve(const Record& record, bool created) {
   return "the request is in a state that does not exist";
 }
 
+bool SpeaksOf(const Record& record, const Uuid& attempt_id) { return record.attempt_id == attempt_id; }
+
+SettleVerdict JudgeProof(const Record& record, const SettleRequest& proof) {
+  const bool created = proof.state == State::kSucceeded;
+  switch (record.state) {
+    case State::kSending:
+      return SettleVerdict::kStillRuns;
+    case State::kUnknown:
+      // A 2xx line came: something was made, whatever another answer says.
+      return created || !record.answer.confirmed ? SettleVerdict::kSettled : SettleVerdict::kConflict;
+    case State::kSucceeded:
+      return created && proof.answer.user_intent_id == record.answer.user_intent_id ? SettleVerdict::kSaysSo
+                                                                                    : SettleVerdict::kConflict;
+    case State::kFailed:
+    case State::kReleased:  // both say that nothing was made
+      return created ? SettleVerdict::kConflict : SettleVerdict::kSaysSo;
+  }
+  return SettleVerdict::kConflict;
+}
+
+bool ReleaseEndsReplacement() { return true; }
+
 bool MayPurge(const Record& record, absl::Time before) { return Final(record.state) && record.updated < before; }
 
 bool IsNeededBy(const Record& other) { return !Final(other.state); }

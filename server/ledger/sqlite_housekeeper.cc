@@ -49,7 +49,9 @@ void SqliteHousekeeper::BeforeWrites(GroupCommit& commit, Time now) {
 }
 
 void SqliteHousekeeper::WhenIdle(GroupCommit& commit, Time now) {
-  if (options_.retention <= absl::ZeroDuration() || !room_ || !in_place() || now < purge_at_) return;
+  if (!room_ || !in_place()) return;
+  if (now >= prune_at_ && store_.LogIsLong(options_.watch_history)) PruneLog(commit, now);
+  if (options_.retention <= absl::ZeroDuration() || now < purge_at_) return;
   const absl::Duration wait = PurgeSome(commit) ? options_.purge_interval : options_.purge_pause;
   purge_at_ = now + absl::ToChronoMilliseconds(wait);
 }
@@ -77,7 +79,10 @@ Housekeeper::Time SqliteHousekeeper::NextDue(bool healthy) const {
   if (!healthy) return at;
   if (!room_) return std::min(at, look_at_space_);
   if (!in_place()) return at;  // old rows wait until the files are back
-  return options_.retention > absl::ZeroDuration() ? std::min(at, purge_at_) : at;
+  Time due = at;
+  if (options_.retention > absl::ZeroDuration()) due = std::min(due, purge_at_);
+  if (store_.LogIsLong(options_.watch_history)) due = std::min(due, prune_at_);
+  return due;
 }
 
 // ---- what operators do ----
@@ -139,6 +144,13 @@ bool SqliteHousekeeper::PurgeSome(GroupCommit& commit) {
   if (purged.purged != 0) marker_.NoteChange();
   if (purged.purged != 0) options_.on_purge(purged.purged);
   return purged.seen != 0;
+}
+
+void SqliteHousekeeper::PruneLog(GroupCommit& commit, Time now) {
+  const absl::Status s =
+      commit.Transact([this] { return store_.PruneLog(options_.watch_history, options_.prune_at_once); });
+  if (!s.ok()) options_.warn(absl::StrCat(std::string(s.message()), "; old changes stay for now"));
+  prune_at_ = now + absl::ToChronoMilliseconds(options_.prune_interval);
 }
 
 // Tells the other threads and the log when writing stopped or works again.

@@ -1,5 +1,5 @@
 // ledger::SqliteHousekeeper: keeps the house of a ledger in a SQLite file: whether its files are in their place and the
-// disk has room, the mark beside it, old rows, and the log.
+// disk has room, the mark beside it, old rows, old changes, and the log.
 //
 // When the ledger's file is moved, removed or replaced under it, nothing new starts and nothing is sent again: it would
 // be recorded where the next start does not find it. What runs is recorded into the open file, which is the truth if it
@@ -34,6 +34,11 @@ struct SqliteHousekeeping {
   size_t purge_at_once = 200;
   absl::Duration purge_interval = absl::Seconds(1);
   absl::Duration purge_pause = absl::Minutes(10);
+  // So many of the last changes are kept for who follows them; what is older is forgotten while nothing else waits, so
+  // many at once and once an interval.
+  int64_t watch_history = 1'000'000;
+  int64_t prune_at_once = 5'000;
+  absl::Duration prune_interval = absl::Seconds(1);
   // The mark beside the ledger is moved on so often while there are changes.
   absl::Duration mark_interval = absl::Seconds(3);
   // So often the writer looks whether the files are in their place: before a batch, and while it has nothing to do.
@@ -71,6 +76,7 @@ class SqliteHousekeeper final : public Housekeeper {
   void LookAtPlace();
   void LookAtFreeSpace();
   bool PurgeSome(GroupCommit& commit);
+  void PruneLog(GroupCommit& commit, Time now);
   void Report(const GroupCommit& commit);
 
   SqliteStore& store_;
@@ -83,6 +89,7 @@ class SqliteHousekeeper final : public Housekeeper {
   Time look_at_space_{};
   Time look_at_place_{};
   Time purge_at_{};
+  Time prune_at_{};
   bool log_copied_ = true;
   bool reported_writable_ = true;
   std::atomic<bool> writable_{true};

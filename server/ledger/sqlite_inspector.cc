@@ -57,6 +57,32 @@ absl::StatusOr<std::vector<AuditEntry>> SqliteStore::Audit(const std::optional<U
   }
 }
 
+absl::StatusOr<std::vector<Conflict>> SqliteStore::Conflicts(size_t limit) {
+  std::vector<Conflict> conflicts;
+  if (version_ < 6) return conflicts;  // from before there were any
+  SqliteUse use(connection_,
+                "SELECT seq, at, caller, request_id, attempt_id, recorded_state, recorded_intent, claimed_state, "
+                "claimed_intent, action, evidence FROM conflict ORDER BY seq DESC LIMIT ?1");
+  use.Bind(1, static_cast<int64_t>(limit));
+  for (;;) {
+    const absl::StatusOr<bool> more = use.Step();
+    if (!more.ok()) return more.status();
+    if (!*more) return conflicts;
+    Conflict& conflict = conflicts.emplace_back();
+    conflict.seq = use.Number(0);
+    conflict.at = use.Time(1);
+    conflict.key.caller = use.Text(2);
+    use.Bytes(3, conflict.key.request_id);
+    use.Bytes(4, conflict.attempt_id);
+    conflict.recorded = static_cast<State>(use.Number(5));
+    conflict.recorded_intent = use.Text(6);
+    conflict.claimed = static_cast<State>(use.Number(7));
+    conflict.claimed_intent = use.Text(8);
+    conflict.action = use.Text(9);
+    conflict.evidence = use.Text(10);
+  }
+}
+
 std::string KeyName(uint64_t key_id) { return absl::StrFormat("%08x", key_id >> 32); }
 
 absl::StatusOr<std::vector<LedgerKey>> SqliteStore::Keys() {

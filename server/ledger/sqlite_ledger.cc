@@ -45,6 +45,7 @@ absl::StatusOr<std::unique_ptr<SqliteLedger>> SqliteLedger::Open(SqliteLedgerOpt
   auto housekeeper = std::make_unique<SqliteHousekeeper>(store, std::move(files->file), files->acknowledged,
                                                          static_cast<SqliteHousekeeping&>(options), options.store);
   options.crash_point = options.store.crash_point;
+  options.ledger_id = static_cast<uint64_t>(store.made_at());
   SqliteHousekeeper& keeper = *housekeeper;
   return std::unique_ptr<SqliteLedger>(new SqliteLedger(keeper, std::move(files->store), std::move(housekeeper),
                                                         static_cast<BatchOptions&>(options), std::move(facts)));

@@ -240,6 +240,12 @@ absl::Status SqliteStore::LoadLife() {
   const absl::StatusOr<int64_t> revision = connection_.Number("SELECT revision FROM probe");
   if (!revision.ok()) return revision.status();
   revision_ = *revision;
+  if (version_ < 6 && (options_.as_it_is || options_.inspect)) return absl::OkStatus();
+  const absl::StatusOr<std::pair<int64_t, int64_t>> log =
+      connection_.Numbers("SELECT (SELECT min(revision) FROM change), (SELECT max(revision) FROM change)");
+  if (!log.ok()) return log.status();
+  first_logged_ = log->first == 0 ? 1 : log->first;
+  logged_ = log->second;
   return absl::OkStatus();
 }
 

@@ -22,6 +22,11 @@ namespace userintent::ledger {
 // Version 5. What a call reads of an intent that was created. The last five columns are NULL until Astra was asked
 // about it again: the answer to the creation is the latest reading, and is kept once. request_intent: the end of an id
 // tells enough of them apart, and a third of the bytes are fewer pages a call; the whole id is compared in the row.
+//
+// Version 6. change: which request changed, in order (see change_feed.h); append only, so that it costs no random page,
+// and its oldest entries are forgotten. conflict: proofs that contradicted what is recorded, for ever. request_attempt:
+// which row a webhook speaks of; without those that are SENDING or SUCCEEDED, so that it costs nothing while a request
+// takes its normal way.
 const std::vector<Migration>& Migrations() {
   static const auto* const kAll = new std::vector<Migration>{
       {1, R"sql(
@@ -129,6 +134,34 @@ ALTER TABLE request ADD COLUMN latest_user_id TEXT;
 ALTER TABLE request ADD COLUMN latest_type INTEGER;
 ALTER TABLE request ADD COLUMN status_since INTEGER;
 CREATE INDEX request_intent ON request (substr(user_intent_id, -8)) WHERE state = 2;
+)sql"},
+      {6, R"sql(
+CREATE TABLE change (
+  revision INTEGER PRIMARY KEY,
+  request INTEGER NOT NULL,
+  caller INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE conflict (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  at INTEGER NOT NULL,
+  caller TEXT NOT NULL,
+  request_id BLOB NOT NULL CHECK (length(request_id) = 16),
+  attempt_id BLOB NOT NULL CHECK (length(attempt_id) = 16),
+  recorded_state INTEGER NOT NULL CHECK (recorded_state BETWEEN 1 AND 5),
+  recorded_intent TEXT NOT NULL,
+  claimed_state INTEGER NOT NULL CHECK (claimed_state BETWEEN 1 AND 5),
+  claimed_intent TEXT NOT NULL,
+  action TEXT NOT NULL CHECK (length(action) BETWEEN 1 AND 128),
+  evidence TEXT NOT NULL CHECK (length(evidence) BETWEEN 1 AND 1024),
+  UNIQUE (request_id, caller, claimed_state, claimed_intent)
+) STRICT;
+CREATE TRIGGER conflict_is_not_changed BEFORE UPDATE ON conflict
+BEGIN SELECT RAISE(ABORT, 'the conflict table is append-only'); END;
+CREATE TRIGGER conflict_is_not_deleted BEFORE DELETE ON conflict
+BEGIN SELECT RAISE(ABORT, 'the conflict table is append-only'); END;
+
+CREATE INDEX request_attempt ON request (attempt_id) WHERE state IN (3, 4, 5);
 )sql"},
   };
   return *kAll;

@@ -3,6 +3,7 @@
 #include <sqlite3.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "server/ledger/sqlite_rows.h"
@@ -50,6 +51,19 @@ std::vector<std::string> SqliteStore::Sql() {
       "DELETE FROM request WHERE id = ?1",
       "UPDATE email SET purged_confirmed = purged_confirmed + ?2, purged_possible = purged_possible + ?3 WHERE id = ?1",
       "UPDATE probe SET written = written + 1, revision = ?1 WHERE id = 1",
+      SelectRows("WHERE r.id = ?1"),
+      SelectRows("WHERE substr(r.user_intent_id, -8) = substr(?1, -8) AND r.state = 2 AND r.user_intent_id = ?1 "
+                 "ORDER BY r.created_at DESC, r.caller DESC, r.request_id DESC LIMIT 1"),
+      SelectRows("WHERE r.attempt_id = ?1 AND r.state IN (3, 4, 5) ORDER BY r.id DESC LIMIT 1"),
+      SelectRows("WHERE r.state IN (1, 4) AND r.state = 1 AND r.attempt_id = ?1 LIMIT 1"),
+      "SELECT id, created_at, state = 2 AND attempt_id = ?3 FROM request WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
+      "SELECT id, created_at FROM request WHERE id >= ?1 ORDER BY id LIMIT 1",
+      "INSERT INTO change (revision, request, caller) VALUES (?1, ?2, ?3)",
+      "SELECT EXISTS (SELECT 1 FROM change WHERE revision = ?1)",
+      "SELECT revision, request, caller FROM change WHERE revision > ?1 ORDER BY revision LIMIT ?2",
+      "DELETE FROM change WHERE revision < ?1",
+      "INSERT INTO conflict (at, caller, request_id, attempt_id, recorded_state, recorded_intent, claimed_state, "
+      "claimed_intent, action, evidence) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
   };
 }
 
@@ -63,6 +77,10 @@ absl::Status SqliteStore::Commit() {
   fresh_callers_.clear();
   rows_ += std::exchange(fresh_rows_, 0);
   revision_ = std::exchange(fresh_revision_, std::nullopt).value_or(revision_);
+  logged_ += static_cast<int64_t>(fresh_log_.size());
+  std::move(fresh_log_.begin(), fresh_log_.end(), std::back_inserter(committed_log_));
+  fresh_log_.clear();
+  first_logged_ = std::exchange(fresh_first_logged_, std::nullopt).value_or(first_logged_);
   return status;
 }
 
@@ -77,6 +95,8 @@ void SqliteStore::Rollback() {
   fresh_callers_.clear();
   fresh_rows_ = 0;
   fresh_revision_.reset();
+  fresh_log_.clear();
+  fresh_first_logged_.reset();
   ForgetCopies();
 }
 
@@ -111,7 +131,10 @@ absl::Status SqliteStore::Apply(Changes changes) {
   for (const Changes::Purge& purge : changes.purged) {
     if (absl::Status s = Forget(purge); !s.ok()) return s;
   }
-  return changes.audit ? Append(*changes.audit) : absl::OkStatus();
+  if (changes.audit) {
+    if (absl::Status s = Append(*changes.audit); !s.ok()) return s;
+  }
+  return changes.conflict ? Mark(*changes.conflict) : absl::OkStatus();
 }
 
 absl::Status SqliteStore::Put(RowChange& change) {
@@ -129,6 +152,9 @@ absl::Status SqliteStore::Put(RowChange& change) {
   }
   if (absl::Status s = use.Bind(at, row.handle).Run(); !s.ok()) return s;
   if (sqlite3_changes(connection_.db()) != 1) return connection_.Damaged("a request is gone");
+  if (change.logged) {
+    if (absl::Status s = Log(row); !s.ok()) return s;
+  }
   if (row.record.state != State::kSending) {
     running_.erase(row.record.key);
     return absl::OkStatus();

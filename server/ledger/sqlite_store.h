@@ -7,7 +7,8 @@
 // Rows hold an internal number for their e-mail address, so that a key rotation moves an address with all its rows by
 // changing one digest.
 //
-// sqlite_open.cc opens and checks, sqlite_store.cc loads and applies, sqlite_inspector.cc answers operators.
+// sqlite_open.cc opens and checks, sqlite_lookups.cc and sqlite_searches.cc load, sqlite_store.cc applies,
+// sqlite_log.cc keeps the change log, sqlite_inspector.cc answers operators.
 #pragma once
 
 #include <array>
@@ -80,6 +81,11 @@ class SqliteStore : public Store, public Inspector {
   absl::StatusOr<View> Load(const Lookup& lookup) override;
   absl::StatusOr<std::vector<Row>> Sending(size_t limit) override;
   absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) override;
+  absl::StatusOr<TraceAnswer> Trace(const TraceRequest& request) override;
+  absl::StatusOr<SucceededAnswer> Succeeded(const SucceededRequest& request) override;
+  absl::StatusOr<LogSlice> ReadLog(const LogLookup& lookup) override;
+  int64_t logged() const override { return logged_; }
+  std::vector<Change> TakeLogged() override { return std::exchange(committed_log_, {}); }
   absl::Status Apply(Changes changes) override;
   absl::Status Touch() override;
 
@@ -91,6 +97,7 @@ class SqliteStore : public Store, public Inspector {
                                       std::vector<Row>& rows) override;
   absl::StatusOr<std::vector<AuditEntry>> Audit(const std::optional<Uuid>& request_id, size_t limit) override;
   absl::StatusOr<int64_t> AuditEntries() override;
+  absl::StatusOr<std::vector<Conflict>> Conflicts(size_t limit) override;
   absl::Status Add(int attempt_limit, int64_t slice, Totals& totals) override;
   absl::StatusOr<std::vector<LedgerKey>> Keys() override;
   absl::StatusOr<bool> HasRowsUnder(uint64_t key_id) override;
@@ -114,6 +121,10 @@ class SqliteStore : public Store, public Inspector {
   absl::Status Advance(int64_t beyond);
   absl::Status AddRestored(const Restored& restored);
   absl::StatusOr<std::optional<Restored>> LastRestored();
+  // Forgets the oldest entries of the change log, as many as that at once, until `keep` are left; the last one always
+  // stays, so that no revision is used twice. LogIsLong: there is something to forget.
+  absl::Status PruneLog(int64_t keep, int64_t at_once);
+  bool LogIsLong(int64_t keep) const;
   // What the database file holds for sure without its write-ahead log, by the copying of this process; 0: not known.
   int64_t in_file() const { return in_file_; }
   void set_in_file(int64_t revision) { in_file_ = revision; }
@@ -172,6 +183,17 @@ class SqliteStore : public Store, public Inspector {
     kForget,
     kAddPurged,
     kTouch,
+    kById,
+    kTraceIntent,
+    kTraceEnded,
+    kTraceRunning,
+    kTraceSlice,
+    kFirstFrom,
+    kLog,
+    kLogHolds,
+    kReadLog,
+    kPruneLog,
+    kMark,
   };
   static std::vector<std::string> Sql();  // by Statement
   SqliteUse Use(Statement statement) const { return {connection_, statements_[static_cast<size_t>(statement)]}; }
@@ -200,6 +222,14 @@ class SqliteStore : public Store, public Inspector {
   void Keep(Row& row);  // one that is SENDING
   absl::Status Forget(const Changes::Purge& purge);
   absl::Status Append(const AuditEntry& entry);
+  absl::Status Mark(const Conflict& conflict);
+  absl::Status Log(const Row& row);
+  // By the number of the row; nothing where it is not asked for, or is gone.
+  using Found = absl::flat_hash_map<int64_t, std::optional<LogSlice::Entry>>;
+  absl::Status ReadLogSlice(const LogLookup& lookup, int64_t caller, Found& found, int64_t& upto);
+  absl::StatusOr<std::optional<Row>> ById(int64_t handle);
+  absl::Status TraceSlice(const TraceRequest& request, TraceAnswer& answer);
+  absl::StatusOr<int64_t> FirstCreatedSince(absl::Time since);
   void ForgetCopies();
   void Reach(std::string_view point) const {
     if (options_.crash_point != nullptr) options_.crash_point(point);
@@ -215,9 +245,14 @@ class SqliteStore : public Store, public Inspector {
   int64_t revision_ = 0;
   int64_t in_file_ = 0;
   int64_t rows_ = 0;
+  int64_t first_logged_ = 1;  // the oldest entry of the change log that is kept
+  int64_t logged_ = 0;        // the last one
+  std::vector<Change> committed_log_;
   // Of the open transaction.
   int64_t fresh_rows_ = 0;
   std::optional<int64_t> fresh_revision_;
+  std::vector<Change> fresh_log_;
+  std::optional<int64_t> fresh_first_logged_;
 
   // Names and numbers of callers; few, for ever, and asked for by every operation.
   absl::flat_hash_map<std::string, int64_t> caller_ids_;

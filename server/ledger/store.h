@@ -18,6 +18,7 @@
 #include "absl/hash/hash.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/ledger/change_feed.h"
 #include "server/ledger/ledger.h"
 
 namespace userintent::ledger {
@@ -58,6 +59,21 @@ struct AuditEntry {
   Key key;
   State from = State::kUnknown;
   State to = State::kUnknown;
+  std::string evidence;
+};
+
+// A proof that contradicts what is recorded. Kept for ever, once for each thing that is claimed of a request: `key`,
+// `claimed` and `claimed_intent` tell one from another.
+struct Conflict {
+  int64_t seq = 0;  // given by the store, in the order of their coming
+  absl::Time at = absl::InfinitePast();
+  Key key;
+  Uuid attempt_id{};
+  State recorded = State::kUnknown;
+  std::string recorded_intent;  // empty: none is known
+  State claimed = State::kUnknown;
+  std::string claimed_intent;  // empty: that none was made
+  std::string action;          // as the audit entry would have said
   std::string evidence;
 };
 
@@ -107,10 +123,12 @@ struct RowChange {
     kWhole,     // a new row; or of one that is there everything but `latest`
     kLatest,    // of a SUCCEEDED row: `latest` alone
   };
-  RowChange(Row&& row_after, Part part_changed) : row(std::move(row_after)), part(part_changed) {}
+  RowChange(Row&& row_after, Part part_changed, bool log_it = false)
+      : row(std::move(row_after)), part(part_changed), logged(log_it) {}
 
   Row row;  // as it is afterwards, whole
   Part part;
+  bool logged;  // the change log gets an entry; never of a new row
 };
 
 // What a decision changes. Applied in the order of the members.
@@ -138,11 +156,33 @@ struct Changes {
   absl::InlinedVector<Count, 1> counts;
   std::vector<RowChange> rows;
   std::vector<Purge> purged;
-  std::optional<AuditEntry> audit;  // `seq` is the store's to give. Nothing changes or removes an entry.
+  // `seq` is the store's to give. Nothing changes or removes an entry.
+  std::optional<AuditEntry> audit;
+  std::optional<Conflict> conflict;  // nothing happens where there is one of the same
 
   bool empty() const {
-    return emails.empty() && persons.empty() && counts.empty() && rows.empty() && purged.empty() && !audit;
+    return emails.empty() && persons.empty() && counts.empty() && rows.empty() && purged.empty() && !audit && !conflict;
   }
+};
+
+// What is asked of the change log; see ChangeFeed::Request.
+struct LogLookup {
+  const std::string* caller = nullptr;
+  const absl::flat_hash_set<Uuid>* only = nullptr;
+  int64_t after = 0;
+  size_t limit = 64;
+};
+
+// A slice of the change log.
+struct LogSlice {
+  struct Entry {
+    int64_t revision = 0;
+    Row row;
+    Counters counters;  // of its address
+  };
+  bool too_old = false;
+  std::vector<Entry> entries;  // by revision; a row once, at its last entry in the slice
+  int64_t upto = 0;
 };
 
 class Store {
@@ -160,6 +200,17 @@ class Store {
   // Up to `limit` rows of any state that were created before that time, in the order of arrival. Each call goes on
   // where the last one ended; one that finds nothing says that all were seen, and the next one begins anew.
   virtual absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) = 0;
+
+  // See Ledger::Trace, Ledger::ListSucceeded and ChangeFeed::ReadChanges: one slice. They look at a bounded number of
+  // rows, but for the open ones, which are few.
+  virtual absl::StatusOr<TraceAnswer> Trace(const TraceRequest& request) = 0;
+  virtual absl::StatusOr<SucceededAnswer> Succeeded(const SucceededRequest& request) = 0;
+  virtual absl::StatusOr<LogSlice> ReadLog(const LogLookup& lookup) = 0;
+
+  // The last committed entry of the change log; 0: there was none.
+  virtual int64_t logged() const = 0;
+  // The entries that were committed since the last call, by revision.
+  virtual std::vector<Change> TakeLogged() = 0;
 
   // The rows were loaded in this transaction, and nothing was applied to them since.
   virtual absl::Status Apply(Changes changes) = 0;

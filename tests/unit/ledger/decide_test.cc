@@ -1438,7 +1438,7 @@ TEST(PureDecideTest, ForgettingWritesOnlyWhatLostALink) {
   old.rows[1].record.supersedes = Id(1);
   old.rows[2].record.superseded_by = Id(5);
   old.rows[3].record.superseded_by = Id(9);  // which was forgotten long ago
-  old.linked = {row(5, 50)};  // too young to go
+  old.linked = {row(5, 50)};                 // too young to go
   old.linked[0].record.supersedes = Id(3);
   const Decision<PurgeAnswer> decision = Decide(old, PurgeRequest{At(10), 10});
   EXPECT_EQ(decision.answer.seen, 4u);

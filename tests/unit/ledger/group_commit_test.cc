@@ -33,6 +33,17 @@ class FailingStore : public Store {
   absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) override {
     return Do([&] { return store.NextOldRows(created_before, limit); });
   }
+  absl::StatusOr<TraceAnswer> Trace(const TraceRequest& request) override {
+    return Do([&] { return store.Trace(request); });
+  }
+  absl::StatusOr<SucceededAnswer> Succeeded(const SucceededRequest& request) override {
+    return Do([&] { return store.Succeeded(request); });
+  }
+  absl::StatusOr<LogSlice> ReadLog(const LogLookup& lookup) override {
+    return Do([&] { return store.ReadLog(lookup); });
+  }
+  int64_t logged() const override { return store.logged(); }
+  std::vector<Change> TakeLogged() override { return store.TakeLogged(); }
   absl::Status Apply(Changes changes) override {
     return Do([&] { return store.Apply(std::move(changes)); });
   }

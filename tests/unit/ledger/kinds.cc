@@ -24,6 +24,13 @@ class TemporarySqliteStore : public Store {
   absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) override {
     return store_->NextOldRows(created_before, limit);
   }
+  absl::StatusOr<TraceAnswer> Trace(const TraceRequest& request) override { return store_->Trace(request); }
+  absl::StatusOr<SucceededAnswer> Succeeded(const SucceededRequest& request) override {
+    return store_->Succeeded(request);
+  }
+  absl::StatusOr<LogSlice> ReadLog(const LogLookup& lookup) override { return store_->ReadLog(lookup); }
+  int64_t logged() const override { return store_->logged(); }
+  std::vector<Change> TakeLogged() override { return store_->TakeLogged(); }
   absl::Status Apply(Changes changes) override { return store_->Apply(std::move(changes)); }
   absl::Status Touch() override { return store_->Touch(); }
 
@@ -32,40 +39,16 @@ class TemporarySqliteStore : public Store {
   std::unique_ptr<SqliteStore> store_;
 };
 
-class TemporarySqliteLedger : public Ledger {
- public:
+struct TemporarySqliteLedger {
   TemporarySqliteLedger() {
     SqliteLedgerOptions options;
-    options.store.path = directory_.File("ledger.db");
+    options.store.path = directory.File("ledger.db");
     options.store.key_id = kKey;
     options.unknown_reason = 19;
-    ledger_ = std::move(SqliteLedger::Open(std::move(options))).value();
+    ledger = std::move(SqliteLedger::Open(std::move(options))).value();
   }
-  Token Begin(BeginRequest request, Executor& executor, BeginDone done) override {
-    return ledger_->Begin(std::move(request), executor, std::move(done));
-  }
-  void Forget(Token token) override { ledger_->Forget(token); }
-  void NextAttempt(Key key, Uuid attempt_id, Sent sent_so_far, absl::Time now, Executor& executor,
-                   AttemptDone done) override {
-    ledger_->NextAttempt(std::move(key), attempt_id, sent_so_far, now, executor, std::move(done));
-  }
-  void Finish(FinishRequest request, Executor& executor, FinishDone done) override {
-    ledger_->Finish(std::move(request), executor, std::move(done));
-  }
-  void Get(Key key, Executor& executor, GetDone done) override {
-    ledger_->Get(std::move(key), executor, std::move(done));
-  }
-  void FindIntent(std::string caller, std::string user_intent_id, Executor& executor, GetDone done) override {
-    ledger_->FindIntent(std::move(caller), std::move(user_intent_id), executor, std::move(done));
-  }
-  void RecordReading(Key key, Reading reading, Executor& executor, ReadingDone done) override {
-    ledger_->RecordReading(std::move(key), std::move(reading), executor, std::move(done));
-  }
-  bool Writable() const override { return ledger_->Writable(); }
-
- private:
-  TemporaryDirectory directory_;
-  std::unique_ptr<SqliteLedger> ledger_;
+  TemporaryDirectory directory;
+  std::unique_ptr<SqliteLedger> ledger;
 };
 
 }  // namespace
@@ -76,8 +59,11 @@ std::vector<StoreKind> StoreKinds() {
 }
 
 std::vector<LedgerKind> LedgerKinds() {
-  return {{"memory", [] { return std::make_unique<MemoryLedger>(); }},
-          {"sqlite", [] { return std::make_unique<TemporarySqliteLedger>(); }}};
+  return {{"memory", [] { return std::make_shared<MemoryLedger>(); }},
+          {"sqlite", [] {
+             const auto made = std::make_shared<TemporarySqliteLedger>();
+             return std::shared_ptr<BatchLedger>(made, made->ledger.get());
+           }}};
 }
 
 }  // namespace userintent::ledger

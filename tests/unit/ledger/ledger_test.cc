@@ -54,7 +54,7 @@ class LedgerTest : public testing::TestWithParam<LedgerKind> {
   }
 
   Pump pump_;
-  std::unique_ptr<Ledger> ledger_ = GetParam().make();
+  std::shared_ptr<BatchLedger> ledger_ = GetParam().make();
   const Key key_{"one", Id(1)};
 };
 INSTANTIATE_TEST_SUITE_P(Ledger, LedgerTest, testing::ValuesIn(LedgerKinds()),

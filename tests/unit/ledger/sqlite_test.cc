@@ -401,6 +401,9 @@ TEST_F(SqliteTest, TooLittleSpaceStopsOnlyWhatIsNew) {
 // --- schema 2, and what operators do ---
 
 // What the present version of the schema has and an older one does not.
+constexpr char kBackToSchema5[] =
+    "DROP INDEX request_attempt; DROP TABLE change; DROP TABLE conflict; DELETE FROM migration WHERE version = 6;"
+    "PRAGMA user_version = 5;";
 constexpr char kBackToSchema4[] =
     "DROP INDEX request_intent; ALTER TABLE request DROP COLUMN verification_type;"
     "ALTER TABLE request DROP COLUMN read_at; ALTER TABLE request DROP COLUMN latest_status;"
@@ -458,10 +461,11 @@ class AdminTest : public SqliteTest {
 
 class OldSchemaTest : public AdminTest, public testing::WithParamInterface<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Sqlite, OldSchemaTest,
-                         testing::Values(kBackToSchema4, std::string(kBackToSchema4) + kBackToSchema3,
-                                         std::string(kBackToSchema4) + kBackToSchema3 + kBackToSchema2,
-                                         std::string(kBackToSchema4) + kBackToSchema3 + kBackToSchema2 +
-                                             kBackToSchema1),
+                         testing::Values(kBackToSchema5, std::string(kBackToSchema5) + kBackToSchema4,
+                                         std::string(kBackToSchema5) + kBackToSchema4 + kBackToSchema3,
+                                         std::string(kBackToSchema5) + kBackToSchema4 + kBackToSchema3 + kBackToSchema2,
+                                         std::string(kBackToSchema5) + kBackToSchema4 + kBackToSchema3 +
+                                             kBackToSchema2 + kBackToSchema1),
                          [](const auto& each) { return std::to_string(each.index + 1) + "_back"; });
 
 TEST_P(OldSchemaTest, IsBroughtUpToDate) {

@@ -24,6 +24,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "server/base/loop.h"
+#include "server/ledger/batch_ledger.h"
 #include "server/ledger/execute.h"
 #include "server/ledger/ledger.h"
 #include "server/ledger/store.h"
@@ -161,6 +162,34 @@ inline ResolveRequest AsNotCreated(const Key& key, int64_t at = 20) {
   return r;
 }
 
+// Proof that the POST of `attempt` made the intent, or that it made none.
+inline SettleRequest ProofOf(const Key& key, const std::string& intent = "intent-7", int attempt = 1000,
+                             int64_t at = 20) {
+  SettleRequest r;
+  r.key = key;
+  r.attempt_id = Id(attempt);
+  r.answer.http_status = 201;
+  r.answer.confirmed = true;
+  r.answer.user_intent_id = intent;
+  r.answer.astra_status = "pending";
+  r.answer.at = At(at);
+  r.action = "settle by late answer";
+  r.evidence = "HTTP status 201";
+  r.now = At(at);
+  return r;
+}
+
+inline SettleRequest ProofOfNone(const Key& key, State state = State::kFailed, int attempt = 1000, int64_t at = 20) {
+  SettleRequest r = ProofOf(key, "", attempt, at);
+  r.state = state;
+  r.reason = 16;
+  r.answer = {};
+  r.answer.http_status = 400;
+  r.answer.at = At(at);
+  r.evidence = "HTTP status 400";
+  return r;
+}
+
 inline Reading Said(const std::string& status, int64_t at, const std::string& user_id = "", int verification_type = 1) {
   return {status, user_id, verification_type, absl::InfinitePast(), At(at)};
 }
@@ -209,6 +238,21 @@ class Session {
   // The transaction is committed all the same: a refusal must have written nothing.
   absl::Status TryResolve(const ResolveRequest& request) {
     return In([&] { return Execute(store_, request).status(); });
+  }
+  SettleAnswer Settle(const SettleRequest& request) {
+    return In([&] { return Execute(store_, request).value(); });
+  }
+  absl::Status TrySettle(const SettleRequest& request) {
+    return In([&] { return Execute(store_, request).status(); });
+  }
+  TraceAnswer Trace(const TraceRequest& request) {
+    return In([&] { return Execute(store_, request).value(); });
+  }
+  SucceededAnswer ListSucceeded(const SucceededRequest& request) {
+    return In([&] { return Execute(store_, request).value(); });
+  }
+  ChangeFeed::Answer ReadChanges(const ChangeFeed::Request& request) {
+    return In([&] { return Execute(store_, request).value(); });
   }
   PurgeAnswer Purge(absl::Time before, size_t limit = 100) {
     return In([&] { return Execute(store_, PurgeRequest{before, limit}).value(); });
@@ -296,7 +340,7 @@ std::vector<StoreKind> StoreKinds();
 
 struct LedgerKind {
   std::string name;
-  std::function<std::unique_ptr<Ledger>()> make;
+  std::function<std::shared_ptr<BatchLedger>()> make;
 };
 std::vector<LedgerKind> LedgerKinds();
 

@@ -145,6 +145,15 @@ class TestLedger final : public ledger::Ledger {
   void RecordReading(ledger::Key key, ledger::Reading reading, Executor& executor, ReadingDone done) override {
     real_.RecordReading(std::move(key), std::move(reading), executor, std::move(done));
   }
+  void Settle(ledger::SettleRequest request, Executor& executor, SettleDone done) override {
+    real_.Settle(std::move(request), executor, std::move(done));
+  }
+  void Trace(ledger::TraceRequest request, Executor& executor, TraceDone done) override {
+    real_.Trace(std::move(request), executor, std::move(done));
+  }
+  void ListSucceeded(ledger::SucceededRequest request, Executor& executor, SucceededDone done) override {
+    real_.ListSucceeded(std::move(request), executor, std::move(done));
+  }
   bool Writable() const override { return !down; }
 
   bool down = false;
