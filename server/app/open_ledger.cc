@@ -31,6 +31,7 @@ ledger::SqliteLedgerOptions OptionsOf(const config::Settings& settings, const in
   options.store.crash_point = CrashHook::Get();
   options.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
   options.waiters = WaiterLimitsOf(settings);
+  options.webhook_limit = static_cast<size_t>(settings.webhook_queue);
   options.retention = settings.retention;
   options.watch_history = settings.watch_history;
   options.must_exist = settings.ledger_must_exist;
@@ -72,9 +73,10 @@ absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const 
                                         observe::Metrics& metrics) {
   auto all_keys = std::make_unique<intent::Fingerprinter>(keys.current, keys.previous);
   if (settings.ledger.kind == config::LedgerLocation::Kind::kMemory) {
-    auto memory = std::make_unique<ledger::MemoryLedger>(WaiterLimitsOf(settings));
-    ledger::ChangeFeed* const changes = memory.get();
-    return OpenedLedger{std::move(memory), std::move(all_keys), changes, nullptr};
+    auto memory =
+        std::make_unique<ledger::MemoryLedger>(WaiterLimitsOf(settings), static_cast<size_t>(settings.webhook_queue));
+    ledger::MemoryLedger* const ledger = memory.get();
+    return OpenedLedger{std::move(memory), std::move(all_keys), ledger, nullptr, ledger};
   }
   auto opened = ledger::SqliteLedger::Open(OptionsOf(settings, *all_keys, metrics));
   if (!opened.ok()) {
@@ -88,7 +90,7 @@ absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const 
     if (sqlite->needs_key(key_ids[i])) needed.push_back(keys.previous[i]);
   }
   return OpenedLedger{*std::move(opened), std::make_unique<intent::Fingerprinter>(keys.current, needed), sqlite,
-                      sqlite};
+                      sqlite, sqlite};
 }
 
 }  // namespace userintent

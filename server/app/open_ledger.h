@@ -11,6 +11,7 @@
 #include "server/ledger/change_feed.h"
 #include "server/ledger/ledger.h"
 #include "server/ledger/sqlite_ledger.h"
+#include "server/ledger/webhook_queue.h"
 #include "server/observe/metrics.h"
 
 namespace userintent {
@@ -19,8 +20,9 @@ struct OpenedLedger {
   std::unique_ptr<ledger::Ledger> ledger;
   // Of the current key and of those previous ones that rows are left under: a call pays for each key.
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
-  ledger::ChangeFeed* changes = nullptr;   // of the same ledger
-  ledger::SqliteLedger* sqlite = nullptr;  // the same ledger, where it is one
+  ledger::ChangeFeed* changes = nullptr;     // of the same ledger
+  ledger::SqliteLedger* sqlite = nullptr;    // the same ledger, where it is one
+  ledger::WebhookQueue* webhooks = nullptr;  // of the same ledger
 };
 
 // Logs what of the ledger's life an operator must not overlook. `metrics` outlives the ledger, which counts its commits

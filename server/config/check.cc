@@ -117,6 +117,7 @@ void CheckRanges(const Settings& settings, Problems& problems) {
       {"max_waiters_per_request", &Settings::max_waiters_per_request, 0, 1000000},
       {"max_waiters_per_caller", &Settings::max_waiters_per_caller, 0, 1000000},
       {"watch_history", &Settings::watch_history, 1000, 1000000000},
+      {"webhook_queue", &Settings::webhook_queue, 1, 1000000},
       {"astra_read_rate", &Settings::astra_read_rate, 0, 1000000},
       {"email_attempt_limit", &Settings::email_attempt_limit, 0, 1000},
       {"shards", &Settings::shards, 0, 256},

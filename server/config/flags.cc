@@ -111,6 +111,9 @@ constexpr Row kRows[] = {
                                 "attempts of e-mail addresses are kept for ever"),
     RowOf<&Settings::watch_history>("watch_history",
                                     "changes that are kept, of all callers; who followed an older one begins anew"),
+    RowOf<&Settings::webhook_queue>("webhook_queue",
+                                    "webhooks that may wait for their GET; more are refused with 503, for Astra to "
+                                    "send again"),
     RowOf<&Settings::astra_read_rate>(
         "astra_read_rate", "GETs a second that Astra is asked for intents, at most twice as many at once; 0: no limit"),
     RowOf<&Settings::email_attempt_limit>("email_attempt_limit",

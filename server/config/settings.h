@@ -46,6 +46,7 @@ struct Settings {
   std::optional<absl::Time> ledger_restored;        // the time of the backup that stands for a newer ledger
   absl::Duration retention = absl::ZeroDuration();  // of requests that ended; zero: no limit
   int watch_history = 1'000'000;                    // changes that are kept for who follows them
+  int webhook_queue = 10000;                        // webhooks that may wait
   int astra_read_rate = 20;                         // GETs a second; 0: no limit
   int email_attempt_limit = 3;
   bool kyc_delegation = false;

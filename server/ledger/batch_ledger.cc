@@ -11,13 +11,16 @@ BatchLedger::BatchLedger(std::unique_ptr<Store> store, std::unique_ptr<Housekeep
       store_(std::move(store)),
       housekeeper_(std::move(housekeeper)),
       commit_(*store_, options_.unknown_reason, options_.crash_point, options_.waiters) {
+  commit_.set_webhook_limit(options_.webhook_limit);
   writer_ = std::thread([this] { Write(); });
 }
 
 BatchLedger::BatchLedger(std::unique_ptr<Store> store, BatchOptions options)
     : options_(std::move(options)),
       store_(std::move(store)),
-      commit_(*store_, options_.unknown_reason, options_.crash_point, options_.waiters) {}
+      commit_(*store_, options_.unknown_reason, options_.crash_point, options_.waiters) {
+  commit_.set_webhook_limit(options_.webhook_limit);
+}
 
 BatchLedger::~BatchLedger() {
   if (!writer_.joinable()) return;
@@ -75,6 +78,24 @@ void BatchLedger::ListSucceeded(SucceededRequest request, Executor& executor, Su
 void BatchLedger::ReadChanges(Request request, Executor& executor, Done done) {
   Submit(NewReadChanges(std::move(request), executor, std::move(done)));
 }
+
+// ---- the calls of a WebhookQueue ----
+
+void BatchLedger::Receive(Webhook webhook, Executor& executor, ReceiveDone done) {
+  Submit(NewReceiveWebhook(std::move(webhook), executor, std::move(done)));
+}
+
+void BatchLedger::Next(absl::Time now, size_t limit, Executor& executor, NextDone done) {
+  Submit(NewNextWebhooks(now, limit, executor, std::move(done)));
+}
+
+void BatchLedger::End(EndRequest request, Executor& executor, EndDone done) {
+  Submit(NewEndWebhook(std::move(request), executor, std::move(done)));
+}
+
+void BatchLedger::ReceiverAlive(absl::Time now) { Submit(NewReceiverAlive(now)); }
+
+// ---- how they get to the store ----
 
 void BatchLedger::Submit(std::unique_ptr<Operation> operation) {
   const MutexLock lock(mutex_);

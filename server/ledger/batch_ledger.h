@@ -1,6 +1,6 @@
-// ledger::BatchLedger: the asynchronous Ledger over any Store, and its ChangeFeed.
+// ledger::BatchLedger: the asynchronous Ledger over any Store, its ChangeFeed and its WebhookQueue.
 //
-// Any thread may call any method of the two. With a writer thread, calls put their operation into a queue and return;
+// Any thread may call any method of these. With a writer thread, calls put their operation into a queue and return;
 // the writer takes everything that waits (up to max_batch operations), runs it in one transaction (GroupCommit), and
 // posts the answers after the commit. Between two batches it does what RunOnWriter asks for, and what the Housekeeper
 // has to do. Without a writer thread each operation is a batch of its own, run on the caller's thread under a lock: an
@@ -32,6 +32,7 @@
 #include "server/ledger/ledger.h"
 #include "server/ledger/operation.h"
 #include "server/ledger/store.h"
+#include "server/ledger/webhook_queue.h"
 
 namespace userintent::ledger {
 
@@ -49,6 +50,7 @@ struct BatchOptions {
   uint64_t ledger_id = 0;  // ChangeFeed::ledger_id
   size_t max_batch = 256;
   WaiterLimits waiters;
+  size_t webhook_limit = 10'000;  // so many webhooks may wait
   absl::Duration retry_first = absl::Milliseconds(200);
   absl::Duration retry_most = absl::Seconds(2);
   CrashPoint crash_point = nullptr;
@@ -56,7 +58,7 @@ struct BatchOptions {
   std::function<void(const BatchReport&)> on_batch = [](const BatchReport&) {};
 };
 
-class BatchLedger : public Ledger, public ChangeFeed {
+class BatchLedger : public Ledger, public ChangeFeed, public WebhookQueue {
  public:
   // With a writer thread, and a housekeeper that it calls.
   BatchLedger(std::unique_ptr<Store> store, std::unique_ptr<Housekeeper> housekeeper, BatchOptions options);
@@ -84,6 +86,11 @@ class BatchLedger : public Ledger, public ChangeFeed {
   int64_t revision() const override { return commit_.revision(); }
   void SetListener(ChangeListener* listener) override { commit_.set_listener(listener); }
   void ReadChanges(Request request, Executor& executor, Done done) override;
+
+  void Receive(Webhook webhook, Executor& executor, ReceiveDone done) override;
+  void Next(absl::Time now, size_t limit, Executor& executor, NextDone done) override;
+  void End(EndRequest request, Executor& executor, EndDone done) override;
+  void ReceiverAlive(absl::Time now) override;
 
   // Runs `work` on the writer's thread, outside of any transaction, between two batches, also while writes fail, and
   // waits for it. It leaves no transaction behind. Never from a shard's thread.

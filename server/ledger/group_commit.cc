@@ -40,15 +40,18 @@ absl::Status GroupCommit::Commit(Batch batch) {
   const bool outcome = holds(Operation::Durable::kOutcome);
   const bool next = holds(Operation::Durable::kNextAttempt);
   const bool settled = holds(Operation::Durable::kSettled);
+  const bool webhook = holds(Operation::Durable::kWebhook);
   if (sending) at_.Reach("before-sending-commit");
   if (outcome) at_.Reach("before-outcome-commit");
   if (next) at_.Reach("before-next-attempt-commit");
   if (settled) at_.Reach("before-settle-commit");
+  if (webhook) at_.Reach("webhook-received-not-committed");
   if (absl::Status s = at_.store.Commit(); !s.ok()) return s;
   if (sending) at_.Reach("after-sending-commit");
   if (outcome) at_.Reach("after-outcome-commit");
   if (next) at_.Reach("after-next-attempt-commit");
   if (settled) at_.Reach("settled-not-notified");
+  if (webhook) at_.Reach("webhook-committed-not-answered");
   TellChanges();
   return absl::OkStatus();
 }

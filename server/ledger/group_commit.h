@@ -52,6 +52,7 @@ class GroupCommit {
 
   void set_admit(bool admit) { at_.admit = admit; }
   void set_resend(bool resend) { at_.resend = resend; }
+  void set_webhook_limit(size_t limit) { at_.webhook_limit = limit; }
 
   // Any thread. See ChangeFeed.
   int64_t revision() const { return revision_.load(std::memory_order_acquire); }

@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "server/ledger/ledger.h"
 #include "server/ledger/store.h"
+#include "server/ledger/webhook_queue.h"
 
 namespace userintent::ledger {
 
@@ -41,6 +42,29 @@ struct Totals {
   int64_t last_request = 0;  // where the next slice begins
   int64_t last_address = 0;
 };
+
+// What webhooks have to say about one request. Shown to operators, never acted on: that no webhook came is no proof
+// that nothing was created.
+struct WebhookEvidence {
+  struct Naming {
+    Webhook webhook;
+    std::string result;  // what came of it so far; empty: nothing yet
+    bool waits = false;  // for another look
+  };
+  std::vector<Naming> naming;  // that name its attempt id; the newest first, at most kNamingShown
+  int64_t naming_all = 0;
+  // Others that were received since the request was begun, and the part of them that name no attempt at all, so that
+  // one may be this request's; counted up to kNamelessCounted.
+  int64_t others = 0;
+  int64_t nameless = 0;
+  // The last period in which webhooks could be received; InfinitePast: there was none.
+  absl::Time receiver_began = absl::InfinitePast();
+  absl::Time receiver_until = absl::InfinitePast();
+  bool receiver_up = false;                            // it lasts
+  absl::Time forgotten_before = absl::InfinitePast();  // webhooks that were received earlier are not kept
+};
+inline constexpr int64_t kNamingShown = 10;
+inline constexpr int64_t kNamelessCounted = 1000;
 
 class Inspector {
  public:
@@ -67,6 +91,7 @@ class Inspector {
   // The keys that rows may be under, the current one first, then the last one first.
   virtual absl::StatusOr<std::vector<LedgerKey>> Keys() = 0;
   virtual absl::StatusOr<bool> HasRowsUnder(uint64_t key_id) = 0;
+  virtual absl::StatusOr<WebhookEvidence> EvidenceOf(const Record& record, absl::Time now) = 0;
   virtual int64_t callers() const = 0;
   virtual int schema_version() const = 0;  // as found when the ledger was opened, or as it was brought up to date
 };

@@ -2,6 +2,7 @@
 // process, and with it the promise. A BatchLedger without a writer thread.
 #pragma once
 
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -14,12 +15,14 @@ namespace userintent::ledger {
 
 class MemoryLedger : public BatchLedger {
  public:
-  explicit MemoryLedger(WaiterLimits limits = {}) : BatchLedger(std::make_unique<MemoryStore>(), With(limits)) {}
+  explicit MemoryLedger(WaiterLimits limits = {}, size_t webhook_limit = BatchOptions().webhook_limit)
+      : BatchLedger(std::make_unique<MemoryStore>(), With(limits, webhook_limit)) {}
 
  private:
-  static BatchOptions With(WaiterLimits limits) {
+  static BatchOptions With(WaiterLimits limits, size_t webhook_limit) {
     BatchOptions options;
     options.waiters = limits;
+    options.webhook_limit = webhook_limit;
     const Uuid id = RandomUuid();
     std::memcpy(&options.ledger_id, id.data(), sizeof options.ledger_id);
     return options;

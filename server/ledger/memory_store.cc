@@ -17,6 +17,7 @@ absl::Status MemoryStore::Commit() {
   if (!open_) return absl::InternalError("no transaction is open");
   open_ = false;
   undo_.clear();
+  webhooks_.Commit();
   return absl::OkStatus();
 }
 
@@ -36,6 +37,7 @@ void MemoryStore::Rollback() {
     conflicts_.resize(conflicts_before_);
     log_.resize(log_before_);
   }
+  webhooks_.Rollback();
   open_ = false;
 }
 

@@ -13,6 +13,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/node_hash_map.h"
+#include "server/ledger/memory_webhooks.h"
 #include "server/ledger/store.h"
 
 namespace userintent::ledger {
@@ -33,6 +34,7 @@ class MemoryStore : public Store {
   std::vector<Change> TakeLogged() override;
   absl::Status Apply(Changes changes) override;
   absl::Status Touch() override { return absl::OkStatus(); }
+  MemoryWebhooks& webhooks() override { return webhooks_; }
 
   // Everything, for tests.
   const Row* Find(const Key& key) const;  // null: there is none
@@ -75,6 +77,7 @@ class MemoryStore : public Store {
   std::vector<Conflict> conflicts_;
   std::vector<Change> log_;                           // the first one has revision 1; none is ever forgotten
   size_t taken_ = 0;                                  // entries that TakeLogged gave out
+  MemoryWebhooks webhooks_;
   std::optional<std::pair<absl::Time, Key>> old_to_;  // where NextOldRows goes on
 
   struct RowUndo {

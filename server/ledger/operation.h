@@ -4,6 +4,7 @@
 // caller's executor, never inline.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "server/ledger/ledger.h"
 #include "server/ledger/outbox.h"
 #include "server/ledger/store.h"
+#include "server/ledger/webhook_queue.h"
 
 namespace userintent::ledger {
 
@@ -30,6 +32,7 @@ struct Workplace {
   CrashPoint crash_point = nullptr;
   bool admit = true;   // false: nothing new starts, as if the store could not be written; outcomes are still written
   bool resend = true;  // false: what runs sends no further POST either
+  size_t webhook_limit = 10'000;  // so many webhooks may wait
 
   void Reach(std::string_view point) const {
     if (crash_point != nullptr) crash_point(point);
@@ -50,7 +53,7 @@ class Operation {
 
   virtual bool MayWrite() const { return true; }
   // After Apply: what the commit will make durable, for the crash points around it.
-  enum class Durable { kNothing, kSending, kOutcome, kNextAttempt, kSettled };
+  enum class Durable { kNothing, kSending, kOutcome, kNextAttempt, kSettled, kWebhook };
   virtual Durable durable() const { return Durable::kNothing; }
 };
 
@@ -71,5 +74,12 @@ std::unique_ptr<Operation> NewSettle(SettleRequest request, Executor& executor, 
 std::unique_ptr<Operation> NewTrace(TraceRequest request, Executor& executor, Ledger::TraceDone done);
 std::unique_ptr<Operation> NewListSucceeded(SucceededRequest request, Executor& executor, Ledger::SucceededDone done);
 std::unique_ptr<Operation> NewReadChanges(ChangeFeed::Request request, Executor& executor, ChangeFeed::Done done);
+std::unique_ptr<Operation> NewReceiveWebhook(Webhook webhook, Executor& executor, WebhookQueue::ReceiveDone done);
+std::unique_ptr<Operation> NewNextWebhooks(absl::Time now, size_t limit, Executor& executor,
+                                           WebhookQueue::NextDone done);
+// `done` may be null.
+std::unique_ptr<Operation> NewEndWebhook(WebhookQueue::EndRequest request, Executor& executor,
+                                         WebhookQueue::EndDone done);
+std::unique_ptr<Operation> NewReceiverAlive(absl::Time now);
 
 }  // namespace userintent::ledger

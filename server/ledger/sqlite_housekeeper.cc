@@ -50,10 +50,12 @@ void SqliteHousekeeper::BeforeWrites(GroupCommit& commit, Time now) {
 
 void SqliteHousekeeper::WhenIdle(GroupCommit& commit, Time now) {
   if (!room_ || !in_place()) return;
+  const auto next = [this, now](bool more) {
+    return now + absl::ToChronoMilliseconds(more ? options_.purge_interval : options_.purge_pause);
+  };
   if (now >= prune_at_ && store_.LogIsLong(options_.watch_history)) PruneLog(commit, now);
-  if (options_.retention <= absl::ZeroDuration() || now < purge_at_) return;
-  const absl::Duration wait = PurgeSome(commit) ? options_.purge_interval : options_.purge_pause;
-  purge_at_ = now + absl::ToChronoMilliseconds(wait);
+  if (now >= forget_webhooks_at_) forget_webhooks_at_ = next(ForgetSomeWebhooks(commit));
+  if (options_.retention > absl::ZeroDuration() && now >= purge_at_) purge_at_ = next(PurgeSome(commit));
 }
 
 void SqliteHousekeeper::AfterTurn(const GroupCommit& commit) {
@@ -79,7 +81,7 @@ Housekeeper::Time SqliteHousekeeper::NextDue(bool healthy) const {
   if (!healthy) return at;
   if (!room_) return std::min(at, look_at_space_);
   if (!in_place()) return at;  // old rows wait until the files are back
-  Time due = at;
+  Time due = std::min(at, forget_webhooks_at_);
   if (options_.retention > absl::ZeroDuration()) due = std::min(due, purge_at_);
   if (store_.LogIsLong(options_.watch_history)) due = std::min(due, prune_at_);
   return due;
@@ -151,6 +153,19 @@ void SqliteHousekeeper::PruneLog(GroupCommit& commit, Time now) {
       commit.Transact([this] { return store_.PruneLog(options_.watch_history, options_.prune_at_once); });
   if (!s.ok()) options_.warn(absl::StrCat(std::string(s.message()), "; old changes stay for now"));
   prune_at_ = now + absl::ToChronoMilliseconds(options_.prune_interval);
+}
+
+// False: no more are old. A ledger is none the newer for what it forgot of them.
+bool SqliteHousekeeper::ForgetSomeWebhooks(GroupCommit& commit) {
+  size_t forgotten = 0;
+  const absl::Status s = commit.Transact([&]() -> absl::Status {
+    const absl::StatusOr<size_t> some =
+        store_.webhooks().ForgetWebhooks(now_() - kWebhooksKept, options_.purge_at_once);
+    if (some.ok()) forgotten = *some;
+    return some.status();
+  });
+  if (!s.ok()) options_.warn(absl::StrCat(std::string(s.message()), "; old webhooks stay for now"));
+  return s.ok() && forgotten == options_.purge_at_once;
 }
 
 // Tells the other threads and the log when writing stopped or works again.

@@ -1,5 +1,5 @@
 // ledger::SqliteHousekeeper: keeps the house of a ledger in a SQLite file: whether its files are in their place and the
-// disk has room, the mark beside it, old rows, old changes, and the log.
+// disk has room, the mark beside it, old rows, old webhooks, old changes, and the log.
 //
 // When the ledger's file is moved, removed or replaced under it, nothing new starts and nothing is sent again: it would
 // be recorded where the next start does not find it. What runs is recorded into the open file, which is the truth if it
@@ -31,7 +31,7 @@ struct SqliteHousekeeping {
   // Rows that ended longer ago are forgotten; 0: never. So many of them are looked at in one turn, one turn an
   // interval, and when all were seen the writer waits for the pause before it looks again.
   absl::Duration retention = absl::ZeroDuration();
-  size_t purge_at_once = 200;
+  size_t purge_at_once = 200;  // also webhooks that are done, see kWebhooksKept
   absl::Duration purge_interval = absl::Seconds(1);
   absl::Duration purge_pause = absl::Minutes(10);
   // So many of the last changes are kept for who follows them; what is older is forgotten while nothing else waits, so
@@ -77,6 +77,7 @@ class SqliteHousekeeper final : public Housekeeper {
   void LookAtFreeSpace();
   bool PurgeSome(GroupCommit& commit);
   void PruneLog(GroupCommit& commit, Time now);
+  bool ForgetSomeWebhooks(GroupCommit& commit);
   void Report(const GroupCommit& commit);
 
   SqliteStore& store_;
@@ -90,6 +91,7 @@ class SqliteHousekeeper final : public Housekeeper {
   Time look_at_place_{};
   Time purge_at_{};
   Time prune_at_{};
+  Time forget_webhooks_at_{};
   bool log_copied_ = true;
   bool reported_writable_ = true;
   std::atomic<bool> writable_{true};

@@ -27,6 +27,11 @@ namespace userintent::ledger {
 // and its oldest entries are forgotten. conflict: proofs that contradicted what is recorded, for ever. request_attempt:
 // which row a webhook speaks of; without those that are SENDING or SUCCEEDED, so that it costs nothing while a request
 // takes its normal way.
+//
+// Version 7. webhook: what Astra sent, in the order of arrival; due_at is NULL once it is done. The indexes hold those
+// that wait, by when they are due and by when they came; all by when they came, for the 30 days that they are kept; and
+// those that name an attempt or none, for what an operator is shown of an unresolved request. receiver_period: when
+// webhooks could be received.
 const std::vector<Migration>& Migrations() {
   static const auto* const kAll = new std::vector<Migration>{
       {1, R"sql(
@@ -162,6 +167,30 @@ CREATE TRIGGER conflict_is_not_deleted BEFORE DELETE ON conflict
 BEGIN SELECT RAISE(ABORT, 'the conflict table is append-only'); END;
 
 CREATE INDEX request_attempt ON request (attempt_id) WHERE state IN (3, 4, 5);
+)sql"},
+      {7, R"sql(
+CREATE TABLE webhook (
+  id INTEGER PRIMARY KEY,
+  webhook_id TEXT NOT NULL UNIQUE CHECK (length(webhook_id) BETWEEN 1 AND 128),
+  type TEXT NOT NULL CHECK (length(type) <= 128),
+  resource_id TEXT NOT NULL CHECK (length(resource_id) <= 256),
+  attempt_id BLOB CHECK (length(attempt_id) = 16),
+  received_at INTEGER NOT NULL,
+  due_at INTEGER,
+  tries INTEGER NOT NULL,
+  result TEXT NOT NULL
+) STRICT;
+CREATE INDEX webhook_due ON webhook (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX webhook_waiting ON webhook (received_at) WHERE due_at IS NOT NULL;
+CREATE INDEX webhook_received ON webhook (received_at);
+CREATE INDEX webhook_attempt ON webhook (attempt_id) WHERE attempt_id IS NOT NULL;
+CREATE INDEX webhook_nameless ON webhook (received_at) WHERE attempt_id IS NULL;
+
+CREATE TABLE receiver_period (
+  id INTEGER PRIMARY KEY,
+  began INTEGER NOT NULL,
+  until INTEGER NOT NULL
+) STRICT;
 )sql"},
   };
   return *kAll;

@@ -97,6 +97,7 @@ void SqliteStore::Rollback() {
   fresh_revision_.reset();
   fresh_log_.clear();
   fresh_first_logged_.reset();
+  webhooks_.Rollback();
   ForgetCopies();
 }
 

@@ -8,7 +8,7 @@
 // changing one digest.
 //
 // sqlite_open.cc opens and checks, sqlite_lookups.cc and sqlite_searches.cc load, sqlite_store.cc applies,
-// sqlite_log.cc keeps the change log, sqlite_inspector.cc answers operators.
+// sqlite_log.cc keeps the change log, sqlite_webhooks.cc webhooks, sqlite_inspector.cc answers operators.
 #pragma once
 
 #include <array>
@@ -28,6 +28,7 @@
 #include "absl/time/time.h"
 #include "server/ledger/inspector.h"
 #include "server/ledger/sqlite_connection.h"
+#include "server/ledger/sqlite_webhooks.h"
 #include "server/ledger/store.h"
 
 namespace userintent::ledger {
@@ -88,6 +89,7 @@ class SqliteStore : public Store, public Inspector {
   std::vector<Change> TakeLogged() override { return std::exchange(committed_log_, {}); }
   absl::Status Apply(Changes changes) override;
   absl::Status Touch() override;
+  SqliteWebhooks& webhooks() override { return webhooks_; }
 
   absl::StatusOr<std::vector<Row>> WithId(const Uuid& request_id) override;
   absl::StatusOr<std::vector<Row>> Oldest(State state, absl::Time created_before, bool not_superseded,
@@ -101,6 +103,7 @@ class SqliteStore : public Store, public Inspector {
   absl::Status Add(int attempt_limit, int64_t slice, Totals& totals) override;
   absl::StatusOr<std::vector<LedgerKey>> Keys() override;
   absl::StatusOr<bool> HasRowsUnder(uint64_t key_id) override;
+  absl::StatusOr<WebhookEvidence> EvidenceOf(const Record& record, absl::Time now) override;
   int64_t callers() const override { return static_cast<int64_t>(caller_ids_.size()); }
   int schema_version() const override { return version_; }
 
@@ -139,7 +142,8 @@ class SqliteStore : public Store, public Inspector {
 
  private:
   friend class SqliteCopy;  // backup.cc
-  explicit SqliteStore(const SqliteStoreOptions& options) : options_(options), connection_(options.path) {}
+  explicit SqliteStore(const SqliteStoreOptions& options)
+      : options_(options), connection_(options.path), webhooks_(connection_) {}
 
   // Open's steps, in this order.
   absl::Status Connect();
@@ -237,6 +241,7 @@ class SqliteStore : public Store, public Inspector {
 
   const SqliteStoreOptions options_;
   SqliteConnection connection_;
+  SqliteWebhooks webhooks_;
   std::vector<sqlite3_stmt*> statements_;
   int version_ = 0;  // of the schema
   int wal_frames_ = 0;

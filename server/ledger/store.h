@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "server/ledger/change_feed.h"
 #include "server/ledger/ledger.h"
+#include "server/ledger/webhook_store.h"
 
 namespace userintent::ledger {
 
@@ -217,6 +218,9 @@ class Store {
 
   // Writes something harmless, so that committing it proves that the store can be written.
   virtual absl::Status Touch() = 0;
+
+  // The part that keeps webhooks. What is written there is part of the transaction, too.
+  virtual WebhookStore& webhooks() = 0;
 };
 
 }  // namespace userintent::ledger

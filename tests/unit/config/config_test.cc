@@ -131,6 +131,7 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(settings.max_in_flight, 4096);
   EXPECT_EQ(settings.max_waiters_per_request, 64);
   EXPECT_EQ(settings.max_waiters_per_caller, 1024);
+  EXPECT_EQ(settings.webhook_queue, 10000);
   EXPECT_EQ(settings.default_deadline, absl::Seconds(35));
   EXPECT_EQ(settings.min_deadline, absl::Milliseconds(100));
   EXPECT_EQ(settings.ledger, (LedgerLocation{Kind::kSqlite, "data/ledger.db"}));
@@ -189,6 +190,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"max_in_flight", "8", [](const Settings& c) { return c.max_in_flight == 8; }},
       {"max_waiters_per_request", "9", [](const Settings& c) { return c.max_waiters_per_request == 9; }},
       {"max_waiters_per_caller", "9", [](const Settings& c) { return c.max_waiters_per_caller == 9; }},
+      {"webhook_queue", "9", [](const Settings& c) { return c.webhook_queue == 9; }},
       {"default_deadline", "9s", [](const Settings& c) { return c.default_deadline == absl::Seconds(9); }},
       {"min_deadline", "10ms", [](const Settings& c) { return c.min_deadline == absl::Milliseconds(10); }},
       {"ledger", "memory:",
@@ -621,6 +623,7 @@ TEST_F(ConfigTest, Ranges) {
       {"max_in_flight", {"0", "-1", "1000001"}},
       {"max_waiters_per_request", {"-1", "1000001"}},
       {"max_waiters_per_caller", {"-1", "1000001"}},
+      {"webhook_queue", {"0", "1000001"}},
       {"astra_read_rate", {"-1", "1000001"}},
       {"email_attempt_limit", {"-1", "1001"}},
       {"shards", {"-1", "257"}},

@@ -50,6 +50,7 @@ class FailingStore : public Store {
   absl::Status Touch() override {
     return Do([&] { return store.Touch(); });
   }
+  WebhookStore& webhooks() override { return store.webhooks(); }
 
   MemoryStore store;
   int calls = 0;

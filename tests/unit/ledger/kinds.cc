@@ -33,6 +33,7 @@ class TemporarySqliteStore : public Store {
   std::vector<Change> TakeLogged() override { return store_->TakeLogged(); }
   absl::Status Apply(Changes changes) override { return store_->Apply(std::move(changes)); }
   absl::Status Touch() override { return store_->Touch(); }
+  WebhookStore& webhooks() override { return store_->webhooks(); }
 
  private:
   TemporaryDirectory directory_;
@@ -45,6 +46,8 @@ struct TemporarySqliteLedger {
     options.store.path = directory.File("ledger.db");
     options.store.key_id = kKey;
     options.unknown_reason = 19;
+    options.webhook_limit = kWebhookLimit;
+    options.store.now = [] { return At(0); };  // so that the webhooks of a test are young
     ledger = std::move(SqliteLedger::Open(std::move(options))).value();
   }
   TemporaryDirectory directory;
@@ -59,7 +62,7 @@ std::vector<StoreKind> StoreKinds() {
 }
 
 std::vector<LedgerKind> LedgerKinds() {
-  return {{"memory", [] { return std::make_shared<MemoryLedger>(); }},
+  return {{"memory", [] { return std::make_shared<MemoryLedger>(WaiterLimits(), kWebhookLimit); }},
           {"sqlite", [] {
              const auto made = std::make_shared<TemporarySqliteLedger>();
              return std::shared_ptr<BatchLedger>(made, made->ledger.get());

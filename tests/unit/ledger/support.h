@@ -344,6 +344,8 @@ struct LedgerKind {
 };
 std::vector<LedgerKind> LedgerKinds();
 
+inline constexpr size_t kWebhookLimit = 5;  // of these
+
 inline void PrintTo(const StoreKind& kind, std::ostream* out) { *out << kind.name; }
 inline void PrintTo(const LedgerKind& kind, std::ostream* out) { *out << kind.name; }
 
