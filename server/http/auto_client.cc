@@ -20,6 +20,7 @@ constexpr std::chrono::minutes kHttp1AfterRefusals{1};
 class AutoClient final : public Client {
  public:
   absl::Status Init(const Options& options) {
+    max_late_ = options.max_late;
     period_ = options.http1_period ? options.http1_period : std::make_shared<Http1Period>();
     Options http1 = options;
     http1.http2 = false;
@@ -59,13 +60,19 @@ class AutoClient final : public Client {
   void Turn() noexcept override {
     h2_->Turn();
     LookWhetherHttp2Works();
-    if (curl_used_) curl_->Turn();
+    if (!curl_used_) return;
+    curl_->Turn();
+    LimitLate();
   }
   const Stats& stats() const override {
     stats_ = curl_->stats();
     stats_.exchanges += h2_->stats().exchanges;
     stats_.connections_opened += h2_->stats().connections_opened;
     stats_.headers_ignored += h2_->stats().headers_ignored;
+    stats_.late_now += h2_->stats().late_now;
+    stats_.late_silent += h2_->stats().late_silent;
+    stats_.late_lost += h2_->stats().late_lost;
+    stats_.late_gave_way += h2_->stats().late_gave_way;
     return stats_;
   }
 
@@ -89,6 +96,19 @@ class AutoClient final : public Client {
     moving_ = false;
   }
 
+  // Each of the two keeps to the limit; here both together do.
+  void LimitLate() {
+    while (h2_->stats().late_now + curl_->stats().late_now > max_late_) {
+      const auto h2 = h2_->OldestLate();
+      const auto curl = curl_->OldestLate();
+      if (!curl || (h2 && *h2 <= *curl)) {
+        h2_->EndOldestLate();
+      } else {
+        curl_->EndOldestLate();
+      }
+    }
+  }
+
   ExchangeId StartHttp1(Request request, Done done) {
     curl_used_ = true;
     if (!period_->takes_h2.load(std::memory_order_relaxed)) return curl_->Start(std::move(request), std::move(done));
@@ -108,6 +128,7 @@ class AutoClient final : public Client {
   std::shared_ptr<Http1Period> period_;
   SteadyClock::duration required_for_ = kHttp1Remembered;
   SteadyTime no_http1_until_{};  // it does not take HTTP/1.1 either
+  size_t max_late_ = 0;
   bool moving_ = false;
   bool curl_used_ = false;
   mutable Stats stats_;

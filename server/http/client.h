@@ -53,17 +53,6 @@ enum class NotSentCause {
   kInternal,          // the client could not even begin (out of memory, ...)
 };
 
-enum class Method { kPost, kGet };
-
-struct Request {
-  std::string path;                                          // "/v1/user_intent"; trusted text, not escaped
-  std::vector<std::pair<std::string, std::string>> headers;  // wiped after use; without CR and LF
-  std::string body;                                          // of a POST never empty, of a GET empty; wiped after use
-  // For libcurl: nothing is sent unless the peer picks http/1.1 by ALPN (kNotSent, kTls).
-  bool needs_http1_alpn = false;
-  Method method = Method::kPost;
-};
-
 struct Outcome {
   Fate fate = Fate::kMaybeSent;
   NotSentCause cause = NotSentCause::kNone;
@@ -74,6 +63,20 @@ struct Outcome {
   std::string retry_after;     // header Retry-After, the same
   std::string date;            // header Date, the same; of answers from 300 on only, where a date has a use
   std::string_view detail;     // fixed text for logs: which step failed, never peer-supplied bytes
+};
+
+enum class Method { kPost, kGet };
+
+struct Request {
+  std::string path;                                          // "/v1/user_intent"; trusted text, not escaped
+  std::vector<std::pair<std::string, std::string>> headers;  // wiped after use; without CR and LF
+  std::string body;                                          // of a POST never empty, of a GET empty; wiped after use
+  // For libcurl: nothing is sent unless the peer picks http/1.1 by ALPN (kNotSent, kTls).
+  bool needs_http1_alpn = false;
+  Method method = Method::kPost;
+  // Of a POST: if `done` ran because the exchange had had its time, while the whole request had left, it is listened to
+  // on (Options::late_window). Then this runs, at most once, with the answer or refusal that came after all.
+  absl::AnyInvocable<void(Outcome)> on_late = nullptr;
 };
 
 // Which library speaks HTTP; CreateClient() in auto_client.h chooses by it.
@@ -102,18 +105,27 @@ struct Options {
   bool reuse_http1 = true;
   std::chrono::milliseconds connect_timeout{3000};
   std::chrono::milliseconds exchange_timeout{30000};
+  // For how long after its timeout an exchange with `on_late` is listened to, and how many at once; beyond it the
+  // oldest give way. They also give way to exchanges that wait for their place, and none of them counts as being under
+  // way. 0: an exchange ends with its timeout.
+  std::chrono::milliseconds late_window{0};
+  size_t max_late = 1000;
   int max_connections = 32;
   std::shared_ptr<Http1Period> http1_period;  // null: the client's own
   size_t max_answer_bytes = 64 * 1024;
   size_t max_header_bytes = 32 * 1024;
 };
 
-struct Stats {  // since the start; for metrics and benchmarks
+struct Stats {  // since the start, but for `late_now`; for metrics and benchmarks
   uint64_t exchanges = 0;
   uint64_t connections_opened = 0;
   uint64_t reuse_refused = 0;    // pooled connections thrown away because they held unsolicited bytes or were closed
   uint64_t resend_refused = 0;   // hidden re-sends by the library that were stopped
   uint64_t headers_ignored = 0;  // fields of answers over HTTP/2 that were against its rules (see answer_head.h)
+  uint64_t late_now = 0;         // exchanges that are listened to after their timeout
+  uint64_t late_silent = 0;      // of those no longer listened to, and without `on_late`: nothing came in the window
+  uint64_t late_lost = 0;        // their connection or stream ended
+  uint64_t late_gave_way = 0;    // to the limit, or to one that waited for their place
 };
 
 class Client {
@@ -124,7 +136,7 @@ class Client {
   virtual ~Client() = default;
 
   // Begins one exchange. `done` runs exactly once, from a later Turn() (never from inside Start), unless the client is
-  // destroyed first, in which case it never runs.
+  // destroyed first, in which case it never runs; nor does `on_late` then.
   virtual ExchangeId Start(Request request, Done done) = 0;
 
   // If it is proved that nothing of the exchange has been sent: ends it, and `done` runs in a later Turn() with

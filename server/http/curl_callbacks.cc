@@ -206,6 +206,7 @@ int CurlClient::OnPrereq(void* data, char* ip, char* local_ip, int port, int loc
     return CURL_PREREQFUNC_ABORT;
   }
   client.connecting_.Leave(exchange);
+  client.pending_.Leave(exchange);
   exchange.head_bytes = 0;
   SSL* const ssl = TlsOf(exchange.easy);
   if (ssl != nullptr && exchange.request.needs_http1_alpn && Alpn(ssl) != "http/1.1") {

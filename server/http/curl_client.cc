@@ -6,7 +6,7 @@
 #include "server/http/curl_global.h"
 #include "server/http/exchange_text.h"
 
-// In this file: making and ending the client; how exchanges begin; the turn; how exchanges end.
+// In this file: making and ending the client; how exchanges begin; the turn; late exchanges; how exchanges end.
 
 namespace userintent::http {
 namespace {
@@ -14,6 +14,7 @@ namespace {
 constexpr size_t kPooledHandles = 256;
 constexpr int kEventsPerTurn = 256;
 constexpr std::chrono::milliseconds kNudgeInterval{100};  // see CurlClient::Nudge
+constexpr std::chrono::milliseconds kWayInterval{10};     // for libcurl to start those for whom way was made
 
 }  // namespace
 
@@ -26,13 +27,13 @@ absl::StatusOr<std::unique_ptr<CurlClient>> CurlClient::Create(Options options) 
 }
 
 CurlClient::~CurlClient() {
-  for (CurlExchange& exchange : exchanges_.all()) {
+  exchanges_.ForEach([this](CurlExchange& exchange) {
     if (exchange.easy != nullptr) {
       curl_multi_remove_handle(multi_, exchange.easy);
       curl_easy_cleanup(exchange.easy);
     }
     exchange.WipeLines();
-  }
+  });
   for (CURL* easy : pool_) curl_easy_cleanup(easy);
   DropMulti();
 }
@@ -77,6 +78,7 @@ bool CurlClient::Submit(CurlExchange& exchange) {
 bool CurlClient::StartAgain(CurlExchange& exchange) {
   curl_multi_remove_handle(multi_, exchange.easy);
   connecting_.Leave(exchange);
+  pending_.Leave(exchange);
   exchanges_.LeaveWaiting(exchange);
   exchanges_.Wait(exchange, SteadyClock::now());
   exchange.fresh_connection = true;
@@ -90,6 +92,7 @@ bool CurlClient::StartAgain(CurlExchange& exchange) {
 // libcurl has begun to make a connection for this exchange.
 void CurlClient::BeginConnecting(CurlExchange& exchange) {
   if (connecting_.Has(exchange)) return;
+  pending_.Leave(exchange);
   exchange.connecting_since = SteadyClock::now();
   connecting_.Join(exchange);
   if (connecting_.size() == 1) next_nudge_ = exchange.connecting_since + kNudgeInterval;
@@ -112,6 +115,7 @@ void CurlClient::RelaxPending() {
     CurlExchange* const exchange = exchanges_.Find(id);
     if (exchange == nullptr || connecting_.Has(*exchange) || exchange->sending != Exchange::Sending::kUnsent) continue;
     curl_easy_setopt(exchange->easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.exchange_timeout.count()));
+    pending_.Join(*exchange);
   }
   submitted_.clear();
 }
@@ -129,6 +133,7 @@ std::optional<SteadyTime> CurlClient::NextTimer() const {
     consider(connecting_.front()->connecting_since + options_.connect_timeout);
     consider(next_nudge_);
   }
+  if (!pending_.empty() && exchanges_.CountLate() > 0) consider(next_way_);
   return next;
 }
 
@@ -140,6 +145,7 @@ void CurlClient::Turn() noexcept {
   }
   RelaxPending();
   ApplyDeadlines(SteadyClock::now());
+  MakeWay(SteadyClock::now());
   exchanges_.Deliver();  // what these start or cancel ends in a later turn
 }
 
@@ -196,11 +202,47 @@ void CurlClient::CollectEnded() {
 
 void CurlClient::ApplyDeadlines(SteadyTime now) {
   const auto end = [this](CurlExchange& exchange) { End(exchange, CURLE_OPERATION_TIMEDOUT); };
-  exchanges_.EndTimedOut(now, end);
+  exchanges_.EndTimedOut(now, [&](CurlExchange& exchange) {
+    if (!exchanges_.MayListen(exchange)) return end(exchange);
+    exchange.BlankLines();
+    exchange.body_offset = 0;  // of the body, which is wiped
+    exchanges_.MoveToLate(exchange, exchange.DetailFor(CURLE_OPERATION_TIMEDOUT, NotSentCause::kTimeout));
+  });
+  exchanges_.EndOldLate(now, end);
   while (!connecting_.empty() && connecting_.front()->connecting_since + options_.connect_timeout <= now) {
     end(*connecting_.front());
   }
   exchanges_.EndTiredOfWaiting(now, end);
+}
+
+// ---- late exchanges
+
+// libcurl lets an exchange wait when there may be no more connections; over HTTP/2 also while one is being made that
+// may have room for it. When an exchange ends, libcurl starts the next of these by itself.
+void CurlClient::MakeWay(SteadyTime now) {
+  if (pending_.empty() || exchanges_.CountLate() == 0 || now < next_way_) return;
+  const auto most = static_cast<size_t>(options_.max_connections);
+  if (options_.http2 && (!connecting_.empty() || sockets_.size() < most)) return;
+  next_way_ = now + kWayInterval;
+  exchanges_.MakeWay(
+      pending_.size(), [](const CurlExchange&) { return true; },
+      [this](CurlExchange& exchange) { End(exchange, CURLE_OPERATION_TIMEDOUT); });
+}
+
+std::optional<SteadyTime> CurlClient::OldestLate() {
+  if (exchanges_.late().empty()) return std::nullopt;
+  return exchanges_.late().front().start;
+}
+
+void CurlClient::EndOldestLate() {
+  exchanges_.MakeWay(
+      1, [](const CurlExchange&) { return true; },
+      [this](CurlExchange& exchange) { End(exchange, CURLE_OPERATION_TIMEDOUT); });
+}
+
+const Stats& CurlClient::stats() const {
+  exchanges_.CountInto(stats_);
+  return stats_;
 }
 
 // ---- how exchanges end
@@ -235,6 +277,7 @@ void CurlClient::Finish(CurlExchange& exchange, CURLcode code, NotSentCause caus
     exchange.easy = nullptr;
   }
   connecting_.Leave(exchange);
+  pending_.Leave(exchange);
   const bool whole = code == CURLE_OK && exchange.answer == Exchange::Answer::kHead &&
                      (exchange.NoBodyAllowed() || exchange.body_length.Fits(exchange.outcome.body.size()));
   exchange.Exchange::Finish(whole ? Exchange::End::kComplete : Exchange::End::kBroken, cause,
@@ -246,7 +289,7 @@ void CurlClient::Finish(CurlExchange& exchange, CURLcode code, NotSentCause caus
 // The multi handle is of no further use (out of memory or descriptors, or a bug): what was not sent is known not to
 // have been, the rest is unknown, and the next exchange gets a new one.
 void CurlClient::FailAll() {
-  while (!exchanges_.all().empty()) Fail(exchanges_.all().front());
+  exchanges_.ForEach([this](CurlExchange& exchange) { Fail(exchange); });
   for (CURL* easy : pool_) curl_easy_cleanup(easy);  // they refer to the share
   pool_.clear();
   DropMulti();

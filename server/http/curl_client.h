@@ -39,7 +39,11 @@ class CurlClient final : public Client {
   int PollFd() const override { return epoll_.get(); }
   std::optional<SteadyTime> NextTimer() const override;
   void Turn() noexcept override;
-  const Stats& stats() const override { return stats_; }
+  const Stats& stats() const override;
+
+  // When the oldest late exchange began; it gives way to another client's.
+  std::optional<SteadyTime> OldestLate();
+  void EndOldestLate();
 
  private:
   // What is remembered with a TLS connection for as long as it lives.
@@ -78,6 +82,7 @@ class CurlClient final : public Client {
   void CollectEnded();
   bool StartAgain(CurlExchange& exchange);
   void ApplyDeadlines(SteadyTime now);
+  void MakeWay(SteadyTime now);
   void End(CurlExchange& exchange, CURLcode code);
   void Fail(CurlExchange& exchange);
   void Finish(CurlExchange& exchange, CURLcode code, NotSentCause cause);
@@ -95,9 +100,11 @@ class CurlClient final : public Client {
 
   Exchanges<CurlExchange> exchanges_;
   LinkedList<CurlExchange, &CurlExchange::in_connecting> connecting_;  // in order of `connecting_since`
+  LinkedList<CurlExchange, &CurlExchange::in_pending> pending_;
+  SteadyTime next_way_{};  // not before, do late ones make way again
   SteadyTime next_nudge_{};
   std::vector<ExchangeId> submitted_;  // given to libcurl since the last turn
-  Stats stats_;
+  mutable Stats stats_;
 };
 
 }  // namespace userintent::http

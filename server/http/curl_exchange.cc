@@ -43,6 +43,13 @@ void CurlExchange::PrepareLines(const std::string& origin) {
   }
 }
 
+void CurlExchange::BlankLines() {
+  for (size_t i = 0; i < header_lines.size(); ++i) {
+    Wipe(header_lines[i]);
+    header_nodes[i].data = header_lines[i].data();
+  }
+}
+
 void CurlExchange::WipeLines() {
   for (std::string& line : header_lines) Wipe(line);
   header_lines.clear();
@@ -94,7 +101,7 @@ std::string_view CurlExchange::DetailFor(CURLcode code, NotSentCause cause) cons
   if (cut == Cut::kHead) return "answer head over the limit";
   switch (code) {
     case CURLE_OPERATION_TIMEDOUT:
-      return "no answer in time";
+      return kNoAnswer;
     case CURLE_HTTP2:
     case CURLE_HTTP2_STREAM:
       return "HTTP/2 stream or connection ended without an answer";

@@ -52,6 +52,9 @@ struct CurlExchange : Exchange {
   // Makes the lines that libcurl is given of the request's headers, which are gone then.
   void PrepareLines(const std::string& origin);
   void WipeLines();
+  // The request has left: wipes what the lines hold, while libcurl still points to them.
+  void BlankLines();
+  bool RequestLeft() const { return body_offset == request.body.size(); }
 
   // An answer on a reused connection to a request that has not been sent answers something else.
   bool SpeaksEarly() const { return on.reused_http1 && sending != Sending::kMaybeSent; }
@@ -66,6 +69,7 @@ struct CurlExchange : Exchange {
   Link<CurlExchange> in_waiting;
   Link<CurlExchange> in_connecting;  // looking up, connecting or shaking hands
   SteadyTime connecting_since;
+  Link<CurlExchange> in_pending;  // libcurl lets it wait for another one's connection
 
   // libcurl points into these, so they stay put until the handle has left the multi.
   std::string url;

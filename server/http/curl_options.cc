@@ -8,6 +8,7 @@ namespace userintent::http {
 namespace {
 
 constexpr long kUploadBufferBytes = 16 * 1024;  // libcurl's minimum; our bodies are far smaller
+constexpr std::chrono::seconds kMargin{1};
 
 }  // namespace
 
@@ -68,7 +69,10 @@ bool CurlClient::SetOptions(CurlExchange& exchange) {
   set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
   set(CURLOPT_RESOLVER_START_FUNCTION, &OnResolverStart);
   set(CURLOPT_RESOLVER_START_DATA, &exchange);
-  set(CURLOPT_TIMEOUT_MS, static_cast<long>(options_.exchange_timeout.count()));
+  // The same for the whole exchange; libcurl must not end one that is listened to.
+  const auto longest =
+      exchange.request.on_late ? options_.exchange_timeout + options_.late_window + kMargin : options_.exchange_timeout;
+  set(CURLOPT_TIMEOUT_MS, static_cast<long>(longest.count()));
   set(CURLOPT_QUICK_EXIT, 1L);  // else taking a handle out during a name look-up waits for the resolver's thread
 
   // TLS.

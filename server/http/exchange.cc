@@ -16,6 +16,7 @@ bool Exchange::Take(Request&& from) {
   Wipe(from.body);  // a short body was copied rather than moved
   request.needs_http1_alpn = from.needs_http1_alpn;
   request.method = from.method;
+  request.on_late = std::move(from.on_late);
   // A POST has a body, and a GET has none.
   if (request.body.empty() != (request.method == Method::kGet) || HasControl(request.path)) return false;
   return std::all_of(request.headers.begin(), request.headers.end(), [](const auto& field) {
@@ -90,6 +91,13 @@ void Exchange::Finish(End end, NotSentCause cause, std::string_view detail) {
     outcome.detail = detail;
   }
   WipeRequest();
+}
+
+Outcome Exchange::SoFar(std::string_view detail) const {
+  Outcome known = outcome;
+  known.fate = outcome.status != 0 ? Fate::kAnswered : Fate::kMaybeSent;
+  known.detail = outcome.status != 0 ? AnsweredDetail() : detail;
+  return known;
 }
 
 void Exchange::WipeRequest() {

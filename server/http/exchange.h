@@ -31,6 +31,14 @@ struct Exchange {
   // Which limit the answer has gone beyond.
   enum class Cut { kNone, kHead, kBody };
 
+  // Whether `done` has run for want of time, and what became of the listening.
+  enum class Late {
+    kNo,
+    kListening,
+    kGaveWay,  // to another exchange
+    kOver,     // its window
+  };
+
   // How the exchange ended, as far as the library can tell.
   enum class End {
     kComplete,  // the answer came to its proper end
@@ -53,6 +61,9 @@ struct Exchange {
   // Decides the outcome. `cause` counts if nothing was sent, `detail` unless there is an answer.
   void Finish(End end, NotSentCause cause, std::string_view detail);
 
+  // What Finish() would decide of a request that may have been sent, were this the end. The exchange stays as it is.
+  Outcome SoFar(std::string_view detail) const;
+
   // Wipes headers and body; the path stays.
   void WipeRequest();
 
@@ -65,6 +76,7 @@ struct Exchange {
   Sending sending = Sending::kUnsent;
   Answer answer = Answer::kNone;
   Cut cut = Cut::kNone;
+  Late late = Late::kNo;
   size_t head_bytes = 0;   // of all heads and trailers
   std::string_view fault;  // what is malformed about the answer: fixed text, empty: nothing
 

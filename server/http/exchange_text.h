@@ -18,5 +18,6 @@ bool EqualsIgnoringCase(std::string_view text, std::string_view lower);
 bool HasControl(std::string_view text);  // CR, LF or NUL
 
 std::string_view DetailOf(NotSentCause cause);
+inline constexpr std::string_view kNoAnswer = "no answer in time";
 
 }  // namespace userintent::http

@@ -12,7 +12,8 @@
 #include "server/net/address.h"
 #include "server/net/origin.h"
 
-// In this file: how exchanges begin and end; time; the turn; when one more connection is opened.
+// In this file: how exchanges begin and end; time; the turn; when one more connection is opened. Late exchanges are in
+// h2_late.cc.
 
 namespace userintent::http {
 namespace {
@@ -94,6 +95,7 @@ void H2Client::End(H2Exchange& exchange, Exchange::End end, NotSentCause cause, 
   exchange.Finish(end, cause, detail);
   if (exchange.outcome.fate == Fate::kAnswered) refused_rounds_ = 0;
   if (exchange.outcome.fate == Fate::kRefused) CountRefusal(exchange);
+  if (exchange.late != Exchange::Late::kNo) exchange.connection->CountLate(-1);
   exchanges_.MoveToEnded(exchange);
 }
 
@@ -158,9 +160,13 @@ std::optional<SteadyTime> H2Client::NextTimer() const {
 void H2Client::ApplyDeadlines(SteadyTime now) {
   exchanges_.EndTimedOut(now, [this](H2Exchange& exchange) {
     if (exchange.connection == nullptr) return End(exchange, Exchange::End::kBroken, NotSentCause::kTimeout);
+    exchange.connection->Suspect(exchange);
+    if (exchanges_.MayListen(exchange)) return ListenOn(exchange);
     exchange.connection->Abandon(exchange);  // its RST_STREAM leaves at the end of this turn
-    End(exchange, Exchange::End::kBroken, NotSentCause::kTimeout, "no answer in time");
+    End(exchange, Exchange::End::kBroken, NotSentCause::kTimeout, kNoAnswer);
   });
+  exchanges_.EndOldLate(now, [this](H2Exchange& exchange) { EndLate(exchange); });
+  LimitListening();
   if (resolving_ && *resolving_ + settings_.options.connect_timeout <= now) {
     resolving_.reset();  // the look-up itself cannot be stopped; its result will do for the next attempt
     OnAttemptFailed(FailureOf(NotSentCause::kTimeout), now);
@@ -215,11 +221,10 @@ void H2Client::Settle(SteadyTime now) {
     }
     const std::unique_ptr<H2Connection> dead = std::move(connections_[i]);
     connections_.erase(connections_.begin() + static_cast<std::ptrdiff_t>(i));
-    for (auto at = exchanges_.all().begin(); at != exchanges_.all().end();) {
-      H2Exchange& exchange = *at++;
-      if (exchange.connection != dead.get()) continue;
+    exchanges_.ForEach([&](H2Exchange& exchange) {
+      if (exchange.connection != dead.get()) return;
       End(exchange, Exchange::End::kBroken, dead->failure().cause, dead->failure().detail);
-    }
+    });
     if (dead->TakeNews()) ++opened;
     if (dead->Failed()) OnAttemptFailed(dead->failure(), now);
     if (exchanges_.waiting() > 0) fresh_ = true;  // it may be one more connection that they wait for now
@@ -268,6 +273,7 @@ void H2Client::Dispatch(SteadyTime now) {
     }
   }
   OpenConnections(now);
+  MakeWay(now);
 }
 
 // ---- one more connection
@@ -278,6 +284,7 @@ H2Client::Need H2Client::CountNeed(SteadyTime now) {
   size_t capacity = 0;
   for (const auto& connection : connections_) {
     capacity += connection->Capacity(now);
+    if (!connection->OnlyListens()) ++need.open;
     if (connection->Usable() && !connection->Aged(now)) ++young;
     if (!connection->Usable() && connection->ever_ready()) continue;  // on its way out
     ++need.kept;
@@ -285,9 +292,10 @@ H2Client::Need H2Client::CountNeed(SteadyTime now) {
   // One to replace what has grown old, or as many as it takes for those that wait. Before the first connection it
   // is not known how many streams the peer takes, so that one goes ahead.
   if (exchanges_.waiting() > capacity) {
-    const size_t unplaced = exchanges_.waiting() - capacity;
-    const size_t each = std::min({usual_limit_, pace_.AtOnce(now), pace_.InAll(now)});
-    need.wanted = each == 0 ? 1 : (unplaced + each - 1) / each;
+    need.unplaced = exchanges_.waiting() - capacity;
+    need.each = std::min({usual_limit_, pace_.AtOnce(now), pace_.InAll(now)});
+    if (need.each == 0) need.each = need.unplaced;
+    need.wanted = (need.unplaced + need.each - 1) / need.each;
   } else if (young == 0 && exchanges_.under_way() > 0) {
     need.wanted = 1;
   }
@@ -297,7 +305,7 @@ H2Client::Need H2Client::CountNeed(SteadyTime now) {
 
 bool H2Client::HasPlace(const Need& need) const {
   const auto most = static_cast<size_t>(std::max(settings_.options.max_connections, 1));
-  return need.connecting < need.wanted && need.kept < most && connections_.size() < 2 * most;
+  return need.connecting < need.wanted && need.kept < most && need.open < 2 * most;
 }
 
 void H2Client::OpenConnections(SteadyTime now) {
@@ -314,7 +322,7 @@ void H2Client::OpenConnections(SteadyTime now) {
   const std::vector<net::Address> allowed = Allowed(*known, settings_.options);
   if (allowed.empty()) return OnAttemptFailed(FailureOf(NotSentCause::kForbiddenAddress), now);
   H2Session::Owner& owner = *this;
-  for (; HasPlace(need); ++need.connecting, ++need.kept) {
+  for (; HasPlace(need); ++need.connecting, ++need.kept, ++need.open) {
     connections_.push_back(std::make_unique<H2Connection>(settings_, *tls_, epoll_.get(), owner, pace_, scratch_));
     connections_.back()->Connect(allowed, now, deadline);
   }

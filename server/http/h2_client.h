@@ -55,7 +55,11 @@ class H2Client final : public Client, private H2Session::Owner {
   int PollFd() const override { return epoll_.get(); }
   std::optional<SteadyTime> NextTimer() const override;
   void Turn() noexcept override;
-  const Stats& stats() const override { return stats_; }
+  const Stats& stats() const override;
+
+  // When the oldest late exchange began; it gives way to another client's.
+  std::optional<SteadyTime> OldestLate();
+  void EndOldestLate();
 
   // Whether, since it was last asked, the peer has given a reason to speak HTTP/1.1 with it, though it takes h2 by
   // ALPN.
@@ -69,9 +73,12 @@ class H2Client final : public Client, private H2Session::Owner {
  private:
   // What speaks for more connections.
   struct Need {
+    size_t unplaced = 0;    // exchanges that wait, and for which the connections have no room
+    size_t each = 1;        // how many of them another connection is likely to take
     size_t wanted = 0;      // by those that wait, or by age
     size_t connecting = 0;  // attempts under way
     size_t kept = 0;        // connections that are there to stay
+    size_t open = 0;        // all but those that only listen for late answers
   };
 
   H2Client(H2Settings settings, OnNoHttp2 on_no_http2)
@@ -89,6 +96,10 @@ class H2Client final : public Client, private H2Session::Owner {
   void TakeLookup(SteadyTime now);
   void Settle(SteadyTime now);
   void ApplyDeadlines(SteadyTime now);
+  void ListenOn(H2Exchange& exchange);
+  void EndLate(H2Exchange& exchange);
+  void MakeWay(SteadyTime now);
+  void LimitListening();
   void Dispatch(SteadyTime now);
   Need CountNeed(SteadyTime now);
   bool HasPlace(const Need& need) const;
@@ -118,7 +129,7 @@ class H2Client final : public Client, private H2Session::Owner {
   int refused_rounds_ = 0;   // since the last answer
   SteadyTime last_round_{};  // when the last of them ended
   bool fresh_ = false;       // something was queued since the last turn
-  Stats stats_;
+  mutable Stats stats_;
 };
 
 }  // namespace userintent::http

@@ -69,8 +69,17 @@ class H2Connection {
   // any more, and the exchange is as it was.
   bool Submit(H2Exchange& exchange, SteadyTime now);
 
+  // The exchange has had its time: is this connection still good for others?
+  void Suspect(const H2Exchange& exchange) { session_.Suspect(exchange); }
   // Lets go of an exchange that shall end.
   void Abandon(H2Exchange& exchange) { session_.Abandon(exchange); }
+
+  // Late exchanges on it.
+  void CountLate(int change) { late_ += change; }
+  // It takes no more exchanges, and stays only for late ones.
+  bool OnlyListens() const { return late_ > 0 && !Usable() && session_.streams() <= static_cast<size_t>(late_); }
+  // It would take one more exchange, if one of its streams ended now.
+  bool Full(SteadyTime now) const { return Usable() && wire_.idle() && session_.Full(now); }
 
   // Writes all that is to be written, as far as the socket takes it.
   void Flush(SteadyTime now);
@@ -98,6 +107,7 @@ class H2Connection {
   std::optional<SteadyTime> ready_since_;
   SteadyTime heard_{};  // when the last byte came, or the first request left
   std::optional<SteadyTime> pinged_;
+  int late_ = 0;
   uint64_t received_at_move_ = 0;  // bytes of TLS that had come when an exchange last moved
 
   H2Wire wire_;

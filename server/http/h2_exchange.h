@@ -14,6 +14,8 @@ class H2Connection;
 
 // Header names of the request are in lower case; each part of it is wiped as soon as it has been taken.
 struct H2Exchange : Exchange {
+  bool RequestLeft() const { return request.body.empty(); }
+
   Link<H2Exchange> in_waiting;
   H2Connection* connection = nullptr;  // null: waits to be sent
   int32_t stream = 0;

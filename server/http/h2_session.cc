@@ -136,8 +136,6 @@ bool H2Session::Submit(H2Exchange& exchange) {
 }
 
 void H2Session::Abandon(H2Exchange& exchange) {
-  // No exchange has moved since this one was sent: whatever the peer is busy with, no more of it.
-  if (exchange.sending == Exchange::Sending::kMaybeSent && moved_ <= exchange.sent) retired_ = true;
   const int32_t stream = exchange.stream;
   LetGo(exchange);
   // Of a request that waits in nghttp2 this takes the HEADERS back.

@@ -6,6 +6,7 @@
 
 #include <nghttp2/nghttp2.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -55,6 +56,11 @@ class H2Session {
   // Takes the exchange and prepares its frames. False: it takes none any more (stream ids used up), and the exchange is
   // as it was.
   bool Submit(H2Exchange& exchange);
+  // The exchange has had its time. If none has moved since it was sent, then whatever the peer is busy with, no more of
+  // it.
+  void Suspect(const H2Exchange& exchange) {
+    if (exchange.sending == Exchange::Sending::kMaybeSent && moved_ <= exchange.sent) retired_ = true;
+  }
   // Lets go of an exchange that shall end: a stream that was begun is reset, one that was not is never sent.
   void Abandon(H2Exchange& exchange);
   void Retire() { retired_ = true; }  // no new exchanges
@@ -65,9 +71,13 @@ class H2Session {
   bool retired() const { return retired_; }
   bool told_to_go() const { return last_processed_ != INT32_MAX; }  // by a GOAWAY
   size_t streams() const { return streams_; }
-  size_t submitted() const { return submitted_; }        // exchanges that were put on it, in all
-  size_t Limit() const;                                  // streams at once, 0 before the peer has said
-  size_t Capacity(SteadyTime now) const;                 // how many more it would take now
+  size_t submitted() const { return submitted_; }  // exchanges that were put on it, in all
+  size_t Limit() const;                            // streams at once, 0 before the peer has said
+  size_t Capacity(SteadyTime now) const;           // how many more it would take now
+  // It would take one more, if one of its streams ended.
+  bool Full(SteadyTime now) const {
+    return !retired_ && std::min(Limit(), pace_.AtOnce(now)) <= streams_ && pace_.InAll(now) > submitted_;
+  }
   SteadyTime idle_since() const { return idle_since_; }  // when the last stream ended
   // True if an exchange has moved since it was last asked.
   bool TakeMoved() { return std::exchange(has_moved_, false); }
