@@ -90,8 +90,9 @@ class Client {
   virtual ~Client() = default;
 
   // One POST of `request`, which must have passed intent::Validate; copies what it needs before it returns. `done`
-  // runs exactly once, later, on the same thread.
-  virtual CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done) = 0;
+  // runs exactly once, later, on the same thread. Where it ran because the time was over, `late` (may be null) may run
+  // after it, at most once, with the outcome of the answer that came after all: classified as if it had come in time.
+  virtual CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done, Done late) = 0;
 
   // One GET of the intent, whose id is 1-256 bytes. `done` runs exactly once, later, on the same thread.
   virtual void Get(std::string user_intent_id, absl::AnyInvocable<void(ReadOutcome)> done) = 0;

@@ -29,11 +29,16 @@ class RestClient final : public Client {
         user_agent_(std::move(user_agent)),
         clock_(std::move(clock)) {}
 
-  CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done) override {
+  CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done, Done late) override {
     std::shared_ptr<const BasicAuth> auth = credentials_.Snapshot();
     http::Request post = Start(*auth, "application/json");
     post.path = kPath;
     post.body = RequestBody(request, &attempt_id);
+    if (late) {
+      post.on_late = [this, late = std::move(late)](http::Outcome exchange) mutable {
+        late(Classify(exchange, limit_rule_, clock_()));
+      };
+    }
     shown_ = auth;
     return http_.Start(std::move(post),
                        [this, auth = std::move(auth), done = std::move(done)](http::Outcome exchange) mutable {

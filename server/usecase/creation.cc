@@ -198,8 +198,9 @@ void Creation::Send() {
   state_ = State::kExchanging;
   sent_at_ = deps_.loop.Now();
   deps_.observer.OnPostBegun();
-  call_id_ = deps_.astra.Create(*request_, attempt_id_,
-                                [self = shared_from_this()](astra::Outcome outcome) { self->OnOutcome(outcome); });
+  call_id_ = deps_.astra.Create(
+      *request_, attempt_id_, [self = shared_from_this()](astra::Outcome outcome) { self->OnOutcome(outcome); },
+      nullptr);
 }
 
 void Creation::OnOutcome(const astra::Outcome& outcome) {

@@ -71,7 +71,8 @@ class RestClientTest : public testing::Test {
   }
 
   Client::CallId Create() {
-    return client_->Create(request_, attempt_, [this](Outcome outcome) { outcomes_.push_back(std::move(outcome)); });
+    return client_->Create(
+        request_, attempt_, [this](Outcome outcome) { outcomes_.push_back(std::move(outcome)); }, nullptr);
   }
 
   const TemporaryDirectory dir_;
@@ -138,8 +139,8 @@ TEST_F(RestClientTest, AnswersReachTheirOwnCalls) {
   std::vector<std::pair<int, std::string>> got;
   std::vector<Client::CallId> ids;
   for (int i = 0; i < 3; ++i) {
-    ids.push_back(client_->Create(request_, attempt_,
-                                  [&got, i](Outcome outcome) { got.emplace_back(i, outcome.user_intent_id); }));
+    ids.push_back(client_->Create(
+        request_, attempt_, [&got, i](Outcome outcome) { got.emplace_back(i, outcome.user_intent_id); }, nullptr));
   }
   http_.Answer(ids[1], 201, R"({"id":"b"})");
   http_.Answer(ids[2], 200, R"({"id":"c"})");
@@ -219,10 +220,10 @@ TEST_F(RestClientTest, RefreshInDoneIsAboutThatVeryPost) {
   const auto note = [this, &other](Outcome outcome) {
     if (outcome.verdict == Verdict::kCredentialsRejected) other.push_back(client_->RefreshCredentials());
   };
-  const Client::CallId first = client_->Create(request_, attempt_, note);
+  const Client::CallId first = client_->Create(request_, attempt_, note, nullptr);
   dir_.Write("secret", "another");
   ASSERT_TRUE(credentials_->Refresh().value());
-  const Client::CallId second = client_->Create(request_, attempt_, note);
+  const Client::CallId second = client_->Create(request_, attempt_, note, nullptr);
   http_.Answer(first, 401);
   http_.Answer(second, 401);
   EXPECT_EQ(other, (std::vector<bool>{true, false}));
@@ -231,12 +232,51 @@ TEST_F(RestClientTest, RefreshInDoneIsAboutThatVeryPost) {
 // `done` may start the next try.
 TEST_F(RestClientTest, CreateFromWithinDone) {
   Client::CallId next = 0;
-  const Client::CallId first = client_->Create(request_, attempt_, [&](Outcome) { next = Create(); });
+  const Client::CallId first = client_->Create(
+      request_, attempt_, [&](Outcome) { next = Create(); }, nullptr);
   http_.Answer(first, 429);
   ASSERT_NE(next, 0u);
   http_.Answer(next, 201, R"({"id":"a"})");
   ASSERT_EQ(outcomes_.size(), 1u);
   EXPECT_EQ(outcomes_[0].verdict, Verdict::kCreated);
+}
+
+// A late answer means what it would have meant in time.
+TEST_F(RestClientTest, LateAnswersAreClassifiedAlike) {
+  Create();
+  EXPECT_EQ(http_.requests[0].on_late, nullptr);
+  std::vector<Outcome> late;
+  const auto create = [&] {
+    return client_->Create(
+        request_, attempt_, [this](Outcome outcome) { outcomes_.push_back(std::move(outcome)); },
+        [&late](Outcome outcome) { late.push_back(std::move(outcome)); });
+  };
+  const auto answer = [](int status, std::string body) {
+    http::Outcome outcome;
+    outcome.fate = http::Fate::kAnswered;
+    outcome.status = status;
+    outcome.body_complete = true;
+    outcome.body = std::move(body);
+    return outcome;
+  };
+  const std::pair<http::Outcome, Verdict> cases[] = {
+      {answer(201, R"({"id":"a"})"), Verdict::kCreated},
+      {answer(422, R"({"description":"no attempts left"})"), Verdict::kLimitReached},
+      {answer(400, "{}"), Verdict::kRejected},
+      {answer(429, "{}"), Verdict::kRateLimited},
+      {answer(500, "{}"), Verdict::kUnknown},
+  };
+  for (const auto& [exchange, verdict] : cases) {
+    http_.Answer(create(), http::Outcome{});
+    EXPECT_EQ(outcomes_.back().verdict, Verdict::kUnknown);
+    http_.requests.back().on_late(exchange);
+    EXPECT_EQ(late.back().verdict, verdict);
+  }
+  EXPECT_EQ(late.front().user_intent_id, "a");
+  EXPECT_EQ(late.size(), std::size(cases));
+  EXPECT_EQ(outcomes_.size(), late.size());
+  client_->Get("intent-1", [](ReadOutcome) {});
+  EXPECT_EQ(http_.requests.back().on_late, nullptr);
 }
 
 }  // namespace

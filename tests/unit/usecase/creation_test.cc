@@ -28,11 +28,12 @@ class FakeAstra final : public astra::Client {
   struct Post {
     Uuid attempt_id;
     Done done;  // empty once it has been answered
+    Done late;
   };
 
-  CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done) override {
+  CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done, Done late) override {
     sent = request;
-    posts.push_back({attempt_id, std::move(done)});
+    posts.push_back({attempt_id, std::move(done), std::move(late)});
     return posts.size();
   }
   bool CancelUnsent(CallId id) override {
