@@ -46,7 +46,10 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
       shared.service, *parts->context_,
       rpc::UseCases{
           *parts->creations_,
-          {shared.ledger, shared.reads, {*parts->shard_, *parts->astra_}, shared.admission.options().min_deadline},
+          {{shared.ledger, shared.reads, {*parts->shard_, *parts->astra_}, shared.admission.options().min_deadline},
+           settings.app_url().value_or(net::Origin()).Text(),
+           settings.oauth_redirect_uri.all,
+           [&credentials = shared.credentials] { return credentials.Snapshot()->client_id; }},
           shared.ledger,
           *parts->shard_,
           settings.email_attempt_limit});

@@ -20,7 +20,8 @@
 namespace userintent::astra {
 
 struct BasicAuth {
-  Secret header_value;  // of Authorization: "Basic ..."
+  Secret header_value;    // of Authorization: "Basic ..."
+  std::string client_id;  // no secret: it is a part of the links to Astra's pages
 };
 
 class Credentials {

@@ -84,6 +84,11 @@ void CheckListener(const Settings& settings, Problems& problems) {
   if (!settings.policy_file.empty()) problems.Add("policy_file", "not supported by this version");
 }
 
+void CheckAuthorization(const Settings& settings, Problems& problems) {
+  if (settings.oauth_redirect_uri.all.empty() || settings.app_url()) return;
+  problems.Add("astra_app_url", "--oauth_redirect_uri needs it, because --astra_base_url is none of Astra's");
+}
+
 void CheckUpstream(const Settings& settings, Problems& problems) {
   // Names are judged when they are resolved.
   if (const std::optional<net::IpAddress> literal = net::ParseIp(settings.astra_base_url.host)) {

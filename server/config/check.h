@@ -15,6 +15,9 @@ void CheckListener(const Settings& settings, Problems& problems);
 // --astra_base_url and --upstream_transport.
 void CheckUpstream(const Settings& settings, Problems& problems);
 
+// --astra_app_url, where --oauth_redirect_uri needs it.
+void CheckAuthorization(const Settings& settings, Problems& problems);
+
 // Every number and every duration.
 void CheckRanges(const Settings& settings, Problems& problems);
 

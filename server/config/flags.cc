@@ -69,6 +69,13 @@ constexpr Row kRows[] = {
                                                "required; holds the client secret for HTTP Basic"),
     RowOf<&Settings::astra_ca_file>("astra_ca_file",
                                     "authorities for Astra's certificate (PEM) instead of the system's"),
+    RowOf<&Settings::astra_app_url>(
+        "astra_app_url",
+        "where the pages are that GetAuthorizationUrl sends persons to: https, host and port only; empty: Astra's that "
+        "go with --astra_base_url, of its sandbox where that is on loopback"),
+    RowOf<&Settings::oauth_redirect_uri>("oauth_redirect_uri",
+                                         "where callers of GetAuthorizationUrl may have persons sent back to; without "
+                                         "one the method refuses every call"),
     RowOf<&Settings::allow_private_upstream>(
         "allow_private_upstream",
         "allow an upstream host with addresses that are not public; localhost and loopback literals need no flag, "

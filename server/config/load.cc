@@ -102,6 +102,7 @@ Loaded LoadAll(Settings settings, Problems& problems) {
   CheckUpstream(settings, problems);
   loaded.credentials = ReadCredentials(settings, problems);
   loaded.authorities = ReadAuthorities(settings, problems);
+  CheckAuthorization(settings, problems);
   CheckRanges(settings, problems);
   CheckLedger(settings, problems);
   loaded.ledger_keys = ReadLedgerKeys(settings, problems).value_or(LedgerKeys());

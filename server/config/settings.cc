@@ -21,6 +21,16 @@ std::vector<Settings::KeyFile> Settings::previous_key_files() const {
   return files;
 }
 
+std::optional<net::Origin> Settings::app_url() const {
+  if (astra_app_url) return astra_app_url;
+  if (astra_base_url.host == "api.astra.finance") return net::Origin{"app.astra.finance", 443};
+  // A stand-in on this machine stands for Astra's sandbox.
+  if (astra_base_url.host == "api-sandbox.astra.finance" || astra_base_url.loopback()) {
+    return net::Origin{"app-sandbox.astra.finance", 443};
+  }
+  return std::nullopt;
+}
+
 int Settings::shard_count() const {
   if (shards > 0) return shards;
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);

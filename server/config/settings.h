@@ -27,6 +27,8 @@ struct Settings {
   bool allow_private_upstream = false;
   // How to recognise that Astra says "three attempts used"; none: not at all.
   std::optional<astra::LimitRule> astra_limit_error;
+  std::optional<net::Origin> astra_app_url;  // see app_url()
+  RedirectUris oauth_redirect_uri;
   absl::Duration connect_timeout = absl::Seconds(3);
   absl::Duration upstream_timeout = absl::Seconds(30);
   int upstream_connections = 32;
@@ -64,6 +66,8 @@ struct Settings {
     std::string what;
   };
   std::vector<KeyFile> previous_key_files() const;
+  // --astra_app_url, or the host of Astra's pages that goes with --astra_base_url; nothing where none does.
+  std::optional<net::Origin> app_url() const;
   bool reflection_on() const { return reflection.value_or(listen.loopback()); }
   // --shards, or one per two cores.
   int shard_count() const;

@@ -1,10 +1,13 @@
 #include "server/config/values.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/flags/marshalling.h"
+#include "absl/strings/str_join.h"
 #include "server/base/duration.h"
 #include "server/http/client.h"
+#include "server/net/redirect_uri.h"
 
 namespace userintent::config {
 
@@ -92,6 +95,36 @@ Form FormOf<net::Origin>() {
 }
 bool Parse(std::string_view text, net::Origin* out) { return net::ParseOrigin(text, out); }
 std::string Text(const net::Origin& value) { return value.Text(); }
+
+template <>
+Form FormOf<std::optional<net::Origin>>() {
+  return FormOf<net::Origin>();
+}
+bool Parse(std::string_view text, std::optional<net::Origin>* out) {
+  net::Origin parsed;
+  if (!text.empty() && !Parse(text, &parsed)) return false;
+  *out = text.empty() ? std::nullopt : std::optional(std::move(parsed));
+  return true;
+}
+std::string Text(const std::optional<net::Origin>& value) { return value ? Text(*value) : ""; }
+
+template <>
+Form FormOf<RedirectUris>() {
+  return {"URI,...", "must be https URIs (http on loopback only) without fragment and comma, separated by commas"};
+}
+bool Parse(std::string_view text, RedirectUris* out) {
+  RedirectUris parsed;
+  while (!text.empty()) {
+    const size_t comma = std::min(text.find(','), text.size());
+    if (!net::IsRedirectUri(text.substr(0, comma))) return false;
+    parsed.all.emplace_back(text.substr(0, comma));
+    if (comma + 1 == text.size()) return false;  // nothing behind the last comma
+    text.remove_prefix(std::min(comma + 1, text.size()));
+  }
+  *out = std::move(parsed);
+  return true;
+}
+std::string Text(const RedirectUris& value) { return absl::StrJoin(value.all, ","); }
 
 template <>
 Form FormOf<LedgerLocation>() {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "server/astra/answer.h"
@@ -24,6 +25,12 @@ struct LedgerLocation {
   Kind kind = Kind::kSqlite;
   std::string path;  // kSqlite
   friend bool operator==(const LedgerLocation&, const LedgerLocation&) = default;
+};
+
+// Where persons may be sent back to after Astra's pages; each is a net::IsRedirectUri.
+struct RedirectUris {
+  std::vector<std::string> all;
+  friend bool operator==(const RedirectUris&, const RedirectUris&) = default;
 };
 
 // How values of a type are written, for --help and for errors.
@@ -45,6 +52,8 @@ bool Parse(std::string_view text, std::optional<bool>* out);        // empty: no
 bool Parse(std::string_view text, std::optional<absl::Time>* out);  // empty: not set
 bool Parse(std::string_view text, net::HostPort* out);              // empty: no address
 bool Parse(std::string_view text, net::Origin* out);
+bool Parse(std::string_view text, std::optional<net::Origin>* out);  // empty: not set
+bool Parse(std::string_view text, RedirectUris* out);                // separated by commas; empty: none
 bool Parse(std::string_view text, LedgerLocation* out);
 bool Parse(std::string_view text, http::Transport* out);
 bool Parse(std::string_view text, observe::Level* out);
@@ -57,6 +66,8 @@ std::string Text(const std::optional<bool>& value);
 std::string Text(const std::optional<absl::Time>& value);
 std::string Text(const net::HostPort& value);
 std::string Text(const net::Origin& value);
+std::string Text(const std::optional<net::Origin>& value);
+std::string Text(const RedirectUris& value);
 std::string Text(const LedgerLocation& value);
 std::string Text(const std::optional<astra::LimitRule>& value);
 std::string Text(http::Transport value);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "server/usecase/get_creation.h"
+#include "server/usecase/get_user_intent.h"
 
 namespace userintent::rpc {
 namespace {
@@ -33,7 +34,12 @@ std::vector<std::unique_ptr<PostedMethod>> NewMethods(AsyncService& service, Met
   methods.push_back(Row<&AsyncService::RequestGetUserIntent>(
       service, context, use_cases, {.method = Method::kGetUserIntent, .posted = 64, .errors_say_sent = false},
       +[](const UseCases& use, usecase::GetUserIntentCall&& call) {
-        return usecase::GetUserIntent(use.reads, std::move(call));
+        return usecase::GetUserIntent(use.authorization.reads, std::move(call));
+      }));
+  methods.push_back(Row<&AsyncService::RequestGetAuthorizationUrl>(
+      service, context, use_cases, {.method = Method::kGetAuthorizationUrl, .posted = 16, .errors_say_sent = false},
+      +[](const UseCases& use, usecase::GetAuthorizationUrlCall&& call) {
+        return usecase::GetAuthorizationUrl(use.authorization, std::move(call));
       }));
   return methods;
 }

@@ -23,8 +23,9 @@
 namespace userintent::rpc {
 
 // The methods of our service; kMethodNames has their names, in this order.
-enum class Method { kCreateUserIntent, kGetCreation, kGetUserIntent };
-inline constexpr std::string_view kMethodNames[] = {"CreateUserIntent", "GetCreation", "GetUserIntent"};
+enum class Method { kCreateUserIntent, kGetCreation, kGetUserIntent, kGetAuthorizationUrl };
+inline constexpr std::string_view kMethodNames[] = {"CreateUserIntent", "GetCreation", "GetUserIntent",
+                                                    "GetAuthorizationUrl"};
 
 // Told about calls, for logs and metrics. Called on shards' threads; must be thread-safe and must not block.
 class CallObserver {

@@ -41,6 +41,7 @@ TEST_F(CredentialsTest, HeaderValue) {
   const auto credentials = Load();
   ASSERT_TRUE(credentials.ok()) << credentials.status();
   EXPECT_EQ((*credentials)->Snapshot()->header_value.Reveal(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+  EXPECT_EQ((*credentials)->Snapshot()->client_id, "Aladdin");
 }
 
 TEST_F(CredentialsTest, PaddingAndEveryAlphabetCharacter) {

@@ -121,6 +121,8 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(settings.astra_ca_file, "");
   EXPECT_FALSE(settings.allow_private_upstream);
   EXPECT_FALSE(settings.astra_limit_error.has_value());
+  EXPECT_EQ(settings.app_url()->Text(), "https://app-sandbox.astra.finance");
+  EXPECT_EQ(settings.oauth_redirect_uri, RedirectUris());
   EXPECT_EQ(settings.connect_timeout, absl::Seconds(3));
   EXPECT_EQ(settings.upstream_timeout, absl::Seconds(30));
   EXPECT_EQ(settings.upstream_connections, 32);
@@ -173,6 +175,14 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
        }},
       {"astra_client_id_file", "/a", [](const Settings& c) { return c.astra_client_id_file == "/a"; }},
       {"astra_client_secret_file", "/a", [](const Settings& c) { return c.astra_client_secret_file == "/a"; }},
+      {"astra_app_url", "https://Pages.example.com:8443",
+       [](const Settings& c) {
+         return c.app_url() == net::Origin{"pages.example.com", 8443};
+       }},
+      {"oauth_redirect_uri", "https://a.example/x,http://localhost:1/y",
+       [](const Settings& c) {
+         return c.oauth_redirect_uri == RedirectUris{{"https://a.example/x", "http://localhost:1/y"}};
+       }},
       {"astra_ca_file", "/a", [](const Settings& c) { return c.astra_ca_file == "/a"; }},
       {"allow_private_upstream", "true", [](const Settings& c) { return c.allow_private_upstream; }},
       {"astra_limit_error", "400:a:b",
@@ -590,6 +600,40 @@ TEST_F(ConfigTest, UpstreamAddresses) {
   EXPECT_FALSE((net::Origin{"localhost.example.com", 1}).loopback());
   EXPECT_FALSE((net::Origin{"8.8.8.8", 1}).loopback());
   EXPECT_EQ((net::Origin{"::1", 8443}).Text(), "https://[::1]:8443");
+}
+
+TEST_F(ConfigTest, WhereAstrasPagesAre) {
+  const std::pair<const char*, const char*> pages[] = {
+      {"https://api.astra.finance", "https://app.astra.finance"},
+      {"https://API-Sandbox.astra.finance:443", "https://app-sandbox.astra.finance"},
+      {"https://localhost:8443", "https://app-sandbox.astra.finance"},
+      {"https://[::1]:8443", "https://app-sandbox.astra.finance"}};
+  for (const auto& [base, app] : pages) {
+    const auto loaded = LoadMore({std::string("--astra_base_url=") + base, "--oauth_redirect_uri=https://a.example"});
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    EXPECT_EQ(loaded->settings.app_url()->Text(), app);
+  }
+  const char* elsewhere = "--astra_base_url=https://api.astra.example";
+  EXPECT_EQ(Problem(LoadMore({elsewhere})), "") << "nobody is sent anywhere";
+  EXPECT_EQ(Problem(LoadMore({elsewhere, "--oauth_redirect_uri=https://a.example"})),
+            "--astra_app_url: --oauth_redirect_uri needs it, because --astra_base_url is none of Astra's");
+  EXPECT_EQ(
+      Problem(LoadMore({elsewhere, "--oauth_redirect_uri=https://a.example", "--astra_app_url=https://p.example"})),
+      "");
+  EXPECT_THAT(Problem(LoadMore({"--astra_app_url=http://p.example"})), StartsWith("--astra_app_url: must be https://"));
+  EXPECT_THAT(Problem(LoadMore({"--astra_app_url=https://p.example/"})),
+              StartsWith("--astra_app_url: must be https://"));
+}
+
+// net_redirect_uri_test has every form.
+TEST_F(ConfigTest, RedirectUris) {
+  for (const char* wrong : {"http://CANARY.example/", "https://a.example#CANARY", ",", "https://a.example,",
+                            "https://a.example,,https://b.example", "https://a.example, https://b.example"}) {
+    EXPECT_THAT(Problem(LoadMore({std::string("--oauth_redirect_uri=") + wrong})),
+                StartsWith("--oauth_redirect_uri: must be https URIs"))
+        << wrong;
+  }
+  EXPECT_EQ(Problem(LoadMore({"--oauth_redirect_uri="})), "");
 }
 
 // The flag has one reader, astra::ParseLimitRule, whose own test has every refusal.
