@@ -64,7 +64,8 @@ say "astra-sandbox, the stand-in for Astra: https://127.0.0.1:$sandbox_port (adm
 say "The gateway: 127.0.0.1:$port (log: $DIR/gateway.log, metrics: http://127.0.0.1:$metrics_port/metrics)"
 note "its keys and its ledger, made for this run, are there, too (0600)"
 start_stage "$DIR" --sandbox="listen=127.0.0.1:$sandbox_port" --sandbox="admin_listen=127.0.0.1:$admin_port" \
-  --gateway="listen=127.0.0.1:$port" --gateway="metrics_listen=127.0.0.1:$metrics_port" || { STAGE=''; die "they do not serve"; }
+  --gateway="listen=127.0.0.1:$port" --gateway="metrics_listen=127.0.0.1:$metrics_port" \
+  --gateway="oauth_redirect_uri=http://localhost:8000/astra/done" || { STAGE=''; die "they do not serve"; }
 note "both serve, $((SECONDS - started)) s after the start"
 
 # An invented person, and a new e-mail address each time: an address has three attempts for ever, in the sandbox too.

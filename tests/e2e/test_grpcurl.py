@@ -61,7 +61,7 @@ def test_the_page_has_commands():
     """The page shows a command for each thing that a reader wants to do."""
     texts = [command.text for command in commands()]
     assert len(texts) > 12
-    for needed in (" list", " describe", "CreateUserIntent", "GetCreation", "GetUserIntent", "Health/Check", "-cacert", "2>&1"):
+    for needed in (" list", " describe", "CreateUserIntent", "GetCreation", "GetUserIntent", "GetAuthorizationUrl", "Health/Check", "-cacert", "2>&1"):
         assert any(needed in text for text in texts), needed
 
 
@@ -106,7 +106,7 @@ def test_every_command_of_the_page(new_gateway, authority, tmp_path):
         (keys / name).write_bytes(file.read_bytes())
     own = Sandbox()  # its account is the page's alone
     try:
-        plain = new_gateway(own)
+        plain = new_gateway(own, oauth_redirect_uri="http://localhost:8000/astra/done")  # as the page says of `make run`
         secured = new_gateway(own, tls_cert_file=certificate, tls_key_file=key, tls_client_ca_file=authority.ca_file,
                               reflection=True)
         secured_port = secured.address.rpartition(":")[2]
@@ -124,6 +124,6 @@ def test_every_command_of_the_page(new_gateway, authority, tmp_path):
                 wrong.append(f"$ {command.text}gave:\n{ended.stdout}\nwhich is not:\n{command.output}")
         assert not wrong, "\n\n".join(wrong)
         counted = own.summary()
-        assert counted["posts"] == 1 and counted["gets"] == 2  # the read with max_age is answered from the record
+        assert counted["posts"] == 1 and counted["gets"] == 3  # the read with max_age is answered from the record
     finally:
         own.stop()

@@ -51,7 +51,7 @@ TABLE = {
     "REQUEST_NOT_FOUND": (C.NOT_FOUND, {"no"}, RECOVERY, None, NO_DETAIL),
 }
 
-# Errors of GetUserIntent; in place of TABLE, because reads carry no `sent` and some reasons differ.
+# Errors of GetUserIntent and GetAuthorizationUrl; in place of TABLE, because reads carry no `sent` and some reasons differ.
 READS = {
     "MALFORMED_REQUEST": (C.INVALID_ARGUMENT, {"FIX_REQUEST"}, False, NO_DETAIL),
     "UNKNOWN_FIELDS": (C.INVALID_ARGUMENT, {"FIX_REQUEST"}, False, NO_DETAIL),
@@ -121,7 +121,7 @@ def decode(error, request=None, allowed_words=(), read=False):
     """The error of a call, checked against every general rule of the contract.
 
     `allowed_words` are values of the request that the fixed texts hold anyway (a name that the contract itself names).
-    `read`: of GetUserIntent.
+    `read`: of GetUserIntent or GetAuthorizationUrl.
     """
     trailers = [(key, value) for key, value in (error.trailing_metadata() or ())]
     serialised = [value for key, value in trailers if key == "grpc-status-details-bin"]

@@ -159,6 +159,13 @@ class Gateway(Server):
                                         response_deserializer=pb.GetUserIntentResponse.FromString)
         return Running(call.future(data, timeout=timeout), None, (), read=True).reply()
 
+    def authorize(self, key, redirect_uri, state, timeout=30, channel=None, by="request_id"):
+        """GetAuthorizationUrl for a CreateUserIntentRequest, or for an id of the kind that `by` says; None: no key."""
+        keys = {} if key is None else {by: getattr(key, "request_id", key)}
+        request = pb.GetAuthorizationUrlRequest(redirect_uri=redirect_uri, state=state, **keys)
+        stub = self.stub if channel is None else pb_grpc.UserIntentServiceStub(channel)
+        return Running(stub.GetAuthorizationUrl.future(request, timeout=timeout), None, (), read=True).reply()
+
     def state(self, request_id, **more):
         """The name of the recorded state; None: no record."""
         reply = self.get(request_id, **more)
