@@ -113,7 +113,7 @@ class Running:
     def __init__(self, path):
         told = json.loads(path.read_text())
         self.sandbox, self.gateways, self.server_name = Admin(told["sandbox"]), told["gateways"], told["server_name"]
-        self.ca, self._certificates = told["ca_file"], told["certificates"]
+        self.ca, self._certificates, self.webhooks = told["ca_file"], told["certificates"], told.get("webhooks", {})
 
     def certificate(self, name):
         return self._certificates[name]["cert_file"]
@@ -309,12 +309,14 @@ class Scripted:
     def __init__(self, stubs):
         self.pb = stubs
         self.tap = None
-        self._scripts, self._calls, self._lock = {}, {}, threading.Lock()
+        self._scripts, self._calls, self._tokens, self._lock = {}, {}, {}, threading.Lock()
         handlers = grpc.method_handlers_generic_handler(SERVICE, {
             "CreateUserIntent": grpc.unary_unary_rpc_method_handler(
                 self._create, stubs.CreateUserIntentRequest.FromString, stubs.CreateUserIntentResponse.SerializeToString),
             "GetUserIntent": grpc.unary_unary_rpc_method_handler(
-                self._read, stubs.GetUserIntentRequest.FromString, stubs.GetUserIntentResponse.SerializeToString)})
+                self._read, stubs.GetUserIntentRequest.FromString, stubs.GetUserIntentResponse.SerializeToString),
+            "WatchUserIntents": grpc.unary_stream_rpc_method_handler(
+                self._watch, stubs.WatchUserIntentsRequest.FromString, stubs.WatchUserIntentsResponse.SerializeToString)})
         self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(16), handlers=[handlers], options=[
             ("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 10000)])
         self.address = "127.0.0.1:%d" % self._server.add_insecure_port("127.0.0.1:0")
@@ -324,12 +326,16 @@ class Scripted:
         key = body.get("key") or body["email"]
         with self._lock:
             self._scripts[key] = body
-            self._calls[key] = []
+            self._calls[key], self._tokens[key] = [], []
 
     def calls(self, email):
         with self._lock:
             calls = list(self._calls.get(email, []))
         return {"count": len(calls), "ids": sorted({call[0] for call in calls}), "timeouts_ms": [call[1] for call in calls]}
+
+    def tokens(self, key):
+        with self._lock:
+            return list(self._tokens.get(key, []))
 
     def _create(self, request, context):
         return self._answer(request.email, request.request_id, context, self.pb.CreateUserIntentResponse())
@@ -338,8 +344,35 @@ class Scripted:
         key = request.request_id or request.user_intent_id
         return self._answer(key, key, context, self.pb.GetUserIntentResponse())
 
+    def _watch(self, request, context):
+        """One stream, as the script of its first request_id says."""
+        key = request.request_ids[0] if request.request_ids else "all"
+        with self._lock:
+            self._tokens.setdefault(key, []).append(request.resume_token.decode())
+        answer = self._next(key, key, context)
+        for event in answer.get("events", []):
+            message = json_format.ParseDict({name: value for name, value in event.items() if name != "token"},
+                                            self.pb.WatchUserIntentsResponse())
+            message.resume_token = event.get("token", "").encode()
+            yield message
+        time.sleep(answer.get("delay_ms", 0) / 1000)
+        if answer.get("hold"):
+            gone = threading.Event()
+            if context.add_callback(gone.set):
+                gone.wait()
+        elif not answer.get("end"):
+            self._break_or_fail(context, answer)
+
     def _answer(self, key, identity, context, response):
         """What the script of this key (the e-mail address of a creation, the id of a read) says next."""
+        answer = self._next(key, identity, context)
+        if "delay_ms" in answer:
+            time.sleep(answer["delay_ms"] / 1000)
+        if "ok" in answer and not answer.get("drop") and not answer.get("reset"):
+            return json_format.ParseDict(answer["ok"], response)
+        self._break_or_fail(context, answer)
+
+    def _next(self, key, identity, context):
         left = context.time_remaining()
         timeout_ms = int(left * 1000) if left is not None and left < 1e6 else -1
         with self._lock:
@@ -352,13 +385,12 @@ class Scripted:
         wanted = script.get("timeout_ms")
         if wanted and not wanted["min"] <= timeout_ms <= wanted["max"]:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the timeout is {timeout_ms} ms")
-        if "delay_ms" in answer:
-            time.sleep(answer["delay_ms"] / 1000)
+        return answer
+
+    def _break_or_fail(self, context, answer):
         if answer.get("drop") or answer.get("reset"):
             self.tap.set("reset" if answer.get("reset") else "drop")
             context.abort(grpc.StatusCode.INTERNAL, "nobody hears this")
-        if "ok" in answer:
-            return json_format.ParseDict(answer["ok"], response)
         self._fail(context, answer)
 
     @staticmethod
@@ -479,6 +511,12 @@ class Stage:
             timeouts = self.scripted.calls(body["email"])["timeouts_ms"]
             if len(timeouts) < 2 or any(a - b < body["by_ms"] for a, b in zip(timeouts, timeouts[1:], strict=False)):
                 raise RuntimeError(f"the timeouts are {timeouts}")
+        elif path == "/tokens":
+            tokens = self.scripted.tokens(body["key"])
+            if tokens != body["tokens"]:
+                raise RuntimeError(f"the tokens are {tokens}")
+        elif path == "/webhooks":
+            self.sandbox.webhooks(self._webhook_url(body["gateway"]), retry_ms=100)
         elif path == "/tap":
             self.taps[self.scenarios["clients"][body["client"]]["gateway"]].set(body["mode"])
         elif path == "/await":
@@ -497,6 +535,13 @@ class Stage:
         else:
             raise RuntimeError(f"no such path: {path}")
         return {}
+
+    def _webhook_url(self, gateway):
+        if not gateway:
+            return ""
+        if self.running:
+            return self.running.webhooks[gateway]
+        return f"http://{self.gateways[gateway].webhook_address}/astra/webhooks"
 
     def _handler(stage):  # noqa: N805 - `self` is the handler's
         class Handler(http.server.BaseHTTPRequestHandler):

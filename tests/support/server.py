@@ -45,6 +45,7 @@ class Server:
         self.process = None
         self.address = None
         self.metrics_address = None
+        self.webhook_address = None
         self.stopped = True
         self.exit_code = None
         if start:
@@ -64,6 +65,8 @@ class Server:
             self.address = self.announced("listening")["address"]
             if self.flags.get("metrics_listen"):
                 self.metrics_address = self.announced("metrics_listening")["address"]
+            if self.flags.get("webhook_listen"):
+                self.webhook_address = self.announced("webhook_listening")["address"]
         except BaseException:
             self.process.kill()
             self.stopped = True

@@ -62,7 +62,7 @@ type step struct {
 	UserIntentID *string `json:"user_intent_id"`
 	MaxAgeMs     int     `json:"max_age_ms"`
 	AllowStale   bool    `json:"allow_stale"`
-	Expect       map[string]any
+	Expect       json.RawMessage
 	Shows, Hides []string
 	To, Method   string
 	Path         string
@@ -71,9 +71,19 @@ type step struct {
 	Count        int
 	Calls        int
 	Concurrency  int
-	MinOK        int    `json:"min_ok"`
-	EmailPrefix  string `json:"email_prefix"`
-	EmailSuffix  string `json:"email_suffix"`
+	MinOK        int      `json:"min_ok"`
+	EmailPrefix  string   `json:"email_prefix"`
+	EmailSuffix  string   `json:"email_suffix"`
+	RequestIDs   []string `json:"request_ids"`
+	ResumeOf     string   `json:"resume_of"`
+	ResumeToken  []byte   `json:"resume_token"`
+	Exact        bool
+	Wait         string
+	Statuses     []string
+	RedirectURI  string `json:"redirect_uri"`
+	State        string
+	AppURL       string `json:"app_url"`
+	ClientID     string `json:"client_id"`
 }
 
 // outcome is how a call of the library ended.
@@ -95,6 +105,7 @@ type run struct {
 	clients  map[string]*userintent.Client
 	outcomes map[string]outcome
 	running  map[string]background
+	watches  map[string]*watching
 }
 
 func main() {
@@ -129,8 +140,11 @@ func main() {
 }
 
 func perform(p *plan, s scenario) (err error) {
-	r := &run{plan: p, clients: map[string]*userintent.Client{}, outcomes: map[string]outcome{}, running: map[string]background{}}
+	r := &run{plan: p, clients: map[string]*userintent.Client{}, outcomes: map[string]outcome{}, running: map[string]background{}, watches: map[string]*watching{}}
 	defer func() {
+		for _, w := range r.watches {
+			err = errors.Join(err, w.stop())
+		}
 		for _, b := range r.running {
 			b.cancel()
 			<-b.done
@@ -260,6 +274,44 @@ func (r *run) step(s step) (outcome, error) {
 		}
 	case "storm":
 		return outcome{}, r.storm(s)
+	case "watch":
+		return outcome{}, r.watch(s)
+	case "events", "stop", "watch_ended":
+		w, found := r.watches[s.Name]
+		if !found {
+			return outcome{}, fmt.Errorf("no watch %q", s.Name)
+		}
+		switch s.Do {
+		case "events":
+			return outcome{}, r.events(s, w)
+		case "stop":
+			return outcome{}, w.stop()
+		}
+		return r.watchEnded(s, w)
+	case "wait_for_outcome", "wait_for_status", "get_authorization_url":
+		client, err := r.client(s.Client)
+		if err != nil {
+			return outcome{}, err
+		}
+		ctx, cancel := deadline(s.DeadlineMs)
+		defer cancel()
+		if s.Do == "get_authorization_url" {
+			return r.ended(s, r.link(ctx, client, s))
+		}
+		return r.ended(s, wait(ctx, client, strings.TrimPrefix(s.Do, "wait_for_"), r.named(s.RequestID, "request_id"), s.Statuses))
+	case "begin_wait":
+		client, err := r.client(s.Client)
+		if err != nil {
+			return outcome{}, err
+		}
+		ctx, cancel := deadline(s.DeadlineMs)
+		b := background{cancel: cancel, done: make(chan outcome, 1)}
+		r.running[s.Name] = b
+		id := r.named(s.RequestID, "request_id")
+		go func() { b.done <- wait(ctx, client, s.Wait, id, s.Statuses) }()
+		return outcome{}, nil
+	case "authorization_url":
+		return r.ended(s, r.helper(s))
 	}
 	return outcome{}, fmt.Errorf("this runner does not know %q", s.Do)
 }
@@ -425,6 +477,9 @@ func failed(client *userintent.Client, err error, start time.Time) outcome {
 		"unresolved_request_id": e.UnresolvedRequestID, "http_status": e.HTTPStatus, "request_id": e.RequestID, "tries": e.Tries,
 		"not_repeated": string(e.NotRepeated),
 	})
+	if e.FinalStatus != 0 {
+		out.fields["final_status"] = strings.TrimPrefix(e.FinalStatus.String(), "USER_INTENT_STATUS_")
+	}
 	if e.Retryable {
 		out.fields["retry_after_ms"] = int(e.RetryAfter.Milliseconds())
 	}
@@ -446,7 +501,7 @@ func none(start time.Time) map[string]any {
 		"ok": false, "code": "", "reason": "", "sent": "", "recovery": "", "maybe_sent": false, "replayed": false, "violations": []any{}, "used_min": 0,
 		"used_max": 0, "limit": 0, "user_intent_id": "", "unresolved_request_id": "", "http_status": 0, "request_id": "", "tries": 0, "retry_after_ms": -1,
 		"elapsed_ms": int(time.Since(start).Milliseconds()), "state": "", "not_repeated": "", "status": "",
-		"user_id": "", "verification_type": "", "status_time": "", "read_time": "", "stale": false,
+		"user_id": "", "verification_type": "", "status_time": "", "read_time": "", "stale": false, "url": "", "page": "", "final_status": "",
 	}
 }
 
@@ -462,31 +517,43 @@ func (r *run) ended(s step, out outcome) (outcome, error) {
 	if s.Name != "" {
 		r.outcomes[s.Name] = out
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.Expect)) {
-		got, known := out.fields[name]
+	var expect map[string]any
+	if err := json.Unmarshal(s.Expect, &expect); err != nil {
+		return out, err
+	}
+	if err := r.compare(out.fields, expect); err != nil {
+		return out, fmt.Errorf("%w (%v)", err, out.err)
+	}
+	if (s.Do == "create" || s.Do == "end" || s.Do == "repeat") && out.fields["request_id"] == "" {
+		return out, errors.New("request_id is empty")
+	}
+	return out, r.checkTexts(out.texts)
+}
+
+// compare holds a result, or an event, to what is expected of it.
+func (r *run) compare(fields, expect map[string]any) error {
+	for _, name := range slices.Sorted(maps.Keys(expect)) {
+		got, known := fields[name]
 		if !known {
-			return out, fmt.Errorf("no field %q", name)
+			return fmt.Errorf("no field %q", name)
 		}
-		want := s.Expect[name]
+		want := expect[name]
 		if text, isText := want.(string); isText && strings.HasPrefix(text, "@") {
 			other, found := r.outcomes[text[1:]]
 			if !found {
-				return out, fmt.Errorf("no call %q", text[1:])
+				return fmt.Errorf("no call %q", text[1:])
 			}
 			want = other.fields[name]
 			if fmt.Sprint(got) != fmt.Sprint(want) {
-				return out, fmt.Errorf("%s: expected %v of %s, got %v (%v)", name, want, text, got, out.err)
+				return fmt.Errorf("%s: expected %v of %s, got %v", name, want, text, got)
 			}
 			continue
 		}
 		if !holds(name, got, want) {
-			return out, fmt.Errorf("%s: expected %v, got %v (%v)", name, want, got, out.err)
+			return fmt.Errorf("%s: expected %v, got %v", name, want, got)
 		}
 	}
-	if s.Do != "get" && s.Do != "read" && out.fields["request_id"] == "" {
-		return out, errors.New("request_id is empty")
-	}
-	return out, r.checkTexts(out.texts)
+	return nil
 }
 
 func holds(name string, got, want any) bool {
