@@ -2,6 +2,9 @@ package userintent
 
 import (
 	"context"
+	"net/netip"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -48,10 +51,10 @@ func (c *Client) GetAuthorizationURL(ctx context.Context, key IntentKey, redirec
 func AuthorizationURL(appURL, clientID string, intent *pb.UserIntent, redirectURI, state string) (string, pb.AuthorizationPage, error) {
 	var violations []Violation
 	if !isRedirectURI(redirectURI) {
-		violations = append(violations, Violation{"redirect_uri", "must be an https URI (http for loopback only) without a fragment"})
+		violations = append(violations, Violation{"redirect_uri", "required: an https URI (http for loopback only) without user and fragment"})
 	}
 	if !isState(state) {
-		violations = append(violations, Violation{"state", "must be 16-256 of [A-Za-z0-9._~-]"})
+		violations = append(violations, Violation{"state", "required: 16-256 of [A-Za-z0-9._~-]"})
 	}
 	failure := &Error{UserIntentID: intent.GetId(), Read: true, NotRepeated: NotRepeatedNotRetryable}
 	if violations != nil {
@@ -110,29 +113,35 @@ func isState(state string) bool {
 	return len(state) >= 16 && len(state) <= 256 && !strings.ContainsFunc(state, func(c rune) bool { return !isUnreserved(c) })
 }
 
-// isRedirectURI: absolute, https, or http on this machine.
+var (
+	redirectForm = regexp.MustCompile(`^(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?((?:[/?](?:[A-Za-z0-9._~:/?@\[\]!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?)$`)
+	labelForm    = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+)
+
+// isRedirectURI: as the gateway has it. Absolute, without user and fragment; https, or http on this machine.
 func isRedirectURI(uri string) bool {
-	if strings.ContainsFunc(uri, func(c rune) bool { return c <= ' ' || c > '~' || c == '#' }) {
+	parts := redirectForm.FindStringSubmatch(uri)
+	if parts == nil || len(uri) > 2048 {
 		return false
 	}
-	rest, secure := strings.CutPrefix(uri, "https://")
-	if !secure {
-		var plain bool
-		if rest, plain = strings.CutPrefix(uri, "http://"); !plain {
+	scheme, host, port := parts[1], parts[2], parts[3]
+	if n, err := strconv.Atoi(port); port != "" && (err != nil || n < 1 || n > 65535) {
+		return false
+	}
+	if address, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return address.Is6() == strings.HasPrefix(host, "[") && (scheme == "https" || address.IsLoopback())
+	}
+	return isDNSName(host) && (scheme == "https" || strings.EqualFold(host, "localhost"))
+}
+
+// isDNSName: a name that ends in a number would be taken for an address.
+func isDNSName(host string) bool {
+	labels := strings.Split(host, ".")
+	for _, label := range labels {
+		if !labelForm.MatchString(label) {
 			return false
 		}
 	}
-	host := rest
-	if i := strings.IndexAny(rest, "/?"); i >= 0 {
-		host = rest[:i]
-	}
-	if strings.Contains(host, "@") {
-		return false
-	}
-	if strings.HasPrefix(host, "[") {
-		host = host[:strings.IndexByte(host, ']')+1]
-	} else {
-		host, _, _ = strings.Cut(host, ":")
-	}
-	return secure && host != "" || host == "localhost" || host == "127.0.0.1" || host == "[::1]"
+	last := strings.ToLower(labels[len(labels)-1])
+	return len(host) <= 253 && strings.Trim(last, "0123456789") != "" && !strings.HasPrefix(last, "0x")
 }

@@ -66,11 +66,12 @@ func TestAuthorizationURLRefuses(t *testing.T) {
 		}
 		return strings.Join(names, ",")
 	}
-	for _, uri := range []string{"https://a.example", "https://a.example:8443/x?y=z", "http://localhost/x", "http://localhost:3000", "http://127.0.0.1:1/", "http://[::1]:8080/x", "https://[2001:db8::1]/"} {
+	for _, uri := range []string{"https://a.example", "https://a.example:8443/x?y=z", "http://localhost/x", "http://localhost:3000", "http://127.0.0.1:1/", "http://[::1]:8080/x", "https://[2001:db8::1]/", "http://LOCALHOST/", "http://127.9.9.9/"} {
 		equal(t, uri, fields(uri, someState), "")
 	}
 	for _, uri := range []string{"", "secret", "/secret", "http://a.example/", "http://localhost.example/", "http://127.0.0.1.example/", "https://", "https:///secret", "ftp://a.example/",
-		"https://a.example/#secret", "https://secret@a.example/", "https://a.example/\n", "https://a.example/\u00e9", "http://[::1/", "HTTPS"} {
+		"https://a.example/#secret", "https://secret@a.example/", "https://a.example/\n", "https://a.example/\u00e9", "http://[::1/", "HTTPS", "https://127.1/", "https://0x7f.0x1/", "https://[127.0.0.1]/",
+		"https://2001:db8::1/", "https://a..example/", "https://-a.example/", "https://a.example:99999/", "https://a.example:/", "https://a.example/%g0", "https://" + strings.Repeat("a.", 130) + "example/"} {
 		equal(t, uri, fields(uri, someState), "redirect_uri")
 	}
 	for state, want := range map[string]string{strings.Repeat("a", 16): "", strings.Repeat("~", 256): "", "": "state", strings.Repeat("a", 15): "state", strings.Repeat("a", 257): "state",
