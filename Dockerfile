@@ -10,7 +10,7 @@ FROM debian:trixie-slim AS compiler
 RUN apt-get update && apt-get install -y --no-install-recommends \
       g++ cmake ninja-build ccache pkg-config \
       libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev python3-googleapis-common-protos libabsl-dev libre2-dev \
-      libcurl4-openssl-dev libnghttp2-dev libjemalloc-dev libicu-dev libssl-dev libsqlite3-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev \
+      libcurl4-openssl-dev libnghttp2-dev libjemalloc-dev libicu-dev libssl-dev libsqlite3-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev libmicrohttpd-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 
@@ -72,7 +72,7 @@ ENTRYPOINT ["/suite/venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovi
 # What the gateway's programs and the C++ client need to run.
 FROM debian:trixie-slim AS runtime
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      ca-certificates libgrpc++1.51t64 libcurl4t64 libnghttp2-14 libjemalloc2 libicu76 libsqlite3-0 libspdlog1.15 libprometheus-cpp-core1.0 libcivetweb1 libre2-11 \
+      ca-certificates libgrpc++1.51t64 libcurl4t64 libnghttp2-14 libjemalloc2 libicu76 libsqlite3-0 libspdlog1.15 libprometheus-cpp-core1.0 libcivetweb1 libmicrohttpd12t64 libgnutls30t64 libre2-11 \
     && rm -rf /var/lib/apt/lists/*
 
 # The Go library: a module that another one names.

@@ -6,6 +6,8 @@ find_package(ICU REQUIRED COMPONENTS uc)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(NGHTTP2 REQUIRED IMPORTED_TARGET libnghttp2)
 pkg_check_modules(JEMALLOC REQUIRED IMPORTED_TARGET jemalloc)
+pkg_check_modules(MICROHTTPD REQUIRED IMPORTED_TARGET libmicrohttpd)
+pkg_check_modules(GNUTLS REQUIRED IMPORTED_TARGET gnutls)
 find_package(Protobuf REQUIRED)  # the module, before gRPC's own config
 find_package(absl CONFIG REQUIRED)
 # Before gRPC, whose own search goes through pkg-config, which takes minutes over RE2 and Abseil on Debian 13.

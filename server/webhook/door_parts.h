@@ -1,0 +1,29 @@
+// The door's connections and requests, as the library hands them over. For door.cc and door_requests.cc only; the
+// door's thread.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "server/base/wipe.h"
+#include "server/webhook/door.h"
+
+namespace userintent::webhook {
+
+struct Link : Connection {
+  MHD_Connection* handle = nullptr;
+  bool spoke = false;  // a request's first line came, so a TLS handshake is over
+};
+
+struct Door::Request {
+  explicit Request(Link& from) : link(from), begun(from.since) {}
+
+  Link& link;
+  const SteadyTime begun;
+  std::string signature;            // empty: none, or more than one
+  std::optional<WipedBuffer> body;  // as large as the head says
+  std::optional<Answer> answer;     // what it is refused with once it is complete, or what the ledger said
+  uint64_t asked = 0;               // its number in asked_; 0: the ledger is not asked
+};
+
+}  // namespace userintent::webhook
