@@ -10,6 +10,12 @@
 #include "server/http/auto_client.h"
 
 namespace userintent {
+namespace {
+
+constexpr int kMostLate =
+    1000;  // exchanges that are listened to for a late answer, in the process (contract section 7)
+
+}  // namespace
 
 http::Options HttpOptionsOf(const config::Settings& settings, const http::CaFile* authorities) {
   http::Options options;
@@ -22,6 +28,8 @@ http::Options HttpOptionsOf(const config::Settings& settings, const http::CaFile
   options.reuse_http1 = false;  // docs/decisions/0003: one person's late answer must never become the next one's
   options.connect_timeout = absl::ToChronoMilliseconds(settings.connect_timeout);
   options.exchange_timeout = absl::ToChronoMilliseconds(settings.upstream_timeout);
+  options.late_window = absl::ToChronoMilliseconds(settings.late_answer_window);
+  options.max_late = static_cast<size_t>(std::max(1, kMostLate / settings.shard_count()));
   options.max_connections = std::max(1, settings.upstream_connections / settings.shard_count());
   options.http1_period = std::make_shared<http::Http1Period>();  // what one shard learns, all know
   return options;
@@ -39,7 +47,8 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
   parts->shard_ = std::make_unique<rpc::Shard>(builder.AddCompletionQueue(), *parts->http_);
   parts->creations_ = std::make_unique<usecase::Creations>(usecase::Creations::Dependencies{
       *parts->shard_, shared.ledger, *parts->astra_, shared.admission, shared.fingerprinter, shared.creation_observer,
-      intent::RulesOptions{settings.kyc_delegation, settings.allow_non_public_ip}, settings.email_attempt_limit});
+      intent::RulesOptions{settings.kyc_delegation, settings.allow_non_public_ip}, settings.email_attempt_limit,
+      shared.http.late_window});
   parts->context_ = std::make_unique<rpc::MethodContext>(rpc::MethodContext{
       *parts->shard_, shared.call_observer, shared.mutual_tls, absl::ToChronoNanoseconds(settings.default_deadline)});
   parts->methods_ = rpc::NewMethods(
@@ -75,6 +84,10 @@ void ShardParts::CountUpstream() {
     metrics_.AddReuseRefused(stats.reuse_refused - counted_.reuse_refused);
     metrics_.AddResendRefused(stats.resend_refused - counted_.resend_refused);
     metrics_.AddHeadersIgnored(stats.headers_ignored - counted_.headers_ignored);
+    metrics_.AddLateEnds(observe::LateEnd::kSilent, stats.late_silent - counted_.late_silent);
+    metrics_.AddLateEnds(observe::LateEnd::kLost, stats.late_lost - counted_.late_lost);
+    metrics_.AddLateEnds(observe::LateEnd::kGaveWay, stats.late_gave_way - counted_.late_gave_way);
+    metrics_.AddLateExchanges(static_cast<int64_t>(stats.late_now) - static_cast<int64_t>(counted_.late_now));
     counted_ = stats;
   });
 }

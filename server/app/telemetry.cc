@@ -46,6 +46,20 @@ std::string_view StateWord(ledger::State state) {
   return "unknown";
 }
 
+// The states that a proof leads to.
+constexpr std::string_view kSettledStates[] = {"succeeded", "failed", "released"};
+
+size_t SettledIndex(ledger::State state) {
+  switch (state) {
+    case ledger::State::kFailed:
+      return 1;
+    case ledger::State::kReleased:
+      return 2;
+    default:
+      return 0;
+  }
+}
+
 int64_t Milliseconds(SteadyClock::duration d) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(d).count();
 }
@@ -64,7 +78,13 @@ observe::Labels Telemetry::Labels() {
     (*all)[kCallerLeft] = {"CALLER_LEFT", "CANCELLED"};
     return all;
   }();
-  return {reasons, rpc::kMethodNames, astra::kVerdictNames, astra::kReadVerdictNames, usecase::kAskerNames};
+  return {reasons,
+          rpc::kMethodNames,
+          astra::kVerdictNames,
+          astra::kReadVerdictNames,
+          usecase::kAskerNames,
+          usecase::kSettleWays,
+          kSettledStates};
 }
 
 void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }
@@ -83,6 +103,32 @@ void Telemetry::OnPost(const Uuid& request_id, const Uuid& attempt_id, const ast
        {"http_status", outcome.http_status},
        {"detail", SafeText(outcome.detail)},
        {"latency_ms", Milliseconds(took)}});
+}
+
+void Telemetry::OnLateAnswer(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome) {
+  metrics_.RecordLateAnswer(static_cast<size_t>(outcome.verdict));
+  if (outcome.not_astras) metrics_.CountEdgeRejection();
+  Log(Level::kInfo, "late_answer",
+      {{"request_id", SafeText(UuidText(request_id))},
+       {"attempt_id", SafeText(UuidText(attempt_id))},
+       {"http_status", outcome.http_status},
+       {"detail", SafeText(outcome.detail)}});
+}
+
+void Telemetry::OnSettled(usecase::SettleWay way, const ledger::Key& key, const ledger::SettleAnswer& answer) {
+  const auto number = static_cast<size_t>(way);
+  const bool conflict = answer.verdict == ledger::SettleVerdict::kConflict;
+  if (conflict) metrics_.CountSettleConflict(number);
+  const bool settled = answer.verdict == ledger::SettleVerdict::kSettled;
+  if (settled) metrics_.CountSettled(number, SettledIndex(answer.record.state));
+  if (!settled && !conflict) return;
+  Log(conflict ? Level::kError : Level::kInfo, conflict ? observe::Event("settle_conflict") : observe::Event("settled"),
+      {{"request_id", SafeText(UuidText(key.request_id))},
+       {"caller", SafeText(key.caller)},
+       {"way", SafeText(usecase::kSettleWays[number])},
+       {"state", SafeText(StateWord(answer.record.state))},
+       {"reason", SafeText(ReasonWord(answer.record.reason))},
+       {"http_status", answer.record.answer.http_status}});
 }
 
 void Telemetry::OnRecorded(const ledger::Record& record, bool committed) {

@@ -23,6 +23,8 @@ class Telemetry final : public rpc::CallObserver, public usecase::CreationObserv
   void OnPostBegun() override;
   void OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
               SteadyClock::duration took) override;
+  void OnLateAnswer(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome) override;
+  void OnSettled(usecase::SettleWay way, const ledger::Key& key, const ledger::SettleAnswer& answer) override;
   void OnRecorded(const ledger::Record& record, bool committed) override;
   void OnPersonToldAcross(const ledger::Key& key) override;
   void OnRead(usecase::Asker asker, const std::optional<Uuid>& request_id, const astra::ReadOutcome& outcome,

@@ -139,6 +139,10 @@ void CheckRanges(const Settings& settings, Problems& problems) {
       problems.Add(range.flag, "must be from " + std::to_string(range.min) + " to " + std::to_string(range.max));
     }
   }
+  const absl::Duration window = settings.late_answer_window;
+  if (window != absl::ZeroDuration() && (window < absl::Milliseconds(1) || window > absl::Hours(1))) {
+    problems.Add("late_answer_window", "must be 0, or from 1ms to 1h");
+  }
   if (settings.connect_timeout > settings.upstream_timeout && !problems.Has("upstream_timeout")) {
     problems.Add("connect_timeout", "must not be longer than --upstream_timeout");
   }

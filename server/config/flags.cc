@@ -85,6 +85,10 @@ constexpr Row kRows[] = {
         "an answer with this status, and this text in its error, says that the e-mail address has no attempt left"),
     RowOf<&Settings::connect_timeout>("connect_timeout", "limit for one connection to Astra, TCP and TLS"),
     RowOf<&Settings::upstream_timeout>("upstream_timeout", "hard limit of one exchange with Astra"),
+    RowOf<&Settings::late_answer_window>(
+        "late_answer_window",
+        "how long after --upstream_timeout an exchange is listened to, so that a late answer settles its unknown "
+        "outcome; 0: not at all"),
     RowOf<&Settings::upstream_connections>("upstream_connections", "connections to Astra, at most"),
     RowOf<&Settings::upstream_http2>("upstream_http2", "offer HTTP/2 to Astra; false: HTTP/1.1 only"),
     RowOf<&Settings::upstream_transport>(

@@ -31,6 +31,7 @@ struct Settings {
   RedirectUris oauth_redirect_uri;
   absl::Duration connect_timeout = absl::Seconds(3);
   absl::Duration upstream_timeout = absl::Seconds(30);
+  absl::Duration late_answer_window = absl::Minutes(5);  // zero: off
   int upstream_connections = 32;
   bool upstream_http2 = true;
   http::Transport upstream_transport{};  // kAuto

@@ -66,6 +66,7 @@ inline constexpr std::string_view kLogKeys[] = {
     "tls",
     "version",  // of this program or of a library
     "warning",  // fixed text
+    "way",      // fixed word: what proved an outcome
 };
 
 // The name of what happened: a literal of lower-case letters, digits and underscores.

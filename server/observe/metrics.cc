@@ -31,6 +31,9 @@ using prometheus::Registry;
 constexpr std::string_view kRefusedNames[kRefusedConnections] = {"max_connections", "max_connections_per_address",
                                                                  "descriptors", "tls"};
 
+// Indexed by LateEnd.
+constexpr std::string_view kLateEndNames[kLateEnds] = {"silent", "lost", "gave_way"};
+
 // Seconds. Calls, POSTs and GETs: from a replay out of the ledger to the hard limit of an exchange.
 const Histogram::BucketBoundaries kCallBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
                                                   0.5,   1,      2.5,   5,    10,    20,   35,  60};
@@ -70,6 +73,7 @@ struct Metrics::Parts {
   void AddProcess(const BuildInfo& build);
   void AddCalls(const Labels& names);
   void AddUpstream(const Labels& names);
+  void AddSettling(const Labels& names);
   void AddLedger();
   void AddOperation();
 
@@ -87,6 +91,11 @@ struct Metrics::Parts {
   Histogram* read_seconds = nullptr;
   Histogram* post_seconds = nullptr;
   Gauge* posts_in_flight = nullptr;
+  std::vector<Counter*> late_answers;  // by verdict
+  std::array<Counter*, kLateEnds> late_ends{};
+  Gauge* late_exchanges = nullptr;
+  std::vector<std::vector<Counter*>> settled;  // by way and state
+  std::vector<Counter*> settle_conflicts;      // by way
   Counter* connections_opened = nullptr;
   Counter* reuse_refused = nullptr;
   Counter* resend_refused = nullptr;
@@ -116,6 +125,7 @@ Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make
   parts_->AddProcess(build);
   parts_->AddCalls(names);
   parts_->AddUpstream(names);
+  parts_->AddSettling(names);
   parts_->AddLedger();
   parts_->AddOperation();
 }
@@ -201,6 +211,38 @@ void Metrics::Parts::AddUpstream(const Labels& names) {
                                 "Header fields of Astra's answers that HTTP/2 forbids, and that were ignored.");
 }
 
+void Metrics::Parts::AddSettling(const Labels& names) {
+  late_exchanges = MakeGauge(registry, "userintent_late_exchanges",
+                             "POSTs whose time was over without an answer, and that are still listened to.");
+  Family<Counter>& answers = BuildCounter()
+                                 .Name("userintent_late_answers_total")
+                                 .Help(
+                                     "POSTs that were listened to after their time, by the late answer's verdict or "
+                                     "why none is waited for any more.")
+                                 .Register(registry);
+  for (const std::string_view verdict : names.post_verdicts) {
+    late_answers.push_back(&answers.Add({{"outcome", std::string(verdict)}}));
+  }
+  for (size_t i = 0; i < kLateEnds; ++i) {
+    late_ends[i] = &answers.Add({{"outcome", std::string(kLateEndNames[i])}});
+  }
+  Family<Counter>& settled_family = BuildCounter()
+                                        .Name("userintent_settled_total")
+                                        .Help("Unknown outcomes that became known, by the proof and the new state.")
+                                        .Register(registry);
+  Family<Counter>& conflict_family = BuildCounter()
+                                         .Name("userintent_settle_conflicts_total")
+                                         .Help("Evidence that contradicts what the ledger says, by its kind.")
+                                         .Register(registry);
+  for (const std::string_view way : names.settle_ways) {
+    std::vector<Counter*>& states = settled.emplace_back();
+    for (const std::string_view state : names.settled_states) {
+      states.push_back(&settled_family.Add({{"way", std::string(way)}, {"state", std::string(state)}}));
+    }
+    settle_conflicts.push_back(&conflict_family.Add({{"way", std::string(way)}}));
+  }
+}
+
 void Metrics::Parts::AddLedger() {
   commit_seconds =
       MakeHistogram(registry, "userintent_ledger_commit_seconds", "Time of one durable commit.", kCommitBuckets);
@@ -267,6 +309,20 @@ void Metrics::RecordPost(size_t verdict, absl::Duration latency) noexcept {
 }
 
 void Metrics::CountReadHeldBack(size_t asker) noexcept { parts_->reads_held_back[asker]->Increment(); }
+
+void Metrics::RecordLateAnswer(size_t verdict) noexcept { parts_->late_answers[verdict]->Increment(); }
+
+void Metrics::AddLateEnds(LateEnd end, uint64_t n) noexcept {
+  parts_->late_ends[static_cast<size_t>(end)]->Increment(static_cast<double>(n));
+}
+
+void Metrics::AddLateExchanges(int64_t delta) noexcept {
+  parts_->late_exchanges->Increment(static_cast<double>(delta));
+}
+
+void Metrics::CountSettled(size_t way, size_t state) noexcept { parts_->settled[way][state]->Increment(); }
+
+void Metrics::CountSettleConflict(size_t way) noexcept { parts_->settle_conflicts[way]->Increment(); }
 
 void Metrics::RecordRead(size_t asker, size_t verdict, absl::Duration latency) noexcept {
   parts_->reads[asker][verdict]->Increment();

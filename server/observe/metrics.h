@@ -32,11 +32,18 @@ struct Labels {
   std::span<const std::string_view> post_verdicts;
   std::span<const std::string_view> read_verdicts;
   std::span<const std::string_view> read_askers;
+  std::span<const std::string_view> settle_ways;
+  std::span<const std::string_view> settled_states;
 };
 
 // Why a caller's connection was not taken in, or not kept.
 enum class RefusedConnection { kFull, kAddressFull, kNoDescriptor, kTls };
 inline constexpr int kRefusedConnections = 4;
+
+// Why an exchange is no longer listened to, when no answer came: the window was over, the connection was lost, or it
+// gave way to another exchange.
+enum class LateEnd { kSilent, kLost, kGaveWay };
+inline constexpr int kLateEnds = 3;
 
 struct BuildInfo {
   std::string_view version;
@@ -65,6 +72,15 @@ class Metrics {
 
   // One POST that ended.
   void RecordPost(size_t verdict, absl::Duration latency) noexcept;
+
+  // One answer to a POST that came after its time; and exchanges that were listened to without one.
+  void RecordLateAnswer(size_t verdict) noexcept;
+  void AddLateEnds(LateEnd end, uint64_t n) noexcept;
+  void AddLateExchanges(int64_t delta) noexcept;  // listened to now; every shard adds and subtracts its own
+
+  // A row whose unknown outcome became known, and evidence that contradicts what a row says.
+  void CountSettled(size_t way, size_t state) noexcept;
+  void CountSettleConflict(size_t way) noexcept;
 
   // One GET that ended, and one that was not begun, because its asker had to wait.
   void RecordRead(size_t asker, size_t verdict, absl::Duration latency) noexcept;

@@ -15,17 +15,6 @@ using ledger::BeginVerdict;
 using ledger::Sent;
 using Verdict = astra::Verdict;
 
-ledger::Sent SentOf(Verdict verdict) {
-  switch (verdict) {
-    case Verdict::kNotSent:
-      return Sent::kNo;
-    case Verdict::kUnknown:
-      return Sent::kMaybe;
-    default:
-      return Sent::kYes;
-  }
-}
-
 absl::CivilDay TodayUtc() { return absl::ToCivilDay(absl::Now(), absl::UTCTimeZone()); }
 
 }  // namespace
@@ -200,7 +189,14 @@ void Creation::Send() {
   deps_.observer.OnPostBegun();
   call_id_ = deps_.astra.Create(
       *request_, attempt_id_, [self = shared_from_this()](astra::Outcome outcome) { self->OnOutcome(outcome); },
-      nullptr);
+      ListenOn());
+}
+
+// Who hears the answer to the POST that is about to leave, should it come late; null: nobody.
+astra::Client::Done Creation::ListenOn() {
+  if (deps_.late_window == SteadyClock::duration::zero()) return nullptr;
+  late_answer_ = std::make_shared<LateAnswer>(deps_, key_, attempt_id_);
+  return [late = late_answer_](const astra::Outcome& outcome) { late->OnOutcome(outcome); };
 }
 
 void Creation::OnOutcome(const astra::Outcome& outcome) {
@@ -266,12 +262,8 @@ void Creation::Finish(ledger::State state, v1::ErrorReason reason) {
   finish.state = state;
   finish.sent = sent_;
   finish.reason = reason;
-  finish.answer.http_status = outcome_.http_status;
-  finish.answer.confirmed = outcome_.confirmed;
-  finish.answer.user_intent_id = outcome_.user_intent_id;
-  finish.answer.astra_status = outcome_.astra_status;
-  finish.answer.astra_request_id = outcome_.astra_request_id;
-  finish.now = finish.answer.at = NowMicros();
+  finish.now = NowMicros();
+  finish.answer = ToAnswer(outcome_, finish.now);
   deps_.ledger.Finish(std::move(finish), deps_.loop, [self = shared_from_this()](ledger::FinishAnswer answer) {
     self->OnRecorded(std::move(answer));
   });
@@ -281,6 +273,8 @@ void Creation::OnRecorded(ledger::FinishAnswer answer) {
   state_ = State::kEnded;
   GiveBackPlace();
   deps_.observer.OnRecorded(answer.record, answer.committed);
+  if (late_answer_ && outcome_.verdict == Verdict::kUnknown) late_answer_->OnRecorded();
+  late_answer_.reset();
   if (!done_) return;
 
   if (answer.committed && answer.record.state == ledger::State::kSucceeded) {

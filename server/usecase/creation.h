@@ -27,6 +27,7 @@
 #include "server/ledger/ledger.h"
 #include "server/usecase/admission_control.h"
 #include "server/usecase/creations.h"
+#include "server/usecase/late_answer.h"
 #include "server/usecase/retry_policy.h"
 
 namespace userintent::usecase {
@@ -69,6 +70,7 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void AnswerFromRow(const ledger::BeginAnswer& answer);
   void Succeed(const ledger::Record* record, const ledger::Budget& budget, bool replayed);
   void Send();
+  astra::Client::Done ListenOn();
   void OnOutcome(const astra::Outcome& outcome);
   void Wait(const RetryPolicy::TryAgain& again);
   void AfterWait();
@@ -107,6 +109,7 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   bool goes_on_ = false;  // a caller that leaves does not stop what has not left yet
   Uuid attempt_id_{};
   astra::Client::CallId call_id_ = 0;
+  std::shared_ptr<LateAnswer> late_answer_;  // to this POST; null: nobody listens
   SteadyTime sent_at_{};
   Loop::TimerId wait_timer_ = 0;
   RetryPolicy::Tries tries_;

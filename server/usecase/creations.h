@@ -15,6 +15,7 @@
 #include "server/ledger/ledger.h"
 #include "server/usecase/admission_control.h"
 #include "server/usecase/call.h"
+#include "server/usecase/settle_observer.h"
 #include "userintent/v1/user_intent_service.pb.h"
 
 namespace userintent::usecase {
@@ -24,14 +25,15 @@ class Creation;
 using CreateCall = Call<v1::CreateUserIntentRequest, v1::CreateUserIntentResponse>;
 
 // Told about what happens, for logs and metrics. Called on shards' threads; must be thread-safe and must not block.
-class CreationObserver {
+class CreationObserver : public SettleObserver {
  public:
-  virtual ~CreationObserver() = default;
   // One POST begins.
   virtual void OnPostBegun() = 0;
   // It ended (or was proved not sent).
   virtual void OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
                       SteadyClock::duration took) = 0;
+  // The answer of one that had ended because its time was over came after all.
+  virtual void OnLateAnswer(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome) = 0;
   // A row ended. `committed` false: the ledger could not write.
   virtual void OnRecorded(const ledger::Record& record, bool committed) = 0;
   // PERSON_EXISTS is told to this call about a person that another caller created.
@@ -50,6 +52,7 @@ class Creations {
     CreationObserver& observer;
     intent::RulesOptions rules;
     int email_attempt_limit = 3;
+    SteadyClock::duration late_window{};  // how long an answer is waited for after its time; zero: not at all
   };
 
   explicit Creations(const Dependencies& dependencies) : deps_(dependencies) {}

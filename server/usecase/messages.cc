@@ -43,6 +43,17 @@ v1::VerificationType AskedType(v1::VerificationType type) {
   return type == v1::VERIFICATION_TYPE_UNSPECIFIED ? v1::VERIFICATION_TYPE_VERIFIED : type;
 }
 
+ledger::Answer ToAnswer(const astra::Outcome& outcome, absl::Time at) {
+  ledger::Answer answer;
+  answer.http_status = outcome.http_status;
+  answer.confirmed = outcome.confirmed;
+  answer.user_intent_id = outcome.user_intent_id;
+  answer.astra_status = outcome.astra_status;
+  answer.astra_request_id = outcome.astra_request_id;
+  answer.at = at;
+  return answer;
+}
+
 v1::UserIntent ToCreatedIntent(const ledger::Record& record) { return ToUserIntent(record, ledger::LatestOf(record)); }
 
 v1::UserIntent ToUserIntent(const ledger::Record& record, const ledger::Reading& reading) {

@@ -1,8 +1,11 @@
-// What callers read of a ledger row: messages of the API out of Records. Pure; any thread.
+// What the ledger keeps of an outcome, and what callers read of a row: messages of the API out of Records. Pure; any
+// thread.
 #pragma once
 
 #include <string_view>
 
+#include "absl/time/time.h"
+#include "server/astra/astra.h"
 #include "server/ledger/ledger.h"
 #include "userintent/v1/user_intent_service.pb.h"
 
@@ -13,6 +16,9 @@ v1::UserIntentStatus StatusOf(std::string_view astra_status);
 
 // What is recorded as asked for: Astra's default, VERIFIED, where the request leaves it to Astra.
 v1::VerificationType AskedType(v1::VerificationType type);
+
+// What the ledger keeps of a POST's outcome, which came at `at`.
+ledger::Answer ToAnswer(const astra::Outcome& outcome, absl::Time at);
 
 // The intent of a SUCCEEDED row, as it was created: the same on every repeat.
 v1::UserIntent ToCreatedIntent(const ledger::Record& record);

@@ -18,6 +18,17 @@ absl::Duration Backoff(int tries, double random) {
 
 }  // namespace
 
+ledger::Sent SentOf(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::kNotSent:
+      return ledger::Sent::kNo;
+    case Verdict::kUnknown:
+      return ledger::Sent::kMaybe;
+    default:
+      return ledger::Sent::kYes;
+  }
+}
+
 void RetryPolicy::Tries::Count(const astra::Outcome& outcome) {
   ++all;
   refused_streams += outcome.verdict == Verdict::kRefused;
@@ -70,6 +81,13 @@ RetryPolicy::Decision RetryPolicy::Next(const astra::Outcome& outcome, const Tri
       break;
   }
   return Record{State::kUnknown, v1::ERROR_REASON_OUTCOME_UNKNOWN};
+}
+
+RetryPolicy::Record RetryPolicy::WithoutAnotherTry(const astra::Outcome& outcome) {
+  RetryFacts facts;
+  facts.wanted = false;
+  const Decision decision = Next(outcome, {}, facts);
+  return std::get<Record>(decision);
 }
 
 void ReadRetryPolicy::Tries::Count(const astra::ReadOutcome& outcome) {

@@ -23,6 +23,9 @@ struct RetryFacts {
   double random = 0;             // in [0, 1): the jitter
 };
 
+// Whether the request reached Astra, as far as the outcome of its POST tells.
+ledger::Sent SentOf(astra::Verdict verdict);
+
 // A creation sends again only with proof that Astra did not process the last try (contract section 4).
 class RetryPolicy {
  public:
@@ -52,6 +55,9 @@ class RetryPolicy {
   using Decision = std::variant<Record, TryAgain>;
 
   static Decision Next(const astra::Outcome& outcome, const Tries& tries, const RetryFacts& facts);
+
+  // The same where there is no other try, whatever the outcome.
+  static Record WithoutAnotherTry(const astra::Outcome& outcome);
 
   // Whether facts.new_credentials is looked at.
   static bool AsksForCredentials(const astra::Outcome& outcome, const Tries& tries);

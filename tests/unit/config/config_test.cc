@@ -190,6 +190,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
          return c.astra_limit_error && c.astra_limit_error->status == 400 && c.astra_limit_error->substring == "a:b";
        }},
       {"connect_timeout", "1.5s", [](const Settings& c) { return c.connect_timeout == absl::Milliseconds(1500); }},
+      {"late_answer_window", "0", [](const Settings& c) { return c.late_answer_window == absl::ZeroDuration(); }},
       {"upstream_timeout", "1m30s", [](const Settings& c) { return c.upstream_timeout == absl::Seconds(90); }},
       {"upstream_connections", "7", [](const Settings& c) { return c.upstream_connections == 7; }},
       {"upstream_http2", "false", [](const Settings& c) { return !c.upstream_http2; }},
@@ -389,6 +390,7 @@ TEST_F(ConfigTest, HelpNamesEveryFlagOnceWithFormAndDefaultInTheContractsOrder) 
                            "  --astra_limit_error=STATUS:SUBSTRING  (default: none)\n",
                            "  --connect_timeout=DURATION  (default: 3s)\n",
                            "  --upstream_timeout=DURATION  (default: 30s)\n",
+                           "  --late_answer_window=DURATION  (default: 5m)\n",
                            "  --upstream_connections=NUMBER  (default: 32)\n",
                            "  --max_in_flight=NUMBER  (default: 4096)\n",
                            "  --max_waiters_per_request=NUMBER  (default: 64)\n",
@@ -683,6 +685,13 @@ TEST_F(ConfigTest, Ranges) {
        {"--connect_timeout=1ms", "--connect_timeout=30s", "--upstream_timeout=10m", "--min_deadline=34s",
         "--upstream_connections=1", "--max_in_flight=1", "--email_attempt_limit=0", "--shards=256"}) {
     EXPECT_EQ(Problem(LoadMore({right})), "") << right;
+  }
+  for (const char* wrong_window : {"-1s", "1us", "61m", "inf"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--late_answer_window=") + wrong_window})),
+              "--late_answer_window: must be 0, or from 1ms to 1h");
+  }
+  for (const char* right_window : {"0", "1ms", "1h"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--late_answer_window=") + right_window})), "");
   }
   EXPECT_THAT(Problem(LoadMore({"--connect_timeout=31s"})), StartsWith("--connect_timeout: must not be longer than"));
   EXPECT_THAT(Problem(LoadMore({"--min_deadline=35s"})), StartsWith("--min_deadline: must be shorter than"));

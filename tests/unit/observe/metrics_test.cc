@@ -22,6 +22,9 @@ constexpr ReasonLabels kReasons[] = {
 
 constexpr std::string_view kMethods[] = {"CreateUserIntent", "GetCreation"};
 constexpr std::string_view kVerdicts[] = {"created", "refused", "not_sent", "unknown"};
+constexpr std::string_view kAskers[] = {"caller", "webhook"};
+constexpr std::string_view kWays[] = {"late_answer", "webhook"};
+constexpr std::string_view kStates[] = {"succeeded", "failed"};
 
 // Every series with its value, by the text before the last space.
 std::map<std::string, double> Series(const std::string& text) {
@@ -49,7 +52,8 @@ class MetricsTest : public testing::Test {
     return found->second;
   }
 
-  Metrics metrics_{{"1.2.3", "1.51", "7.88", "3.40"}, {kReasons, kMethods, kVerdicts, kVerdicts}};
+  Metrics metrics_{{"1.2.3", "1.51", "7.88", "3.40"},
+                   {kReasons, kMethods, kVerdicts, kVerdicts, kAskers, kWays, kStates}};
 };
 
 std::string Calls(const std::string& method, const std::string& code, const std::string& reason) {
@@ -182,6 +186,26 @@ TEST_F(MetricsTest, CountsFromSeveralThreadsAddUp) {
   EXPECT_EQ(Value(Calls("CreateUserIntent", "OK", "NONE")), 20000);
   EXPECT_EQ(Value("userintent_call_seconds_count{method=\"CreateUserIntent\"}"), 20000);
   EXPECT_EQ(Value("userintent_calls_in_flight"), 20000);
+}
+
+TEST_F(MetricsTest, LateAnswersAndWhatTheySettle) {
+  metrics_.RecordLateAnswer(0);
+  metrics_.AddLateEnds(LateEnd::kSilent, 2);
+  metrics_.AddLateEnds(LateEnd::kLost, 3);
+  metrics_.AddLateEnds(LateEnd::kGaveWay, 4);
+  metrics_.AddLateExchanges(7);
+  metrics_.AddLateExchanges(-2);
+  metrics_.CountSettled(0, 1);
+  metrics_.CountSettleConflict(1);
+  EXPECT_EQ(Value("userintent_late_exchanges"), 5);
+  EXPECT_EQ(Value("userintent_late_answers_total{outcome=\"created\"}"), 1);
+  EXPECT_EQ(Value("userintent_late_answers_total{outcome=\"unknown\"}"), 0);
+  EXPECT_EQ(Value("userintent_late_answers_total{outcome=\"silent\"}"), 2);
+  EXPECT_EQ(Value("userintent_late_answers_total{outcome=\"lost\"}"), 3);
+  EXPECT_EQ(Value("userintent_late_answers_total{outcome=\"gave_way\"}"), 4);
+  EXPECT_EQ(Value("userintent_settled_total{state=\"failed\",way=\"late_answer\"}"), 1);
+  EXPECT_EQ(Value("userintent_settled_total{state=\"succeeded\",way=\"late_answer\"}"), 0);
+  EXPECT_EQ(Value("userintent_settle_conflicts_total{way=\"webhook\"}"), 1);
 }
 
 }  // namespace

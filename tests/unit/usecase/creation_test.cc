@@ -28,7 +28,7 @@ class FakeAstra final : public astra::Client {
   struct Post {
     Uuid attempt_id;
     Done done;  // empty once it has been answered
-    Done late;
+    Done late;  // the same for what comes after `done`
   };
 
   CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done, Done late) override {
@@ -51,6 +51,9 @@ class FakeAstra final : public astra::Client {
   bool RefreshCredentials() override { return std::exchange(new_credentials, false); }
 
   void Answer(Verdict verdict, int http_status = 0, std::optional<absl::Duration> retry_after = std::nullopt) {
+    Answer(OutcomeOf(verdict, http_status, retry_after));
+  }
+  static astra::Outcome OutcomeOf(Verdict verdict, int http_status, std::optional<absl::Duration> retry_after) {
     astra::Outcome outcome;
     outcome.verdict = verdict;
     outcome.http_status = http_status;
@@ -60,9 +63,14 @@ class FakeAstra final : public astra::Client {
       outcome.user_intent_id = "intent-1";
       outcome.astra_status = "pending";
     }
-    Answer(outcome);
+    return outcome;
   }
   void Answer(const astra::Outcome& outcome) { std::exchange(posts.back().done, nullptr)(outcome); }
+  // After the time of post `n` is over.
+  void AnswerLate(size_t n, Verdict verdict, int http_status = 0,
+                  std::optional<absl::Duration> retry_after = std::nullopt) {
+    std::exchange(posts[n].late, nullptr)(OutcomeOf(verdict, http_status, retry_after));
+  }
 
   FakeLoop* loop = nullptr;
   std::vector<Post> posts;
@@ -84,6 +92,13 @@ class Watcher final : public CreationObserver {
     if (committed) states.push_back(record.state);
   }
   void OnPersonToldAcross(const ledger::Key& key) override { told_across.push_back(key); }
+  void OnLateAnswer(const Uuid&, const Uuid& attempt_id, const astra::Outcome& outcome) override {
+    late.emplace_back(attempt_id, outcome.verdict);
+  }
+  void OnSettled(SettleWay way, const ledger::Key&, const ledger::SettleAnswer& answer) override {
+    EXPECT_EQ(way, SettleWay::kLateAnswer);
+    settled.push_back(answer.verdict);
+  }
 
   struct Ended {
     Uuid request_id, attempt_id;
@@ -95,6 +110,8 @@ class Watcher final : public CreationObserver {
   std::vector<Ended> ended;
   std::vector<State> states;
   std::vector<ledger::Key> told_across;
+  std::vector<std::pair<Uuid, Verdict>> late;
+  std::vector<ledger::SettleVerdict> settled;
 };
 
 // The ledger in memory, which can be told to fail or to be slow, and which counts what it was told to forget.
@@ -135,6 +152,12 @@ class TestLedger final : public ledger::Ledger {
     real_.NextAttempt(std::move(key), attempt_id, sent, now, executor, std::move(done));
   }
   void Finish(ledger::FinishRequest request, Executor& executor, FinishDone done) override {
+    if (slow_to_finish) {
+      held.push_back([this, request = std::move(request), &executor, done = std::move(done)]() mutable {
+        real_.Finish(std::move(request), executor, std::move(done));
+      });
+      return;
+    }
     real_.Finish(std::move(request), executor, std::move(done));
   }
   void Get(ledger::Key key, Executor& executor, GetDone done) override {
@@ -147,6 +170,12 @@ class TestLedger final : public ledger::Ledger {
     real_.RecordReading(std::move(key), std::move(reading), executor, std::move(done));
   }
   void Settle(ledger::SettleRequest request, Executor& executor, SettleDone done) override {
+    proofs.push_back(request);
+    if (down || still_runs) {
+      const auto verdict = down ? ledger::SettleVerdict::kUnavailable : ledger::SettleVerdict::kStillRuns;
+      executor.Post([verdict, done = std::move(done)]() mutable { done({verdict, {}}); });
+      return;
+    }
     real_.Settle(std::move(request), executor, std::move(done));
   }
   void Trace(ledger::TraceRequest request, Executor& executor, TraceDone done) override {
@@ -160,6 +189,9 @@ class TestLedger final : public ledger::Ledger {
   bool down = false;
   bool slow_to_ask = false;     // Begin waits before it is looked at
   bool slow_to_answer = false;  // Begin is decided at once, and its answer waits
+  bool slow_to_finish = false;  // Finish waits before it is looked at
+  bool still_runs = false;      // says so to every proof
+  std::vector<ledger::SettleRequest> proofs;
   std::vector<Task> held;
   int forgotten = 0;
 
@@ -291,7 +323,8 @@ class CreationTest : public testing::Test {
   AdmissionControl gate_{AdmissionControl::Options{2, 100ms}};
   intent::Fingerprinter fingerprinter_{Secret(std::string(32, 'k'))};
   Watcher observer_;
-  Creations::Dependencies deps_{loop_, ledger_, astra_, gate_, fingerprinter_, observer_, intent::RulesOptions{}, 3};
+  Creations::Dependencies deps_{loop_, ledger_, astra_, gate_, fingerprinter_, observer_, intent::RulesOptions{},
+                                3,     5min};
   std::optional<Creations> creations_{std::in_place, deps_};
   std::vector<std::weak_ptr<Heard>> calls_;
 };
@@ -1543,6 +1576,206 @@ TEST_F(CreationTest, RowsUnderThePreviousKeyAreFound) {
   ASSERT_TRUE(heard);
   EXPECT_TRUE(heard->ok() && heard->replayed);
   EXPECT_EQ(astra_.posts.size(), 1u);
+}
+
+// ---- late answers
+
+class LateAnswerTest : public CreationTest {
+ protected:
+  // A call whose POST had its time.
+  std::shared_ptr<Heard> Unanswered(int n) {
+    auto heard = Call(Person(n));
+    astra_.Answer(Verdict::kUnknown);
+    loop_.Settle();
+    EXPECT_TRUE(heard->reply);
+    EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_OUTCOME_UNKNOWN);
+    EXPECT_EQ(RowState(n), State::kUnknown);
+    return heard;
+  }
+};
+
+TEST_F(LateAnswerTest, SettlesAsItWouldHaveInTime) {
+  const struct {
+    Verdict verdict;
+    int status;
+    State state;
+    v1::ErrorReason reason;
+  } cases[] = {
+      {Verdict::kCreated, 201, State::kSucceeded, v1::ERROR_REASON_UNSPECIFIED},
+      {Verdict::kLimitReached, 422, State::kFailed, v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED},
+      {Verdict::kRejected, 400, State::kFailed, v1::ERROR_REASON_UPSTREAM_REJECTED},
+      {Verdict::kCredentialsRejected, 401, State::kReleased, v1::ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED},
+      {Verdict::kMisconfigured, 404, State::kReleased, v1::ERROR_REASON_UPSTREAM_MISCONFIGURED},
+      {Verdict::kUnavailable, 503, State::kReleased, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE},
+      {Verdict::kRefused, 0, State::kReleased, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE},
+      {Verdict::kRateLimited, 429, State::kReleased, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED},
+  };
+  int n = 0;
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.status);
+    Unanswered(++n);
+    const size_t posts = astra_.posts.size();
+    EXPECT_EQ(gate_.in_flight(), 0) << "listening holds a place";
+    astra_.new_credentials = true;
+    astra_.AnswerLate(posts - 1, c.verdict, c.status);
+    loop_.Settle();
+    EXPECT_EQ(RowState(n), c.state);
+    EXPECT_EQ(Row(n).reason, c.reason);
+    EXPECT_EQ(Row(n).answer.http_status, c.status);
+    EXPECT_EQ(Row(n).sent, Sent::kYes);
+    EXPECT_EQ(astra_.posts.size(), posts) << "something was sent";
+    EXPECT_EQ(loop_.timers(), 0u);
+    ASSERT_EQ(observer_.late.size(), static_cast<size_t>(n));
+    EXPECT_EQ(observer_.late.back(), std::make_pair(astra_.posts.back().attempt_id, c.verdict));
+    ASSERT_EQ(observer_.settled.size(), static_cast<size_t>(n));
+    EXPECT_EQ(observer_.settled.back(), ledger::SettleVerdict::kSettled);
+    const ledger::SettleRequest& proof = ledger_.proofs.back();
+    EXPECT_EQ(proof.attempt_id, astra_.posts.back().attempt_id);
+    EXPECT_EQ(proof.action, "settle by late answer");
+    EXPECT_EQ(proof.evidence,
+              c.status == 0 ? "HTTP/2 stream refused unprocessed" : "HTTP status " + std::to_string(c.status));
+  }
+  EXPECT_GT(gate_.Held(loop_.Now()), absl::ZeroDuration()) << "a late 429 holds others back too";
+}
+
+TEST_F(LateAnswerTest, IsReplayedToWhoRepeats) {
+  Unanswered(1);
+  astra_.AnswerLate(0, Verdict::kCreated, 201);
+  loop_.Settle();
+  const auto repeat = Call(Person(1));
+  ASSERT_TRUE(repeat->reply && repeat->reply->ok());
+  EXPECT_TRUE(repeat->reply->replayed);
+  EXPECT_EQ(repeat->reply->user_intent->id(), "intent-1");
+  EXPECT_EQ(astra_.posts.size(), 1u);
+}
+
+TEST_F(LateAnswerTest, ThatReleasesLetsTheRepeatSendAgain) {
+  Unanswered(1);
+  astra_.AnswerLate(0, Verdict::kCredentialsRejected, 401);
+  loop_.Settle();
+  const auto repeat = Call(Person(1));
+  EXPECT_FALSE(repeat->reply);
+  EXPECT_EQ(astra_.posts.size(), 2u);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_EQ(RowState(1), State::kSucceeded);
+}
+
+TEST_F(LateAnswerTest, ThatSaysNothingChangesNothing) {
+  Unanswered(1);
+  astra_.AnswerLate(0, Verdict::kUnknown, 500);
+  loop_.Settle();
+  EXPECT_EQ(RowState(1), State::kUnknown);
+  EXPECT_TRUE(ledger_.proofs.empty());
+  EXPECT_EQ(observer_.late.size(), 1u);
+}
+
+// The answer comes while the row is still being recorded as UNKNOWN.
+TEST_F(LateAnswerTest, WaitsForTheRowToBeRecorded) {
+  ledger_.slow_to_finish = true;
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kUnknown);
+  loop_.Settle();
+  EXPECT_EQ(RowState(1), State::kSending);
+  astra_.AnswerLate(0, Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(ledger_.proofs.empty());
+  ledger_.slow_to_finish = false;
+  ledger_.Release();
+  loop_.Settle();
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_OUTCOME_UNKNOWN);
+  EXPECT_EQ(RowState(1), State::kSucceeded);
+}
+
+TEST_F(LateAnswerTest, IsBroughtAgainWhileTheLedgerCannotTakeIt) {
+  for (const bool down : {true, false}) {
+    const int n = down ? 1 : 2;
+    Unanswered(n);
+    ledger_.proofs.clear();
+    (down ? ledger_.down : ledger_.still_runs) = true;
+    astra_.AnswerLate(astra_.posts.size() - 1, Verdict::kCreated, 201);
+    loop_.Settle();
+    EXPECT_EQ(ledger_.proofs.size(), 1u);
+    for (int i = 0; i < 20; ++i) loop_.Advance(1s);
+    EXPECT_GE(ledger_.proofs.size(), 5u);
+    EXPECT_LE(ledger_.proofs.size(), 12u);
+    EXPECT_EQ(RowState(n), State::kUnknown);
+    ledger_.down = ledger_.still_runs = false;
+    for (int i = 0; i < 6; ++i) loop_.Advance(1s);
+    EXPECT_EQ(RowState(n), State::kSucceeded);
+    EXPECT_EQ(loop_.timers(), 0u);
+  }
+}
+
+TEST_F(LateAnswerTest, IsGivenUpAtTheEndOfTheWindow) {
+  Unanswered(1);
+  ledger_.down = true;
+  astra_.AnswerLate(0, Verdict::kCreated, 201);
+  loop_.Settle();
+  for (int i = 0; i < 310; ++i) loop_.Advance(1s);
+  EXPECT_EQ(loop_.timers(), 0u);
+  EXPECT_GE(ledger_.proofs.size(), 60u);
+}
+
+// An operator was quicker, and says otherwise.
+TEST_F(LateAnswerTest, ThatContradictsWhatIsRecordedMarksTheRow) {
+  Unanswered(1);
+  ledger::SettleRequest other;
+  other.key = {"local", *ParseUuid(Id(1))};
+  other.attempt_id = astra_.posts[0].attempt_id;
+  other.state = State::kReleased;
+  other.action = "test";
+  other.evidence = "test";
+  other.now = absl::UnixEpoch();
+  ledger_.Settle(other, loop_, [](const ledger::SettleAnswer&) {});
+  loop_.Settle();
+  ASSERT_EQ(RowState(1), State::kReleased);
+  astra_.AnswerLate(0, Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_EQ(RowState(1), State::kReleased);
+  ASSERT_EQ(observer_.settled.size(), 1u);
+  EXPECT_EQ(observer_.settled[0], ledger::SettleVerdict::kConflict);
+}
+
+// The row has moved on: what an earlier POST of it is answered is not about the later one.
+TEST_F(LateAnswerTest, OfAnEarlierPostChangesNothing) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kRateLimited, 429, absl::Seconds(1));
+  loop_.Settle();
+  loop_.Advance(1s);
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  astra_.Answer(Verdict::kUnknown);
+  loop_.Settle();
+  ASSERT_EQ(RowState(1), State::kUnknown);
+  astra_.AnswerLate(0, Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_EQ(RowState(1), State::kUnknown);
+  EXPECT_TRUE(ledger_.proofs.empty());
+  astra_.AnswerLate(1, Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_EQ(RowState(1), State::kSucceeded);
+}
+
+TEST_F(LateAnswerTest, NothingIsHeldByWhoListens) {
+  const auto heard = Unanswered(1);
+  const std::weak_ptr<Creation> creation = heard->creation;
+  heard->creation.reset();
+  EXPECT_TRUE(creation.expired()) << "the request stays in memory";
+  EXPECT_EQ(gate_.in_flight(), 0);
+  EXPECT_EQ(loop_.timers(), 0u);
+  EXPECT_EQ(creations_->waiting() + creations_->unanswered(), 0u);
+  EXPECT_TRUE(astra_.posts[0].late);
+}
+
+TEST_F(LateAnswerTest, NobodyListensWithoutAWindow) {
+  deps_.late_window = {};
+  Creations creations(deps_);
+  const auto creation = Creation::Start(creations, {"local", Person(1), loop_.Now() + 30s, [](auto) {}});
+  loop_.Settle();
+  ASSERT_EQ(astra_.posts.size(), 1u);
+  EXPECT_FALSE(astra_.posts[0].late);
+  astra_.Answer(Verdict::kUnknown);
+  loop_.Settle();
 }
 
 }  // namespace
