@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/random/random.h"
-#include "server/base/time.h"
 #include "server/usecase/call.h"
 #include "server/usecase/retry_policy.h"
 
@@ -79,7 +78,7 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
 
   // Each row and each waiter gets the reading that follows upon what it knew.
   void Succeed(const astra::ReadOutcome& outcome) {
-    const absl::Time read_at = NowMicros();
+    const absl::Time read_at = reads_.wall_clock_();
     Running ended = reads_.Remove(id_);
     for (const auto& record : ended.records) {
       reads_.ledger_.RecordReading(record->key, ReadingOf(outcome, record.get(), read_at), shard_.loop, nullptr);
@@ -124,8 +123,9 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
   SteadyTime sent_at_{};
 };
 
-IntentReads::IntentReads(ledger::Ledger& ledger, const AdmissionControl& admission, ReadObserver& observer, double rate)
-    : ledger_(ledger), admission_(admission), observer_(observer), budget_(rate) {}
+IntentReads::IntentReads(ledger::Ledger& ledger, const AdmissionControl& admission, ReadObserver& observer, double rate,
+                         absl::Time (*wall_clock)())
+    : ledger_(ledger), admission_(admission), observer_(observer), wall_clock_(wall_clock), budget_(rate) {}
 
 IntentReads::Ticket IntentReads::Read(const Shard& shard, Query query, Heard heard) {
   Ticket ticket;

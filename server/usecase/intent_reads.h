@@ -23,6 +23,7 @@
 #include "server/astra/astra.h"
 #include "server/base/loop.h"
 #include "server/base/mutex.h"
+#include "server/base/time.h"
 #include "server/ledger/ledger.h"
 #include "server/usecase/admission_control.h"
 #include "server/usecase/read_budget.h"
@@ -64,7 +65,8 @@ class IntentReads {
   };
 
   // All outlive this. `admission` tells when the process drains: then no GET is repeated.
-  IntentReads(ledger::Ledger& ledger, const AdmissionControl& admission, ReadObserver& observer, double rate);
+  IntentReads(ledger::Ledger& ledger, const AdmissionControl& admission, ReadObserver& observer, double rate,
+              absl::Time (*wall_clock)() = NowMicros);
   IntentReads(const IntentReads&) = delete;
   IntentReads& operator=(const IntentReads&) = delete;
 
@@ -108,6 +110,7 @@ class IntentReads {
   ledger::Ledger& ledger_;
   const AdmissionControl& admission_;
   ReadObserver& observer_;
+  absl::Time (*const wall_clock_)();
   ReadBudget budget_;
 
   mutable Mutex mutex_;

@@ -39,6 +39,17 @@ v1::UserIntentStatus StatusOf(std::string_view word) {
   return v1::USER_INTENT_STATUS_UNSPECIFIED;
 }
 
+bool IsFinal(std::string_view astra_status) {
+  switch (StatusOf(astra_status)) {
+    case v1::USER_INTENT_STATUS_CONVERTED_TO_USER:
+    case v1::USER_INTENT_STATUS_REJECTED:
+    case v1::USER_INTENT_STATUS_SUSPENDED:
+      return true;
+    default:
+      return false;
+  }
+}
+
 v1::VerificationType AskedType(v1::VerificationType type) {
   return type == v1::VERIFICATION_TYPE_UNSPECIFIED ? v1::VERIFICATION_TYPE_VERIFIED : type;
 }

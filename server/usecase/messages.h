@@ -14,6 +14,10 @@ namespace userintent::usecase {
 // Astra's word for a status, lower case as documented; UNSPECIFIED for any other.
 v1::UserIntentStatus StatusOf(std::string_view astra_status);
 
+// Whether an intent of this status is never read again by the gateway itself: the person has become a User, or was
+// turned down.
+bool IsFinal(std::string_view astra_status);
+
 // What is recorded as asked for: Astra's default, VERIFIED, where the request leaves it to Astra.
 v1::VerificationType AskedType(v1::VerificationType type);
 
