@@ -3,6 +3,7 @@
 import concurrent.futures
 import subprocess
 import threading
+import time
 
 import grpc
 import pytest
@@ -37,6 +38,10 @@ class Gateway(pb_grpc.UserIntentServiceServicer):
     def __init__(self, credentials=None):
         self.answers = []
         self.calls = []  # (request, context) of every CreateUserIntent and GetUserIntent
+        self.streams = []  # generators of (request, context), used up in order by WatchUserIntents; the last one stays
+        self.watched = []  # every request of it
+        self.began = []  # when
+        self.open = 0  # streams that have not ended
         self.arrived = threading.Semaphore(0)
         self.cancelled = threading.Event()
         self._lock = threading.Lock()
@@ -60,6 +65,32 @@ class Gateway(pb_grpc.UserIntentServiceServicer):
     def GetUserIntent(self, request, context):
         answered = self.CreateUserIntent(request, context)
         return userintent.GetUserIntentResponse(user_intent=answered.user_intent, stale=request.allow_stale)
+
+    def _ended(self):
+        with self._lock:
+            self.open -= 1
+
+    def nothing_open(self):
+        """Whether all streams have ended, in the end."""
+        end = time.monotonic() + 20
+        while self.open and time.monotonic() < end:
+            time.sleep(0.005)
+        return self.open == 0
+
+    def GetAuthorizationUrl(self, request, context):
+        answered = self.CreateUserIntent(request, context)
+        return userintent.GetAuthorizationUrlResponse(url="https://app.example.com/", user_intent=answered.user_intent)
+
+    def WatchUserIntents(self, request, context):
+        with self._lock:
+            number = len(self.watched)
+            self.watched.append(request)
+            self.began.append(time.monotonic())
+            self.open += 1
+        if not context.add_callback(self._ended):
+            self._ended()
+        self.arrived.release()
+        yield from self.streams[min(number, len(self.streams) - 1)](request, context)
 
     def GetCreation(self, request, context):
         fail(grpc.StatusCode.NOT_FOUND, "REQUEST_NOT_FOUND", pushback="-1", sent="no", recovery="STOP")(request, context)

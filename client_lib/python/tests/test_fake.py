@@ -3,6 +3,8 @@
 import asyncio
 import concurrent.futures
 import inspect
+import itertools
+import threading
 
 import grpc
 import pytest
@@ -95,7 +97,82 @@ def test_threads():
     (_interface.AsyncClientInterface, (userintent.AsyncClient, testing.FakeAsyncClient))], ids=["sync", "asyncio"])
 def test_clients_and_stand_ins_have_the_methods_of_the_interface(interface, kinds):
     methods = [name for name in vars(interface) if not name.startswith("_")]
-    assert len(methods) == 4
+    assert len(methods) == 8
     for kind in kinds:
         for name in methods:
             assert inspect.signature(getattr(kind, name)) == inspect.signature(getattr(interface, name))
+
+
+def creation(request_id, state, intent=None, status=0):
+    made = userintent.Creation(request_id=request_id, state=userintent.CreationState.Value(f"CREATION_STATE_{state}"))
+    if intent:
+        made.user_intent.id, made.user_intent.status = intent, status
+    return made
+
+
+PENDING, APPROVED, REJECTED = (userintent.UserIntentStatus.Value(f"USER_INTENT_STATUS_{name}")
+                               for name in ("PENDING", "APPROVED", "REJECTED"))
+
+
+def words(events):
+    return [event.kind if event.creation is None else
+            f"{event.creation.request_id} {userintent.CreationState.Name(event.creation.state)[15:]}" for event in events]
+
+
+def test_watch_tells_the_states_and_then_changes():
+    fake = testing.FakeClient()
+    fake.create(userintent.CreateUserIntentRequest(), request_id="a")
+    fake.create(userintent.CreateUserIntentRequest(), request_id="other")
+    fake.set_creation(creation("B", "UNKNOWN"))
+    with fake.watch(["A", "b", "later"]) as watch:
+        assert words(itertools.islice(watch, 3)) == ["a CREATED", "B UNKNOWN", "synced"]
+        threading.Timer(0.05, fake.set_creation, [creation("b", "CREATED", "i")]).start()
+        assert words([next(watch)]) == ["b CREATED"]
+        fake.create(userintent.CreateUserIntentRequest(), request_id="later")
+        threading.Timer(0.05, watch.close).start()
+        assert words(watch) == ["later CREATED"]
+    with fake.watch(resume_token=b"2") as rest:
+        assert words(itertools.islice(rest, 3)) == ["b CREATED", "later CREATED", "synced"]
+    with pytest.raises(userintent.StopError):
+        fake.fail(testing.error(grpc.StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED", recovery="STOP"))
+        next(fake.watch())
+
+
+def test_waits_of_the_stand_in():
+    fake = testing.FakeClient()
+    fake.set_creation(creation("a", "UNKNOWN"))
+    with pytest.raises(userintent.StopError) as caught:
+        fake.get_user_intent(request_id="a")
+    assert caught.value.reason == "NOT_CREATED"
+    threading.Timer(0.05, fake.set_creation, [creation("a", "CREATED", "i", PENDING)]).start()
+    assert fake.wait_for_outcome("A", timeout=20).user_intent.id == "i"
+    threading.Timer(0.05, fake.set_user_intent, [userintent.UserIntent(id="i", status=APPROVED)]).start()
+    assert fake.wait_for_status("a", [APPROVED], timeout=20).status == APPROVED
+    with pytest.raises(userintent.RetryLaterError) as late:
+        fake.wait_for_status("a", [PENDING], timeout=0.05)
+    assert (late.value.code, late.value.request_id) == (grpc.StatusCode.DEADLINE_EXCEEDED, "a")
+    with pytest.raises(userintent.StopError) as nobody:
+        fake.wait_for_outcome("nobody")
+    assert nobody.value.reason == "REQUEST_NOT_FOUND"
+    made = fake.get_authorization_url(request_id="a", redirect_uri="https://a.example/", state="0123456789abcdef")
+    assert made.url.startswith("https://app-sandbox.astra.finance/login/oauth/authorize?client_id=client-id&")
+    fake.set_user_intent(userintent.UserIntent(id="i", status=REJECTED))
+    with pytest.raises(userintent.StopError) as refused:
+        fake.get_authorization_url(request_id="a", redirect_uri="https://a.example/", state="0123456789abcdef")
+    assert (refused.value.reason, refused.value.request_id) == ("USER_INTENT_NOT_ELIGIBLE", "a")
+
+
+def test_the_stand_in_of_asyncio_watches_and_waits_too():
+    async def main():
+        client = testing.FakeAsyncClient()
+        client.fake.set_creation(creation("a", "UNKNOWN"))
+        asyncio.get_running_loop().call_later(0.05, client.fake.set_creation, creation("a", "CREATED", "i", APPROVED))
+        async with client.watch(["a"]) as watch:
+            heard = [await watch.__anext__() for _ in range(3)]
+        assert words(heard) == ["a UNKNOWN", "synced", "a CREATED"] and watch.resume_token == b"2"
+        assert [event async for event in watch] == []
+        assert (await client.wait_for_outcome("a")).user_intent.id == "i"
+        assert (await client.wait_for_status("a", [APPROVED])).id == "i"
+        made = await client.get_authorization_url(user_intent_id="i", redirect_uri="https://a.example/", state="0123456789abcdef")
+        assert made.user_intent.id == "i"
+    asyncio.run(main())

@@ -7,6 +7,7 @@ same answer. A new request_id means a new creation, and one of the three attempt
         created = client.create(CreateUserIntentRequest(email=..., ...))
 """
 
+from ._authorization_url import AuthorizationUrl, authorization_url
 from ._client import AsyncClient, AsyncPendingCreate, Client, PendingCreate
 from ._core import CreateResult, new_request_id, service_config
 from ._errors import (
@@ -24,12 +25,15 @@ from ._interface import AsyncClientInterface, ClientInterface
 from ._redact import install as _install_redaction
 from ._redact import redacted
 from ._tls import Tls
+from ._watch import AsyncWatch, Watch, WatchEvent, is_final
 from .v1.user_intent_service_pb2 import (
     AttemptBudget,
+    AuthorizationPage,
     CreateUserIntentRequest,
     CreateUserIntentResponse,
     Creation,
     CreationState,
+    GetAuthorizationUrlResponse,
     GetUserIntentResponse,
     UserIntent,
     UserIntentStatus,
@@ -42,8 +46,11 @@ __all__ = [
     "AsyncClient",
     "AsyncClientInterface",
     "AsyncPendingCreate",
+    "AsyncWatch",
     "AttemptBudget",
     "Attempts",
+    "AuthorizationPage",
+    "AuthorizationUrl",
     "Client",
     "ClientInterface",
     "CreateResult",
@@ -52,6 +59,7 @@ __all__ = [
     "Creation",
     "CreationState",
     "ExistsError",
+    "GetAuthorizationUrlResponse",
     "GetUserIntentResponse",
     "InvalidRequestError",
     "OperatorError",
@@ -65,6 +73,10 @@ __all__ = [
     "UserIntentStatus",
     "VerificationType",
     "Violation",
+    "Watch",
+    "WatchEvent",
+    "authorization_url",
+    "is_final",
     "new_request_id",
     "redacted",
     "service_config",

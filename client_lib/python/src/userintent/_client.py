@@ -7,7 +7,8 @@ import contextlib
 import ssl
 import threading
 import time
-from collections.abc import Generator
+import weakref
+from collections.abc import Generator, Iterable
 from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar
 
@@ -19,6 +20,7 @@ from ._core import (
     DEFAULT_MAX_TRIES,
     DEFAULT_TIMEOUT,
     GET,
+    LINK,
     MAX_REQUEST_BYTES,
     READ,
     Call,
@@ -27,19 +29,24 @@ from ._core import (
     RetryBudget,
     channel_options,
     get_request,
+    link_request,
     read_request,
     request_of,
     with_id,
 )
 from ._errors import UserIntentError
+from ._streams import AsyncStreamWatch, StreamWatch, task_is_cancelled
 from ._tls import Tls
+from ._watch import WATCH, AsyncWatch, Waiting, Watch, WatchCall, outcome_of, status_of
 from .v1 import user_intent_service_pb2 as pb
 
 _RELOAD_INTERVAL = 5.0  # seconds between looks at the certificate files
 
 _Self = TypeVar("_Self", bound="_Base")
+_T = TypeVar("_T")
 _RESPONSES: dict[str, Any] = {
-    CREATE: pb.CreateUserIntentResponse, GET: pb.GetCreationResponse, READ: pb.GetUserIntentResponse}
+    CREATE: pb.CreateUserIntentResponse, GET: pb.GetCreationResponse, READ: pb.GetUserIntentResponse,
+    LINK: pb.GetAuthorizationUrlResponse}
 
 
 class _Lease:
@@ -52,6 +59,7 @@ class _Lease:
         self.methods = {
             path: channel.unary_unary(path, response_deserializer=response.FromString)  # takes bytes: Call.encode()
             for path, response in _RESPONSES.items()}
+        self.watch = channel.unary_stream(WATCH, response_deserializer=pb.WatchUserIntentsResponse.FromString)
 
 
 class _Base:
@@ -84,6 +92,7 @@ class _Base:
         self._lock = threading.Lock()
         self._closed = False
         self._closing: set[asyncio.Task[None]] = set()  # AsyncClient only
+        self._watches: weakref.WeakSet[Any] = weakref.WeakSet()  # that close() ends
         self._stamp = tls.stamp() if tls is not None else None
         self._looked = time.monotonic()
         self._owned = channel is None
@@ -151,6 +160,20 @@ class _Base:
                      max_tries: Optional[int], maybe_before: bool = False) -> Call:
         return self._call(CREATE, with_id(request, request_id), timeout, max_tries, maybe_before)
 
+    def _watch_call(self, request_ids: Iterable[str], resume_token: bytes, timeout: Optional[float]) -> WatchCall:
+        return WatchCall(request_ids, resume_token, timeout, self._max_bytes)
+
+    def _began(self, watch: Any) -> None:
+        with self._lock:
+            self._watches.add(watch)
+
+    def _end_watches(self) -> None:
+        """After _retire()."""
+        with self._lock:
+            watches = list(self._watches)
+        for watch in watches:
+            watch.client_closed()
+
     def _call(self, path: str, request: Any, timeout: Optional[float], max_tries: Optional[int] = None,
               maybe_before: bool = False) -> Call:
         return Call(path, request, self._timeout if timeout is None else timeout,
@@ -192,6 +215,7 @@ class Client(_Base):
     def close(self) -> None:
         """Ends the calls that run, with CANCELLED."""
         channel = self._retire()
+        self._end_watches()
         if channel is not None:
             channel.close()
 
@@ -236,6 +260,55 @@ class Client(_Base):
         """
         request = read_request(request_id, user_intent_id, max_age, allow_stale)
         response: pb.GetUserIntentResponse = self._run(self._call(READ, request, timeout, max_tries), None)
+        return response
+
+    def watch(self, request_ids: Iterable[str] = (), *, resume_token: bytes = b"",
+              timeout: Optional[float] = None) -> Watch:
+        """Follows these requests of the caller's own, at most 1,000, or all of them when there are none: first the
+        present state of each that is named and recorded, then "synced", then every change of a status and every creation
+        whose outcome became known. At least once, in order; steps may be folded into the last one.
+
+        resume_token: of an earlier watch: goes on after it. timeout: seconds; None: as long as the loop lasts.
+
+        It makes a new stream by itself whenever one ends, and goes on where that stopped. Only what cannot pass ends it,
+        with a UserIntentError: an argument that is refused, a caller that is not allowed, a gateway that knows no
+        watches, the timeout (DEADLINE_EXCEEDED), a closed client (CANCELLED). Watch.close() ends the loop without one.
+        """
+        return StreamWatch(self, self._watch_call(request_ids, resume_token, timeout))
+
+    def wait_for_outcome(self, request_id: str, *, timeout: Optional[float] = None) -> pb.Creation:
+        """Waits until it is known what became of a creation (OutcomeUnknownError): its state is CREATED, REJECTED or
+        NOT_SENT. It sends nothing to Astra. Raises UserIntentError: DEADLINE_EXCEEDED while nobody knows yet, a StopError
+        (REQUEST_NOT_FOUND) when no such request is recorded, and what ends a watch."""
+        return self._wait(outcome_of(request_id), timeout)
+
+    def wait_for_status(self, request_id: str, statuses: Iterable[int], *,
+                        timeout: Optional[float] = None) -> pb.UserIntent:
+        """Waits until the intent that a request created has one of these statuses. Raises UserIntentError: what
+        wait_for_outcome does, a StopError NOT_CREATED when the request created no intent, and a StopError STATUS_FINAL
+        when it has another status that it will keep: error.final_status."""
+        return self._wait(status_of(request_id, statuses), timeout)
+
+    def _wait(self, waiting: Waiting[_T], timeout: Optional[float]) -> _T:
+        with self.watch([waiting.request_id], timeout=self._timeout if timeout is None else timeout) as watch:
+            for event in watch:
+                result = waiting.see(event)
+                if result is not None:
+                    return result
+        raise waiting.no_more()
+
+    def get_authorization_url(self, *, request_id: Optional[str] = None, user_intent_id: Optional[str] = None,
+                              redirect_uri: str, state: str, timeout: Optional[float] = None,
+                              max_tries: Optional[int] = None) -> pb.GetAuthorizationUrlResponse:
+        """The page of Astra's to which the person goes next, by the status that the intent has now. Raises
+        UserIntentError, as get_user_intent does; a StopError USER_INTENT_NOT_ELIGIBLE for a person who was rejected or
+        suspended.
+
+        redirect_uri: where Astra sends the person back to, one of those that are registered for this caller.
+        state: 16 to 256 of [A-Za-z0-9._~-], made anew for each person, and compared when they come back.
+        """
+        request = link_request(request_id, user_intent_id, redirect_uri, state)
+        response: pb.GetAuthorizationUrlResponse = self._run(self._call(LINK, request, timeout, max_tries), None)
         return response
 
     def _run(self, call: Call, cancellation: Optional[_Cancellation]) -> Any:
@@ -400,6 +473,7 @@ class AsyncClient(_Base):
     async def close(self) -> None:
         """Ends the calls that run, with CANCELLED."""
         channel = self._retire()
+        self._end_watches()
         if channel is not None and self._loop is asyncio.get_running_loop():
             await channel.close(None)
         closing = [task for task in self._closing if task.get_loop() is asyncio.get_running_loop()]
@@ -444,6 +518,37 @@ class AsyncClient(_Base):
         response: pb.GetUserIntentResponse = await self._run(self._call(READ, request, timeout, max_tries))
         return response
 
+    def watch(self, request_ids: Iterable[str] = (), *, resume_token: bytes = b"",
+              timeout: Optional[float] = None) -> AsyncWatch:
+        """Follows requests of the caller's own, for an async for loop; see Client.watch. A task that is cancelled while
+        it waits for an event leaves the watch as it was: the next wait makes a new stream and goes on."""
+        return AsyncStreamWatch(self, self._watch_call(request_ids, resume_token, timeout))
+
+    async def wait_for_outcome(self, request_id: str, *, timeout: Optional[float] = None) -> pb.Creation:
+        """Waits until it is known what became of a creation; see Client.wait_for_outcome."""
+        return await self._wait(outcome_of(request_id), timeout)
+
+    async def wait_for_status(self, request_id: str, statuses: Iterable[int], *,
+                              timeout: Optional[float] = None) -> pb.UserIntent:
+        """Waits until the intent has one of these statuses; see Client.wait_for_status."""
+        return await self._wait(status_of(request_id, statuses), timeout)
+
+    async def _wait(self, waiting: Waiting[_T], timeout: Optional[float]) -> _T:
+        async with self.watch([waiting.request_id], timeout=self._timeout if timeout is None else timeout) as watch:
+            async for event in watch:
+                result = waiting.see(event)
+                if result is not None:
+                    return result
+        raise waiting.no_more()
+
+    async def get_authorization_url(self, *, request_id: Optional[str] = None, user_intent_id: Optional[str] = None,
+                                    redirect_uri: str, state: str, timeout: Optional[float] = None,
+                                    max_tries: Optional[int] = None) -> pb.GetAuthorizationUrlResponse:
+        """The page of Astra's to which the person goes next; see Client.get_authorization_url."""
+        request = link_request(request_id, user_intent_id, redirect_uri, state)
+        response: pb.GetAuthorizationUrlResponse = await self._run(self._call(LINK, request, timeout, max_tries))
+        return response
+
     async def _run(self, call: Call) -> Any:
         data = call.encode()
         lease = self._take()
@@ -462,7 +567,7 @@ class AsyncClient(_Base):
                     return response
                 except asyncio.CancelledError as error:
                     # Either this task was cancelled, or the RPC by itself because the channel was closed.
-                    if self._closed and not _task_is_cancelled():
+                    if self._closed and not task_is_cancelled():
                         raise call.cancelled() from error
                     rpc.cancel()
                     raise
@@ -483,12 +588,6 @@ class AsyncClient(_Base):
         task = asyncio.get_running_loop().create_task(channel.close(None))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-
-def _task_is_cancelled() -> bool:
-    task: Any = asyncio.current_task()
-    # Task.cancelling() came with Python 3.11. Before it, a cancelled RPC of a closed channel is the likelier cause.
-    return bool(task.cancelling()) if hasattr(task, "cancelling") else False
 
 
 class AsyncPendingCreate:

@@ -28,8 +28,10 @@ _LONGEST_TIMEOUT = 365 * 86400.0  # seconds. Beyond it clocks and gRPC's convers
 CREATE = "/userintent.v1.UserIntentService/CreateUserIntent"
 GET = "/userintent.v1.UserIntentService/GetCreation"
 READ = "/userintent.v1.UserIntentService/GetUserIntent"
+LINK = "/userintent.v1.UserIntentService/GetAuthorizationUrl"
 
-Request = Union[pb.CreateUserIntentRequest, pb.GetCreationRequest, pb.GetUserIntentRequest]
+Request = Union[pb.CreateUserIntentRequest, pb.GetCreationRequest, pb.GetUserIntentRequest, pb.GetAuthorizationUrlRequest]
+_READS = (pb.GetUserIntentRequest, pb.GetAuthorizationUrlRequest)
 ChannelOptions = list[tuple[str, Any]]
 
 
@@ -212,7 +214,7 @@ class Call:
         return make_error(decoded, self.request_id, self.tries, self)
 
     def _of_kind(self, decoded: Decoded) -> Decoded:
-        if decoded.read or not isinstance(self.request, pb.GetUserIntentRequest):
+        if decoded.read or not isinstance(self.request, _READS):
             return decoded
         return of_read(decoded, self.request.user_intent_id, self.tries)
 
@@ -247,26 +249,43 @@ def get_request(request_id: str) -> pb.GetCreationRequest:
 
 def read_request(request_id: Optional[str], user_intent_id: Optional[str], max_age: Optional[float],
                  allow_stale: bool) -> pb.GetUserIntentRequest:
-    if (request_id is None) == (user_intent_id is None):
-        raise TypeError("give request_id or user_intent_id")
     request = pb.GetUserIntentRequest(allow_stale=allow_stale)
     if max_age is not None:
         request.max_age.FromNanoseconds(round(max_age * 1e9))
+    _set_key(request, request_id, user_intent_id)
+    return request
+
+
+def link_request(request_id: Optional[str], user_intent_id: Optional[str], redirect_uri: str,
+                 state: str) -> pb.GetAuthorizationUrlRequest:
+    request = pb.GetAuthorizationUrlRequest()
+    for field, value in (("redirect_uri", redirect_uri), ("state", state)):
+        try:
+            setattr(request, field, value)
+        except ValueError:
+            raise _not_unicode(field, request_id or "", user_intent_id or "", True) from None
+    _set_key(request, request_id, user_intent_id)
+    return request
+
+
+def _set_key(request: Union[pb.GetUserIntentRequest, pb.GetAuthorizationUrlRequest], request_id: Optional[str],
+             user_intent_id: Optional[str]) -> None:
+    if (request_id is None) == (user_intent_id is None):
+        raise TypeError("give request_id or user_intent_id")
     if request_id is not None:
         _set_id(request, request_id)
-        return request
+        return
     try:
         request.user_intent_id = user_intent_id or ""
     except ValueError:
         raise _not_unicode("user_intent_id", "", repr(user_intent_id), True) from None
-    return request
 
 
 def _set_id(request: Request, request_id: str) -> None:
     try:
         request.request_id = request_id
     except ValueError:  # half a surrogate pair, or bytes that are not UTF-8
-        read = isinstance(request, pb.GetUserIntentRequest)
+        read = isinstance(request, _READS)
         raise _not_unicode("request_id", repr(request_id), "", read) from None
 
 

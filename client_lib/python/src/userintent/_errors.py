@@ -41,7 +41,7 @@ class Decoded:
     violations: tuple[Violation, ...]
     retry_after: Optional[float]  # RetryInfo, in seconds
     pushback_ms: Optional[int]  # below zero, or what cannot be read: never repeat
-    read: bool = False  # of get_user_intent, which creates nothing
+    read: bool = False  # of a call that creates nothing
     not_repeated: str = ""
 
 
@@ -55,8 +55,8 @@ class UserIntentError(Exception):
     this library knows that the call sent nothing, it says so itself: sent is "no", recovery what may be done.
     maybe_sent: a creation may have happened, or may still happen. The same request_id is then the only safe way to go
     on: Client.repeat(error), or create(request, request_id=error.request_id). It speaks of this call, and of the one
-    that it repeated; what an earlier call with the same id said stands. Errors of get_user_intent, which creates nothing,
-    have no sent, and maybe_sent is False.
+    that it repeated; what an earlier call with the same id said stands. Errors of calls that create nothing (reads,
+    watches, waits, authorization URLs) have no sent, and maybe_sent is False.
     retry_after: seconds after which a loop may repeat; None: it may not. The library's own repeats are behind it.
     not_repeated: why the library made no further try: "not_retryable" (the error does not allow it), "max_tries",
     "deadline" (the delay would have ended after it), "budget" (the client's calls had used up the repeats they share).
@@ -104,6 +104,11 @@ class UserIntentError(Exception):
         return self._number("http_status")
 
     @property
+    def final_status(self) -> str:
+        """The status that the intent has and will keep (STATUS_FINAL): "CONVERTED_TO_USER", "REJECTED", "SUSPENDED"."""
+        return self.metadata.get("final_status", "")
+
+    @property
     def replayed(self) -> bool:
         """The answer comes from the record, not from this call's own exchange."""
         return self.metadata.get("replayed") == "true"
@@ -119,9 +124,10 @@ class UserIntentError(Exception):
         if self.maybe_sent:
             words.append("maybe sent")
         words += [f"{violation.field}: {violation.description}" for violation in self.violations]
-        read_by_intent = self._decoded.read and not self.request_id
-        key = f"user_intent_id {self.user_intent_id}" if read_by_intent else f"request_id {self.request_id}"
-        return f"{self.message or 'no message'} ({', '.join(words)}; {key}, tries {self.tries})"
+        key = f"request_id {self.request_id}, "
+        if self._decoded.read and not self.request_id:
+            key = f"user_intent_id {self.user_intent_id}, " if self.user_intent_id else ""  # a watch of several has none
+        return f"{self.message or 'no message'} ({', '.join(words)}; {key}tries {self.tries})"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._text()!r})"
