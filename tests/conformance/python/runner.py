@@ -2,9 +2,11 @@
 --asyncio the other one."""
 
 import asyncio
+import base64
 import concurrent.futures
 import itertools
 import json
+import queue
 import sys
 import threading
 import time
@@ -17,6 +19,8 @@ from google.protobuf import json_format
 import userintent
 
 PATIENCE = 20
+EVENT_PATIENCE, STOP_PATIENCE = 30, 15
+POOL = concurrent.futures.ThreadPoolExecutor(8)
 
 
 class Failure(Exception):
@@ -49,6 +53,19 @@ class Blocking:
 
     def read(self, **options):
         return self.client.get_user_intent(**options)
+
+    def link(self, **options):
+        return self.client.get_authorization_url(**options)
+
+    def wait(self, what, *arguments, **options):
+        return getattr(self.client, f"wait_for_{what}")(*arguments, **options)
+
+    def begin_wait(self, what, *arguments, **options):
+        """A future."""
+        return POOL.submit(self.wait, what, *arguments, **options)
+
+    def watch(self, ids, token):
+        return Watching(self.client.watch(ids, resume_token=token))
 
     def close(self):
         self.client.close()
@@ -96,8 +113,98 @@ class Asyncio:
     def read(self, **options):
         return self._wait(self.client.get_user_intent(**options))
 
+    def link(self, **options):
+        return self._wait(self.client.get_authorization_url(**options))
+
+    def wait(self, what, *arguments, **options):
+        return self._wait(getattr(self.client, f"wait_for_{what}")(*arguments, **options))
+
+    def begin_wait(self, what, *arguments, **options):
+        return asyncio.run_coroutine_threadsafe(getattr(self.client, f"wait_for_{what}")(*arguments, **options), Asyncio.loop)
+
+    def watch(self, ids, token):
+        return AsyncioWatching(self.client.watch(ids, resume_token=token))
+
     def close(self):
         self._wait(self.client.close())
+
+
+class Watching:
+    """A watch in a thread of its own: `events` holds what it hands out, and after that the error, or None, of its end."""
+
+    def __init__(self, watch):
+        self.watch, self.events, self.started = watch, queue.Queue(), time.monotonic()
+        self._begin()
+
+    def _begin(self):
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        self._note(lambda: [self.events.put(of_event(event)) for event in self.watch])
+
+    def _note(self, loop):
+        end = None
+        try:
+            loop()
+        except userintent.UserIntentError as error:
+            end = error
+        except BaseException as error:  # the runner's or the library's mistake, told where it is waited for
+            end = Failure(f"the loop of the watch ended with {error!r}")
+        self.events.put(End(end))
+
+    def close(self):
+        self.watch.close()
+
+    def next(self, seconds):
+        """An event, or the End; None: nothing came. The End stays."""
+        try:
+            found = self.events.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        if isinstance(found, End):
+            self.events.put(found)
+            if isinstance(found.error, Failure):
+                raise found.error
+        return found
+
+    def wait_end(self, seconds):
+        """Leaves out what it hands out before."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            found = self.next(end - time.monotonic())
+            if isinstance(found, End):
+                return found
+        raise Failure("the watch does not end")
+
+
+class End:
+    def __init__(self, error):
+        self.error = error
+
+
+class AsyncioWatching(Watching):
+    def _begin(self):
+        async def loop():
+            async for event in self.watch:
+                self.events.put(of_event(event))
+        task = asyncio.run_coroutine_threadsafe(loop(), Asyncio.loop)
+        threading.Thread(target=self._note, args=(task.result,), daemon=True).start()
+
+    def close(self):
+        Asyncio.loop.call_soon_threadsafe(self.watch.close)
+
+
+def of_event(event):
+    creation = event.creation
+    out = {"event": event.kind, "token": bool(event.resume_token), "request_id": "", "state": "", "reason": "",
+           "user_intent_id": "", "user_id": "", "status": "", "status_time": "", "verification_type": "",
+           "text": [str(event), repr(event)]}
+    if creation is not None:
+        out.update(request_id=creation.request_id, reason=creation.error.reason,
+                   state=userintent.CreationState.Name(creation.state)[len("CREATION_STATE_"):])
+        if creation.HasField("user_intent"):
+            out.update(of_intent(creation.user_intent))
+    return out
 
 
 def http(url, method="GET", body=None):
@@ -137,6 +244,22 @@ def of_create(result):
             "retry_after_ms": -1, "state": "", "text": [str(result), repr(result)]}
 
 
+def of_url(request_id):
+    return lambda answer: {
+        **of_intent(answer.user_intent), "ok": True, "code": "OK", "reason": "", "sent": "", "maybe_sent": False,
+        "request_id": request_id, "url": answer.url, "text": [str(answer)],
+        "page": userintent.AuthorizationPage.Name(answer.page)[len("AUTHORIZATION_PAGE_"):]}
+
+
+def of_wait(request_id):
+    def convert(answer):
+        if isinstance(answer, userintent.Creation):
+            return {**of_get(answer), "request_id": request_id}
+        return {**of_intent(answer), "ok": True, "code": "OK", "reason": "", "sent": "", "maybe_sent": False, "state": "",
+                "request_id": request_id, "text": [str(answer)]}
+    return convert
+
+
 def of_get(creation):
     return {**of_intent(creation.user_intent), "ok": True, "code": "OK", "reason": creation.error.reason,
             "request_id": creation.request_id, "text": [str(creation)],
@@ -151,8 +274,13 @@ def of_error(error):
             "used_min": attempts.used_min, "used_max": attempts.used_max, "limit": 0,
             "user_intent_id": error.user_intent_id, "unresolved_request_id": error.unresolved_request_id,
             "http_status": error.http_status or 0, "request_id": error.request_id, "tries": error.tries,
-            "retry_after_ms": retry_after, "not_repeated": error.not_repeated, "state": "",
+            "retry_after_ms": retry_after, "not_repeated": error.not_repeated, "state": "", "final_status": error.final_status,
             "text": [str(error), repr(error)]}
+
+
+# What a result has beside its own fields.
+NONE = {"url": "", "page": "", "final_status": "", "user_id": "", "status": "", "state": "", "status_time": "", "recovery": "",
+        "verification_type": "", "read_time": "", "stale": False, "violations": [], "retry_after_ms": -1, "tries": 0}
 
 
 def holds(field, expected, actual, results):
@@ -173,6 +301,7 @@ class Scenario:
     def __init__(self, plan, scenario, kind):
         self.plan, self.scenario, self.kind = plan, scenario, kind
         self.clients, self.results, self.errors, self.pending, self.begun = {}, {}, {}, {}, {}
+        self.watches, self.waits = {}, {}
 
     def run(self):
         where = "start"
@@ -188,6 +317,8 @@ class Scenario:
         except Exception:
             return f"{where}: {traceback.format_exc().replace(chr(10), ' | ')}"
         finally:
+            for watch in self.watches.values():
+                watch.close()
             for client in self.clients.values():
                 client.close()
         return None
@@ -225,24 +356,27 @@ class Scenario:
     def outcome(self, step, started, call, convert, name=None):
         """Makes the call and holds it to step['expect']."""
         try:
-            result = convert(call())
+            result = {**NONE, **convert(call())}
         except userintent.UserIntentError as error:
-            result = of_error(error)
+            result = {**NONE, **of_error(error)}
             self.errors[name] = error
         result["elapsed_ms"] = (time.monotonic() - started) * 1000
         if name:
             self.results[name] = result
         self.clean(result["text"])
-        if not result["request_id"] and step["do"] != "read":
+        if not result["request_id"] and step["do"] in ("create", "end", "repeat"):
             raise Failure("request_id: empty")
-        for field, expected in step["expect"].items():
-            if not holds(field, expected, result[field], self.results):
-                told = {key: value for key, value in result.items() if key != "text"}
-                raise Failure(f"{field}: expected {expected}, got {result[field]!r} of {told}")
+        self.compare(step["expect"], result)
         if self.scenario.get("report") and step["do"] in ("create", "get"):
             value = result["user_intent_id"] if result["ok"] else "/".join(
                 result[key] for key in ("code", "reason", "sent", "recovery"))
             print(f"answer {self.scenario['name']} {self.step} {value}")
+
+    def compare(self, expect, result):
+        for field, expected in expect.items():
+            if not holds(field, expected, result[field], self.results):
+                told = {key: value for key, value in result.items() if key != "text"}
+                raise Failure(f"{field}: expected {expected}, got {result[field]!r} of {told}")
 
     # -- the steps ---------------------------------------------------------------------------------------------------------
 
@@ -260,6 +394,10 @@ class Scenario:
         self.begun[step["name"]].cancel(self.pending[step["name"]][1])
 
     def end(self, step):
+        if step["name"] in self.waits:
+            started, future, request_id = self.waits.pop(step["name"])
+            self.outcome(step, started, lambda: future.result(60), of_wait(request_id), step["name"])
+            return
         started, pending = self.pending[step["name"]]
         self.outcome(step, started, lambda: self.begun[step["name"]].finish(pending), of_create, step["name"])
 
@@ -283,6 +421,85 @@ class Scenario:
             options["max_age"] = step["max_age_ms"] / 1000
         self.outcome(step, time.monotonic(), lambda: client.read(**options), of_read(key.get("request_id", "")),
                      step.get("name"))
+
+    def watch(self, step):
+        token = base64.b64decode(step.get("resume_token", ""))
+        if "resume_of" in step:
+            token = self.watches[step["resume_of"]].watch.resume_token
+        ids = [self.named(request_id, "request_id") for request_id in step["request_ids"]]
+        self.watches[step["name"]] = self.client(step["client"]).watch(ids, token)
+
+    def events(self, step):
+        watch = self.watches[step["name"]]
+        for number, entry in enumerate(step["expect"]):
+            passed = []
+            while True:
+                event = watch.next(EVENT_PATIENCE)
+                if event is None or isinstance(event, End):
+                    why = "no such event" if event is None else f"the watch ended: {event.error}"
+                    raise Failure(f"entry {number}: {why}; passed over {passed}")
+                self.clean(event["text"])
+                try:
+                    self.compare(entry, event)
+                except Failure as other:
+                    if step.get("exact") or event["event"] != "changed":
+                        raise Failure(f"entry {number}: {other}") from None
+                    passed.append(f"{event['state']} ({event['status']})")
+                    continue
+                self.results[step["name"]] = event
+                break
+
+    def stop(self, step):
+        watch = self.watches[step["name"]]
+        watch.close()
+        watch.wait_end(STOP_PATIENCE)
+
+    def watch_ended(self, step):
+        watch = self.watches[step["name"]]
+        error = watch.wait_end(PATIENCE).error
+        if error is None:
+            raise Failure("the watch ended without an error")
+
+        def call():
+            raise error
+        self.outcome(step, watch.started, call, None)
+
+    def wait(self, what, step):
+        request_id = self.named(step["request_id"], "request_id")
+        statuses = [[userintent.UserIntentStatus.Value(f"USER_INTENT_STATUS_{name}") for name in step["statuses"]]] if (
+            what == "status") else []
+        return [what, request_id, *statuses], self.options(step), request_id
+
+    def wait_for_outcome(self, step):
+        client = self.client(step["client"])
+        words, options, request_id = self.wait("outcome", step)
+        self.outcome(step, time.monotonic(), lambda: client.wait(*words, **options), of_wait(request_id), step.get("name"))
+
+    def wait_for_status(self, step):
+        client = self.client(step["client"])
+        words, options, request_id = self.wait("status", step)
+        self.outcome(step, time.monotonic(), lambda: client.wait(*words, **options), of_wait(request_id), step.get("name"))
+
+    def begin_wait(self, step):
+        words, options, request_id = self.wait(step["wait"], step)
+        self.waits[step["name"]] = time.monotonic(), self.client(step["client"]).begin_wait(*words, **options), request_id
+
+    def get_authorization_url(self, step):
+        client = self.client(step["client"])
+        key = {field: self.named(step[field], field) for field in ("request_id", "user_intent_id") if field in step}
+        options = {**key, **self.options(step), "redirect_uri": step["redirect_uri"], "state": step["state"]}
+        self.outcome(step, time.monotonic(), lambda: client.link(**options), of_url(key.get("request_id", "")),
+                     step.get("name"))
+
+    def authorization_url(self, step):
+        of = self.results[step["of"]]
+        intent = userintent.UserIntent(id=of["user_intent_id"], user_id=of["user_id"],
+                                       status=userintent.UserIntentStatus.Value(f"USER_INTENT_STATUS_{of['status']}"))
+
+        def call():
+            made = userintent.authorization_url(step["app_url"], step["client_id"], intent, step["redirect_uri"], step["state"])
+            return userintent.GetAuthorizationUrlResponse(url=made.url, page=made.page, user_intent=intent)
+        self.outcome(step, time.monotonic(), call, of_url(""), step.get("name"))
 
     def text(self, step):
         for text in (str(request := self.request(step)), repr(request), f"{[request]}"):
