@@ -159,9 +159,13 @@ public final class UserIntentClient implements ClientInterface, AutoCloseable {
   public static Map<String, ?> serviceConfig() {
     Map<String, ?> retries = Map.of("maxAttempts", 4.0, "initialBackoff", "1s", "maxBackoff", "5s", "backoffMultiplier",
         2.0, "retryableStatusCodes", List.of("UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED"));
+    // gRPC takes the most exact name: no timeout and no repeats for a watch.
+    Map<String, ?> watch =
+        Map.of("name", List.of(Map.of("service", UserIntentServiceGrpc.SERVICE_NAME, "method", "WatchUserIntents")));
     Map<String, ?> method = Map.of("name", List.of(Map.of("service", UserIntentServiceGrpc.SERVICE_NAME)), "timeout",
         "35s", "retryPolicy", retries);
-    return Map.of("methodConfig", List.of(method), "retryThrottling", Map.of("maxTokens", 10.0, "tokenRatio", 0.1));
+    return Map.of(
+        "methodConfig", List.of(watch, method), "retryThrottling", Map.of("maxTokens", 10.0, "tokenRatio", 0.1));
   }
 
   /**
