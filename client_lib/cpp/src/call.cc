@@ -1,23 +1,38 @@
 #include "src/call.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "src/decode.h"
 #include "src/utf8.h"
 
 namespace userintent {
-namespace {
 
 double RandomJitter() {
   thread_local absl::InsecureBitGen generator;
   return absl::Uniform(generator, 0.0, 1.0);
 }
 
-}  // namespace
+std::optional<Error> Unsendable(const google::protobuf::Message& request) {
+  const size_t bytes = request.ByteSizeLong();
+  Error error;
+  if (bytes > kMaxRequestBytes) {
+    error.message =
+        absl::StrCat("the request has ", bytes, " bytes, more than the ", kMaxRequestBytes, " that may be sent");
+  } else if (!IsUtf8(request)) {
+    error.message = "a string in the request is not UTF-8";
+  } else {
+    return std::nullopt;
+  }
+  error.code = absl::StatusCode::kInvalidArgument;
+  // In the gateway's words for bytes that are no message.
+  error.reason = "MALFORMED_REQUEST";
+  error.recovery = std::string(recovery::kFixRequest);
+  return error;
+}
 
 bool Budget::Take() {
   absl::MutexLock lock(&mu_);
@@ -32,6 +47,10 @@ void Budget::Succeeded() {
 }
 
 absl::Duration SteadyNow() { return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch()); }
+
+std::chrono::system_clock::time_point In(absl::Duration left) {
+  return absl::ToChronoTime(absl::Now() + std::min(left, absl::Hours(24 * 365)));
+}
 
 Call::Call(std::string request_id, absl::Duration timeout, int max_tries, Budget* budget)
     : Call(std::move(request_id), timeout, max_tries, budget, &SteadyNow, &RandomJitter) {}
@@ -64,19 +83,11 @@ std::optional<absl::Duration> Call::BeginTry() {
 }
 
 bool Call::Accepts(const google::protobuf::Message& request) {
-  const size_t bytes = request.ByteSizeLong();
-  std::string problem;
-  if (bytes > kMaxRequestBytes) {
-    problem = absl::StrCat("the request has ", bytes, " bytes, more than the ", kMaxRequestBytes, " that may be sent");
-  } else if (!IsUtf8(request)) {
-    problem = "a string in the request is not UTF-8";
-  } else {
-    return true;
-  }
-  EndHere(absl::StatusCode::kInvalidArgument, std::move(problem));
-  // In the gateway's words for bytes that are no message.
-  error_.reason = "MALFORMED_REQUEST";
-  error_.recovery = std::string(recovery::kFixRequest);
+  std::optional<Error> refused = Unsendable(request);
+  if (!refused.has_value()) return true;
+  error_ = *std::move(refused);
+  error_.sent = std::string(sent::kNo);
+  Complete(not_repeated::kNotRetryable);
   return false;
 }
 

@@ -4,6 +4,7 @@
 // Any thread may use a Budget. A Call belongs to one thread at a time, and its budget must outlive it.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -38,6 +39,14 @@ class Budget {
 
 // Time that only goes forward, from an arbitrary start.
 absl::Duration SteadyNow();
+// gRPC's form of a moment. Nobody waits longer than a year; far beyond it, the clocks' conversions in gRPC overflow.
+std::chrono::system_clock::time_point In(absl::Duration left);
+// In [0, 1).
+double RandomJitter();
+
+// Why a request cannot be sent at all: it is longer than the gateway takes, or a text in it is not UTF-8, which
+// protobuf would send all the same. Code, message, reason and recovery; absent: it can.
+std::optional<Error> Unsendable(const google::protobuf::Message& request);
 
 class Call {
  public:
@@ -55,8 +64,7 @@ class Call {
   // Begins a try: the time that is left for its RPC. Absent: none is left; the call has ended with error().
   std::optional<absl::Duration> BeginTry();
 
-  // Whether this request can be sent at all. False: it is longer than the gateway takes, or a text in it is not UTF-8,
-  // which protobuf would send all the same; the call has ended with error(). Before the first try.
+  // Whether this request can be sent at all. False: the call has ended with error(). Before the first try.
   bool Accepts(const google::protobuf::Message& request);
 
   void Succeeded() { budget_->Succeeded(); }

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <map>
 #include <utility>
@@ -18,16 +17,12 @@
 #include "src/call.h"
 #include "src/connection.h"
 #include "src/decode.h"
+#include "src/watch_stream.h"
 
 namespace userintent {
 namespace {
 
 class AsyncCreate;
-
-// Nobody waits longer than a year; far beyond it, the clocks' conversions in gRPC overflow.
-std::chrono::system_clock::time_point In(absl::Duration left) {
-  return absl::ToChronoTime(absl::Now() + std::min(left, absl::Hours(24 * 365)));
-}
 
 // A copy with an id: the one given, else the request's own, else a new one.
 v1::CreateUserIntentRequest WithId(const v1::CreateUserIntentRequest& request, const CallOptions& options) {
@@ -47,12 +42,17 @@ class Client::Shared {
 
   std::shared_ptr<Stub> stub() { return connection_->stub(); }
 
-  // Options: CallOptions or ReadOptions.
+  absl::Duration TimeoutOf(const CallOptions& options) const { return options.timeout.value_or(timeout_); }
+
+  // Options: CallOptions or another with timeout and max_tries.
   template <typename Options>
   Call NewCall(std::string request_id, const Options& options) {
     return Call(std::move(request_id), options.timeout.value_or(timeout_), options.max_tries.value_or(max_tries_),
                 &budget_);
   }
+
+  // A watch of this client's, which ends with it.
+  static std::shared_ptr<WatchStream> NewWatch(const std::shared_ptr<Shared>& shared, const WatchOptions& options);
 
   // False: the client is being destroyed, and the call must be cancelled.
   bool Begin(const std::shared_ptr<AsyncCreate>& call);
@@ -70,6 +70,8 @@ class Client::Shared {
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
   // Background calls that have not ended. This is what keeps them alive.
   std::map<AsyncCreate*, std::shared_ptr<AsyncCreate>> running_ ABSL_GUARDED_BY(mu_);
+  // Some of them may be gone.
+  std::vector<std::weak_ptr<WatchStream>> watches_ ABSL_GUARDED_BY(mu_);
 };
 
 namespace {
@@ -198,14 +200,30 @@ void Client::Shared::End(AsyncCreate* call) {
   running_.erase(found);
 }
 
+std::shared_ptr<WatchStream> Client::Shared::NewWatch(const std::shared_ptr<Shared>& shared,
+                                                      const WatchOptions& options) {
+  auto watch = std::make_shared<WatchStream>(options, [shared] { return shared->stub(); });
+  absl::MutexLock lock(&shared->mu_);
+  auto& watches = shared->watches_;
+  watches.erase(std::remove_if(watches.begin(), watches.end(), [](const auto& other) { return other.expired(); }),
+                watches.end());
+  watches.push_back(watch);
+  return watch;
+}
+
 void Client::Shared::Close() {
   std::vector<std::shared_ptr<AsyncCreate>> calls;
+  std::vector<std::weak_ptr<WatchStream>> watches;
   {
     absl::MutexLock lock(&mu_);
     closed_ = true;
     for (const auto& [address, call] : running_) calls.push_back(call);
+    watches = std::move(watches_);
   }
   for (const auto& call : calls) call->Cancel();
+  for (const auto& watch : watches) {
+    if (const std::shared_ptr<WatchStream> still = watch.lock()) still->Cancel();
+  }
   calls.clear();
   const size_t own = in_callback_of == this ? 1 : 0;  // the one that destroys the client cannot end before it
   const auto ended = [this, own] {
@@ -290,13 +308,30 @@ absl::StatusOr<v1::Creation> Client::GetCreation(std::string_view request_id, co
   return std::move(*response.mutable_creation());
 }
 
+namespace {
+
+// Request: one with the oneof `key`.
+template <typename Request>
+void SetKey(const IntentKey& key, Request* request) {
+  if (const auto* of_request = std::get_if<RequestId>(&key)) {
+    request->set_request_id(of_request->value);
+  } else {
+    request->set_user_intent_id(std::get<UserIntentId>(key).value);
+  }
+}
+
+WatchOptions One(std::string_view request_id, absl::Duration timeout) {
+  WatchOptions options;
+  options.request_ids.emplace_back(request_id);
+  options.timeout = timeout;
+  return options;
+}
+
+}  // namespace
+
 absl::StatusOr<v1::GetUserIntentResponse> Client::GetUserIntent(const IntentKey& key, const ReadOptions& options) {
   v1::GetUserIntentRequest request;
-  if (const auto* of_request = std::get_if<RequestId>(&key)) {
-    request.set_request_id(of_request->value);
-  } else {
-    request.set_user_intent_id(std::get<UserIntentId>(key).value);
-  }
+  SetKey(key, &request);
   if (options.max_age != absl::ZeroDuration()) {
     absl::Duration rest;
     request.mutable_max_age()->set_seconds(absl::IDivDuration(options.max_age, absl::Seconds(1), &rest));
@@ -311,6 +346,36 @@ absl::StatusOr<v1::GetUserIntentResponse> Client::GetUserIntent(const IntentKey&
     return status;
   }
   return response;
+}
+
+absl::StatusOr<v1::GetAuthorizationUrlResponse> Client::GetAuthorizationUrl(const IntentKey& key,
+                                                                            const AuthorizationOptions& options) {
+  v1::GetAuthorizationUrlRequest request;
+  SetKey(key, &request);
+  request.set_redirect_uri(options.redirect_uri);
+  request.set_state(options.state);
+  const std::shared_ptr<Stub> stub = shared_->stub();
+  Call call = shared_->NewCall(request.request_id(), options);
+  call.IsRead(request.user_intent_id());
+  v1::GetAuthorizationUrlResponse response;
+  if (absl::Status status = Wait(&call, stub.get(), &Stub::GetAuthorizationUrl, request, &response); !status.ok()) {
+    return status;
+  }
+  return response;
+}
+
+Watch Client::WatchUserIntents(const WatchOptions& options) {
+  return Watch(Shared::NewWatch(shared_, options), options.request_ids.size() == 1 ? options.request_ids[0] : "");
+}
+
+absl::StatusOr<v1::Creation> Client::WaitForOutcome(std::string_view request_id, const CallOptions& options) {
+  return WatchUserIntents(One(request_id, shared_->TimeoutOf(options))).WaitForOutcome();
+}
+
+absl::StatusOr<v1::UserIntent> Client::WaitForStatus(std::string_view request_id,
+                                                     const std::vector<v1::UserIntentStatus>& statuses,
+                                                     const CallOptions& options) {
+  return WatchUserIntents(One(request_id, shared_->TimeoutOf(options))).WaitForStatus(statuses);
 }
 
 absl::StatusOr<CreateResult> ClientInterface::Repeat(const absl::Status& error,

@@ -73,6 +73,10 @@ void ReadErrorInfo(const google::rpc::ErrorInfo& info, Error* error) {
   error->astra_request_id = word("astra_request_id");
   error->http_status = Number(word("http_status"));
   error->replayed = word("replayed") == "true";
+  error->final_status = v1::USER_INTENT_STATUS_UNSPECIFIED;
+  if (info.reason() == reason::kStatusFinal) {
+    v1::UserIntentStatus_Parse(word("final_status"), &error->final_status);
+  }
   const std::optional<int> low = Number(word("attempts_used_min"));
   const std::optional<int> high = Number(word("attempts_used_max"));
   error->attempts.reset();

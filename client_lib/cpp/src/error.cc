@@ -90,6 +90,9 @@ absl::Status StatusOf(const Error& error) {
     set("astra_request_id", error.astra_request_id);
     if (error.http_status.has_value()) set("http_status", absl::StrCat(*error.http_status));
     if (error.replayed) set("replayed", "true");
+    if (error.final_status != v1::USER_INTENT_STATUS_UNSPECIFIED) {
+      set("final_status", std::string(v1::UserIntentStatus_Name(error.final_status)));
+    }
     if (error.attempts.has_value()) {
       set("attempts_used_min", absl::StrCat(error.attempts->used_min));
       set("attempts_used_max", absl::StrCat(error.attempts->used_max));
@@ -147,12 +150,12 @@ std::ostream& operator<<(std::ostream& out, const Error& error) {
   out << " (";
   if (!error.recovery.empty()) out << error.recovery << ", ";
   if (error.maybe_sent()) out << "maybe sent, ";
-  if (error.read && error.request_id.empty()) {
-    out << "user_intent_id " << error.user_intent_id;
-  } else {
-    out << "request_id " << error.request_id;
+  if (!error.read || !error.request_id.empty()) {
+    out << "request_id " << error.request_id << ", ";
+  } else if (!error.user_intent_id.empty()) {
+    out << "user_intent_id " << error.user_intent_id << ", ";
   }
-  return out << ", tries " << error.tries << ')';
+  return out << "tries " << error.tries << ')';
 }
 
 }  // namespace userintent

@@ -96,6 +96,30 @@ TEST(ErrorTest, AnErrorOfOthersTravelsInAStatus) {
   EXPECT_EQ(read->request_id, "id");
 }
 
+TEST(ErrorTest, AFinalStatusTravelsInAStatus) {
+  Error error;
+  error.code = absl::StatusCode::kFailedPrecondition;
+  error.reason = std::string(reason::kStatusFinal);
+  error.final_status = v1::USER_INTENT_STATUS_SUSPENDED;
+  error.read = true;
+  EXPECT_EQ(ErrorOf(StatusOf(error))->final_status, v1::USER_INTENT_STATUS_SUSPENDED);
+  // Only this library says so.
+  const FakeAnswer answer =
+      Answer(grpc::StatusCode::UNKNOWN, "NEWER", {{"final_status", "USER_INTENT_STATUS_SUSPENDED"}});
+  EXPECT_EQ(Decoded(answer).final_status, v1::USER_INTENT_STATUS_UNSPECIFIED);
+}
+
+TEST(ErrorTest, AWatchOfManyNamesNone) {
+  Error error;
+  error.code = absl::StatusCode::kCancelled;
+  error.message = "the watch was cancelled";
+  error.read = true;
+  error.tries = 2;
+  std::ostringstream text;
+  text << *ErrorOf(StatusOf(error));
+  EXPECT_EQ(text.str(), "CANCELLED: the watch was cancelled (RETRY_SAME_ID, tries 2)");
+}
+
 TEST(ErrorTest, StatusesOfOthersHoldNone) {
   EXPECT_EQ(ErrorOf(absl::OkStatus()), std::nullopt);
   EXPECT_EQ(ErrorOf(absl::UnavailableError("x")), std::nullopt);

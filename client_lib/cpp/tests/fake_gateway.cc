@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 
 using userintent::v1::CreateUserIntentRequest;
+using userintent::v1::WatchUserIntentsResponse;
 
 grpc::Status FakeAnswer::Status() const {
   if (code == grpc::StatusCode::OK) return grpc::Status::OK;
@@ -85,6 +86,30 @@ class FakeGateway::Service final : public userintent::v1::UserIntentService::Cal
     return Give(context, heard);
   }
 
+  grpc::ServerUnaryReactor* GetAuthorizationUrl(grpc::CallbackServerContext* context,
+                                                const userintent::v1::GetAuthorizationUrlRequest* request,
+                                                userintent::v1::GetAuthorizationUrlResponse* response) override {
+    response->set_url("https://app.example.com/");
+    {
+      absl::MutexLock lock(&mu_);
+      authorizations_.push_back(*request);
+    }
+    CreateUserIntentRequest heard;
+    heard.set_request_id(request->request_id());
+    return Give(context, heard);
+  }
+
+  grpc::ServerWriteReactor<WatchUserIntentsResponse>* WatchUserIntents(
+      grpc::CallbackServerContext* context, const userintent::v1::WatchUserIntentsRequest* request) override {
+    absl::MutexLock lock(&mu_);
+    FakeStream stream = streams_[std::min(watches_.size(), streams_.size() - 1)];
+    watches_.push_back(*request);
+    watch_times_.push_back(absl::Now());
+    ++open_;
+    if (!stream.end.pushback.empty()) context->AddTrailingMetadata("grpc-retry-pushback-ms", stream.end.pushback);
+    return new Writer(this, std::move(stream));
+  }
+
  private:
   // Ends when the answer says so, or with the caller's cancellation.
   class Reactor final : public grpc::ServerUnaryReactor {
@@ -96,6 +121,40 @@ class FakeGateway::Service final : public userintent::v1::UserIntentService::Cal
     }
 
    private:
+    std::atomic<bool> finished_ = false;
+  };
+
+  // Writes one message after the other.
+  class Writer final : public grpc::ServerWriteReactor<WatchUserIntentsResponse> {
+   public:
+    Writer(Service* service, FakeStream stream) : service_(service), stream_(std::move(stream)) { Go(); }
+    void OnWriteDone(bool ok) override {
+      if (ok) Go();
+    }
+    void OnCancel() override { Once(grpc::Status::CANCELLED); }
+    void OnDone() override {
+      {
+        absl::MutexLock lock(&service_->mu_);
+        --service_->open_;
+      }
+      delete this;
+    }
+
+   private:
+    void Go() {
+      if (next_ < stream_.messages.size()) {
+        StartWrite(&stream_.messages[next_++]);
+      } else if (!stream_.end.hang) {
+        Once(stream_.end.Status());
+      }
+    }
+    void Once(const grpc::Status& status) {
+      if (!finished_.exchange(true)) Finish(status);
+    }
+
+    Service* const service_;
+    const FakeStream stream_;
+    size_t next_ = 0;
     std::atomic<bool> finished_ = false;
   };
 
@@ -124,6 +183,11 @@ class FakeGateway::Service final : public userintent::v1::UserIntentService::Cal
   mutable absl::Mutex mu_;
   std::vector<CreateUserIntentRequest> heard_;
   std::vector<userintent::v1::GetUserIntentRequest> reads_;
+  std::vector<userintent::v1::GetAuthorizationUrlRequest> authorizations_;
+  std::vector<FakeStream> streams_ = {FakeStream()};
+  std::vector<userintent::v1::WatchUserIntentsRequest> watches_;
+  std::vector<absl::Time> watch_times_;
+  int open_ = 0;  // watches
   std::vector<absl::Time> times_;
   std::vector<absl::Duration> left_;
   std::vector<std::string> agents_;
@@ -163,6 +227,38 @@ void FakeGateway::Await(size_t rpcs) const {
   const auto arrived = [this, rpcs] { return service_->heard_.size() >= rpcs; };
   absl::MutexLock lock(&service_->mu_);
   EXPECT_TRUE(service_->mu_.AwaitWithTimeout(absl::Condition(&arrived), absl::Seconds(30)));
+}
+
+void FakeGateway::Streams(std::vector<FakeStream> streams) {
+  absl::MutexLock lock(&service_->mu_);
+  service_->streams_ = std::move(streams);
+}
+
+void FakeGateway::AwaitWatches(size_t watches) const {
+  const auto arrived = [this, watches] { return service_->watches_.size() >= watches; };
+  absl::MutexLock lock(&service_->mu_);
+  EXPECT_TRUE(service_->mu_.AwaitWithTimeout(absl::Condition(&arrived), absl::Seconds(30)));
+}
+
+void FakeGateway::AwaitNoWatch() const {
+  const auto gone = [this] { return service_->open_ == 0; };
+  absl::MutexLock lock(&service_->mu_);
+  EXPECT_TRUE(service_->mu_.AwaitWithTimeout(absl::Condition(&gone), absl::Seconds(30)));
+}
+
+std::vector<userintent::v1::GetAuthorizationUrlRequest> FakeGateway::authorizations() const {
+  absl::MutexLock lock(&service_->mu_);
+  return service_->authorizations_;
+}
+
+std::vector<userintent::v1::WatchUserIntentsRequest> FakeGateway::watches() const {
+  absl::MutexLock lock(&service_->mu_);
+  return service_->watches_;
+}
+
+std::vector<absl::Time> FakeGateway::watch_times() const {
+  absl::MutexLock lock(&service_->mu_);
+  return service_->watch_times_;
 }
 
 std::vector<CreateUserIntentRequest> FakeGateway::heard() const {

@@ -1,6 +1,6 @@
 // FakeGateway: a gRPC server on the loopback that answers as a test says. For the tests of this directory.
 //
-// Threads: the constructor, Answer and the getters for any thread; calls are answered on gRPC's threads. The test owns
+// Threads: the constructor and the getters for any thread; calls are answered on gRPC's threads. The test owns
 // it, and destroys it after its clients, or before them to break their connections.
 #pragma once
 
@@ -34,6 +34,12 @@ struct FakeAnswer {
   grpc::Status Status() const;
 };
 
+// What the gateway says on one watch: these messages, then the end.
+struct FakeStream {
+  std::vector<userintent::v1::WatchUserIntentsResponse> messages = {};
+  FakeAnswer end = {};  // OK: a clean one; hang: none, until the client leaves
+};
+
 FakeAnswer Busy(absl::Duration retry);  // OVERLOADED, to be repeated after this time
 
 class FakeGateway {
@@ -50,10 +56,19 @@ class FakeGateway {
   std::unique_ptr<userintent::Client> Connect() const { return Connect(Options()); }
   static std::unique_ptr<userintent::Client> Connect(const userintent::ClientOptions& options);
 
-  // Waits until so many RPCs have arrived.
+  // Of the watches, in order; the last one stays. Before the first watch.
+  void Streams(std::vector<FakeStream> streams);
+
+  // Waits until so many RPCs, or watches, have arrived.
   void Await(size_t rpcs) const;
+  void AwaitWatches(size_t watches) const;
+  // Waits until every watch has ended, here at the gateway.
+  void AwaitNoWatch() const;
   std::vector<userintent::v1::CreateUserIntentRequest> heard() const;
   std::vector<userintent::v1::GetUserIntentRequest> reads() const;
+  std::vector<userintent::v1::GetAuthorizationUrlRequest> authorizations() const;
+  std::vector<userintent::v1::WatchUserIntentsRequest> watches() const;
+  std::vector<absl::Time> watch_times() const;
   std::vector<absl::Time> times() const;
   std::vector<absl::Duration> left() const;  // until the caller's deadline
   std::vector<std::string> user_agents() const;

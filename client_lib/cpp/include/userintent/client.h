@@ -20,6 +20,7 @@
 #include <string_view>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -28,6 +29,7 @@
 #include "userintent/error.h"
 #include "userintent/redact.h"
 #include "userintent/v1/user_intent_service.pb.h"
+#include "userintent/watch.h"
 
 namespace grpc {
 class ChannelInterface;
@@ -80,8 +82,8 @@ struct CallOptions {
   std::optional<int> max_tries = {};
 };
 
-// The intent that GetUserIntent reads: the one that a request of the caller's created, or the one with this id of
-// Astra's (CreateResult::user_intent_id).
+// The intent that GetUserIntent and GetAuthorizationUrl read: the one that a request of the caller's created, or the
+// one with this id of Astra's (CreateResult::user_intent_id).
 struct RequestId {
   std::string value;
 };
@@ -148,6 +150,17 @@ class PendingCreate {
 // client.
 using CreateCallback = absl::AnyInvocable<void(absl::StatusOr<CreateResult>) &&>;
 
+// Where a person goes next, and where they come back; see GetAuthorizationUrl and authorization_url.h.
+struct AuthorizationOptions {
+  // One of those that are registered for this caller; https (http for loopback only).
+  std::string redirect_uri = {};
+  // 16-256 of [A-Za-z0-9._~-], made anew for each person, and compared when the person comes back.
+  std::string state = {};
+  // As in CallOptions.
+  std::optional<absl::Duration> timeout = {};
+  std::optional<int> max_tries = {};
+};
+
 // What a service uses, so that its tests can bring MockClient (testing/mock_client.h).
 class ClientInterface {
  public:
@@ -183,6 +196,36 @@ class ClientInterface {
     return GetUserIntent(key, ReadOptions());
   }
 
+  // Where to send the person of one of the caller's own intents: the page of Astra's that belongs to its status. Fails
+  // and is repeated as GetUserIntent; FAILED_PRECONDITION (ERROR_REASON_USER_INTENT_NOT_ELIGIBLE) for a person who was
+  // rejected or suspended.
+  virtual absl::StatusOr<v1::GetAuthorizationUrlResponse> GetAuthorizationUrl(const IntentKey& key,
+                                                                              const AuthorizationOptions& options) = 0;
+
+  // Follows the caller's requests; see watch.h. Returns at once: the first Next() connects, and says what went wrong.
+  virtual Watch WatchUserIntents(const WatchOptions& options) = 0;
+  Watch WatchUserIntents() { return WatchUserIntents(WatchOptions()); }
+
+  // Waits until it is known what became of a request: its creation is CREATED, REJECTED or NOT_SENT. It is followed as
+  // a watch follows it, across lost connections. Errors: NOT_FOUND (ERROR_REASON_REQUEST_NOT_FOUND) when the caller has
+  // no such request, DEADLINE_EXCEEDED while nobody knows (absl::InfiniteDuration(): never), and those of a watch. Of
+  // the options only the timeout counts. A wait that can be cancelled: Watch::WaitForOutcome.
+  virtual absl::StatusOr<v1::Creation> WaitForOutcome(std::string_view request_id, const CallOptions& options) = 0;
+  absl::StatusOr<v1::Creation> WaitForOutcome(std::string_view request_id) {
+    return WaitForOutcome(request_id, CallOptions());
+  }
+
+  // Waits until the intent of a request has one of these statuses. Errors as of WaitForOutcome, and
+  // FAILED_PRECONDITION: when the request ended without an intent (ERROR_REASON_NOT_CREATED), and when its status stays
+  // another one, because it is REJECTED, SUSPENDED or CONVERTED_TO_USER (reason::kStatusFinal, Error::final_status).
+  virtual absl::StatusOr<v1::UserIntent> WaitForStatus(std::string_view request_id,
+                                                       const std::vector<v1::UserIntentStatus>& statuses,
+                                                       const CallOptions& options) = 0;
+  absl::StatusOr<v1::UserIntent> WaitForStatus(std::string_view request_id,
+                                               const std::vector<v1::UserIntentStatus>& statuses) {
+    return WaitForStatus(request_id, statuses, CallOptions());
+  }
+
   // Makes the call that ended with `error` once more: the request_id is the error's, with a new deadline. Safe after
   // every error. `request` is the one of that call; a changed one is refused by the gateway (REQUEST_ID_REUSED), unless
   // the error lets the id be kept for a corrected request. A status that is not of a creation, or that is OK, is not
@@ -201,18 +244,28 @@ class Client final : public ClientInterface {
   static absl::StatusOr<std::unique_ptr<Client>> Create(const ClientOptions& options);
 
   // Ends the background calls that run, with CANCELLED, and waits until their callbacks have returned (but for the one
-  // that destroys the client, if it is one).
+  // that destroys the client, if it is one). Cancels its watches, which may outlive it.
   ~Client() override;
 
   using ClientInterface::CreateUserIntent;
   using ClientInterface::GetCreation;
   using ClientInterface::GetUserIntent;
+  using ClientInterface::WaitForOutcome;
+  using ClientInterface::WaitForStatus;
+  using ClientInterface::WatchUserIntents;
   absl::StatusOr<CreateResult> CreateUserIntent(const v1::CreateUserIntentRequest& request,
                                                 const CallOptions& options) override;
   PendingCreate CreateUserIntentAsync(const v1::CreateUserIntentRequest& request, const CallOptions& options,
                                       CreateCallback done) override;
   absl::StatusOr<v1::Creation> GetCreation(std::string_view request_id, const CallOptions& options) override;
   absl::StatusOr<v1::GetUserIntentResponse> GetUserIntent(const IntentKey& key, const ReadOptions& options) override;
+  absl::StatusOr<v1::GetAuthorizationUrlResponse> GetAuthorizationUrl(const IntentKey& key,
+                                                                      const AuthorizationOptions& options) override;
+  Watch WatchUserIntents(const WatchOptions& options) override;
+  absl::StatusOr<v1::Creation> WaitForOutcome(std::string_view request_id, const CallOptions& options) override;
+  absl::StatusOr<v1::UserIntent> WaitForStatus(std::string_view request_id,
+                                               const std::vector<v1::UserIntentStatus>& statuses,
+                                               const CallOptions& options) override;
 
   class Shared;
 

@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "userintent/v1/errors.pb.h"
+#include "userintent/v1/user_intent_service.pb.h"
 
 namespace userintent {
 
@@ -30,6 +31,12 @@ inline constexpr std::string_view kUseExisting = "USE_EXISTING";      // the int
 inline constexpr std::string_view kWaitForOperator = "WAIT_FOR_OPERATOR";  // the gateway needs repair; then the same id
 inline constexpr std::string_view kStop = "STOP";                          // no repeat helps
 }  // namespace recovery
+
+// Error::reason: a word of this library's own, which no gateway sends.
+namespace reason {
+// From WaitForStatus: the intent has a final status that was not waited for, Error::final_status.
+inline constexpr std::string_view kStatusFinal = "STATUS_FINAL";
+}  // namespace reason
 
 // Error::sent: whether a request for this id was handed to Astra, the strongest answer over all tries of the id.
 namespace sent {
@@ -87,15 +94,19 @@ struct Error {
   // The answer is from the record, not from this call's own exchange.
   bool replayed = false;
 
+  // With reason::kStatusFinal the status that stays, else UNSPECIFIED.
+  v1::UserIntentStatus final_status = v1::USER_INTENT_STATUS_UNSPECIFIED;
+
   // A loop may repeat the same call after this time, 0 or more; absent: it may not. The library's own repeats are over.
   std::optional<absl::Duration> retry_after = {};
   std::string not_repeated = {};
 
-  // Of GetUserIntent, which creates nothing: sent is empty, and maybe_sent() false.
+  // Of a read, a watch or a wait, which create nothing: sent is empty, and maybe_sent() false.
   bool read = false;
-  // The id that was used, also when the library made it; empty for a read by the intent's id.
+  // The id that was used, also when the library made it; empty for a read by the intent's id, and for a watch of more
+  // than one request.
   std::string request_id = {};
-  // RPCs that this one call made; 0: nothing left this process.
+  // RPCs that this one call made, of a watch its streams; 0: nothing left this process.
   int tries = 0;
 
   // True when a creation may have happened, or may still happen: the gateway says so, or the error is not the gateway's

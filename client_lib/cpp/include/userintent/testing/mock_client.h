@@ -16,6 +16,9 @@ class MockClient : public ClientInterface {
   using ClientInterface::CreateUserIntent;
   using ClientInterface::GetCreation;
   using ClientInterface::GetUserIntent;
+  using ClientInterface::WaitForOutcome;
+  using ClientInterface::WaitForStatus;
+  using ClientInterface::WatchUserIntents;
 
   MOCK_METHOD(absl::StatusOr<CreateResult>, CreateUserIntent,
               (const v1::CreateUserIntentRequest& request, const CallOptions& options), (override));
@@ -26,6 +29,16 @@ class MockClient : public ClientInterface {
               (override));
   MOCK_METHOD(absl::StatusOr<v1::GetUserIntentResponse>, GetUserIntent,
               (const IntentKey& key, const ReadOptions& options), (override));
+  MOCK_METHOD(absl::StatusOr<v1::GetAuthorizationUrlResponse>, GetAuthorizationUrl,
+              (const IntentKey& key, const AuthorizationOptions& options), (override));
+  // Returns a Watch on a FakeWatch (fake_watch.h), say.
+  MOCK_METHOD(Watch, WatchUserIntents, (const WatchOptions& options), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Creation>, WaitForOutcome, (std::string_view request_id, const CallOptions& options),
+              (override));
+  MOCK_METHOD(absl::StatusOr<v1::UserIntent>, WaitForStatus,
+              (std::string_view request_id, const std::vector<v1::UserIntentStatus>& statuses,
+               const CallOptions& options),
+              (override));
 };
 
 }  // namespace userintent
