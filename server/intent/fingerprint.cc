@@ -1,9 +1,6 @@
 #include "server/intent/fingerprint.h"
 
-#include <openssl/core_names.h>
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/params.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -17,66 +14,15 @@
 #include "server/base/text.h"
 #include "server/base/wipe.h"
 #include "server/intent/fields.h"
+#include "server/intent/keyed_hash.h"
 #include "server/intent/text.h"
 
-// In this file: the keyed hash; Unicode forms of a request; the canonical form of a request; one key's fingerprints;
-// Fingerprinter.
+// In this file: Unicode forms of a request; its canonical form; one key's fingerprints; Fingerprinter.
 
 namespace userintent::intent {
 namespace {
 
 using Request = v1::CreateUserIntentRequest;
-
-struct MacFree {
-  void operator()(EVP_MAC* mac) const { EVP_MAC_free(mac); }
-  void operator()(EVP_MAC_CTX* context) const { EVP_MAC_CTX_free(context); }
-};
-using MacContext = std::unique_ptr<EVP_MAC_CTX, MacFree>;
-
-// HMAC of bytes in memory fails only when memory runs out or OpenSSL has no SHA-256. Going on without a fingerprint
-// would break the promise, so neither is survivable.
-void Must(bool ok) {
-  if (!ok) std::abort();
-}
-
-void Absorb(EVP_MAC_CTX* context, std::string_view bytes) {
-  Must(EVP_MAC_update(context, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size()) == 1);
-}
-
-// HMAC-SHA256 under one key. One thread may use it at a time: Key copies it for each
-// request, which costs about as much as a hash.
-class KeyedHash {
- public:
-  explicit KeyedHash(const Secret& key) {
-    const std::unique_ptr<EVP_MAC, MacFree> mac(EVP_MAC_fetch(nullptr, "HMAC", nullptr));
-    Must(mac != nullptr);
-    context_.reset(EVP_MAC_CTX_new(mac.get()));
-    Must(context_ != nullptr);
-    char digest[] = "SHA256";
-    const OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
-                                 OSSL_PARAM_construct_end()};
-    const std::string_view bytes = key.Reveal();
-    Must(EVP_MAC_init(context_.get(), reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), params) == 1);
-  }
-  KeyedHash(const KeyedHash& other) : context_(EVP_MAC_CTX_dup(other.context_.get())) { Must(context_ != nullptr); }
-  KeyedHash& operator=(const KeyedHash&) = delete;
-
-  // Of domain NUL bytes... May be called again and again.
-  template <typename... Bytes>
-  ledger::Digest Of(std::string_view domain, Bytes... bytes) {
-    Absorb(context_.get(), domain);
-    Absorb(context_.get(), std::string_view("\0", 1));
-    (Absorb(context_.get(), bytes), ...);
-    ledger::Digest digest;
-    size_t size = 0;
-    Must(EVP_MAC_final(context_.get(), digest.data(), &size, digest.size()) == 1 && size == digest.size());
-    Must(EVP_MAC_init(context_.get(), nullptr, 0, nullptr) == 1);  // from the start, under the same key
-    return digest;
-  }
-
- private:
-  MacContext context_;
-};
 
 bool PersonIsAscii(const Request& r) {
   bool ascii = true;
@@ -121,7 +67,7 @@ class RecordBuffer : public WipedBuffer {
   using WipedBuffer::WipedBuffer;
 
   void AppendNumber(uint64_t number) {
-    Must(number <= UINT32_MAX);
+    if (number > UINT32_MAX) std::abort();  // no request is that long
     const char bytes[] = {static_cast<char>(number >> 24), static_cast<char>(number >> 16),
                           static_cast<char>(number >> 8), static_cast<char>(number)};
     Append({bytes, sizeof bytes});
