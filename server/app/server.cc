@@ -33,6 +33,8 @@
 #include "server/rpc/methods.h"
 #include "server/rpc/reflection.h"
 #include "server/rpc/tls_watch.h"
+#include "server/usecase/change_fanout.h"
+#include "server/usecase/follow_up.h"
 
 namespace userintent {
 namespace {
@@ -86,6 +88,7 @@ struct Server::Parts {
 
   absl::Status MakeShards(grpc::ServerBuilder& builder, bool mutual_tls);
   void CountConnections();
+  void CountFollowUp();
 
   config::Settings settings;
   std::unique_ptr<observe::Metrics> metrics;
@@ -96,6 +99,8 @@ struct Server::Parts {
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
   std::unique_ptr<usecase::AdmissionControl> admission;
   std::unique_ptr<usecase::IntentReads> reads;
+  usecase::ChangeFanout change_listeners;        // of the ledger
+  std::unique_ptr<usecase::FollowUp> follow_up;  // on the first shard
   std::unique_ptr<rpc::AsyncService> service;
   rpc::HealthService health_service;
   rpc::HealthState health;
@@ -111,6 +116,7 @@ struct Server::Parts {
   net::HostPort bound;
   rpc::Refusals refused;  // what is in the metrics, as the next one
   uint64_t refused_handshakes = 0;
+  uint64_t left_out = 0;        // of the follow-up
   std::optional<bool> serving;  // what was announced last
   SteadyTime next_stats{};
 };
@@ -154,6 +160,7 @@ absl::Status Server::Parts::OpenLedger(const config::LedgerKeys& keys) {
   absl::StatusOr<OpenedLedger> opened = userintent::OpenLedger(settings, keys, *metrics);
   if (!opened.ok()) return opened.status();
   ledger = std::move(opened->ledger);
+  opened->changes->SetListener(&change_listeners);
   fingerprinter = std::move(opened->fingerprinter);
   sqlite = opened->sqlite;
   metrics->SetRecoveredRows(sqlite != nullptr ? static_cast<int64_t>(sqlite->recovered()) : 0);
@@ -211,11 +218,16 @@ absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder, bool mutual
     if (!shard.ok()) return shard.status();
     shards.push_back(*std::move(shard));
   }
+  follow_up = std::make_unique<usecase::FollowUp>(
+      usecase::FollowUp::Dependencies{*ledger, *reads, shards.front()->read_shard(), nullptr},
+      usecase::FollowUp::Options{.follow_up = settings.follow_up});
+  change_listeners.Add(*follow_up);
   return absl::OkStatus();
 }
 
 void Server::Parts::Serve() {
   for (const auto& shard : shards) shard->Start();
+  shards.front()->read_shard().loop.Post([this] { follow_up->Start(); });
   acceptor->Start(std::move(connections));
 }
 
@@ -270,6 +282,7 @@ bool Server::Drain() {
   Log(Level::kInfo, "draining", {{"in_flight", p.admission->in_flight()}});
   p.admission->Drain();
   for (const auto& shard : p.shards) shard->Drain();
+  p.shards.front()->read_shard().loop.Post([&p] { p.follow_up->Stop(); });
   HouseKeep();
   const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.settings.drain_timeout);
   while ((p.admission->in_flight() > 0 || p.reads->waiting() > 0) && SteadyClock::now() < end) {
@@ -308,8 +321,19 @@ void Server::HouseKeep() {
       p.metrics->SetLedgerInPlace(p.sqlite->InPlace());
     }
     for (const auto& shard : p.shards) shard->CountUpstream();
+    p.CountFollowUp();
   }
   p.files->Poll(now);
+}
+
+void Server::Parts::CountFollowUp() {
+  const usecase::FollowUp::Stats stats = follow_up->stats();
+  metrics->SetFollowUp(static_cast<int64_t>(stats.followed), static_cast<int64_t>(stats.watched), stats.late);
+  const uint64_t more = stats.left_out - std::exchange(left_out, stats.left_out);
+  if (more == 0) return;
+  metrics->AddFollowUpLeftOut(more);
+  static observe::LogLimiter limiter(std::chrono::minutes(1));
+  if (limiter.Allow()) Log(Level::kWarn, "follow_up_full", {{"count", stats.left_out}});
 }
 
 void Server::Parts::CountConnections() {

@@ -56,6 +56,9 @@ class ShardParts {
   // After the server has shut down.
   void Stop() { shard_->Stop(); }
 
+  // Where reads run that no caller has asked for.
+  usecase::IntentReads::Shard read_shard() const { return {*shard_, *astra_}; }
+
   // Tells those who watch the health, if there is news.
   void AnnounceHealth();
   // Adds to the metrics what the connections to Astra counted since the last time.

@@ -133,6 +133,10 @@ void CheckRanges(const Settings& settings, Problems& problems) {
       problems.Add(range.flag, "must be from 1ms to " + absl::FormatDuration(range.max));
     }
   }
+  if (settings.follow_up != absl::ZeroDuration() &&
+      (settings.follow_up < absl::Minutes(1) || settings.follow_up > absl::Hours(8784))) {
+    problems.Add("follow_up", "must be 0, or from 1m to 8784h");
+  }
   for (const NumberRange& range : kNumbers) {
     const int value = settings.*range.value;
     if (value < range.min || value > range.max) {

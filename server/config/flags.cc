@@ -127,6 +127,10 @@ constexpr Row kRows[] = {
                                     "send again"),
     RowOf<&Settings::astra_read_rate>(
         "astra_read_rate", "GETs a second that Astra is asked for intents, at most twice as many at once; 0: no limit"),
+    RowOf<&Settings::follow_up>(
+        "follow_up",
+        "for so long after a creation its status is read from Astra now and then, also when nobody asks; 0: only while "
+        "somebody watches it"),
     RowOf<&Settings::email_attempt_limit>("email_attempt_limit",
                                           "attempts per e-mail address; 0 switches the local check off"),
     RowOf<&Settings::kyc_delegation>("kyc_delegation", "ssn_last_four is optional"),

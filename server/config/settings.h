@@ -51,6 +51,7 @@ struct Settings {
   int watch_history = 1'000'000;                    // changes that are kept for who follows them
   int webhook_queue = 10000;                        // webhooks that may wait
   int astra_read_rate = 20;                         // GETs a second; 0: no limit
+  absl::Duration follow_up = absl::Hours(168);      // after a creation; zero: only while it is watched
   int email_attempt_limit = 3;
   bool kyc_delegation = false;
   bool allow_non_public_ip = false;

@@ -74,6 +74,7 @@ struct Metrics::Parts {
   void AddCalls(const Labels& names);
   void AddUpstream(const Labels& names);
   void AddSettling(const Labels& names);
+  void AddFollowUp();
   void AddLedger();
   void AddOperation();
 
@@ -88,6 +89,10 @@ struct Metrics::Parts {
   std::vector<Counter*> posts;               // by verdict
   std::vector<std::vector<Counter*>> reads;  // by asker and verdict
   std::vector<Counter*> reads_held_back;     // by asker
+  Gauge* followed = nullptr;
+  Gauge* followed_watched = nullptr;
+  Gauge* follow_up_late = nullptr;
+  Counter* follow_up_left_out = nullptr;
   Histogram* read_seconds = nullptr;
   Histogram* post_seconds = nullptr;
   Gauge* posts_in_flight = nullptr;
@@ -126,6 +131,7 @@ Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make
   parts_->AddCalls(names);
   parts_->AddUpstream(names);
   parts_->AddSettling(names);
+  parts_->AddFollowUp();
   parts_->AddLedger();
   parts_->AddOperation();
 }
@@ -243,6 +249,17 @@ void Metrics::Parts::AddSettling(const Labels& names) {
   }
 }
 
+void Metrics::Parts::AddFollowUp() {
+  followed =
+      MakeGauge(registry, "userintent_follow_up_intents", "Requests whose intent is read without being asked for.");
+  followed_watched = MakeGauge(registry, "userintent_follow_up_watched", "Of these, those that somebody watches.");
+  follow_up_late =
+      MakeGauge(registry, "userintent_follow_up_late_seconds",
+                "How long the first of the others has been due: grows while the read budget is too small.");
+  follow_up_left_out = MakeCounter(registry, "userintent_follow_up_left_out_total",
+                                   "Requests that are not followed, because there are too many.");
+}
+
 void Metrics::Parts::AddLedger() {
   commit_seconds =
       MakeHistogram(registry, "userintent_ledger_commit_seconds", "Time of one durable commit.", kCommitBuckets);
@@ -307,6 +324,14 @@ void Metrics::RecordPost(size_t verdict, absl::Duration latency) noexcept {
   parts_->posts[verdict]->Increment();
   Quietly([&] { parts_->post_seconds->Observe(absl::ToDoubleSeconds(latency)); });
 }
+
+void Metrics::SetFollowUp(int64_t all, int64_t watched, absl::Duration late) noexcept {
+  parts_->followed->Set(static_cast<double>(all));
+  parts_->followed_watched->Set(static_cast<double>(watched));
+  parts_->follow_up_late->Set(absl::ToDoubleSeconds(late));
+}
+
+void Metrics::AddFollowUpLeftOut(uint64_t n) noexcept { parts_->follow_up_left_out->Increment(static_cast<double>(n)); }
 
 void Metrics::CountReadHeldBack(size_t asker) noexcept { parts_->reads_held_back[asker]->Increment(); }
 

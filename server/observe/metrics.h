@@ -86,6 +86,11 @@ class Metrics {
   void RecordRead(size_t asker, size_t verdict, absl::Duration latency) noexcept;
   void CountReadHeldBack(size_t asker) noexcept;
 
+  // Intents that are read without being asked for: how many, how many of them because they are watched, and how long
+  // the first of the others has been due. And those that are not, because there are too many.
+  void SetFollowUp(int64_t followed, int64_t watched, absl::Duration late) noexcept;
+  void AddFollowUpLeftOut(uint64_t n) noexcept;
+
   // One 401 or 403 that did not read like Astra's own.
   void CountEdgeRejection() noexcept;
 

@@ -140,6 +140,7 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(settings.ledger_previous_key_file, "");
   EXPECT_EQ(settings.retention, absl::ZeroDuration());
   EXPECT_EQ(settings.astra_read_rate, 20);
+  EXPECT_EQ(settings.follow_up, absl::Hours(168));
   EXPECT_EQ(settings.email_attempt_limit, 3);
   EXPECT_FALSE(settings.kyc_delegation);
   EXPECT_FALSE(settings.allow_non_public_ip);
@@ -201,6 +202,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"max_in_flight", "8", [](const Settings& c) { return c.max_in_flight == 8; }},
       {"max_waiters_per_request", "9", [](const Settings& c) { return c.max_waiters_per_request == 9; }},
       {"max_waiters_per_caller", "9", [](const Settings& c) { return c.max_waiters_per_caller == 9; }},
+      {"watch_history", "5000", [](const Settings& c) { return c.watch_history == 5000; }},
       {"webhook_queue", "9", [](const Settings& c) { return c.webhook_queue == 9; }},
       {"default_deadline", "9s", [](const Settings& c) { return c.default_deadline == absl::Seconds(9); }},
       {"min_deadline", "10ms", [](const Settings& c) { return c.min_deadline == absl::Milliseconds(10); }},
@@ -215,6 +217,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
        [](const Settings& c) { return c.ledger_restored == absl::FromUnixSeconds(1769851800); }},
       {"retention", "9504h", [](const Settings& c) { return c.retention == absl::Hours(9504); }},
       {"astra_read_rate", "0", [](const Settings& c) { return c.astra_read_rate == 0; }},
+      {"follow_up", "90m", [](const Settings& c) { return c.follow_up == absl::Minutes(90); }},
       {"email_attempt_limit", "0", [](const Settings& c) { return c.email_attempt_limit == 0; }},
       {"kyc_delegation", "true", [](const Settings& c) { return c.kyc_delegation; }},
       {"allow_non_public_ip", "true", [](const Settings& c) { return c.allow_non_public_ip; }},
@@ -692,6 +695,13 @@ TEST_F(ConfigTest, Ranges) {
   }
   for (const char* right_window : {"0", "1ms", "1h"}) {
     EXPECT_EQ(Problem(LoadMore({std::string("--late_answer_window=") + right_window})), "");
+  }
+  for (const char* value : {"-1h", "59s", "8785h", "inf"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--follow_up=") + value})), "--follow_up: must be 0, or from 1m to 8784h")
+        << value;
+  }
+  for (const char* right : {"0", "1m", "8784h"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--follow_up=") + right})), "") << right;
   }
   EXPECT_THAT(Problem(LoadMore({"--connect_timeout=31s"})), StartsWith("--connect_timeout: must not be longer than"));
   EXPECT_THAT(Problem(LoadMore({"--min_deadline=35s"})), StartsWith("--min_deadline: must be shorter than"));
