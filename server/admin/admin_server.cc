@@ -42,7 +42,10 @@ class AdminServer::Service final : public v1::LedgerAdminService::Service {
                          v1::ListAuditResponse* response) override {
     return Answer(operator_service_.ListAudit(*request, response));
   }
-
+  grpc::Status ListConflicts(grpc::ServerContext*, const v1::ListConflictsRequest* request,
+                             v1::ListConflictsResponse* response) override {
+    return Answer(operator_service_.ListConflicts(*request, response));
+  }
   grpc::Status FindRequests(grpc::ServerContext*, const v1::FindRequestsRequest* request,
                             v1::FindRequestsResponse* response) override {
     return Answer(operator_service_.FindRequests(*request, response));

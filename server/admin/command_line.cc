@@ -15,19 +15,23 @@ constexpr char kHelp[] =
   userintent-ledger [--ledger=sqlite:PATH] [--json] COMMAND
 
   show REQUEST_ID [--caller=NAME]
-      everything recorded about a request, of every caller that used this id
+      everything recorded about a request, of every caller that used this id; of an unresolved one also what webhooks
+      have to say
   unresolved [--limit=100] [--older_than=1h] [--not_superseded] [--sending]
-      requests whose outcome nobody knows, the oldest first; without those that their caller replaced; or, instead,
-      those that run
+      requests whose outcome nobody knows, the oldest first, and whether webhooks name them; without those that their
+      caller replaced; or, instead, those that run
   stats
       how much of everything there is, and how many requests are under which key
   resolve REQUEST_ID --caller=NAME (--created=INTENT_ID | --not_created) --actor=NAME --evidence=TEXT [--yes]
       records what became of an unresolved request. Created: its repeats answer OK with that intent. Not created: its
       repeats answer UPSTREAM_REJECTED, and only a new request_id can try again. Nothing is ever sent again under this
       id. The evidence (a ticket, the id of Astra's answer) is kept for ever: no personal data. On a terminal it
-      shows what will change and asks first, unless --yes is given
+      shows what will change and asks first, unless --yes is given. Without an outcome it changes nothing and lists
+      the outcomes that would be accepted
   audit [REQUEST_ID] [--limit=100]
-      what operators did, the newest first
+      what operators did, and what Astra's late answers and webhooks settled ("astra"), the newest first
+  conflicts [--limit=100]
+      answers and webhooks of Astra that contradict what is recorded, the newest first; they changed nothing
   find --email [--limit=100] [--ledger_key_file=FILE [--ledger_previous_key_file=FILE,...]]
       the requests of an e-mail address, the oldest first, and the attempts that it used. The address is one line on
       stdin: the command line is no place for it. Without a server the ledger's keys are needed
@@ -58,7 +62,7 @@ constexpr FlagRow kFlags[] = {
     {"ledger", false, ""},
     {"json", true, ""},
     {"caller", false, "show resolve"},
-    {"limit", false, "unresolved audit find"},
+    {"limit", false, "unresolved audit conflicts find"},
     {"older_than", false, "unresolved"},
     {"not_superseded", true, "unresolved"},
     {"sending", true, "unresolved"},

@@ -12,13 +12,13 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "server/admin/messages.h"
 #include "server/base/time.h"
 #include "server/base/uuid.h"
 #include "server/ledger/execute.h"
-#include "server/usecase/error_table.h"
 #include "userintent/v1/errors.pb.h"
 
-// In this file: conversions to the messages of the API; then one method after the other, in the order of the proto.
+// In this file: one method after the other, in the order of the proto.
 
 namespace userintent::admin {
 namespace {
@@ -30,46 +30,9 @@ constexpr size_t kDefaultLimit = 100;
 constexpr size_t kMaxLimit = 1000;
 // About 5 ms of the writer's time, in which no call is answered.
 constexpr int64_t kSlice = 10'000;
+constexpr size_t kEvidenceSlice = 50;
 // Astra's limit for an e-mail address.
 constexpr int kAttempts = 3;
-
-// How long something has lasted; nothing when the clock was set back meanwhile.
-absl::Duration WholeMillis(absl::Duration duration) {
-  return std::max(absl::ZeroDuration(), absl::Trunc(duration, absl::Milliseconds(1)));
-}
-
-v1::RequestState StateOf(ledger::State state) {
-  switch (state) {
-    case ledger::State::kSending:
-      return v1::REQUEST_STATE_SENDING;
-    case ledger::State::kSucceeded:
-      return v1::REQUEST_STATE_SUCCEEDED;
-    case ledger::State::kFailed:
-      return v1::REQUEST_STATE_FAILED;
-    case ledger::State::kUnknown:
-      return v1::REQUEST_STATE_UNKNOWN;
-    case ledger::State::kReleased:
-      return v1::REQUEST_STATE_RELEASED;
-  }
-  return v1::REQUEST_STATE_UNSPECIFIED;
-}
-
-void Set(const ledger::Budget& budget, v1::Request* out) {
-  out->set_attempts_used_min(budget.used_min);
-  out->set_attempts_used_max(budget.used_max);
-}
-
-void Fill(const ledger::AuditEntry& entry, v1::AuditEntry* out) {
-  out->set_seq(entry.seq);
-  SetTimestamp(entry.at, out->mutable_time());
-  out->set_actor(entry.actor);
-  out->set_action(entry.action);
-  out->set_caller(entry.key.caller);
-  out->set_request_id(UuidText(entry.key.request_id));
-  out->set_from_state(StateOf(entry.from));
-  out->set_to_state(StateOf(entry.to));
-  out->set_evidence(entry.evidence);
-}
 
 absl::StatusOr<Uuid> IdOf(const std::string& text) {
   const std::optional<Uuid> id = ParseUuid(text);
@@ -85,25 +48,6 @@ absl::StatusOr<size_t> LimitOf(int32_t limit) {
   return static_cast<size_t>(limit);
 }
 
-void Fill(const std::vector<ledger::LedgerKey>& keys, std::map<uint64_t, int64_t> requests,
-          v1::GetStatisticsResponse* out) {
-  for (const ledger::LedgerKey& key : keys) {
-    v1::KeyUse* use = out->add_keys();
-    use->set_key(ledger::KeyName(key.id));
-    use->set_role(key.until ? "previous" : "current");
-    use->set_requests(std::exchange(requests[key.id], 0));
-    SetTimestamp(key.since, use->mutable_since());
-    if (key.until) SetTimestamp(*key.until, use->mutable_until());
-  }
-  for (const auto& [id, count] : requests) {
-    if (count == 0) continue;
-    v1::KeyUse* use = out->add_keys();
-    use->set_key(ledger::KeyName(id));
-    use->set_role("unknown");
-    use->set_requests(count);
-  }
-}
-
 int64_t SizeOf(const std::string& path) {
   std::error_code error;
   const auto size = std::filesystem::file_size(path, error);
@@ -112,27 +56,12 @@ int64_t SizeOf(const std::string& path) {
 
 }  // namespace
 
-void OperatorService::Fill(const ledger::Record& record, v1::Request* out) const {
-  const ledger::Answer& answer = record.answer;
-  out->set_caller(record.key.caller);
-  out->set_request_id(UuidText(record.key.request_id));
-  out->set_state(StateOf(record.state));
-  out->set_owner_gone(record.state == ledger::State::kSending && !options_.server_runs);
-  out->set_sent(std::string(usecase::SentWord(record.sent)));
-  if (record.reason != 0) out->set_reason(std::string(usecase::ReasonName(record.reason)));
-  out->set_http_status(answer.http_status);
-  out->set_confirmed(answer.confirmed);
-  out->set_user_intent_id(answer.user_intent_id);
-  out->set_astra_status(answer.astra_status);
-  out->set_astra_request_id(answer.astra_request_id);
-  out->set_gateway_attempt_id(UuidText(record.attempt_id));
-  out->set_posts(record.posts);
-  if (record.supersedes) out->set_supersedes_request_id(UuidText(*record.supersedes));
-  if (record.superseded_by) out->set_superseded_by_request_id(UuidText(*record.superseded_by));
-  SetTimestamp(record.created, out->mutable_create_time());
-  SetTimestamp(record.updated, out->mutable_update_time());
-  if (answer.at != absl::InfinitePast()) SetTimestamp(answer.at, out->mutable_answer_time());
-  SetDuration(WholeMillis(options_.now() - record.created), out->mutable_age());
+absl::Status OperatorService::AddEvidence(Inspector& inspector, const ledger::Record& record, v1::Request* out) const {
+  if (record.state != ledger::State::kUnknown) return absl::OkStatus();
+  const absl::StatusOr<ledger::WebhookEvidence> evidence = inspector.EvidenceOf(record, options_.now());
+  if (!evidence.ok()) return evidence.status();
+  Fill(*evidence, record.created, out->mutable_webhooks());
+  return absl::OkStatus();
 }
 
 absl::Status OperatorService::ShowRequest(const v1::ShowRequestRequest& request, v1::ShowRequestResponse* response) {
@@ -146,8 +75,9 @@ absl::Status OperatorService::ShowRequest(const v1::ShowRequestRequest& request,
       const absl::StatusOr<ledger::Counters> count = inspector.Count({row.email});
       if (!count.ok()) return count.status();
       v1::Request* out = response->add_requests();
-      Fill(row.record, out);
-      Set(ledger::BudgetOf(*count), out);
+      Fill(row.record, options_.now(), options_.server_runs, out);
+      Fill(ledger::BudgetOf(*count), out);
+      if (absl::Status s = AddEvidence(inspector, row.record, out); !s.ok()) return s;
     }
     if (response->requests().empty()) {
       return absl::NotFoundError(request.caller().empty() ? "no caller has such a request"
@@ -156,7 +86,12 @@ absl::Status OperatorService::ShowRequest(const v1::ShowRequestRequest& request,
     const absl::StatusOr<std::vector<ledger::AuditEntry>> audit = inspector.Audit(*id, kDefaultLimit);
     if (!audit.ok()) return audit.status();
     for (const ledger::AuditEntry& entry : *audit) {
-      if (request.caller().empty() || entry.key.caller == request.caller()) admin::Fill(entry, response->add_audit());
+      if (request.caller().empty() || entry.key.caller == request.caller()) Fill(entry, response->add_audit());
+    }
+    const absl::StatusOr<std::vector<ledger::Conflict>> conflicts = inspector.Conflicts(*id, kDefaultLimit);
+    if (!conflicts.ok()) return conflicts.status();
+    for (const ledger::Conflict& one : *conflicts) {
+      if (request.caller().empty() || one.key.caller == request.caller()) Fill(one, response->add_conflicts());
     }
     return absl::OkStatus();
   });
@@ -169,15 +104,27 @@ absl::Status OperatorService::ListUnresolved(const v1::ListUnresolvedRequest& re
   const absl::Duration older_than =
       absl::Seconds(request.older_than().seconds()) + absl::Nanoseconds(request.older_than().nanos());
   if (older_than < absl::ZeroDuration()) return absl::InvalidArgumentError("the age must not be negative");
-  return options_.ledger->Transact([&](Store&, Inspector& inspector) -> absl::Status {
-    const absl::StatusOr<std::vector<ledger::Row>> rows =
+  std::vector<ledger::Row> rows;
+  absl::Status status = options_.ledger->Transact([&](Store&, Inspector& inspector) -> absl::Status {
+    absl::StatusOr<std::vector<ledger::Row>> found =
         inspector.Oldest(request.sending() ? ledger::State::kSending : ledger::State::kUnknown,
                          options_.now() - older_than, request.not_superseded(), *limit + 1);
-    if (!rows.ok()) return rows.status();
-    response->set_more(rows->size() > *limit);
-    for (size_t i = 0; i < std::min(rows->size(), *limit); ++i) Fill((*rows)[i].record, response->add_requests());
-    return absl::OkStatus();
+    if (found.ok()) rows = *std::move(found);
+    return found.status();
   });
+  response->set_more(rows.size() > *limit);
+  const size_t count = std::min(rows.size(), *limit);
+  for (size_t first = 0; status.ok() && first < count; first += kEvidenceSlice) {
+    status = options_.ledger->Transact([&](Store&, Inspector& inspector) -> absl::Status {
+      for (size_t i = first; i < std::min(count, first + kEvidenceSlice); ++i) {
+        v1::Request* out = response->add_requests();
+        Fill(rows[i].record, options_.now(), options_.server_runs, out);
+        if (absl::Status s = AddEvidence(inspector, rows[i].record, out); !s.ok()) return s;
+      }
+      return absl::OkStatus();
+    });
+  }
+  return status;
 }
 
 absl::Status OperatorService::GetStatistics(const v1::GetStatisticsRequest&, v1::GetStatisticsResponse* response) {
@@ -201,7 +148,7 @@ absl::Status OperatorService::GetStatistics(const v1::GetStatisticsRequest&, v1:
   return options_.ledger->Transact([&](Store&, Inspector& inspector) -> absl::Status {
     const absl::StatusOr<std::vector<ledger::LedgerKey>> keys = inspector.Keys();
     if (!keys.ok()) return keys.status();
-    admin::Fill(*keys, std::move(totals.requests_by_key), response);
+    Fill(*keys, std::move(totals.requests_by_key), response);
     const absl::Time now = options_.now();
     const auto oldest = [&](ledger::State state) { return inspector.Oldest(state, absl::InfiniteFuture(), false, 1); };
     const auto sending = oldest(ledger::State::kSending);
@@ -221,6 +168,18 @@ absl::Status OperatorService::GetStatistics(const v1::GetStatisticsRequest&, v1:
   });
 }
 
+absl::Status OperatorService::TellAcceptedOutcomes(const ledger::Key& key) const {
+  return options_.ledger->Transact([&](Store& store, Inspector&) -> absl::Status {
+    const absl::StatusOr<ledger::GetAnswer> found = ledger::Execute(store, ledger::GetRequest{key, {}});
+    if (!found.ok()) return found.status();
+    if (!found->record) return absl::NotFoundError("this caller has no such request");
+    const ledger::Outcomes outcomes = ledger::AcceptedOutcomes(*found->record);
+    if (outcomes.accepted.empty()) return absl::FailedPreconditionError(outcomes.why_not);
+    return absl::InvalidArgumentError(absl::StrCat("the outcome is missing; accepted: ", outcomes.accepted,
+                                                   outcomes.why_not.empty() ? "" : "; ", outcomes.why_not));
+  });
+}
+
 absl::Status OperatorService::ResolveRequest(const v1::ResolveRequestRequest& request,
                                              v1::ResolveRequestResponse* response) {
   const absl::StatusOr<Uuid> id = IdOf(request.request_id());
@@ -230,7 +189,7 @@ absl::Status OperatorService::ResolveRequest(const v1::ResolveRequestRequest& re
   if (request.outcome_case() == v1::ResolveRequestRequest::kUserIntentId) {
     resolve.created = request.user_intent_id();
   } else if (!request.not_created()) {
-    return absl::InvalidArgumentError("the outcome is missing: created, with the intent id, or not created");
+    return TellAcceptedOutcomes({request.caller(), *id});
   }
   resolve.key = {request.caller(), *id};
   resolve.not_created_reason = userintent::v1::ERROR_REASON_UPSTREAM_REJECTED;
@@ -241,8 +200,8 @@ absl::Status OperatorService::ResolveRequest(const v1::ResolveRequestRequest& re
     const absl::StatusOr<ledger::ResolveAnswer> answer = ledger::Execute(store, resolve);
     if (!answer.ok()) return answer.status();
     v1::Request* out = response->mutable_request();
-    Fill(answer->record, out);
-    Set(answer->budget, out);
+    Fill(answer->record, options_.now(), options_.server_runs, out);
+    Fill(answer->budget, out);
     response->set_changed(answer->changed);
     return absl::OkStatus();
   });
@@ -262,8 +221,21 @@ absl::Status OperatorService::ListAudit(const v1::ListAuditRequest& request, v1:
     if (!entries.ok()) return entries.status();
     response->set_more(entries->size() > *limit);
     for (size_t i = 0; i < std::min(entries->size(), *limit); ++i) {
-      admin::Fill((*entries)[i], response->add_entries());
+      Fill((*entries)[i], response->add_entries());
     }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status OperatorService::ListConflicts(const v1::ListConflictsRequest& request,
+                                            v1::ListConflictsResponse* response) {
+  const absl::StatusOr<size_t> limit = LimitOf(request.limit());
+  if (!limit.ok()) return limit.status();
+  return options_.ledger->Transact([&](Store&, Inspector& inspector) -> absl::Status {
+    const absl::StatusOr<std::vector<ledger::Conflict>> conflicts = inspector.Conflicts(std::nullopt, *limit + 1);
+    if (!conflicts.ok()) return conflicts.status();
+    response->set_more(conflicts->size() > *limit);
+    for (size_t i = 0; i < std::min(conflicts->size(), *limit); ++i) Fill((*conflicts)[i], response->add_conflicts());
     return absl::OkStatus();
   });
 }
@@ -317,22 +289,12 @@ absl::Status OperatorService::FindRequests(const v1::FindRequestsRequest& reques
   }
   if (!status.ok()) return status;
   response->set_more(rows.size() > *limit);
-  for (size_t i = 0; i < std::min(rows.size(), *limit); ++i) Fill(rows[i].record, response->add_requests());
+  for (size_t i = 0; i < std::min(rows.size(), *limit); ++i) {
+    Fill(rows[i].record, options_.now(), options_.server_runs, response->add_requests());
+  }
   response->set_attempts_used_min(ledger::BudgetOf(count).used_min);
   response->set_attempts_used_max(ledger::BudgetOf(count).used_max);
   return absl::OkStatus();
-}
-
-void OperatorService::Fill(const ledger::CopyReport& report, v1::Copy* out) {
-  const std::array<int64_t, 6>& requests = report.totals.requests;
-  out->set_bytes(report.bytes);
-  out->set_schema_version(report.schema_version);
-  out->set_requests(std::accumulate(requests.begin(), requests.end(), int64_t{0}));
-  out->set_sending(requests.at(static_cast<size_t>(ledger::State::kSending)));
-  out->set_email_addresses(report.totals.addresses);
-  out->set_audit_entries(report.audit_entries);
-  out->set_key(ledger::KeyName(report.key_id));
-  if (report.last_change != absl::InfinitePast()) SetTimestamp(report.last_change, out->mutable_last_change_time());
 }
 
 absl::Status OperatorService::BackUp(const v1::BackUpRequest& request, v1::BackUpResponse* response,

@@ -36,19 +36,17 @@ class OperatorService {
   absl::Status GetStatistics(const v1::GetStatisticsRequest& request, v1::GetStatisticsResponse* response);
   absl::Status ResolveRequest(const v1::ResolveRequestRequest& request, v1::ResolveRequestResponse* response);
   absl::Status ListAudit(const v1::ListAuditRequest& request, v1::ListAuditResponse* response);
-
+  absl::Status ListConflicts(const v1::ListConflictsRequest& request, v1::ListConflictsResponse* response);
   absl::Status FindRequests(const v1::FindRequestsRequest& request, v1::FindRequestsResponse* response);
   // `cancelled` is asked now and then; true: the copy is given up.
   absl::Status BackUp(
       const v1::BackUpRequest& request, v1::BackUpResponse* response,
       std::function<bool()> cancelled = [] { return false; });
 
-  // What BackUp tells of a copy, and the tool when it checks one.
-  static void Fill(const ledger::CopyReport& report, v1::Copy* out);
-
  private:
-  void Fill(const ledger::Record& record, v1::Request* out) const;
-
+  absl::Status AddEvidence(ledger::Inspector& inspector, const ledger::Record& record, v1::Request* out) const;
+  // The refusal of a resolve without an outcome.
+  absl::Status TellAcceptedOutcomes(const ledger::Key& key) const;
   absl::Status CheckKeys(ledger::Inspector& inspector) const;
 
   const Options options_;

@@ -26,6 +26,7 @@
 #include "server/admin/ask.h"
 #include "server/admin/command_line.h"
 #include "server/admin/ledger_handle.h"
+#include "server/admin/messages.h"
 #include "server/admin/operator_service.h"
 #include "server/admin/restore.h"
 #include "server/admin/socket.h"
@@ -157,10 +158,12 @@ absl::Status Confirm(const Context& context, const v1::ResolveRequestRequest& re
 
 absl::Status Resolve(const Context& context) {
   const CommandLine& line = context.line;
+  const bool has_outcome = line.has("created") || line.has("not_created");
   for (const char* flag : {"caller", "actor", "evidence"}) {
+    if (!has_outcome && std::string_view(flag) != "caller") break;
     if (line.get(flag).empty()) return Usage(absl::StrCat("resolve needs --", flag));
   }
-  if (line.has("created") == line.has("not_created")) {
+  if (line.has("created") && line.has("not_created")) {
     return Usage("resolve needs either --created=INTENT_ID or --not_created");
   }
   v1::ResolveRequestRequest request;
@@ -168,12 +171,12 @@ absl::Status Resolve(const Context& context) {
   request.set_caller(line.get("caller"));
   if (line.has("created")) {
     request.set_user_intent_id(line.get("created"));
-  } else {
+  } else if (has_outcome) {
     request.set_not_created(true);
   }
   request.set_actor(line.get("actor"));
   request.set_evidence(line.get("evidence"));
-  if (!line.has("yes") && OnTerminal()) {
+  if (has_outcome && !line.has("yes") && OnTerminal()) {
     if (absl::Status s = Confirm(context, request); !s.ok()) return s;
   }
   return Ask(context, &v1::LedgerAdminService::Stub::ResolveRequest, &OperatorService::ResolveRequest, request, true);
@@ -186,6 +189,14 @@ absl::Status Audit(const Context& context) {
   request.set_limit(*limit);
   if (context.line.words.size() > 1) request.set_request_id(context.line.words[1]);
   return Ask(context, &v1::LedgerAdminService::Stub::ListAudit, &OperatorService::ListAudit, request);
+}
+
+absl::Status Conflicts(const Context& context) {
+  v1::ListConflictsRequest request;
+  const absl::StatusOr<int32_t> limit = Limit(context.line);
+  if (!limit.ok()) return limit.status();
+  request.set_limit(*limit);
+  return Ask(context, &v1::LedgerAdminService::Stub::ListConflicts, &OperatorService::ListConflicts, request);
 }
 
 absl::Status Find(const Context& context) {
@@ -218,7 +229,7 @@ absl::Status Check(const Context& context) {
   const absl::StatusOr<ledger::CopyReport> report = ledger::CheckCopy(context.line.words[1]);
   if (!report.ok()) return report.status();
   v1::Copy copy;
-  OperatorService::Fill(*report, &copy);
+  Fill(*report, &copy);
   if (context.json) return PrintJson(copy);
   std::puts("a whole ledger");
   Print(copy);
@@ -284,12 +295,12 @@ struct CommandRow {
 };
 
 constexpr CommandRow kCommands[] = {
-    {"show", 2, 2, Show},       {"unresolved", 1, 1, Unresolved}, {"stats", 1, 1, Stats},
-    {"resolve", 2, 2, Resolve}, {"audit", 1, 2, Audit},           {"find", 1, 1, Find},
-    {"backup", 2, 2, BackUp},   {"check", 2, 2, Check},           {"restore", 2, 2, RestoreCopy},
+    {"show", 2, 2, Show},   {"unresolved", 1, 1, Unresolved}, {"stats", 1, 1, Stats}, {"resolve", 2, 2, Resolve},
+    {"audit", 1, 2, Audit}, {"conflicts", 1, 1, Conflicts},   {"find", 1, 1, Find},   {"backup", 2, 2, BackUp},
+    {"check", 2, 2, Check}, {"restore", 2, 2, RestoreCopy},
 };
 
-constexpr char kCommandNames[] = "show, unresolved, stats, resolve, audit, find, backup, check or restore";
+constexpr char kCommandNames[] = "show, unresolved, stats, resolve, audit, conflicts, find, backup, check or restore";
 
 absl::Status Run(const CommandLine& line) {
   if (line.words.empty()) return Usage(absl::StrCat("a command is missing: ", kCommandNames));

@@ -45,6 +45,49 @@ std::string Age(const google::protobuf::Duration& age) {
   return absl::StrCat(s / 86400, "d ", s / 3600 % 24, "h");
 }
 
+std::string Webhooks(int64_t count) { return absl::StrCat(count, count == 1 ? " webhook" : " webhooks"); }
+
+// What came of a webhook, in a few words.
+std::string Became(const v1::Webhook& webhook) {
+  const std::string result = webhook.result().empty() ? "nothing yet" : webhook.result();
+  return webhook.waits() ? absl::StrCat(result, ", waits for another look") : result;
+}
+
+// What it means that no webhook names the request's attempt. Never more than is known.
+std::string NoneNames(const v1::Request& request) {
+  const v1::WebhookEvidence& w = request.webhooks();
+  if (!w.has_receiver_since()) return "none; no webhook could be received yet";
+  const std::string others = absl::StrCat(w.other_count(), " other", w.other_count() == 1 ? "" : "s");
+  std::string text;
+  if (w.receiver_covers()) {
+    text = absl::StrCat("none, though the receiver was up without a gap since then: ", others, " came, none for it");
+  } else if (w.has_receiver_until()) {
+    text = absl::StrCat("none, but the receiver is not up since ", When(w.receiver_until()), ": ", others, " came");
+  } else {
+    text = absl::StrCat("none, but the receiver is up without a gap only since ", When(w.receiver_since()), ": ",
+                        others, " came");
+  }
+  if (w.nameless_count() != 0) absl::StrAppend(&text, "; of these, ", w.nameless_count(), " without an attempt id");
+  if (w.forgotten_before().seconds() > request.create_time().seconds()) {
+    absl::StrAppend(&text, "; those from before ", When(w.forgotten_before()), " are forgotten");
+  }
+  return text;
+}
+
+void PrintWebhooks(const v1::Request& r) {
+  if (!r.has_webhooks()) return;
+  const v1::WebhookEvidence& w = r.webhooks();
+  if (w.naming_count() == 0) return Line("webhooks", NoneNames(r));
+  for (const v1::Webhook& webhook : w.naming()) {
+    Line(&webhook == &w.naming(0) ? "webhooks" : "",
+         absl::StrCat(When(webhook.receive_time()), " ", webhook.webhook_id(), " (", webhook.webhook_type(),
+                      "), intent ", webhook.user_intent_id(), ": ", Became(webhook)));
+  }
+  if (w.naming_count() > w.naming_size()) {
+    Line("", absl::StrCat("and ", w.naming_count() - w.naming_size(), " older ones"));
+  }
+}
+
 void Print(const v1::Request& r, bool with_attempts = true) {
   Line("request", r.request_id());
   Line("caller", r.caller());
@@ -53,6 +96,10 @@ void Print(const v1::Request& r, bool with_attempts = true) {
     Line("intent",
          r.astra_status().empty() ? r.user_intent_id() : absl::StrCat(r.user_intent_id(), " (", r.astra_status(), ")"));
   }
+  if (r.has_status_time()) {
+    Line("status since", absl::StrCat(When(r.status_time()), ", read ", When(r.read_time())));
+  }
+  if (!r.user_id().empty()) Line("user", r.user_id());
   if (!r.reason().empty()) Line("reason", r.reason());
   Line("sent", r.sent());
   if (r.http_status() != 0) Line("astra status", absl::StrCat("HTTP ", r.http_status()));
@@ -67,11 +114,22 @@ void Print(const v1::Request& r, bool with_attempts = true) {
   if (!r.superseded_by_request_id().empty()) Line("superseded by", r.superseded_by_request_id());
   Line("recorded", absl::StrCat(When(r.create_time()), " (", Age(r.age()), " ago)"));
   Line("changed", When(r.update_time()));
+  PrintWebhooks(r);
 }
 
 void Print(const v1::AuditEntry& e) {
   absl::PrintF("%s  %s %s  %s: %s -> %s, by %s: %s\n", When(e.time()), e.request_id(), e.caller(), e.action(),
                Word(e.from_state()), Word(e.to_state()), e.actor(), e.evidence());
+}
+
+std::string Outcome(v1::RequestState state, const std::string& intent) {
+  return intent.empty() ? Word(state) : absl::StrCat(Word(state), " with the intent ", intent);
+}
+
+void Print(const v1::Conflict& c) {
+  absl::PrintF("%s  %s %s  %s: recorded %s, but %s, by attempt %s: %s\n", When(c.time()), c.request_id(), c.caller(),
+               c.action(), Outcome(c.recorded_state(), c.recorded_user_intent_id()),
+               Outcome(c.claimed_state(), c.claimed_user_intent_id()), c.gateway_attempt_id(), c.evidence());
 }
 
 }  // namespace
@@ -83,6 +141,8 @@ void Print(const v1::ShowRequestResponse& response) {
   }
   if (response.audit_size() != 0) std::puts("");
   for (const v1::AuditEntry& entry : response.audit()) Print(entry);
+  if (response.conflicts_size() != 0) std::puts("\nCONFLICT: Astra said otherwise, and nothing was changed");
+  for (const v1::Conflict& conflict : response.conflicts()) Print(conflict);
 }
 
 void Print(const v1::ListUnresolvedResponse& response) {
@@ -100,6 +160,12 @@ void Print(const v1::ListUnresolvedResponse& response) {
     if (r.owner_gone()) notes.emplace_back("its process is gone");
     if (r.confirmed()) notes.emplace_back("Astra answered 2xx");
     if (!r.superseded_by_request_id().empty()) notes.emplace_back("superseded");
+    if (const v1::WebhookEvidence& w = r.webhooks(); w.naming_count() != 0) {
+      notes.push_back(absl::StrCat(Webhooks(w.naming_count()), w.naming_count() == 1 ? " names" : " name",
+                                   " its attempt: ", Became(w.naming(0))));
+    } else if (w.receiver_covers()) {
+      notes.push_back(absl::StrCat("none of the ", Webhooks(w.other_count()), " since then names it"));
+    }
     std::string note;
     for (const std::string& one : notes) absl::StrAppend(&note, note.empty() ? "" : ", ", one);
     absl::PrintF("%-9s  %-20s  %-36s  %-*s  %-36s  %s\n", Age(r.age()), When(r.create_time()), r.request_id(), width,
@@ -142,6 +208,12 @@ void Print(const v1::ListAuditResponse& response) {
   if (response.entries().empty()) std::puts("none");
   for (const v1::AuditEntry& entry : response.entries()) Print(entry);
   if (response.more()) absl::PrintF("there are more than these %d: --limit\n", response.entries_size());
+}
+
+void Print(const v1::ListConflictsResponse& response) {
+  if (response.conflicts().empty()) std::puts("none");
+  for (const v1::Conflict& conflict : response.conflicts()) Print(conflict);
+  if (response.more()) absl::PrintF("there are more than these %d: --limit\n", response.conflicts_size());
 }
 
 void Print(const v1::FindRequestsResponse& response) {

@@ -19,6 +19,7 @@ void Print(const v1::ListUnresolvedResponse& response);
 void Print(const v1::GetStatisticsResponse& statistics);
 void Print(const v1::ResolveRequestResponse& response);
 void Print(const v1::ListAuditResponse& response);
+void Print(const v1::ListConflictsResponse& response);
 void Print(const v1::FindRequestsResponse& response);
 void Print(const v1::Copy& copy);
 void Print(const v1::BackUpResponse& response);

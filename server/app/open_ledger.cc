@@ -89,8 +89,8 @@ absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const 
   for (size_t i = 0; i < keys.previous.size(); ++i) {
     if (sqlite->needs_key(key_ids[i])) needed.push_back(keys.previous[i]);
   }
-  return OpenedLedger{*std::move(opened), std::make_unique<intent::Fingerprinter>(keys.current, needed), sqlite,
-                      sqlite, sqlite};
+  return OpenedLedger{*std::move(opened), std::make_unique<intent::Fingerprinter>(keys.current, needed), sqlite, sqlite,
+                      sqlite};
 }
 
 }  // namespace userintent

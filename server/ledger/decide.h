@@ -39,6 +39,12 @@ struct ResolveAnswer {
   Budget budget;
 };
 
+// What an operator may say became of a row, by the rule that judges it when he does. For people.
+struct Outcomes {
+  std::string accepted;  // "created, with the intent's id" and "not created", as far as they are accepted
+  std::string why_not;   // why the others are not
+};
+
 struct NextAttemptRequest {
   Key key;
   Uuid attempt_id{};
@@ -171,6 +177,7 @@ Decision<SettleAnswer> Decide(View&& view, const SettleRequest& request, const R
 // A refusal's text is meant for the operator.
 Lookup LookupFor(const ResolveRequest& request);
 Decision<ResolveAnswer> Decide(View&& view, const ResolveRequest& request, const Rules& rules = kRules);
+Outcomes AcceptedOutcomes(const Record& record, const Rules& rules = kRules);
 
 // Of the rows that are SENDING.
 Decision<Nothing> Decide(std::vector<Row> sending, const RecoverRequest& request, const Rules& rules = kRules);

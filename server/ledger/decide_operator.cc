@@ -55,6 +55,20 @@ AuditEntry EntryOf(const ResolveRequest& request, State from, State to) {
 
 }  // namespace
 
+Outcomes AcceptedOutcomes(const Record& record, const Rules& rules) {
+  Outcomes outcomes;
+  for (const bool created : {true, false}) {
+    const char* const why_not = rules.why_not_resolve(record, created);
+    if (why_not == nullptr) {
+      absl::StrAppend(&outcomes.accepted, outcomes.accepted.empty() ? "" : ", or ",
+                      created ? "created, with the intent's id" : "not created");
+    } else if (outcomes.why_not != why_not) {
+      absl::StrAppend(&outcomes.why_not, outcomes.why_not.empty() ? "" : "; ", why_not);
+    }
+  }
+  return outcomes;
+}
+
 Decision<ResolveAnswer> Decide(View&& view, const ResolveRequest& request, const Rules& rules) {
   if (std::optional<std::string> wrong = WrongWords(request)) {
     return Refuse<ResolveAnswer>(Refusal::kInvalid, *std::move(wrong));
@@ -67,7 +81,9 @@ Decision<ResolveAnswer> Decide(View&& view, const ResolveRequest& request, const
   decision.answer.changed = !SaysSo(record, request);
   if (decision.answer.changed) {
     if (const char* why = rules.why_not_resolve(record, request.created.has_value())) {
-      return Refuse<ResolveAnswer>(Refusal::kState, why);
+      const std::string accepted = AcceptedOutcomes(record, rules).accepted;
+      return Refuse<ResolveAnswer>(Refusal::kState,
+                                   absl::StrCat(why, accepted.empty() ? "" : "; accepted: ", accepted));
     }
     const State before = record.state;
     const Counters was = rules.count_of(record);

@@ -84,13 +84,14 @@ class Inspector {
   // The last entries, of one request or of all; the newest first.
   virtual absl::StatusOr<std::vector<AuditEntry>> Audit(const std::optional<Uuid>& request_id, size_t limit) = 0;
   virtual absl::StatusOr<int64_t> AuditEntries() = 0;
-  // The last proofs that contradicted what was recorded; the newest first.
-  virtual absl::StatusOr<std::vector<Conflict>> Conflicts(size_t limit) = 0;
+  // The last proofs that contradicted what was recorded, of one request or of all; the newest first.
+  virtual absl::StatusOr<std::vector<Conflict>> Conflicts(const std::optional<Uuid>& request_id, size_t limit) = 0;
   // Adds the next `slice` rows and addresses. Call it until `done`; what changes meanwhile may be missed.
   virtual absl::Status Add(int attempt_limit, int64_t slice, Totals& totals) = 0;
   // The keys that rows may be under, the current one first, then the last one first.
   virtual absl::StatusOr<std::vector<LedgerKey>> Keys() = 0;
   virtual absl::StatusOr<bool> HasRowsUnder(uint64_t key_id) = 0;
+  // What webhooks say of the row, whose last POST `record` names.
   virtual absl::StatusOr<WebhookEvidence> EvidenceOf(const Record& record, absl::Time now) = 0;
   virtual int64_t callers() const = 0;
   virtual int schema_version() const = 0;  // as found when the ledger was opened, or as it was brought up to date

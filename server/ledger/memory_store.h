@@ -75,8 +75,8 @@ class MemoryStore : public Store {
   int64_t last_arrival_ = 0;
   std::vector<AuditEntry> audit_;
   std::vector<Conflict> conflicts_;
-  std::vector<Change> log_;                           // the first one has revision 1; none is ever forgotten
-  size_t taken_ = 0;                                  // entries that TakeLogged gave out
+  std::vector<Change> log_;  // the first one has revision 1; none is ever forgotten
+  size_t taken_ = 0;         // entries that TakeLogged gave out
   MemoryWebhooks webhooks_;
   std::optional<std::pair<absl::Time, Key>> old_to_;  // where NextOldRows goes on
 

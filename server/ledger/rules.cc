@@ -83,7 +83,7 @@ const char* WhyNotResolve(const Record& record, bool created) {
     case State::kReleased:
       return "the request is RELEASED, nothing was created: its caller may repeat it";
     case State::kSucceeded:
-      return "the request is SUCCEEDED with another outcome: what is recorded is never changed";
+      return "the request is SUCCEEDED: what is recorded is never changed";
     case State::kFailed:
       return "the request is FAILED: what is recorded is never changed";
   }

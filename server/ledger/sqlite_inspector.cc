@@ -57,13 +57,15 @@ absl::StatusOr<std::vector<AuditEntry>> SqliteStore::Audit(const std::optional<U
   }
 }
 
-absl::StatusOr<std::vector<Conflict>> SqliteStore::Conflicts(size_t limit) {
+absl::StatusOr<std::vector<Conflict>> SqliteStore::Conflicts(const std::optional<Uuid>& request_id, size_t limit) {
   std::vector<Conflict> conflicts;
   if (version_ < 6) return conflicts;  // from before there were any
   SqliteUse use(connection_,
-                "SELECT seq, at, caller, request_id, attempt_id, recorded_state, recorded_intent, claimed_state, "
-                "claimed_intent, action, evidence FROM conflict ORDER BY seq DESC LIMIT ?1");
+                absl::StrCat("SELECT seq, at, caller, request_id, attempt_id, recorded_state, recorded_intent, "
+                             "claimed_state, claimed_intent, action, evidence FROM conflict ",
+                             request_id ? "WHERE request_id = ?2 " : "", "ORDER BY seq DESC LIMIT ?1"));
   use.Bind(1, static_cast<int64_t>(limit));
+  if (request_id) use.Bind(2, *request_id);
   for (;;) {
     const absl::StatusOr<bool> more = use.Step();
     if (!more.ok()) return more.status();

@@ -99,7 +99,7 @@ class SqliteStore : public Store, public Inspector {
                                       std::vector<Row>& rows) override;
   absl::StatusOr<std::vector<AuditEntry>> Audit(const std::optional<Uuid>& request_id, size_t limit) override;
   absl::StatusOr<int64_t> AuditEntries() override;
-  absl::StatusOr<std::vector<Conflict>> Conflicts(size_t limit) override;
+  absl::StatusOr<std::vector<Conflict>> Conflicts(const std::optional<Uuid>& request_id, size_t limit) override;
   absl::Status Add(int attempt_limit, int64_t slice, Totals& totals) override;
   absl::StatusOr<std::vector<LedgerKey>> Keys() override;
   absl::StatusOr<bool> HasRowsUnder(uint64_t key_id) override;

@@ -40,7 +40,7 @@ def test_resolved_as_created(durable, ledger, sandbox, beside):
         assert ledger.unresolved() == []
         # The same again is no mistake, and no second deed; anything else is refused.
         assert ledger.resolve(request, f"--created={intent}").done().out.startswith("it was so already")
-        ledger.resolve(request, "--created=another").refused("SUCCEEDED with another outcome")
+        ledger.resolve(request, "--created=another").refused("SUCCEEDED: what is recorded is never changed")
         ledger.resolve(request, "--not_created").refused("SUCCEEDED")
         shown = ledger.json("show", request.request_id)
         assert shown["requests"][0]["user_intent_id"] == intent
@@ -207,7 +207,7 @@ def test_help():
     """--help lists every command."""
     for word in ("--help", "-help"):
         text = run(word).done().out
-        for command in ("show", "unresolved", "stats", "resolve", "audit", "find", "backup", "check"):
+        for command in ("show", "unresolved", "stats", "resolve", "audit", "conflicts", "find", "backup", "check"):
             assert f"\n  {command}" in text
 
 

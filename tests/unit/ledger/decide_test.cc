@@ -6,6 +6,7 @@
 namespace userintent::ledger {
 namespace {
 
+using testing::EndsWith;
 using testing::HasSubstr;
 using V = BeginVerdict;
 
@@ -868,6 +869,27 @@ TEST_P(RowTest, WhatAstraConfirmedIsNotResolvedAsNotCreated) {
   const ResolveAnswer created = s_.Resolve(AsCreated(Mine(1)));
   EXPECT_EQ(created.budget.used_min, 1);
   EXPECT_EQ(created.budget.used_max, 1);
+}
+
+TEST_P(RowTest, TheOutcomesThatAreAcceptedComeFromTheRuleThatJudges) {
+  s_.Run({}, Maybe);
+  s_.Run({.id = 2, .email = "b@example.com", .person = "bob"}, Surely);
+  s_.Begin({.id = 3, .email = "c@example.com"});
+  Outcomes outcomes = AcceptedOutcomes(*s_.Get(Mine(1)).record);
+  EXPECT_EQ(outcomes.accepted, "created, with the intent's id, or not created");
+  EXPECT_EQ(outcomes.why_not, "");
+  outcomes = AcceptedOutcomes(*s_.Get(Mine(2)).record);
+  EXPECT_EQ(outcomes.accepted, "created, with the intent's id");
+  EXPECT_THAT(outcomes.why_not, HasSubstr("2xx"));
+  EXPECT_THAT(std::string(s_.TryResolve(AsNotCreated(Mine(2))).message()),
+              EndsWith("; accepted: created, with the intent's id"));
+  outcomes = AcceptedOutcomes(*s_.Get(Mine(3)).record);
+  EXPECT_EQ(outcomes.accepted, "");
+  EXPECT_EQ(outcomes.why_not, rule::WhyNotResolve(*s_.Get(Mine(3)).record, true)) << "said once, not for each outcome";
+  Rules rules;
+  rules.why_not_resolve = [](const Record&, bool created) { return created ? "no" : nullptr; };
+  outcomes = AcceptedOutcomes(*s_.Get(Mine(1)).record, rules);
+  EXPECT_EQ(outcomes.accepted + ", " + outcomes.why_not, "not created, no");
 }
 
 TEST_P(RowTest, WordsOfAnOperatorAreChecked) {

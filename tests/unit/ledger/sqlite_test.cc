@@ -462,18 +462,17 @@ class AdminTest : public SqliteTest {
 };
 
 // To each older schema: by one step, by two ...
-static std::vector<std::string> WaysBack() {
+std::vector<std::string> WaysBack() {
   std::vector<std::string> ways;
-  for (const char* step : {kBackToSchema6, kBackToSchema5, kBackToSchema4, kBackToSchema3, kBackToSchema2,
-                           kBackToSchema1}) {
+  for (const char* step :
+       {kBackToSchema6, kBackToSchema5, kBackToSchema4, kBackToSchema3, kBackToSchema2, kBackToSchema1}) {
     ways.push_back(ways.empty() ? step : ways.back() + step);
   }
   return ways;
 }
 
 class OldSchemaTest : public AdminTest, public testing::WithParamInterface<std::string> {};
-INSTANTIATE_TEST_SUITE_P(Sqlite, OldSchemaTest,
-                         testing::ValuesIn(WaysBack()),
+INSTANTIATE_TEST_SUITE_P(Sqlite, OldSchemaTest, testing::ValuesIn(WaysBack()),
                          [](const auto& each) { return std::to_string(each.index + 1) + "_back"; });
 
 TEST_P(OldSchemaTest, IsBroughtUpToDate) {
