@@ -20,10 +20,27 @@ void FileReloader::ReloadNow() {
   const absl::StatusOr<bool> credentials = credentials_.Refresh();
   Tell(credentials, credentials_.RefusalIsNews(), credentials_reminder_, Event("credentials_reloaded"),
        Event("credentials_not_reloaded"));
-  if (authorities_ == nullptr) return;
-  const absl::StatusOr<bool> authorities = authorities_->Refresh();
-  Tell(authorities, authorities_->RefusalIsNews(), authorities_reminder_, Event("astra_ca_reloaded"),
-       Event("astra_ca_not_reloaded"));
+  if (authorities_ != nullptr) {
+    const absl::StatusOr<bool> authorities = authorities_->Refresh();
+    Tell(authorities, authorities_->RefusalIsNews(), authorities_reminder_, Event("astra_ca_reloaded"),
+         Event("astra_ca_not_reloaded"));
+  }
+  if (webhook_keys_ != nullptr) {
+    TellClientSecret();
+    const absl::StatusOr<bool> keys = webhook_keys_->Refresh();
+    Tell(keys, webhook_keys_->RefusalIsNews(), webhook_keys_reminder_, Event("webhook_keys_reloaded"),
+         Event("webhook_keys_not_reloaded"));
+  }
+  if (webhook_identity_ != nullptr) {
+    const absl::StatusOr<bool> identity = webhook_identity_->Refresh();
+    Tell(identity, webhook_identity_->RefusalIsNews(), webhook_identity_reminder_, Event("webhook_tls_reloaded"),
+         Event("webhook_tls_not_reloaded"));
+  }
+}
+
+// Also where this reading of the file changed nothing: a shard that met a 401 may have read it first.
+void FileReloader::TellClientSecret() {
+  webhook_keys_->SetClientSecret(credentials_.Snapshot()->client_secret, SteadyClock::now());
 }
 
 void FileReloader::Tell(const absl::StatusOr<bool>& changed, bool refusal_is_news, observe::LogLimiter& limiter,

@@ -1,4 +1,5 @@
-// FileReloader: reads the files again that may change while the server runs: Astra's credentials and its authorities.
+// FileReloader: reads the files again that may change while the server runs: Astra's credentials and its authorities,
+// and what the webhook door shows and knows.
 //
 // Belongs to main's thread; server.cc owns it, and what it is given outlives it. Reading blocks for as long as some
 // small local files take. The log and userintent_credential_reloads_total tell of each change and each refusal; after a
@@ -11,6 +12,8 @@
 #include "server/http/ca_file.h"
 #include "server/observe/log.h"
 #include "server/observe/metrics.h"
+#include "server/webhook/keys.h"
+#include "server/webhook/tls_identity.h"
 
 namespace userintent {
 
@@ -19,6 +22,13 @@ class FileReloader {
   // `authorities` may be null: the system's, which are not watched.
   FileReloader(astra::Credentials& credentials, http::CaFile* authorities, observe::Metrics& metrics)
       : credentials_(credentials), authorities_(authorities), metrics_(metrics) {}
+
+  // Before the first poll. `identity` may be null: the door has none. The keys are told the client secret here, too.
+  void WatchWebhooks(webhook::Keys* keys, webhook::TlsIdentity* identity) {
+    webhook_keys_ = keys;
+    webhook_identity_ = identity;
+    TellClientSecret();
+  }
 
   // Reads the files again if the last time, or the start, was two seconds ago.
   void Poll(SteadyTime now);
@@ -30,12 +40,18 @@ class FileReloader {
   void Tell(const absl::StatusOr<bool>& changed, bool refusal_is_news, observe::LogLimiter& limiter,
             observe::Event reloaded, observe::Event refused);
 
+  void TellClientSecret();
+
   astra::Credentials& credentials_;
   http::CaFile* const authorities_;
   observe::Metrics& metrics_;
+  webhook::Keys* webhook_keys_ = nullptr;
+  webhook::TlsIdentity* webhook_identity_ = nullptr;
   SteadyTime next_ = SteadyClock::now() + kInterval;
   observe::LogLimiter credentials_reminder_{kReminder};
   observe::LogLimiter authorities_reminder_{kReminder};
+  observe::LogLimiter webhook_keys_reminder_{kReminder};
+  observe::LogLimiter webhook_identity_reminder_{kReminder};
 
   static constexpr std::chrono::seconds kInterval{2};
   static constexpr std::chrono::minutes kReminder{1};

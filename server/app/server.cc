@@ -23,6 +23,7 @@
 #include "server/app/side_doors.h"
 #include "server/app/telemetry.h"
 #include "server/app/tls_material.h"
+#include "server/app/webhooks.h"
 #include "server/base/process.h"
 #include "server/http/curl_global.h"
 #include "server/observe/log.h"
@@ -82,6 +83,7 @@ struct Server::Parts {
   absl::Status Listen();
   absl::Status Build(std::optional<config::TlsMaterial> tls);
   void Serve();
+  absl::Status OpenWebhooks();
   absl::Status OpenSideDoors();
   void OpenOperatorsSocket();
   void Announce(const std::vector<std::string>& warnings) const;
@@ -94,7 +96,9 @@ struct Server::Parts {
   std::unique_ptr<observe::Metrics> metrics;
   std::unique_ptr<Telemetry> telemetry;
   std::unique_ptr<astra::Credentials> credentials;
-  std::unique_ptr<http::CaFile> authorities;  // null: the system's
+  std::unique_ptr<http::CaFile> authorities;          // null: the system's
+  std::unique_ptr<webhook::Keys> webhook_keys;        // null: no webhooks are received
+  std::unique_ptr<webhook::TlsIdentity> webhook_tls;  // null: the door has none
   std::unique_ptr<FileReloader> files;
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
   std::unique_ptr<usecase::AdmissionControl> admission;
@@ -105,6 +109,8 @@ struct Server::Parts {
   rpc::HealthService health_service;
   rpc::HealthState health;
   std::vector<std::unique_ptr<ShardParts>> shards;
+  std::unique_ptr<Webhooks> webhooks;  // null: none are received; hears the ledger's last answers, as the shards do
+  ledger::WebhookQueue* webhook_queue = nullptr;
   ledger::SqliteLedger* sqlite = nullptr;  // the ledger, where it is one
   std::unique_ptr<ledger::Ledger> ledger;  // after the shards: its last answers need their inboxes
   std::unique_ptr<admin::AdminServer> admin;
@@ -138,6 +144,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(config::Loaded loaded) {
   if (absl::Status status = p.Listen(); !status.ok()) return status;
   if (absl::Status status = p.Build(std::move(loaded.tls)); !status.ok()) return status;
   p.Serve();
+  if (absl::Status status = p.OpenWebhooks(); !status.ok()) return status;
   if (absl::Status status = p.OpenSideDoors(); !status.ok()) return status;
   p.OpenOperatorsSocket();
   server->HouseKeep();
@@ -154,6 +161,9 @@ void Server::Parts::WatchFiles(config::Loaded& loaded) {
   credentials = std::move(loaded.credentials);
   authorities = std::move(loaded.authorities);
   files = std::make_unique<FileReloader>(*credentials, authorities.get(), *metrics);
+  webhook_keys = std::move(loaded.webhook_keys);
+  webhook_tls = std::move(loaded.webhook_tls);
+  if (webhook_keys) files->WatchWebhooks(webhook_keys.get(), webhook_tls.get());
 }
 
 absl::Status Server::Parts::OpenLedger(const config::LedgerKeys& keys) {
@@ -163,6 +173,7 @@ absl::Status Server::Parts::OpenLedger(const config::LedgerKeys& keys) {
   opened->changes->SetListener(&change_listeners);
   fingerprinter = std::move(opened->fingerprinter);
   sqlite = opened->sqlite;
+  webhook_queue = opened->webhooks;
   metrics->SetRecoveredRows(sqlite != nullptr ? static_cast<int64_t>(sqlite->recovered()) : 0);
   return absl::OkStatus();
 }
@@ -231,8 +242,18 @@ void Server::Parts::Serve() {
   acceptor->Start(std::move(connections));
 }
 
+absl::Status Server::Parts::OpenWebhooks() {
+  if (!webhook_keys) return absl::OkStatus();
+  auto opened =
+      Webhooks::Open(settings, *webhook_keys, webhook_tls.get(),
+                     {shards.front()->read_shard(), *ledger, *webhook_queue, *reads, *admission, *telemetry, *metrics});
+  if (!opened.ok()) return opened.status();
+  webhooks = *std::move(opened);
+  return absl::OkStatus();
+}
+
 absl::Status Server::Parts::OpenSideDoors() {
-  auto opened = SideDoors::Open(settings, bound, *acceptor, {*admission, *ledger, *metrics});
+  auto opened = SideDoors::Open(settings, bound, *acceptor, {*admission, *ledger, *metrics, webhooks.get()});
   if (!opened.ok()) return opened.status();
   doors = *std::move(opened);
   return absl::OkStatus();
@@ -261,6 +282,7 @@ void Server::Parts::Announce(const std::vector<std::string>& warnings) const {
        {"version", SafeText(config::ProgramVersion())}});
   const net::HostPort where = doors->metrics_address();
   if (!where.empty()) Log(Level::kInfo, "metrics_listening", {{"address", SafeText(where.Text())}});
+  if (webhooks) Log(Level::kInfo, "webhook_listening", {{"address", SafeText(webhooks->address().Text())}});
 }
 
 // ---- the end
@@ -268,6 +290,7 @@ void Server::Parts::Announce(const std::vector<std::string>& warnings) const {
 Server::~Server() {
   Parts& p = *parts_;
   p.doors.reset();
+  if (p.webhooks) p.webhooks->Stop();
   if (p.acceptor) p.acceptor->Stop();
   p.admin.reset();
   if (p.grpc) {
@@ -284,6 +307,8 @@ bool Server::Drain() {
   for (const auto& shard : p.shards) shard->Drain();
   p.shards.front()->read_shard().loop.Post([&p] { p.follow_up->Stop(); });
   HouseKeep();
+  // Astra sends again what it cannot deliver now.
+  if (p.webhooks) p.webhooks->Stop();
   const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.settings.drain_timeout);
   while ((p.admission->in_flight() > 0 || p.reads->waiting() > 0) && SteadyClock::now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));

@@ -51,7 +51,7 @@ absl::Status SideDoors::OpenEndpoint(const net::HostPort& listen) {
   options.host = listen.host;
   options.port = listen.port;
   options.metrics = [this] { return view_.metrics.Text(); };
-  options.reasons_not_ready = [this] { return ReasonsNotReady(); };
+  options.reasons_not_ready = [this] { return AllReasonsNotReady(); };
   options.alive = [this] { return port_answers(); };
   auto started = observe::HttpEndpoint::Start(std::move(options));
   if (!started.ok()) {
@@ -68,6 +68,13 @@ std::vector<std::string> SideDoors::ReasonsNotReady() const {
   if (view_.admission.draining()) reasons.emplace_back("it drains");
   if (!view_.ledger.Writable()) reasons.emplace_back("the ledger cannot be written");
   if (!port_answers()) reasons.emplace_back("its port does not answer");
+  return reasons;
+}
+
+std::vector<std::string> SideDoors::AllReasonsNotReady() const {
+  std::vector<std::string> reasons = ReasonsNotReady();
+  if (view_.webhooks == nullptr) return reasons;
+  for (std::string& reason : view_.webhooks->ReasonsNotReady()) reasons.push_back(std::move(reason));
   return reasons;
 }
 

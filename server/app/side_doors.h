@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/app/webhooks.h"
 #include "server/config/settings.h"
 #include "server/ledger/ledger.h"
 #include "server/observe/http_endpoint.h"
@@ -29,6 +30,7 @@ class SideDoors {
     const usecase::AdmissionControl& admission;
     const ledger::Ledger& ledger;
     const observe::Metrics& metrics;
+    const Webhooks* webhooks;  // null: none are received
   };
 
   // `bound`: the address of the gRPC port, which `acceptor` listens on. Without a door for --healthcheck there is a
@@ -41,6 +43,8 @@ class SideDoors {
 
   // Why new calls should go elsewhere: fixed words, most important first; empty: the server is ready.
   std::vector<std::string> ReasonsNotReady() const;
+  // The same for /readyz, which speaks of webhooks, too: they are no reason to end a server that answers calls.
+  std::vector<std::string> AllReasonsNotReady() const;
 
   // Whether the gRPC port answers, as far as the probe knows.
   bool port_answers() const { return probe_->alive(); }

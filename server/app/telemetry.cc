@@ -3,6 +3,7 @@
 #include <array>
 #include <string>
 
+#include "server/app/webhooks.h"
 #include "server/observe/log.h"
 #include "server/usecase/error_table.h"
 
@@ -84,7 +85,8 @@ observe::Labels Telemetry::Labels() {
           astra::kReadVerdictNames,
           usecase::kAskerNames,
           usecase::kSettleWays,
-          kSettledStates};
+          kSettledStates,
+          Webhooks::Labels()};
 }
 
 void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }

@@ -63,6 +63,7 @@ absl::StatusOr<std::shared_ptr<const BasicAuth>> ReadBoth(const std::string& id_
   auto auth = std::make_shared<BasicAuth>();
   auth->header_value = Secret(std::move(header));
   auth->client_id = id->Reveal();
+  auth->client_secret = *secret;
   return auth;
 }
 

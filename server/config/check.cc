@@ -80,7 +80,12 @@ void CheckListener(const Settings& settings, Problems& problems) {
     problems.Add("listen",
                  "off loopback needs the three --tls_ flags, or --allow_plaintext behind a mesh that adds TLS");
   }
-  if (any_tls && settings.allow_plaintext) problems.Add("allow_plaintext", "contradicts the --tls_ flags");
+  // Webhooks may come through an ingress that adds TLS, whatever the callers' port has.
+  const bool webhooks_in_plaintext =
+      !settings.webhook_listen.empty() && !settings.webhook_listen.loopback() && !settings.webhook_tls();
+  if (any_tls && settings.allow_plaintext && !webhooks_in_plaintext) {
+    problems.Add("allow_plaintext", "contradicts the --tls_ flags");
+  }
   if (!settings.policy_file.empty()) problems.Add("policy_file", "not supported by this version");
 }
 
@@ -122,6 +127,8 @@ void CheckRanges(const Settings& settings, Problems& problems) {
       {"max_waiters_per_request", &Settings::max_waiters_per_request, 0, 1000000},
       {"max_waiters_per_caller", &Settings::max_waiters_per_caller, 0, 1000000},
       {"watch_history", &Settings::watch_history, 1000, 1000000000},
+      {"webhook_connections", &Settings::webhook_connections, 1, 100000},
+      {"webhook_connections_per_address", &Settings::webhook_connections_per_address, 0, 100000},
       {"webhook_queue", &Settings::webhook_queue, 1, 1000000},
       {"astra_read_rate", &Settings::astra_read_rate, 0, 1000000},
       {"email_attempt_limit", &Settings::email_attempt_limit, 0, 1000},
@@ -180,6 +187,34 @@ void CheckMetrics(const Settings& settings, Problems& problems) {
   if (!settings.metrics_listen.empty() && settings.metrics_listen.port != 0 &&
       settings.metrics_listen == settings.listen) {
     problems.Add("metrics_listen", "is the same address as --listen");
+  }
+}
+
+void CheckWebhooks(const Settings& settings, Problems& problems) {
+  const net::HostPort& listen = settings.webhook_listen;
+  const std::pair<const char*, const std::string*> files[] = {
+      {"webhook_tls_cert_file", &settings.webhook_tls_cert_file},
+      {"webhook_tls_key_file", &settings.webhook_tls_key_file},
+      {"webhook_secret_file", &settings.webhook_secret_file},
+      {"webhook_previous_secret_file", &settings.webhook_previous_secret_file}};
+  for (const auto& [flag, path] : files) {
+    if (listen.empty() && !path->empty()) problems.Add(flag, "needs --webhook_listen");
+  }
+  if (settings.webhook_tls_cert_file.empty() != settings.webhook_tls_key_file.empty()) {
+    problems.Add(settings.webhook_tls_cert_file.empty() ? "webhook_tls_cert_file" : "webhook_tls_key_file",
+                 "missing; --webhook_tls_cert_file and --webhook_tls_key_file go together");
+  }
+  if (!settings.webhook_secret_file.empty() && !settings.webhook_previous_secret_file.empty()) {
+    problems.Add("webhook_previous_secret_file", "contradicts --webhook_secret_file, which is the only key");
+  }
+  if (listen.empty()) return;
+  if (!listen.loopback() && !settings.webhook_tls() && !settings.allow_plaintext) {
+    problems.Add(
+        "webhook_listen",
+        "off loopback needs the two --webhook_tls_ flags, or --allow_plaintext behind an ingress that adds TLS");
+  }
+  if (listen.port != 0 && (listen == settings.listen || listen == settings.metrics_listen)) {
+    problems.Add("webhook_listen", "is the address of --listen or --metrics_listen");
   }
 }
 

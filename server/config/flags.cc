@@ -122,6 +122,21 @@ constexpr Row kRows[] = {
                                 "attempts of e-mail addresses are kept for ever"),
     RowOf<&Settings::watch_history>("watch_history",
                                     "changes that are kept, of all callers; who followed an older one begins anew"),
+    RowOf<&Settings::webhook_listen>("webhook_listen",
+                                     "address that Astra sends webhooks to; empty: none are received; off loopback "
+                                     "needs the --webhook_tls_ flags, or --allow_plaintext behind an ingress"),
+    RowOf<&Settings::webhook_path>("webhook_path", "the one path there that is served"),
+    RowOf<&Settings::webhook_tls_cert_file>("webhook_tls_cert_file",
+                                            "certificate chain (PEM) of --webhook_listen; goes with its key"),
+    RowOf<&Settings::webhook_tls_key_file>("webhook_tls_key_file", "its private key (PEM)"),
+    RowOf<&Settings::webhook_secret_file>(
+        "webhook_secret_file",
+        "key of the webhooks' signature, instead of the client secret and, for a day, the one before it"),
+    RowOf<&Settings::webhook_previous_secret_file>("webhook_previous_secret_file",
+                                                   "a client secret of before, which webhooks may be signed with, too"),
+    RowOf<&Settings::webhook_connections>("webhook_connections", "connections to --webhook_listen, at most"),
+    RowOf<&Settings::webhook_connections_per_address>(
+        "webhook_connections_per_address", "of these, from one address (IPv6: /64); 0: half, on loopback all"),
     RowOf<&Settings::webhook_queue>("webhook_queue",
                                     "webhooks that may wait for their GET; more are refused with 503, for Astra to "
                                     "send again"),

@@ -94,6 +94,18 @@ std::optional<LedgerKeys> ReadLedgerKeys(const Settings& settings, Problems& pro
   return keys;
 }
 
+// What the webhook door needs; nothing where there is none.
+void ReadWebhookFiles(const Settings& settings, Loaded& loaded, Problems& problems) {
+  if (settings.webhook_listen.empty()) return;
+  loaded.webhook_keys =
+      Take(webhook::Keys::Load({settings.webhook_secret_file, settings.webhook_previous_secret_file}), problems)
+          .value_or(nullptr);
+  if (settings.webhook_tls_cert_file.empty() || settings.webhook_tls_key_file.empty()) return;
+  loaded.webhook_tls =
+      Take(webhook::TlsIdentity::Load(settings.webhook_tls_cert_file, settings.webhook_tls_key_file), problems)
+          .value_or(nullptr);
+}
+
 // The checks and the files, in the order of the table of flags.
 Loaded LoadAll(Settings settings, Problems& problems) {
   Loaded loaded;
@@ -106,6 +118,8 @@ Loaded LoadAll(Settings settings, Problems& problems) {
   CheckRanges(settings, problems);
   CheckLedger(settings, problems);
   loaded.ledger_keys = ReadLedgerKeys(settings, problems).value_or(LedgerKeys());
+  CheckWebhooks(settings, problems);
+  ReadWebhookFiles(settings, loaded, problems);
   CheckMetrics(settings, problems);
   loaded.settings = std::move(settings);
   return loaded;

@@ -1,6 +1,6 @@
 // config::Load: the settings, and what the files that they name hold: each file is read once, verified, and used as it
 // was read. Nothing else of the server reads a configured file; those that may change while it runs are read again by
-// astra::Credentials and http::CaFile themselves.
+// astra::Credentials, http::CaFile, webhook::Keys and webhook::TlsIdentity themselves.
 //
 // Called by main before other threads exist, and by tests. Blocks for as long as reading some small local files takes.
 // Writes nothing and does not touch the network.
@@ -18,6 +18,8 @@
 #include "server/config/flags.h"
 #include "server/config/settings.h"
 #include "server/http/ca_file.h"
+#include "server/webhook/keys.h"
+#include "server/webhook/tls_identity.h"
 
 namespace userintent::config {
 
@@ -43,6 +45,8 @@ struct Loaded {
   std::unique_ptr<astra::Credentials> credentials;
   std::unique_ptr<http::CaFile> authorities;  // Astra's; null: the system's
   LedgerKeys ledger_keys;
+  std::unique_ptr<webhook::Keys> webhook_keys;        // null: no webhooks are received
+  std::unique_ptr<webhook::TlsIdentity> webhook_tls;  // null: in plaintext
 };
 
 // From a command line and an environment (which ends with a null pointer, like environ). The status has a line for each

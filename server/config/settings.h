@@ -49,9 +49,17 @@ struct Settings {
   std::optional<absl::Time> ledger_restored;        // the time of the backup that stands for a newer ledger
   absl::Duration retention = absl::ZeroDuration();  // of requests that ended; zero: no limit
   int watch_history = 1'000'000;                    // changes that are kept for who follows them
-  int webhook_queue = 10000;                        // webhooks that may wait
-  int astra_read_rate = 20;                         // GETs a second; 0: no limit
-  absl::Duration follow_up = absl::Hours(168);      // after a creation; zero: only while it is watched
+  net::HostPort webhook_listen;                     // empty: Astra's webhooks are not received
+  RequestPath webhook_path{"/astra/webhooks"};
+  std::string webhook_tls_cert_file;
+  std::string webhook_tls_key_file;
+  std::string webhook_secret_file;           // empty: the client secret, and the one before it
+  std::string webhook_previous_secret_file;  // empty: none
+  int webhook_connections = 512;
+  int webhook_connections_per_address = 0;  // 0: half of all; all where --webhook_listen is loopback
+  int webhook_queue = 10000;                // webhooks that may wait
+  int astra_read_rate = 20;                 // GETs a second; 0: no limit
+  absl::Duration follow_up = absl::Hours(168);  // after a creation; zero: only while it is watched
   int email_attempt_limit = 3;
   bool kyc_delegation = false;
   bool allow_non_public_ip = false;
@@ -62,6 +70,7 @@ struct Settings {
   observe::Level log_level = observe::Level::kInfo;
 
   bool tls() const { return !tls_cert_file.empty(); }
+  bool webhook_tls() const { return !webhook_tls_cert_file.empty(); }
   // The files of --ledger_previous_key_file, each with what an error calls it.
   struct KeyFile {
     std::string path;

@@ -6,6 +6,7 @@
 #include "absl/flags/marshalling.h"
 #include "absl/strings/str_join.h"
 #include "server/base/duration.h"
+#include "server/base/text.h"
 #include "server/http/client.h"
 #include "server/net/redirect_uri.h"
 
@@ -125,6 +126,20 @@ bool Parse(std::string_view text, RedirectUris* out) {
   return true;
 }
 std::string Text(const RedirectUris& value) { return absl::StrJoin(value.all, ","); }
+
+template <>
+Form FormOf<RequestPath>() {
+  return {"/PATH", "must begin with / and be at most 256 visible characters without ?, # and %"};
+}
+bool Parse(std::string_view text, RequestPath* out) {
+  if (text.empty() || text.front() != '/' || text.size() > 256 || !AllVisible(text) ||
+      text.find_first_of("?#%") != std::string_view::npos) {
+    return false;
+  }
+  out->text = std::string(text);
+  return true;
+}
+std::string Text(const RequestPath& value) { return value.text; }
 
 template <>
 Form FormOf<LedgerLocation>() {

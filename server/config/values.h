@@ -27,6 +27,12 @@ struct LedgerLocation {
   friend bool operator==(const LedgerLocation&, const LedgerLocation&) = default;
 };
 
+// The path of a request, as it stands in its first line.
+struct RequestPath {
+  std::string text;
+  friend bool operator==(const RequestPath&, const RequestPath&) = default;
+};
+
 // Where persons may be sent back to after Astra's pages; each is a net::IsRedirectUri.
 struct RedirectUris {
   std::vector<std::string> all;
@@ -54,6 +60,7 @@ bool Parse(std::string_view text, net::HostPort* out);              // empty: no
 bool Parse(std::string_view text, net::Origin* out);
 bool Parse(std::string_view text, std::optional<net::Origin>* out);  // empty: not set
 bool Parse(std::string_view text, RedirectUris* out);                // separated by commas; empty: none
+bool Parse(std::string_view text, RequestPath* out);
 bool Parse(std::string_view text, LedgerLocation* out);
 bool Parse(std::string_view text, http::Transport* out);
 bool Parse(std::string_view text, observe::Level* out);
@@ -68,6 +75,7 @@ std::string Text(const net::HostPort& value);
 std::string Text(const net::Origin& value);
 std::string Text(const std::optional<net::Origin>& value);
 std::string Text(const RedirectUris& value);
+std::string Text(const RequestPath& value);
 std::string Text(const LedgerLocation& value);
 std::string Text(const std::optional<astra::LimitRule>& value);
 std::string Text(http::Transport value);

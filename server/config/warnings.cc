@@ -35,6 +35,11 @@ void WarnOfListener(const Loaded& loaded, WarningList& warnings) {
   }
 }
 
+void WarnOfWebhooks(const Settings& settings, WarningList& warnings) {
+  if (settings.webhook_listen.empty() || settings.webhook_listen.loopback() || settings.webhook_tls()) return;
+  warnings.Add("webhook_listen", "takes webhooks without TLS off loopback; what stands in front of it must add it");
+}
+
 void WarnOfEmailAttemptLimit(int limit, WarningList& warnings) {
   if (limit == 0) {
     warnings.Add("email_attempt_limit", "0 leaves the count of attempts to Astra");
@@ -60,6 +65,7 @@ std::vector<std::string> Warnings(const Loaded& loaded) {
     warnings.Add("ledger",
                  "memory: forgets every request at the end of the process, and the promise of one creation with it");
   }
+  WarnOfWebhooks(settings, warnings);
   WarnOfEmailAttemptLimit(settings.email_attempt_limit, warnings);
   if (settings.allow_non_public_ip) {
     warnings.Add("allow_non_public_ip", "accepts addresses of end users that no end user on the internet has");

@@ -200,6 +200,8 @@ struct SettleRequest {
   int reason = 0;                   // of a row that does not end as SUCCEEDED
   Answer answer;                    // kSucceeded: with the intent's id
   std::optional<Reading> reading;   // what a GET said of the intent, where one was made
+  // The intent is known to be another POST's, so it is evidence, but no proof: kConflict, unless this row has it.
+  bool intent_of_another = false;
   std::string action;               // for the audit: "settle by late answer"; 1-128 bytes, printable ASCII
   std::string evidence;             // for the audit: "webhook <id>"; 1-1024 bytes, printable ASCII
   absl::Time now;

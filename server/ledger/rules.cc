@@ -98,6 +98,7 @@ SettleVerdict JudgeProof(const Record& record, const SettleRequest& proof) {
     case State::kSending:
       return SettleVerdict::kStillRuns;
     case State::kUnknown:
+      if (proof.intent_of_another) return SettleVerdict::kConflict;
       // A 2xx line came: something was made, whatever another answer says.
       return created || !record.answer.confirmed ? SettleVerdict::kSettled : SettleVerdict::kConflict;
     case State::kSucceeded:

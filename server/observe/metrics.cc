@@ -124,6 +124,7 @@ struct Metrics::Parts {
   std::array<Counter*, kRefusedConnections> refused_connections{};
   Gauge* port_answers = nullptr;
   Gauge* log_lines_dropped = nullptr;
+  std::unique_ptr<WebhookMetrics> webhooks;
 };
 
 Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make_unique<Parts>()) {
@@ -134,6 +135,7 @@ Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make
   parts_->AddFollowUp();
   parts_->AddLedger();
   parts_->AddOperation();
+  parts_->webhooks = std::make_unique<WebhookMetrics>(parts_->registry, names.webhooks);
 }
 
 void Metrics::Parts::AddProcess(const BuildInfo& build) {
@@ -407,6 +409,8 @@ void Metrics::AddRefusedConnections(RefusedConnection why, uint64_t n) noexcept 
 }
 
 void Metrics::SetPortAnswers(bool answers) noexcept { parts_->port_answers->Set(answers ? 1 : 0); }
+
+WebhookMetrics& Metrics::webhooks() noexcept { return *parts_->webhooks; }
 
 std::string Metrics::Text() const {
   parts_->log_lines_dropped->Set(static_cast<double>(DroppedLogLines()));

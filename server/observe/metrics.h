@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "absl/time/time.h"
+#include "server/observe/webhook_metrics.h"
 
 namespace userintent::observe {
 
@@ -34,6 +35,7 @@ struct Labels {
   std::span<const std::string_view> read_askers;
   std::span<const std::string_view> settle_ways;
   std::span<const std::string_view> settled_states;
+  WebhookLabels webhooks;
 };
 
 // Why a caller's connection was not taken in, or not kept.
@@ -123,6 +125,9 @@ class Metrics {
   void AddRefusedConnections(RefusedConnection why, uint64_t n) noexcept;
   void SetPortAnswers(bool answers) noexcept;
   void CountCredentialReload(bool ok) noexcept;
+
+  // Of Astra's webhooks; shown with the rest.
+  WebhookMetrics& webhooks() noexcept;
 
   // Everything in Prometheus' text format (version 0.0.4).
   std::string Text() const;

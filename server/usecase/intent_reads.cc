@@ -174,6 +174,11 @@ void IntentReads::Tell(std::vector<Waiter> waiters, const CallError& error) {
   }
 }
 
+bool IntentReads::IsBeingRead(const std::string& user_intent_id) const {
+  const MutexLock lock(mutex_);
+  return running_.contains(user_intent_id);
+}
+
 size_t IntentReads::waiting() const {
   const MutexLock lock(mutex_);
   size_t all = 0;

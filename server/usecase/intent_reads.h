@@ -81,6 +81,9 @@ class IntentReads {
   // Unknown tickets are ignored.
   void Leave(const std::string& user_intent_id, Ticket ticket);
 
+  // Whether a GET for the intent is under way: a read would wait for its answer, which may be older than the wish.
+  bool IsBeingRead(const std::string& user_intent_id) const;
+
   // Callers that wait for an answer of Astra's. A server that drains waits for them, too.
   size_t waiting() const;
 

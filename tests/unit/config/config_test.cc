@@ -203,6 +203,18 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"max_waiters_per_request", "9", [](const Settings& c) { return c.max_waiters_per_request == 9; }},
       {"max_waiters_per_caller", "9", [](const Settings& c) { return c.max_waiters_per_caller == 9; }},
       {"watch_history", "5000", [](const Settings& c) { return c.watch_history == 5000; }},
+      {"webhook_listen", "[::1]:0",
+       [](const Settings& c) {
+         return c.webhook_listen == net::HostPort{"::1", 0};
+       }},
+      {"webhook_path", "/a/b", [](const Settings& c) { return c.webhook_path.text == "/a/b"; }},
+      {"webhook_tls_cert_file", "/a", [](const Settings& c) { return c.webhook_tls_cert_file == "/a"; }},
+      {"webhook_tls_key_file", "/a", [](const Settings& c) { return c.webhook_tls_key_file == "/a"; }},
+      {"webhook_secret_file", "/a", [](const Settings& c) { return c.webhook_secret_file == "/a"; }},
+      {"webhook_previous_secret_file", "/a", [](const Settings& c) { return c.webhook_previous_secret_file == "/a"; }},
+      {"webhook_connections", "9", [](const Settings& c) { return c.webhook_connections == 9; }},
+      {"webhook_connections_per_address", "9",
+       [](const Settings& c) { return c.webhook_connections_per_address == 9; }},
       {"webhook_queue", "9", [](const Settings& c) { return c.webhook_queue == 9; }},
       {"default_deadline", "9s", [](const Settings& c) { return c.default_deadline == absl::Seconds(9); }},
       {"min_deadline", "10ms", [](const Settings& c) { return c.min_deadline == absl::Milliseconds(10); }},
@@ -476,6 +488,70 @@ TEST_F(ConfigTest, ListeningOffLoopbackNeedsTlsOrConsent) {
   EXPECT_THAT(PROBLEM_OF(ValidTls(), c.allow_plaintext = true), StartsWith("--allow_plaintext: contradicts"));
 }
 
+TEST_F(ConfigTest, WebhooksOffLoopbackNeedTlsOrConsent) {
+  const net::HostPort off_loopback{"0.0.0.0", 1};
+  EXPECT_EQ(PROBLEM_OF(Valid(), (c.webhook_listen = {"127.0.0.1", 0})), "");
+  EXPECT_THAT(PROBLEM_OF(Valid(), c.webhook_listen = off_loopback), StartsWith("--webhook_listen: off loopback needs"));
+  EXPECT_EQ(PROBLEM_OF(Valid(), (c.webhook_listen = off_loopback, c.allow_plaintext = true)), "");
+  EXPECT_EQ(PROBLEM_OF(ValidTls(), (c.webhook_listen = off_loopback, c.allow_plaintext = true)), "")
+      << "for the webhooks, beside callers with TLS";
+  EXPECT_THAT(PROBLEM_OF(ValidTls(), (c.webhook_listen = {"127.0.0.1", 0}, c.allow_plaintext = true)),
+              StartsWith("--allow_plaintext: contradicts"));
+  const auto loaded = config::Load([&] {
+    Settings c = Valid();
+    c.webhook_listen = off_loopback, c.allow_plaintext = true;
+    return c;
+  }());
+  ASSERT_TRUE(loaded.ok());
+  EXPECT_THAT(Warnings(*loaded), ElementsAre(StartsWith("--webhook_listen: takes webhooks without TLS")));
+}
+
+TEST_F(ConfigTest, WhatTheWebhookDoorNeedsIsRead) {
+  const KeyPtr key = NewKey();
+  const std::string certificate = File("hook.crt", CertificateText(key.get()), 0644);
+  const std::string key_file = File("hook.key", KeyText(key.get()));
+  const std::string secret = File("hook.secret", "a key\n");
+  const auto with = [&](auto change) {
+    Settings c = Valid();
+    c.webhook_listen = {"127.0.0.1", 0};
+    change(c);
+    return config::Load(c);
+  };
+  const auto loaded =
+      with([&](Settings& c) { c.webhook_tls_cert_file = certificate, c.webhook_tls_key_file = key_file; });
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_NE(loaded->webhook_keys, nullptr);
+  EXPECT_NE(loaded->webhook_tls, nullptr);
+  const auto none = config::Load(Valid());
+  ASSERT_TRUE(none.ok());
+  EXPECT_EQ(none->webhook_keys, nullptr);
+
+  EXPECT_THAT(Problem(with([&](Settings& c) { c.webhook_tls_cert_file = certificate; })),
+              StartsWith("--webhook_tls_key_file: missing"));
+  EXPECT_THAT(Problem(with([&](Settings& c) {
+                c.webhook_tls_cert_file = certificate;
+                c.webhook_tls_key_file = File("other.key", KeyText(NewKey().get()));
+              })),
+              StartsWith("--webhook_tls_key_file: is not the key of"));
+  EXPECT_THAT(Problem(with([&](Settings& c) {
+                c.webhook_tls_cert_file = certificate;
+                c.webhook_tls_key_file = File("locked.key", KeyText(key.get(), true));
+              })),
+              StartsWith("--webhook_tls_key_file: holds no private key"));
+  EXPECT_THAT(Problem(with([&](Settings& c) { c.webhook_secret_file = "/nowhere"; })),
+              StartsWith("--webhook_secret_file: "));
+  EXPECT_THAT(Problem(with([&](Settings& c) { c.webhook_secret_file = c.webhook_previous_secret_file = secret; })),
+              StartsWith("--webhook_previous_secret_file: contradicts"));
+  EXPECT_EQ(PROBLEM_OF(Valid(), c.webhook_secret_file = secret), "--webhook_secret_file: needs --webhook_listen");
+  EXPECT_THAT(Problem(with([](Settings& c) {
+                c.listen = c.webhook_listen = {"127.0.0.1", 4711};
+              })),
+              StartsWith("--webhook_listen: is the address of"));
+  for (const char* const path : {"", "a", "/a b", "/a?b", "/a%2f", "/\n"}) {
+    EXPECT_THAT(Problem(LoadMore({std::string("--webhook_path=") + path})), StartsWith("--webhook_path: must begin"));
+  }
+}
+
 TEST_F(ConfigTest, TlsFilesGoTogetherAndFit) {
   EXPECT_EQ(PROBLEM_OF(ValidTls(), {}), "");
   EXPECT_THAT(PROBLEM_OF(ValidTls(), c.tls_cert_file = ""), StartsWith("--tls_cert_file: missing"));
@@ -672,6 +748,8 @@ TEST_F(ConfigTest, Ranges) {
       {"max_in_flight", {"0", "-1", "1000001"}},
       {"max_waiters_per_request", {"-1", "1000001"}},
       {"max_waiters_per_caller", {"-1", "1000001"}},
+      {"webhook_connections", {"0", "100001"}},
+      {"webhook_connections_per_address", {"-1", "100001"}},
       {"webhook_queue", {"0", "1000001"}},
       {"astra_read_rate", {"-1", "1000001"}},
       {"email_attempt_limit", {"-1", "1001"}},
