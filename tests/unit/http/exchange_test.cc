@@ -129,6 +129,9 @@ TEST(Exchange, TheRequestIsGoneOnceItIsFinished) {
 // ---- all exchanges of a client
 
 struct Plain : Exchange {
+  bool RequestLeft() const { return left; }
+
+  bool left = true;
   Link<Plain> in_waiting;
   Link<Plain> in_other;
 };
@@ -213,6 +216,139 @@ TEST_F(ExchangesTest, WhatEndsDuringTheDeliveryIsForTheNextOne) {
   exchanges_.Deliver();
   EXPECT_EQ(outcomes_.size(), 2u);
   EXPECT_FALSE(exchanges_.HasEnded());
+}
+
+// ---- late ones
+
+class LateExchangesTest : public ExchangesTest {
+ protected:
+  static Options WithWindow() {
+    Options options = Times();
+    options.late_window = milliseconds(60000);
+    options.max_late = 2;
+    return options;
+  }
+  // One whose request has left, and whose answer is waited for.
+  Plain& AddSent() {
+    Plain& exchange = late_.Add([this](Outcome outcome) { outcomes_.push_back(std::move(outcome)); });
+    Request request{"/a", {{"authorization", "a secret of some length"}}, "a body"};
+    request.on_late = [this, id = exchange.id](Outcome outcome) { heard_.emplace_back(id, outcome.fate); };
+    EXPECT_TRUE(exchange.Take(std::move(request)));
+    late_.LeaveWaiting(exchange);
+    exchange.sending = Sending::kMaybeSent;
+    return exchange;
+  }
+  Plain& AddLate() {
+    Plain& exchange = AddSent();
+    late_.MoveToLate(exchange, "no answer");
+    return exchange;
+  }
+  void EndLate(Plain& exchange, Exchange::End end = Exchange::End::kBroken) {
+    ended_.push_back(exchange.id);
+    exchange.Finish(end, NotSentCause::kTimeout, "");
+    late_.MoveToEnded(exchange);
+  }
+  auto Ender() {
+    return [this](Plain& exchange) { EndLate(exchange); };
+  }
+  Stats Counts() const {
+    Stats stats;
+    late_.CountInto(stats);
+    return stats;
+  }
+
+  Exchanges<Plain> late_{WithWindow()};
+  std::vector<std::pair<Client::ExchangeId, Fate>> heard_;
+};
+
+TEST_F(LateExchangesTest, OnlyAPostThatHasLeftAsAWholeIsListenedTo) {
+  Plain& exchange = AddSent();
+  EXPECT_TRUE(late_.MayListen(exchange));
+  exchange.left = false;
+  EXPECT_FALSE(late_.MayListen(exchange));
+  exchange.left = true;
+  exchange.sending = Sending::kReleased;
+  EXPECT_FALSE(late_.MayListen(exchange));
+  exchange.sending = Sending::kMaybeSent;
+  EXPECT_FALSE(exchanges_.MayListen(exchange)) << "without a window";
+  exchange.request.on_late = nullptr;
+  EXPECT_FALSE(late_.MayListen(exchange));
+}
+
+TEST_F(LateExchangesTest, TheCallerHearsWhatIsKnownAndTheRequestIsGone) {
+  Plain& silent = AddLate();
+  Plain& begun = AddSent();
+  begun.TakeStatus(201);
+  begun.TakeBody("half", 100);
+  late_.MoveToLate(begun, "no answer");
+  for (const Plain* exchange : {&silent, &begun}) {
+    EXPECT_TRUE(exchange->request.headers.empty());
+    EXPECT_TRUE(exchange->request.body.empty());
+  }
+  late_.Deliver();
+  ASSERT_EQ(outcomes_.size(), 2u);
+  EXPECT_EQ(outcomes_[0].fate, Fate::kMaybeSent);
+  EXPECT_EQ(outcomes_[0].detail, "no answer");
+  EXPECT_EQ(outcomes_[1].fate, Fate::kAnswered);
+  EXPECT_EQ(outcomes_[1].status, 201);
+  EXPECT_EQ(outcomes_[1].body, "half");
+  EXPECT_FALSE(outcomes_[1].body_complete);
+  EXPECT_EQ(late_.Find(begun.id), &begun);
+  EXPECT_EQ(begun.outcome.body, "half") << "the rest is to be added";
+  EXPECT_EQ(late_.under_way(), 0u);
+}
+
+TEST_F(LateExchangesTest, OnlyProofIsTold) {
+  Plain& answered = AddLate();
+  Plain& refused = AddLate();
+  answered.TakeStatus(201);
+  EndLate(refused, Exchange::End::kRefused);
+  EndLate(answered, Exchange::End::kComplete);
+  EndLate(AddLate());
+  late_.Deliver();
+  EXPECT_EQ(heard_, (std::vector<std::pair<Client::ExchangeId, Fate>>{{2, Fate::kRefused}, {1, Fate::kAnswered}}));
+  EXPECT_EQ(outcomes_.size(), 3u);
+  EXPECT_EQ(Counts().late_lost, 1u);
+  EXPECT_EQ(Counts().late_now, 0u);
+}
+
+TEST_F(LateExchangesTest, TheWindowEndsThem) {
+  Plain& exchange = AddLate();
+  const SteadyTime due = exchange.start + milliseconds(65000);
+  EXPECT_EQ(late_.NextDeadline(), due);
+  late_.EndTimedOut(due, Ender());
+  late_.EndOldLate(due - milliseconds(1), Ender());
+  EXPECT_TRUE(ended_.empty());
+  late_.EndOldLate(due, Ender());
+  EXPECT_EQ(ended_, std::vector<Client::ExchangeId>{1});
+  EXPECT_EQ(Counts().late_silent, 1u);
+}
+
+TEST_F(LateExchangesTest, TheOldestGiveWay) {
+  for (int i = 0; i < 3; ++i) AddLate();
+  late_.EndOldLate(SteadyClock::now(), Ender());
+  EXPECT_EQ(ended_, std::vector<Client::ExchangeId>{1}) << "over the limit";
+  AddLate();
+  late_.MakeWay(
+      1, [](const Plain& exchange) { return exchange.id != 2; }, Ender());
+  EXPECT_EQ(ended_, (std::vector<Client::ExchangeId>{1, 3}));
+  late_.MakeWay(
+      5, [](const Plain&) { return true; }, Ender());
+  EXPECT_EQ(ended_, (std::vector<Client::ExchangeId>{1, 3, 2, 4}));
+  EXPECT_EQ(Counts().late_gave_way, 4u);
+  EXPECT_EQ(late_.NextDeadline(), std::nullopt);
+}
+
+// Those that wait must not take a late one for a sign that connections are healthy.
+TEST_F(LateExchangesTest, TheyAreNotUnderWay) {
+  Plain& timed_out = AddSent();
+  Plain& waiting = late_.Add([](Outcome) {});
+  EXPECT_EQ(late_.WaitDeadline(), std::nullopt);
+  const SteadyTime before = SteadyClock::now();
+  late_.MoveToLate(timed_out, "no answer");
+  ASSERT_TRUE(late_.WaitDeadline().has_value());
+  EXPECT_GE(*late_.WaitDeadline(), before + milliseconds(1000));
+  EXPECT_EQ(late_.FirstWaiting(), &waiting);
 }
 
 TEST(LinkedList, KeepsTheOrderOfJoining) {

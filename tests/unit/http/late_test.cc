@@ -334,5 +334,46 @@ TEST_P(H2Late, RefusalsCountAsProof) {
   EXPECT_EQ(call.late_outcome.status, 0);
 }
 
+// ---- both transports in one client
+
+TEST(AutoLate, BothTransportsShareTheLimit) {
+  TlsServer::Settings settings;
+  settings.alpn = "h2,http/1.1";
+  std::atomic<bool> spoke_http1{false};
+  TlsServer server(settings, [&](TlsPeer& peer) {
+    if (peer.alpn() == "h2") {
+      H2Peer h2(server, peer, [&](H2Peer& h, int32_t stream, int count) {
+        if (count == 1) h.ResetStream(stream, NGHTTP2_HTTP_1_1_REQUIRED);
+      });
+      return h2.Run();
+    }
+    peer.ReadRequest();
+    spoke_http1 = true;
+    peer.WaitForPeerToLeave();
+  });
+  Options options = Http1(server);
+  options.http2 = true;
+  options.transport = Transport::kAuto;
+  options.reuse_http1 = false;
+  options.exchange_timeout = milliseconds(2000);
+  options.late_window = std::chrono::seconds(60);
+  options.max_late = 1;
+  Harness harness(options);
+  int done = 0;
+  const auto start = [&] {
+    Request request = Harness::MakeRequest();
+    request.on_late = [](Outcome) { ADD_FAILURE() << "nothing was answered"; };
+    harness.client().Start(std::move(request), [&](Outcome) { ++done; });
+  };
+  start();
+  ASSERT_TRUE(harness.RunUntil([&] { return server.bodies == 1; }));
+  EXPECT_EQ(harness.Ask().fate, Fate::kMaybeSent);  // the peer wants HTTP/1.1 from here on
+  start();
+  ASSERT_TRUE(harness.RunUntil([&] { return spoke_http1.load(); }));
+  ASSERT_TRUE(harness.RunUntil([&] { return done == 2; }));
+  EXPECT_EQ(harness.client().stats().late_now, 1u);
+  EXPECT_EQ(harness.client().stats().late_gave_way, 1u);
+}
+
 }  // namespace
 }  // namespace userintent::http
