@@ -1,5 +1,6 @@
 package com.example.userintent;
 
+import com.google.protobuf.ByteString;
 import java.time.Duration;
 import java.util.Objects;
 
@@ -8,7 +9,7 @@ import java.util.Objects;
  * Immutable; any thread may use it.
  */
 public final class CallSettings {
-  private static final CallSettings DEFAULTS = new CallSettings(null, 0, "", false, null, false);
+  private static final CallSettings DEFAULTS = new CallSettings(null, 0, "", false, null, false, ByteString.EMPTY);
 
   final Duration timeout; // null: the client's
   final int maxTries; // 0: the client's
@@ -16,19 +17,22 @@ public final class CallSettings {
   final boolean maybeBefore; // it repeats a call of which nobody knows whether it was sent
   final Duration maxAge; // null: none
   final boolean allowStale;
+  final ByteString resumeToken; // of a watch; empty: none
 
-  private CallSettings(
-      Duration timeout, int maxTries, String requestId, boolean maybeBefore, Duration maxAge, boolean allowStale) {
+  private CallSettings(Duration timeout, int maxTries, String requestId, boolean maybeBefore, Duration maxAge,
+      boolean allowStale, ByteString resumeToken) {
     this.timeout = timeout;
     this.maxTries = maxTries;
     this.requestId = requestId;
     this.maybeBefore = maybeBefore;
     this.maxAge = maxAge;
     this.allowStale = allowStale;
+    this.resumeToken = resumeToken;
   }
 
   CallSettings repeating(UserIntentException error) {
-    return new CallSettings(timeout, maxTries, error.getRequestId(), error.isMaybeSent(), maxAge, allowStale);
+    return new CallSettings(
+        timeout, maxTries, error.getRequestId(), error.isMaybeSent(), maxAge, allowStale, resumeToken);
   }
 
   /**
@@ -48,7 +52,7 @@ public final class CallSettings {
    * @return a copy with this setting
    */
   public CallSettings withTimeout(Duration timeout) {
-    return new CallSettings(positive(timeout), maxTries, requestId, maybeBefore, maxAge, allowStale);
+    return new CallSettings(positive(timeout), maxTries, requestId, maybeBefore, maxAge, allowStale, resumeToken);
   }
 
   /**
@@ -58,7 +62,7 @@ public final class CallSettings {
    * @return a copy with this setting
    */
   public CallSettings withMaxTries(int maxTries) {
-    return new CallSettings(timeout, atLeastOne(maxTries), requestId, maybeBefore, maxAge, allowStale);
+    return new CallSettings(timeout, atLeastOne(maxTries), requestId, maybeBefore, maxAge, allowStale, resumeToken);
   }
 
   /**
@@ -69,8 +73,8 @@ public final class CallSettings {
    * @return a copy with this setting
    */
   public CallSettings withRequestId(String requestId) {
-    return new CallSettings(
-        timeout, maxTries, Objects.requireNonNull(requestId, "requestId"), maybeBefore, maxAge, allowStale);
+    return new CallSettings(timeout, maxTries, Objects.requireNonNull(requestId, "requestId"), maybeBefore, maxAge,
+        allowStale, resumeToken);
   }
 
   /**
@@ -82,7 +86,7 @@ public final class CallSettings {
    */
   public CallSettings withMaxAge(Duration maxAge) {
     return new CallSettings(
-        timeout, maxTries, requestId, maybeBefore, Objects.requireNonNull(maxAge, "maxAge"), allowStale);
+        timeout, maxTries, requestId, maybeBefore, Objects.requireNonNull(maxAge, "maxAge"), allowStale, resumeToken);
   }
 
   /**
@@ -92,7 +96,18 @@ public final class CallSettings {
    * @return a copy with this setting
    */
   public CallSettings withAllowStale() {
-    return new CallSettings(timeout, maxTries, requestId, maybeBefore, maxAge, true);
+    return new CallSettings(timeout, maxTries, requestId, maybeBefore, maxAge, true, resumeToken);
+  }
+
+  /**
+   * For {@link UserIntentClient#watch}: go on where an earlier watch stood.
+   *
+   * @param resumeToken of a {@link WatchEvent}, or of a {@link Watch}; empty: from the beginning
+   * @return a copy with this setting
+   */
+  public CallSettings withResumeToken(ByteString resumeToken) {
+    return new CallSettings(timeout, maxTries, requestId, maybeBefore, maxAge, allowStale,
+        Objects.requireNonNull(resumeToken, "resumeToken"));
   }
 
   static Duration positive(Duration timeout) {

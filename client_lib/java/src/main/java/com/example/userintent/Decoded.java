@@ -74,6 +74,16 @@ final class Decoded implements Serializable {
     return new Decoded(code, "", reason, words, List.of(), null, 0);
   }
 
+  /** The same with a message: what this library says in the gateway's words. */
+  static Decoded made(Status.Code code, String message, String reason, Map<String, String> words) {
+    return made(code, message, reason, words, List.of());
+  }
+
+  static Decoded made(
+      Status.Code code, String message, String reason, Map<String, String> words, List<Violation> violations) {
+    return new Decoded(code, message, reason, words, violations, null, 0);
+  }
+
   static Decoded malformed() {
     return malformed("a text in it is not Unicode");
   }

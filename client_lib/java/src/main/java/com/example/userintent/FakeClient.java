@@ -4,20 +4,29 @@ import com.example.userintent.v1.CreateUserIntentRequest;
 import com.example.userintent.v1.CreateUserIntentResponse;
 import com.example.userintent.v1.Creation;
 import com.example.userintent.v1.CreationState;
+import com.example.userintent.v1.GetAuthorizationUrlResponse;
 import com.example.userintent.v1.GetUserIntentResponse;
 import com.example.userintent.v1.UserIntent;
 import com.example.userintent.v1.UserIntentStatus;
+import com.google.protobuf.ByteString;
 import com.google.protobuf.Timestamp;
 import io.grpc.Deadline;
 import io.grpc.Status;
 import java.time.Instant;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Collection;
+import java.util.Collections;
 import java.util.HashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Set;
+import java.util.WeakHashMap;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.Flow;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
 
@@ -36,6 +45,9 @@ public final class FakeClient implements ClientInterface {
   private final List<CreateUserIntentRequest> requests = new ArrayList<>();
   private final Map<String, CreateUserIntentRequest> asked = new HashMap<>(); // by request_id in lower case
   private final Map<String, UserIntent> made = new HashMap<>(); // by request_id in lower case
+  private final Map<String, Creation> others = new HashMap<>(); // the same: what setCreation set, without an intent
+  private final List<String> log = new ArrayList<>(); // the request_id of each change, in lower case
+  private final Set<FakeWatch> watches = Collections.newSetFromMap(new WeakHashMap<>());
 
   /** Makes one that holds nothing. */
   public FakeClient() {}
@@ -78,7 +90,7 @@ public final class FakeClient implements ClientInterface {
   }
 
   /**
-   * Replaces the intent with this id, as {@link #getUserIntent} then answers it.
+   * Replaces the intent with this id, as {@link #getUserIntent} then answers it, and watches tell it.
    *
    * @param intent with an id that was created
    * @throws IllegalArgumentException when there is none
@@ -87,10 +99,34 @@ public final class FakeClient implements ClientInterface {
     for (Map.Entry<String, UserIntent> entry : made.entrySet()) {
       if (entry.getValue().getId().equals(intent.getId())) {
         entry.setValue(intent);
+        changed(entry.getKey());
         return;
       }
     }
     throw new IllegalArgumentException("no intent " + intent.getId());
+  }
+
+  /**
+   * Sets what is recorded about a request, as {@link #getCreation} then answers it, and watches tell it: one whose
+   * outcome is not known, say. With an intent it is created.
+   *
+   * @param creation with a request_id
+   */
+  public synchronized void setCreation(Creation creation) {
+    String key = creation.getRequestId().toLowerCase(Locale.ROOT);
+    made.remove(key);
+    others.remove(key);
+    if (creation.hasUserIntent()) {
+      made.put(key, creation.getUserIntent());
+    } else {
+      others.put(key, creation);
+    }
+    changed(key);
+  }
+
+  private void changed(String key) {
+    log.add(key);
+    watches.forEach(FakeWatch::look);
   }
 
   /**
@@ -112,8 +148,13 @@ public final class FakeClient implements ClientInterface {
     boolean replayed = made.containsKey(key);
     CreateUserIntentResponse.Builder response = CreateUserIntentResponse.newBuilder().setReplayed(replayed);
     response.getAttemptsBuilder().setUsedMin(1).setUsedMax(1).setLimit(3);
+    if (!sent.getValidateOnly() && !replayed) {
+      made.put(key, intent(sent));
+      others.remove(key);
+      changed(key);
+    }
     if (!sent.getValidateOnly()) {
-      response.setUserIntent(made.computeIfAbsent(key, absent -> intent(sent)));
+      response.setUserIntent(made.get(key));
     }
     return new CreateResult(sent.getRequestId(), 1, response.build());
   }
@@ -152,17 +193,24 @@ public final class FakeClient implements ClientInterface {
   @Override
   public synchronized Creation getCreation(String requestId, CallSettings settings) {
     throwNext(requestId, null);
-    UserIntent intent = made.get(requestId.toLowerCase(Locale.ROOT));
-    if (intent == null) {
+    Creation creation = recorded(requestId.toLowerCase(Locale.ROOT));
+    if (creation == null) {
       throw failed(NOT_FOUND, requestId, null);
     }
-    return Creation.newBuilder()
-        .setRequestId(requestId.toLowerCase(Locale.ROOT))
-        .setState(CreationState.CREATION_STATE_CREATED)
-        .setUserIntent(intent)
-        .setCreateTime(intent.getCreateTime())
-        .setUpdateTime(intent.getCreateTime())
-        .build();
+    return creation;
+  }
+
+  /** Null: it is not. */
+  private Creation recorded(String key) {
+    UserIntent intent = made.get(key);
+    return intent == null ? others.get(key)
+                          : Creation.newBuilder()
+                                .setRequestId(key)
+                                .setState(CreationState.CREATION_STATE_CREATED)
+                                .setUserIntent(intent)
+                                .setCreateTime(intent.getCreateTime())
+                                .setUpdateTime(intent.getCreateTime())
+                                .build();
   }
 
   @Override
@@ -188,6 +236,103 @@ public final class FakeClient implements ClientInterface {
     return ended(key.requestId, () -> getUserIntent(key, settings));
   }
 
+  /** A page of Astra's sandbox, for the program "client-id". */
+  @Override
+  public GetAuthorizationUrlResponse getAuthorizationUrl(
+      IntentKey key, String redirectUri, String state, CallSettings settings) {
+    UserIntent intent = getUserIntent(key, settings).getUserIntent();
+    AuthorizationUrl url =
+        AuthorizationUrl.of("https://app-sandbox.astra.finance", "client-id", intent, redirectUri, state);
+    return GetAuthorizationUrlResponse.newBuilder()
+        .setUrl(url.getUrl())
+        .setPage(url.getPage())
+        .setUserIntent(intent)
+        .build();
+  }
+
+  @Override
+  public CallFuture<GetAuthorizationUrlResponse> getAuthorizationUrlAsync(
+      IntentKey key, String redirectUri, String state, CallSettings settings) {
+    return ended(key.requestId, () -> getAuthorizationUrl(key, redirectUri, state, settings));
+  }
+
+  /**
+   * Tells the present states, and then what creations, {@link #setUserIntent} and {@link #setCreation} change. An error
+   * of {@link #fail} ends it as it begins.
+   */
+  @Override
+  public Watch watch(Collection<String> requestIds, CallSettings settings) {
+    return watch(newWatch(requestIds, settings), settings.resumeToken);
+  }
+
+  private static Watch watch(FakeWatch source, ByteString token) {
+    return new Watch(source, token, interruption -> source.failed(Status.Code.CANCELLED, "interrupted"));
+  }
+
+  @Override
+  public Flow.Publisher<WatchEvent> watchPublisher(Collection<String> requestIds, CallSettings settings) {
+    return new WatchPublisher(() -> newWatch(requestIds, settings));
+  }
+
+  /** Waits without a timeout, unless the settings give one. */
+  @Override
+  public Creation waitForOutcome(String requestId, CallSettings settings) {
+    return block(requestId, settings, Wait.forOutcome(requestId));
+  }
+
+  @Override
+  public CallFuture<Creation> waitForOutcomeAsync(String requestId, CallSettings settings) {
+    return Wait.forOutcome(requestId).start(newWatch(List.of(requestId), settings), running(requestId));
+  }
+
+  /** Waits without a timeout, unless the settings give one. */
+  @Override
+  public UserIntent waitForStatus(String requestId, Set<UserIntentStatus> statuses, CallSettings settings) {
+    return block(requestId, settings, Wait.forStatus(requestId, statuses));
+  }
+
+  @Override
+  public CallFuture<UserIntent> waitForStatusAsync(
+      String requestId, Set<UserIntentStatus> statuses, CallSettings settings) {
+    return Wait.forStatus(requestId, statuses).start(newWatch(List.of(requestId), settings), running(requestId));
+  }
+
+  private <T> T block(String requestId, CallSettings settings, Wait<T> wait) {
+    FakeWatch source = newWatch(List.of(requestId), settings);
+    try (Watch watch = watch(source, ByteString.EMPTY)) {
+      return wait.block(watch, source);
+    }
+  }
+
+  private synchronized FakeWatch newWatch(Collection<String> requestIds, CallSettings settings) {
+    Set<String> keys = new LinkedHashSet<>();
+    requestIds.forEach(id -> keys.add(id.toLowerCase(Locale.ROOT)));
+    String requestId = requestIds.size() == 1 ? requestIds.iterator().next() : "";
+    FakeWatch watch =
+        new FakeWatch(() -> nextFailure(requestId), position -> after(position, keys), settings.resumeToken, requestId);
+    watches.add(watch);
+    if (settings.timeout != null) {
+      CompletableFuture.delayedExecutor(settings.timeout.toNanos(), TimeUnit.NANOSECONDS).execute(watch::timeIsOver);
+    }
+    return watch;
+  }
+
+  private synchronized UserIntentException nextFailure(String requestId) {
+    return failures.isEmpty() ? null : failed(failures.poll(), requestId, IntentKey.ofRequest(requestId));
+  }
+
+  private synchronized FakeWatch.Slice after(int position, Set<String> keys) {
+    Set<String> told =
+        position < 0 ? keys : new LinkedHashSet<>(log.subList(Math.min(position, log.size()), log.size()));
+    List<Creation> states = new ArrayList<>();
+    for (String key : told) {
+      if ((keys.isEmpty() || keys.contains(key)) && recorded(key) != null) {
+        states.add(recorded(key));
+      }
+    }
+    return new FakeWatch.Slice(states, log.size());
+  }
+
   private void throwNext(String requestId, IntentKey key) {
     if (!failures.isEmpty()) {
       throw failed(failures.poll(), requestId, key);
@@ -204,15 +349,19 @@ public final class FakeClient implements ClientInterface {
   }
 
   private static <T> CallFuture<T> ended(String requestId, Supplier<T> call) {
-    Tries tries =
-        new Tries(requestId, null, Deadline.after(1, TimeUnit.DAYS), 1, new RetryBudget(), () -> 0, () -> false);
-    CallFuture<T> future = new CallFuture<>(tries, requestId);
+    CallFuture<T> future = running(requestId);
     try {
       future.complete(call.get());
     } catch (UserIntentException failure) {
       future.completeExceptionally(failure);
     }
     return future;
+  }
+
+  private static <T> CallFuture<T> running(String requestId) {
+    return new CallFuture<>(
+        new Tries(requestId, null, Deadline.after(1, TimeUnit.DAYS), 1, new RetryBudget(), () -> 0, () -> false),
+        requestId);
   }
 
   private static Timestamp now() {

@@ -1,9 +1,13 @@
 package com.example.userintent;
 
+import com.example.userintent.v1.GetAuthorizationUrlRequest;
 import com.example.userintent.v1.GetUserIntentRequest;
 import java.util.Objects;
 
-/** Which of the caller's own intents {@link UserIntentClient#getUserIntent} reads. Immutable; any thread may use it. */
+/**
+ * Which of the caller's own intents {@link UserIntentClient#getUserIntent} and
+ * {@link UserIntentClient#getAuthorizationUrl} read. Immutable; any thread may use it.
+ */
 public final class IntentKey {
   final String requestId; // empty: the intent's own id
   final String userIntentId;
@@ -37,6 +41,11 @@ public final class IntentKey {
 
   GetUserIntentRequest.Builder request() {
     GetUserIntentRequest.Builder request = GetUserIntentRequest.newBuilder();
+    return ofRequest ? request.setRequestId(requestId) : request.setUserIntentId(userIntentId);
+  }
+
+  GetAuthorizationUrlRequest.Builder authorization() {
+    GetAuthorizationUrlRequest.Builder request = GetAuthorizationUrlRequest.newBuilder();
     return ofRequest ? request.setRequestId(requestId) : request.setUserIntentId(userIntentId);
   }
 

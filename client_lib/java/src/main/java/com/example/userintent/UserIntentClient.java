@@ -3,11 +3,16 @@ package com.example.userintent;
 import com.example.userintent.v1.CreateUserIntentRequest;
 import com.example.userintent.v1.CreateUserIntentResponse;
 import com.example.userintent.v1.Creation;
+import com.example.userintent.v1.GetAuthorizationUrlRequest;
+import com.example.userintent.v1.GetAuthorizationUrlResponse;
 import com.example.userintent.v1.GetCreationRequest;
 import com.example.userintent.v1.GetCreationResponse;
 import com.example.userintent.v1.GetUserIntentRequest;
 import com.example.userintent.v1.GetUserIntentResponse;
+import com.example.userintent.v1.UserIntent;
 import com.example.userintent.v1.UserIntentServiceGrpc;
+import com.example.userintent.v1.UserIntentStatus;
+import com.google.protobuf.ByteString;
 import com.google.protobuf.Descriptors.FieldDescriptor;
 import com.google.protobuf.Message;
 import io.grpc.Channel;
@@ -25,12 +30,14 @@ import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
+import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
 import java.util.UUID;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.Flow;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
@@ -64,6 +71,8 @@ public final class UserIntentClient implements ClientInterface, AutoCloseable {
   private final DoubleSupplier jitter;
   private final RetryBudget budget = new RetryBudget();
   private final Set<Runnable> waiting = ConcurrentHashMap.newKeySet();
+  private final Set<WatchRun> watches = ConcurrentHashMap.newKeySet();
+  private final long silenceNanos;
   private volatile boolean closed;
 
   private UserIntentClient(Builder builder) {
@@ -72,6 +81,7 @@ public final class UserIntentClient implements ClientInterface, AutoCloseable {
     timeout = builder.timeout;
     maxTries = builder.maxTries;
     jitter = builder.jitter;
+    silenceNanos = builder.silenceNanos;
     if (own != null) {
       Reconnecting.watch(own);
     }
@@ -414,12 +424,149 @@ public final class UserIntentClient implements ClientInterface, AutoCloseable {
   }
 
   /**
+   * Where to send the person of one of the caller's own intents: the page of Astra's that belongs to its status. Fails
+   * and is repeated as {@link #getUserIntent}; USER_INTENT_NOT_ELIGIBLE ({@link StopException}) for a person who was
+   * rejected or suspended.
+   *
+   * @param key the intent
+   * @param redirectUri where the person comes back, one of those that are registered for this caller
+   * @param state 16-256 of {@code [A-Za-z0-9._~-]}, made anew for each person and compared when the person comes back
+   * @param settings timeout and tries
+   * @return the URL, the page and the intent
+   * @throws UserIntentException whatever went wrong
+   * @throws IllegalStateException when the client is closed
+   */
+  @Override
+  public GetAuthorizationUrlResponse getAuthorizationUrl(
+      IntentKey key, String redirectUri, String state, CallSettings settings) {
+    return authorizationCall(key, redirectUri, state, tries(key.requestId, null, settings, key)).block();
+  }
+
+  /**
+   * {@link #getAuthorizationUrl} without blocking.
+   *
+   * @param key the intent
+   * @param redirectUri where the person comes back
+   * @param state to be compared when the person comes back
+   * @param settings timeout and tries
+   * @return the call, which fails with a {@link UserIntentException} and can be cancelled
+   * @throws IllegalStateException when the client is closed
+   */
+  @Override
+  public CallFuture<GetAuthorizationUrlResponse> getAuthorizationUrlAsync(
+      IntentKey key, String redirectUri, String state, CallSettings settings) {
+    Tries tries = tries(key.requestId, null, settings, key);
+    CallFuture<GetAuthorizationUrlResponse> future = new CallFuture<>(tries, key.requestId);
+    try {
+      authorizationCall(key, redirectUri, state, tries).start(future, response -> response);
+    } catch (UserIntentException refused) {
+      future.completeExceptionally(refused);
+    }
+    return future;
+  }
+
+  /**
+   * Follows the caller's requests: a status of an intent that changes, an outcome that becomes known. It begins with
+   * the present state of each named request that is recorded, then tells SYNCED, then every change. It has no timeout
+   * unless the settings, or the current {@link Context}, give one; tries do not count.
+   *
+   * @param requestIds up to 1,000; empty: all of the caller's
+   * @param settings timeout; {@link CallSettings#withResumeToken}
+   * @return to be closed; connects when it is read
+   * @throws IllegalStateException when the client is closed
+   */
+  @Override
+  public Watch watch(Collection<String> requestIds, CallSettings settings) {
+    WatchState state = watchState(requestIds, settings, settings.timeout);
+    return watch(run(state), state);
+  }
+
+  /**
+   * {@link #watch} without blocking. Each subscription is a watch of its own; it is closed by its cancellation, and
+   * ends with {@code onError} as {@link Watch#hasNext} would throw, never with {@code onComplete}. The subscriber is
+   * called in gRPC's threads, which it must not block.
+   *
+   * @param requestIds up to 1,000; empty: all of the caller's
+   * @param settings timeout of each subscription; {@link CallSettings#withResumeToken}
+   * @return may be subscribed to any number of times
+   * @throws IllegalStateException when the client is closed
+   */
+  @Override
+  public Flow.Publisher<WatchEvent> watchPublisher(Collection<String> requestIds, CallSettings settings) {
+    checkOpen();
+    List<String> ids = List.copyOf(requestIds);
+    return new WatchPublisher(() -> newRun(watchState(ids, settings, settings.timeout)));
+  }
+
+  /**
+   * Waits until it is known what became of a request: its creation is CREATED, REJECTED or NOT_SENT. It is followed as
+   * {@link #watch} follows it, across lost connections, up to the timeout. An interrupt cancels the wait.
+   *
+   * @param requestId of the caller's
+   * @param settings timeout
+   * @return the creation
+   * @throws UserIntentException REQUEST_NOT_FOUND ({@link StopException}); DEADLINE_EXCEEDED while nobody knows
+   *     ({@link RetryLaterException}); and what ends a watch
+   * @throws IllegalStateException when the client is closed
+   */
+  @Override
+  public Creation waitForOutcome(String requestId, CallSettings settings) {
+    return block(requestId, settings, Wait.forOutcome(requestId));
+  }
+
+  /**
+   * {@link #waitForOutcome} without blocking.
+   *
+   * @param requestId of the caller's
+   * @param settings timeout
+   * @return the wait, which fails with a {@link UserIntentException} and can be cancelled
+   * @throws IllegalStateException when the client is closed
+   */
+  @Override
+  public CallFuture<Creation> waitForOutcomeAsync(String requestId, CallSettings settings) {
+    return start(requestId, settings, Wait.forOutcome(requestId));
+  }
+
+  /**
+   * Waits until the intent of a request has one of these statuses, as {@link #waitForOutcome} waits.
+   *
+   * @param requestId of the caller's
+   * @param statuses any of them will do
+   * @param settings timeout
+   * @return the intent
+   * @throws UserIntentException as {@link #waitForOutcome}; a {@link StopException} when the request ended without an
+   *     intent (NOT_CREATED), and when the status stays another one, because it is REJECTED, SUSPENDED or
+   *     CONVERTED_TO_USER ({@link UserIntentException#STATUS_FINAL}, {@link UserIntentException#getFinalStatus})
+   * @throws IllegalStateException when the client is closed
+   */
+  @Override
+  public UserIntent waitForStatus(String requestId, Set<UserIntentStatus> statuses, CallSettings settings) {
+    return block(requestId, settings, Wait.forStatus(requestId, statuses));
+  }
+
+  /**
+   * {@link #waitForStatus} without blocking.
+   *
+   * @param requestId of the caller's
+   * @param statuses any of them will do
+   * @param settings timeout
+   * @return the wait, which fails with a {@link UserIntentException} and can be cancelled
+   * @throws IllegalStateException when the client is closed
+   */
+  @Override
+  public CallFuture<UserIntent> waitForStatusAsync(
+      String requestId, Set<UserIntentStatus> statuses, CallSettings settings) {
+    return start(requestId, settings, Wait.forStatus(requestId, statuses));
+  }
+
+  /**
    * Ends the connection, unless the channel is the caller's, and with it the calls that run, with CANCELLED. What they
-   * sent runs on at the gateway.
+   * sent runs on at the gateway. Watches and waits end in any case.
    */
   @Override
   public void close() {
     closed = true;
+    watches.forEach(WatchRun::clientClosed);
     if (own != null) {
       own.shutdownNow();
       waiting.forEach(Runnable::run);
@@ -442,10 +589,68 @@ public final class UserIntentClient implements ClientInterface, AutoCloseable {
     return call(UserIntentServiceGrpc.getGetUserIntentMethod(), request.build(), tries);
   }
 
-  private <Q, P> Call<Q, P> call(MethodDescriptor<Q, P> method, Q message, Tries tries) {
+  private Call<GetAuthorizationUrlRequest, GetAuthorizationUrlResponse> authorizationCall(
+      IntentKey key, String redirectUri, String state, Tries tries) {
+    GetAuthorizationUrlRequest request = key.authorization().setRedirectUri(redirectUri).setState(state).build();
+    checkSendable(request, tries);
+    return call(UserIntentServiceGrpc.getGetAuthorizationUrlMethod(), request, tries);
+  }
+
+  /** limit: null for none, but for that of the context. */
+  private WatchState watchState(Collection<String> requestIds, CallSettings settings, Duration limit) {
+    return new WatchState(requestIds, settings.resumeToken, deadline(limit), jitter);
+  }
+
+  private WatchRun run(WatchState state) {
+    checkOpen();
+    return newRun(state);
+  }
+
+  private WatchRun newRun(WatchState state) {
+    return new WatchRun(channel, state, watches, () -> closed, silenceNanos);
+  }
+
+  private static Watch watch(WatchSource source, WatchState state) {
+    return new Watch(source, state.resumeToken(), interruption -> state.cancelled("interrupted", interruption));
+  }
+
+  private <T> T block(String requestId, CallSettings settings, Wait<T> wait) {
+    WatchState state = waitState(requestId, settings);
+    WatchSource source = run(state);
+    try (Watch watch = watch(source, state)) {
+      return wait.block(watch, source);
+    }
+  }
+
+  private <T> CallFuture<T> start(String requestId, CallSettings settings, Wait<T> wait) {
+    WatchSource source = run(waitState(requestId, settings));
+    Tries ofCancellation = tries(requestId, null, settings, IntentKey.ofRequest(requestId));
+    return wait.start(source, new CallFuture<>(ofCancellation, requestId));
+  }
+
+  private WatchState waitState(String requestId, CallSettings settings) {
+    Duration limit = settings.timeout == null ? timeout : settings.timeout;
+    return watchState(List.of(requestId), settings.withResumeToken(ByteString.EMPTY), limit);
+  }
+
+  private void checkOpen() {
     if (closed) {
       throw new IllegalStateException("the client is closed");
     }
+  }
+
+  /** The nearer one of this and of the current context's; null: there is none. */
+  private static Deadline deadline(Duration limit) {
+    Deadline ofContext = Context.current().getDeadline();
+    if (limit == null) {
+      return ofContext;
+    }
+    Deadline own = Deadline.after(TimeUnit.NANOSECONDS.convert(limit), TimeUnit.NANOSECONDS);
+    return ofContext == null ? own : own.minimum(ofContext);
+  }
+
+  private <Q, P> Call<Q, P> call(MethodDescriptor<Q, P> method, Q message, Tries tries) {
+    checkOpen();
     if (channel instanceof ManagedChannel && ((ManagedChannel) channel).isShutdown()) {
       throw tries.notBegun(Status.Code.UNAVAILABLE, "the channel was shut down before the call began", null);
     }
@@ -453,10 +658,7 @@ public final class UserIntentClient implements ClientInterface, AutoCloseable {
   }
 
   private Tries tries(String requestId, CreateUserIntentRequest request, CallSettings settings, IntentKey key) {
-    Duration limit = settings.timeout == null ? timeout : settings.timeout;
-    Deadline deadline = Deadline.after(TimeUnit.NANOSECONDS.convert(limit), TimeUnit.NANOSECONDS);
-    Deadline ofContext = Context.current().getDeadline();
-    return new Tries(requestId, request, ofContext == null ? deadline : deadline.minimum(ofContext),
+    return new Tries(requestId, request, deadline(settings.timeout == null ? timeout : settings.timeout),
         settings.maxTries == 0 ? maxTries : settings.maxTries, budget, jitter,
         () -> own != null && closed, settings.maybeBefore, key);
   }
@@ -487,13 +689,21 @@ public final class UserIntentClient implements ClientInterface, AutoCloseable {
 
   /** Throws what gRPC or the gateway would only find out later, when nobody can tell any more whether it was sent. */
   private static void checkSendable(Message message, Tries tries) {
+    String problem = unsendable(message);
+    if (problem != null) {
+      throw tries.malformed(problem);
+    }
+  }
+
+  /** Why a message cannot be sent; null: it can. */
+  static String unsendable(Message message) {
     if (!isUnicode(message)) {
-      throw tries.malformed("a text in it is not Unicode");
+      return "a text in it is not Unicode";
     }
     int bytes = message.getSerializedSize();
-    if (bytes > MAX_REQUEST_BYTES) {
-      throw tries.malformed("it has " + bytes + " bytes, more than the " + MAX_REQUEST_BYTES + " that may be sent");
-    }
+    return bytes <= MAX_REQUEST_BYTES
+        ? null
+        : "it has " + bytes + " bytes, more than the " + MAX_REQUEST_BYTES + " that may be sent";
   }
 
   /** False for a lone surrogate, in whose place protobuf would send a question mark: a value that nobody gave. */
@@ -521,6 +731,7 @@ public final class UserIntentClient implements ClientInterface, AutoCloseable {
     private int maxTries = DEFAULT_MAX_TRIES;
     private Consumer<? super ManagedChannelBuilder<?>> configure = builder -> {};
     private DoubleSupplier jitter = () -> ThreadLocalRandom.current().nextDouble();
+    private long silenceNanos = WatchRun.SILENCE_NANOS;
 
     private Builder(String target, Channel channel) {
       this.target = target;
@@ -596,6 +807,11 @@ public final class UserIntentClient implements ClientInterface, AutoCloseable {
 
     Builder jitter(DoubleSupplier jitter) { // in [0, 1); for tests
       this.jitter = jitter;
+      return this;
+    }
+
+    Builder silence(Duration silence) { // after which a watch's stream is dead; for tests
+      silenceNanos = silence.toNanos();
       return this;
     }
 

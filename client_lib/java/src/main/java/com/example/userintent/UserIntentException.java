@@ -2,6 +2,7 @@ package com.example.userintent;
 
 import com.example.userintent.v1.CreateUserIntentRequest;
 import com.example.userintent.v1.ErrorReason;
+import com.example.userintent.v1.UserIntentStatus;
 import io.grpc.Status;
 import java.time.Duration;
 import java.util.Collections;
@@ -26,7 +27,14 @@ import java.util.OptionalInt;
  * {@link UserIntentClient#repeat}) and the cause behind. Immutable; any thread may use it.
  */
 public class UserIntentException extends RuntimeException {
+  /**
+   * {@link #getReason} of {@link UserIntentClient#waitForStatus}, this library's own word: the intent has another
+   * status, which stays; see {@link #getFinalStatus}.
+   */
+  public static final String STATUS_FINAL = "STATUS_FINAL";
+
   private static final long serialVersionUID = 1;
+  private static final String USER_INTENT_ID = "user_intent_id";
 
   /** What the call ended with. */
   private final Decoded decoded;
@@ -192,7 +200,7 @@ public class UserIntentException extends RuntimeException {
    * @return Astra's id; empty when there is none, or when another caller created it
    */
   public final Optional<String> getUserIntentId() {
-    return optional("user_intent_id");
+    return optional(USER_INTENT_ID);
   }
 
   /**
@@ -225,6 +233,16 @@ public class UserIntentException extends RuntimeException {
   }
 
   /**
+   * The status that the intent has and will keep.
+   *
+   * @return empty unless the reason is {@link #STATUS_FINAL}
+   */
+  public final Optional<UserIntentStatus> getFinalStatus() {
+    return decoded.reason.equals(STATUS_FINAL) ? optional("final_status").map(UserIntentStatus::valueOf)
+                                               : Optional.empty();
+  }
+
+  /**
    * Does the answer come from the record, and not from this call's own exchange?
    *
    * @return whether it does
@@ -245,14 +263,14 @@ public class UserIntentException extends RuntimeException {
   /**
    * The request_id of the call, also when the library made it.
    *
-   * @return the id as it was given; empty text for a read by the intent's id
+   * @return the id as it was given; empty text for a read by the intent's id, and for a watch of more than one request
    */
   public final String getRequestId() {
     return requestId;
   }
 
   /**
-   * RPCs that this call made.
+   * RPCs that this call made, of a watch its streams.
    *
    * @return a count; 0 when the call ended before its first, so that nothing left this process
    */
@@ -296,9 +314,12 @@ public class UserIntentException extends RuntimeException {
     if (decoded.isMaybeSent()) {
       text.append("maybe sent, ");
     }
-    boolean readByIntent = decoded.read && requestId.isEmpty();
-    text.append(readByIntent ? "user_intent_id " + decoded.word("user_intent_id") : "request_id " + requestId);
-    return text.append(", tries ").append(tries).append(')').toString();
+    if (!decoded.read || !requestId.isEmpty()) {
+      text.append("request_id ").append(requestId).append(", ");
+    } else if (!decoded.word(USER_INTENT_ID).isEmpty()) {
+      text.append("user_intent_id ").append(decoded.word(USER_INTENT_ID)).append(", ");
+    }
+    return text.append("tries ").append(tries).append(')').toString();
   }
 
   /** Serialised without its cause: gRPC's exceptions cannot be. */

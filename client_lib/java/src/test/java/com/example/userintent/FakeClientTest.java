@@ -7,15 +7,24 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.example.userintent.v1.CreateUserIntentRequest;
+import com.example.userintent.v1.Creation;
+import com.example.userintent.v1.CreationState;
 import com.example.userintent.v1.UserIntent;
+import com.example.userintent.v1.UserIntentStatus;
+import com.google.protobuf.ByteString;
 import io.grpc.Status;
+import java.time.Duration;
+import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.CompletionException;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
 
 /** The stand-in of the client behaves as the client does, as far as a caller's test can see. */
+@Timeout(60)
 class FakeClientTest {
   private static final CreateUserIntentRequest PERSON =
       CreateUserIntentRequest.newBuilder().setEmail("person@example.com").build();
@@ -92,5 +101,66 @@ class FakeClientTest {
             .parallel()
             .mapToObj(i -> client.createUserIntent(PERSON, one).isReplayed())
             .collect(Collectors.groupingBy(replayed -> replayed, Collectors.counting())));
+  }
+
+  private static Creation unknown(String requestId) {
+    return Creation.newBuilder().setRequestId(requestId).setState(CreationState.CREATION_STATE_UNKNOWN).build();
+  }
+
+  @Test
+  void watchesTellWhatChanges() {
+    client.setCreation(unknown("R"));
+    assertEquals(CreationState.CREATION_STATE_UNKNOWN, client.getCreation("r").getState());
+    ByteString token;
+    try (Watch watch = client.watch(List.of("R", "other"))) {
+      assertEquals(CreationState.CREATION_STATE_UNKNOWN, watch.next().getCreation().getState());
+      assertEquals(WatchEvent.Kind.SYNCED, watch.next().getKind());
+      client.createUserIntent(PERSON); // nobody follows that
+      client.createUserIntent(PERSON, CallSettings.defaults().withRequestId("R"));
+      WatchEvent created = watch.next();
+      assertEquals("r", created.getCreation().getRequestId());
+      assertEquals(CreationState.CREATION_STATE_CREATED, created.getCreation().getState());
+      token = watch.getResumeToken();
+    }
+    client.setUserIntent(UserIntent.newBuilder().setId("intent-2").setUserId("user-2").build());
+    try (Watch watch = client.watch(List.of(), CallSettings.defaults().withResumeToken(token))) {
+      assertEquals("user-2", watch.next().getCreation().getUserIntent().getUserId());
+      assertEquals(WatchEvent.Kind.SYNCED, watch.next().getKind());
+    }
+  }
+
+  @Test
+  void waitsEndAsTheClientsDo() {
+    assertEquals("REQUEST_NOT_FOUND", assertThrows(StopException.class, () -> client.waitForOutcome("R")).getReason());
+    client.setCreation(unknown("R"));
+    CallFuture<Creation> outcome = client.waitForOutcomeAsync("R");
+    CallFuture<UserIntent> approved =
+        client.waitForStatusAsync("R", Set.of(UserIntentStatus.USER_INTENT_STATUS_APPROVED));
+    UserIntent intent =
+        UserIntent.newBuilder().setId("intent-1").setStatus(UserIntentStatus.USER_INTENT_STATUS_SUSPENDED).build();
+    client.setCreation(Creation.newBuilder()
+                           .setRequestId("R")
+                           .setState(CreationState.CREATION_STATE_CREATED)
+                           .setUserIntent(intent)
+                           .build());
+    assertEquals(intent, outcome.join().getUserIntent());
+    UserIntentException never =
+        UserIntentException.in(assertThrows(CompletionException.class, approved::join)).orElseThrow();
+    assertEquals(UserIntentStatus.USER_INTENT_STATUS_SUSPENDED, never.getFinalStatus().orElseThrow());
+    client.setCreation(unknown("R"));
+    CallSettings soon = CallSettings.defaults().withTimeout(Duration.ofMillis(100));
+    assertEquals(Status.Code.DEADLINE_EXCEEDED,
+        assertThrows(RetryLaterException.class, () -> client.waitForOutcome("R", soon)).getCode());
+    client.fail(Status.Code.PERMISSION_DENIED, "CALLER_NOT_ALLOWED", Map.of("recovery", "STOP"));
+    assertEquals("R", assertThrows(StopException.class, () -> client.waitForOutcome("R")).getRequestId());
+  }
+
+  @Test
+  void authorizationUrls() {
+    client.createUserIntent(PERSON, CallSettings.defaults().withRequestId("R"));
+    IntentKey key = IntentKey.ofRequest("R");
+    String url = client.getAuthorizationUrl(key, "https://app.example.com/done", "0123456789abcdef").getUrl();
+    assertTrue(url.startsWith("https://app-sandbox.astra.finance/login/oauth/authorize?client_id=client-id&"), url);
+    assertThrows(InvalidRequestException.class, () -> client.getAuthorizationUrl(key, "", ""));
   }
 }

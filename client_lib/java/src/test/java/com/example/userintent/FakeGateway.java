@@ -2,13 +2,24 @@ package com.example.userintent;
 
 import com.example.userintent.v1.CreateUserIntentRequest;
 import com.example.userintent.v1.CreateUserIntentResponse;
+import com.example.userintent.v1.Creation;
+import com.example.userintent.v1.CreationState;
+import com.example.userintent.v1.GetAuthorizationUrlRequest;
+import com.example.userintent.v1.GetAuthorizationUrlResponse;
 import com.example.userintent.v1.GetCreationRequest;
 import com.example.userintent.v1.GetCreationResponse;
 import com.example.userintent.v1.GetUserIntentRequest;
 import com.example.userintent.v1.GetUserIntentResponse;
+import com.example.userintent.v1.Heartbeat;
+import com.example.userintent.v1.Reset;
+import com.example.userintent.v1.Synced;
 import com.example.userintent.v1.UserIntent;
 import com.example.userintent.v1.UserIntentServiceGrpc;
+import com.example.userintent.v1.UserIntentStatus;
+import com.example.userintent.v1.WatchUserIntentsRequest;
+import com.example.userintent.v1.WatchUserIntentsResponse;
 import com.google.protobuf.Any;
+import com.google.protobuf.ByteString;
 import com.google.protobuf.Duration;
 import com.google.protobuf.Message;
 import com.google.rpc.BadRequest;
@@ -26,6 +37,7 @@ import java.util.Queue;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 
 /** A gateway that answers as it is told: the answers in turn, then OK for ever. */
@@ -40,9 +52,92 @@ final class FakeGateway extends UserIntentServiceGrpc.UserIntentServiceImplBase 
   final Queue<StatusRuntimeException> answers = new ConcurrentLinkedQueue<>();
   final List<CreateUserIntentRequest> requests = new CopyOnWriteArrayList<>();
   final List<GetUserIntentRequest> reads = new CopyOnWriteArrayList<>();
+  final List<GetAuthorizationUrlRequest> authorizations = new CopyOnWriteArrayList<>();
+  final Queue<Script> streams = new ConcurrentLinkedQueue<>(); // of watches, in turn; then empty ones
+  final List<WatchUserIntentsRequest> watches = new CopyOnWriteArrayList<>();
+  final List<Long> watchTimes = new CopyOnWriteArrayList<>(); // ns
+  final Semaphore watchBegan = new Semaphore(0);
+  final Semaphore watchCancelled = new Semaphore(0);
   final List<Long> timeouts = new CopyOnWriteArrayList<>(); // ms
   final CountDownLatch silent = new CountDownLatch(1); // open when a call hangs in silence
   final CountDownLatch cancelled = new CountDownLatch(1); // open when such a call was cancelled
+
+  /** What one watch hears: these messages, then this end: null for a clean one, SILENCE for none. */
+  static final class Script {
+    final List<WatchUserIntentsResponse> messages;
+    final StatusRuntimeException end;
+
+    Script(StatusRuntimeException end, WatchUserIntentsResponse... messages) {
+      this.messages = List.of(messages);
+      this.end = end;
+    }
+  }
+
+  static WatchUserIntentsResponse changed(Creation creation, String token) {
+    return WatchUserIntentsResponse.newBuilder()
+        .setChanged(creation)
+        .setResumeToken(ByteString.copyFromUtf8(token))
+        .build();
+  }
+
+  static WatchUserIntentsResponse changed(CreationState state, String token) {
+    return changed(Creation.newBuilder().setRequestId("R").setState(state).build(), token);
+  }
+
+  static WatchUserIntentsResponse changed(UserIntentStatus status, String token) {
+    return changed(Creation.newBuilder()
+                       .setRequestId("R")
+                       .setState(CreationState.CREATION_STATE_CREATED)
+                       .setUserIntent(UserIntent.newBuilder().setId("intent").setStatus(status))
+                       .build(),
+        token);
+  }
+
+  static WatchUserIntentsResponse synced(String token) {
+    return WatchUserIntentsResponse.newBuilder()
+        .setSynced(Synced.getDefaultInstance())
+        .setResumeToken(ByteString.copyFromUtf8(token))
+        .build();
+  }
+
+  static WatchUserIntentsResponse heartbeat(String token) {
+    return WatchUserIntentsResponse.newBuilder()
+        .setHeartbeat(Heartbeat.getDefaultInstance())
+        .setResumeToken(ByteString.copyFromUtf8(token))
+        .build();
+  }
+
+  static WatchUserIntentsResponse reset(String token) {
+    return WatchUserIntentsResponse.newBuilder()
+        .setReset(Reset.getDefaultInstance())
+        .setResumeToken(ByteString.copyFromUtf8(token))
+        .build();
+  }
+
+  @Override
+  public void watchUserIntents(WatchUserIntentsRequest request, StreamObserver<WatchUserIntentsResponse> observer) {
+    watches.add(request);
+    watchTimes.add(System.nanoTime());
+    Context.current().addListener(ended -> watchCancelled.release(), Runnable::run);
+    Script script = streams.poll();
+    if (script == null) {
+      script = new Script(null);
+    }
+    script.messages.forEach(observer::onNext);
+    if (script.end == null) {
+      observer.onCompleted();
+    } else if (script.end != SILENCE) {
+      observer.onError(script.end);
+    }
+    watchBegan.release();
+  }
+
+  @Override
+  public void getAuthorizationUrl(
+      GetAuthorizationUrlRequest request, StreamObserver<GetAuthorizationUrlResponse> observer) {
+    authorizations.add(request);
+    answer(GetAuthorizationUrlResponse.newBuilder().setUrl("https://app.example.com/").build(), observer);
+  }
 
   static CreateUserIntentRequest person() {
     return CreateUserIntentRequest.newBuilder()
