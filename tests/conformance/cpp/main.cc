@@ -1,7 +1,7 @@
 // The conformance runner of the C++ library: performs a plan as ../README.md says.
 //
-// Steps run on the main thread; a storm's calls run on threads of its own. Background calls use the library's callback
-// API, everything else its blocking calls.
+// Steps run on the main thread; a storm's calls, watches and background waits run on threads of their own. Background
+// creations use the library's callback API, everything else its blocking calls.
 #include <curl/curl.h>
 #include <google/protobuf/util/json_util.h>
 
@@ -15,20 +15,19 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
-#include <sstream>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "http.h"
+#include "outcome.h"
 #include "userintent/client.h"
+#include "watching.h"
 
 namespace {
 
@@ -38,33 +37,14 @@ using std::chrono::steady_clock;
 using userintent::CallOptions;
 using userintent::Client;
 using userintent::CreateResult;
+using userintent::WatchOptions;
 using userintent::v1::CreateUserIntentRequest;
 using Created = absl::StatusOr<CreateResult>;
 
 constexpr auto kPatience = std::chrono::seconds(20);
 constexpr int kStormRepeats = 400;
 
-// A step, or the end of a scenario, that does not hold.
-struct Failure : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-template <typename T>
-std::string Text(const T& value) {
-  std::ostringstream out;
-  out << value;
-  return out.str();
-}
-
-// How a call of the library ended.
-struct Outcome {
-  Client* client = nullptr;
-  CreateUserIntentRequest request;
-  absl::Status status;
-  json fields;                     // as ../README.md names them
-  std::vector<std::string> texts;  // string forms of the answer or the error
-};
-
+// A creation in the background.
 struct Background {
   Client* client = nullptr;
   CreateUserIntentRequest request;
@@ -72,109 +52,6 @@ struct Background {
   userintent::PendingCreate pending;
   std::future<std::pair<Created, steady_clock::time_point>> ended;
 };
-
-json None() {
-  return {{"ok", false},      {"code", ""},           {"reason", ""},      {"sent", ""},
-          {"recovery", ""},   {"maybe_sent", false},  {"replayed", false}, {"violations", json::array()},
-          {"used_min", 0},    {"used_max", 0},        {"limit", 0},        {"user_intent_id", ""},
-          {"http_status", 0}, {"request_id", ""},     {"tries", 0},        {"unresolved_request_id", ""},
-          {"state", ""},      {"retry_after_ms", -1}, {"elapsed_ms", 0},   {"not_repeated", ""},
-          {"status", ""},     {"user_id", ""},        {"stale", false},    {"verification_type", ""},
-          {"read_time", ""},  {"status_time", ""}};
-}
-
-Outcome Failed(const absl::Status& status) {
-  const std::optional<userintent::Error> error = userintent::ErrorOf(status);
-  if (!error.has_value()) throw Failure("an error of the library holds no Error: " + status.ToString());
-  Outcome out;
-  out.status = status;
-  out.fields = None();
-  out.texts = {Text(*error), status.ToString(), Text(status), std::string(status.message())};
-  out.fields["code"] = absl::StatusCodeToString(error->code);
-  out.fields["reason"] = error->reason;
-  out.fields["sent"] = error->sent;
-  out.fields["recovery"] = error->recovery;
-  out.fields["maybe_sent"] = error->maybe_sent();
-  out.fields["replayed"] = error->replayed;
-  for (const userintent::Violation& violation : error->violations) out.fields["violations"].push_back(violation.field);
-  const userintent::Attempts attempts = error->attempts.value_or(userintent::Attempts());
-  out.fields["used_min"] = attempts.used_min;
-  out.fields["used_max"] = attempts.used_max;
-  out.fields["user_intent_id"] = error->user_intent_id;
-  out.fields["unresolved_request_id"] = error->unresolved_request_id;
-  out.fields["http_status"] = error->http_status.value_or(0);
-  out.fields["request_id"] = error->request_id;
-  out.fields["tries"] = error->tries;
-  out.fields["not_repeated"] = error->not_repeated;
-  if (error->retry_after.has_value()) out.fields["retry_after_ms"] = absl::ToInt64Milliseconds(*error->retry_after);
-  return out;
-}
-
-// A time as text, seconds and nanoseconds.
-std::string Instant(const google::protobuf::Timestamp& when) {
-  return absl::StrCat(when.seconds(), ".", absl::Dec(when.nanos(), absl::kZeroPad9));
-}
-
-void SetIntent(const userintent::v1::UserIntent& intent, json* fields) {
-  const auto word = [](const std::string& name, const char* prefix) {
-    return std::string(absl::StripPrefix(name, prefix));
-  };
-  (*fields)["user_intent_id"] = intent.id();
-  (*fields)["user_id"] = intent.user_id();
-  (*fields)["status"] = word(userintent::v1::UserIntentStatus_Name(intent.status()), "USER_INTENT_STATUS_");
-  (*fields)["verification_type"] =
-      word(userintent::v1::VerificationType_Name(intent.verification_type()), "VERIFICATION_TYPE_");
-  if (intent.has_status_time()) (*fields)["status_time"] = Instant(intent.status_time());
-}
-
-Outcome Of(const Created& created) {
-  if (!created.ok()) return Failed(created.status());
-  Outcome out;
-  out.fields = None();
-  out.texts = {Text(*created), userintent::Redacted(created->response)};
-  out.fields["ok"] = true;
-  out.fields["code"] = "OK";
-  out.fields["replayed"] = created->replayed();
-  out.fields["used_min"] = created->response.attempts().used_min();
-  out.fields["used_max"] = created->response.attempts().used_max();
-  out.fields["limit"] = created->response.attempts().limit();
-  SetIntent(created->response.user_intent(), &out.fields);
-  out.fields["request_id"] = created->request_id;
-  out.fields["tries"] = created->tries;
-  return out;
-}
-
-Outcome Of(const absl::StatusOr<userintent::v1::Creation>& creation) {
-  if (!creation.ok()) return Failed(creation.status());
-  Outcome out;
-  out.fields = None();
-  out.texts = {userintent::Redacted(*creation)};
-  out.fields["ok"] = true;
-  out.fields["code"] = "OK";
-  out.fields["reason"] = creation->error().reason();
-  out.fields["used_min"] = creation->attempts().used_min();
-  out.fields["used_max"] = creation->attempts().used_max();
-  out.fields["limit"] = creation->attempts().limit();
-  SetIntent(creation->user_intent(), &out.fields);
-  out.fields["request_id"] = creation->request_id();
-  out.fields["state"] =
-      std::string(absl::StripPrefix(userintent::v1::CreationState_Name(creation->state()), "CREATION_STATE_"));
-  return out;
-}
-
-Outcome Of(const absl::StatusOr<userintent::v1::GetUserIntentResponse>& read, const std::string& request_id) {
-  if (!read.ok()) return Failed(read.status());
-  Outcome out;
-  out.fields = None();
-  out.texts = {userintent::Redacted(*read)};
-  SetIntent(read->user_intent(), &out.fields);
-  out.fields["ok"] = true;
-  out.fields["code"] = "OK";
-  out.fields["request_id"] = request_id;
-  out.fields["stale"] = read->stale();
-  if (read->has_read_time()) out.fields["read_time"] = Instant(read->read_time());
-  return out;
-}
 
 std::vector<std::string> Forms(const CreateUserIntentRequest& request) {
   return {Text(request), userintent::Redacted(request)};
@@ -207,28 +84,13 @@ userintent::ReadOptions ReadOptionsOf(const json& step) {
   return options;
 }
 
-bool Empty(const json& value) {
-  return value == json("") || value == json(0) || value == json(false) || (value.is_array() && value.empty());
-}
-
-bool Holds(const std::string& name, const json& got, const json& want) {
-  if (want == json("*")) return !Empty(got);
-  if (want.is_object()) {
-    return got.is_number() && (!want.contains("min") || got >= want["min"]) &&
-           (!want.contains("max") || got <= want["max"]);
-  }
-  if (want.is_array() && name == "violations") {
-    std::vector<std::string> a = got;
-    std::vector<std::string> b = want;
-    std::sort(a.begin(), a.end());
-    std::sort(b.begin(), b.end());
-    return a == b && std::adjacent_find(a.begin(), a.end()) == a.end();
-  }
-  if (want.is_array()) {
-    return std::any_of(want.begin(), want.end(), [&](const json& one) { return Holds(name, got, one); });
-  }
-  return got == want;
-}
+// A wait in the background. Of a watch, so that it can be cancelled.
+struct BackgroundWait {
+  Client* client = nullptr;
+  userintent::Watch watch;
+  steady_clock::time_point started;
+  std::future<std::pair<Outcome, steady_clock::time_point>> ended;
+};
 
 class Run {
  public:
@@ -236,6 +98,9 @@ class Run {
 
   ~Run() {
     for (auto& [name, background] : running_) background.pending.Cancel();
+    for (auto& [name, wait] : waits_) wait.watch.Cancel();
+    waits_.clear();
+    watches_.clear();
     clients_.clear();  // waits for what runs
   }
   Run(const Run&) = delete;
@@ -273,6 +138,12 @@ class Run {
       Begin(step, name);
     } else if (what == "cancel") {
       running_.at(name).pending.Cancel();
+    } else if (what == "end" && waits_.count(name) == 1) {
+      BackgroundWait wait = std::move(waits_.at(name));
+      waits_.erase(name);
+      if (wait.ended.wait_for(std::chrono::seconds(60)) != std::future_status::ready) throw Failure("it still waits");
+      auto [out, ended] = wait.ended.get();
+      Ended(step, number, wait.started, ended, wait.client, {}, std::move(out));
     } else if (what == "end") {
       Background background = std::move(running_.at(name));
       running_.erase(name);
@@ -291,13 +162,52 @@ class Run {
       Ended(step, number, started, steady_clock::now(), of.client, of.request, Of(created));
     } else if (what == "get") {
       Client* client = ClientOf(step);
-      const auto creation = client->GetCreation(Named(step, "request_id"), Options(step));
+      const auto creation = client->GetCreation(Named(step.at("request_id"), "request_id"), Options(step));
       Ended(step, number, started, steady_clock::now(), client, {}, Of(creation));
     } else if (what == "read") {
       Client* client = ClientOf(step);
       const auto [key, request_id] = KeyOf(step);
       const auto read = client->GetUserIntent(key, ReadOptionsOf(step));
       Ended(step, number, started, steady_clock::now(), client, {}, Of(read, request_id));
+    } else if (what == "watch") {
+      WatchOptions options;
+      for (const json& id : step.at("request_ids")) options.request_ids.push_back(Named(id, "request_id"));
+      if (step.contains("resume_of")) options.resume_token = watches_.at(step["resume_of"])->resume_token();
+      if (step.contains("resume_token") &&
+          !absl::Base64Unescape(step["resume_token"].get<std::string>(), &options.resume_token)) {
+        throw Failure("the token is not in base64");
+      }
+      watches_[name] = std::make_unique<Watching>(ClientOf(step)->WatchUserIntents(options));
+    } else if (what == "events") {
+      Events(step, name);
+    } else if (what == "stop") {
+      watches_.at(name)->Stop();
+    } else if (what == "watch_ended") {
+      Ended(step, number, started, steady_clock::now(), nullptr, {}, Failed(watches_.at(name)->Ended()));
+    } else if (what == "wait_for_outcome" || what == "wait_for_status") {
+      Client* client = ClientOf(step);
+      const std::string id = Named(step.at("request_id"), "request_id");
+      Outcome out = what == "wait_for_outcome" ? Of(client->WaitForOutcome(id, Options(step)))
+                                               : Of(client->WaitForStatus(id, Statuses(step), Options(step)), id);
+      Ended(step, number, started, steady_clock::now(), client, {}, std::move(out));
+    } else if (what == "begin_wait") {
+      BeginWait(step, name);
+    } else if (what == "get_authorization_url") {
+      Client* client = ClientOf(step);
+      const auto [key, request_id] = KeyOf(step);
+      const CallOptions call = Options(step);
+      const auto answer =
+          client->GetAuthorizationUrl(key, {step.at("redirect_uri"), step.at("state"), call.timeout, call.max_tries});
+      Ended(step, number, started, steady_clock::now(), client, {}, Of(answer, request_id));
+    } else if (what == "authorization_url") {
+      const json& fields = outcomes_.at(step.at("of")).fields;
+      userintent::v1::UserIntent intent;
+      intent.set_id(fields.at("user_intent_id").get<std::string>());
+      intent.set_user_id(fields.at("user_id").get<std::string>());
+      intent.set_status(StatusNamed(fields.at("status")));
+      const auto made = userintent::AuthorizationUrlOf(
+          intent, {step.at("app_url"), step.at("client_id"), step.at("redirect_uri"), step.at("state")});
+      Ended(step, number, started, steady_clock::now(), nullptr, {}, Of(made, intent));
     } else if (what == "text") {
       ShowsAndHides(step);
     } else if (what == "http") {
@@ -317,16 +227,62 @@ class Run {
   }
 
   // The id itself, or for @name that field of the call named so.
-  std::string Named(const json& step, const char* field) const {
-    const std::string id = step.at(field);
+  std::string Named(const std::string& id, const char* field) const {
     return absl::StartsWith(id, "@") ? outcomes_.at(id.substr(1)).fields.at(field).get<std::string>() : id;
   }
 
   // The key of a read, and its request_id if it is that.
   std::pair<userintent::IntentKey, std::string> KeyOf(const json& step) const {
-    if (step.contains("user_intent_id")) return {userintent::UserIntentId{Named(step, "user_intent_id")}, ""};
-    const std::string request_id = Named(step, "request_id");
+    if (step.contains("user_intent_id"))
+      return {userintent::UserIntentId{Named(step.at("user_intent_id"), "user_intent_id")}, ""};
+    const std::string request_id = Named(step.at("request_id"), "request_id");
     return {userintent::RequestId{request_id}, request_id};
+  }
+
+  static std::vector<userintent::v1::UserIntentStatus> Statuses(const json& step) {
+    std::vector<userintent::v1::UserIntentStatus> statuses;
+    for (const json& name : step.at("statuses")) statuses.push_back(StatusNamed(name));
+    return statuses;
+  }
+
+  // Holds what the watch gives to the list of the step.
+  void Events(const json& step, const std::string& name) {
+    size_t number = 0;
+    for (const json& entry : step.at("expect")) {
+      std::string passed;
+      for (bool met = false; !met;) {
+        std::string unmet;
+        try {
+          Outcome event = watches_.at(name)->Next();
+          CheckTexts(event.texts);
+          unmet = Differs(event.fields, entry);
+          met = unmet.empty();
+          const bool may_pass = event.fields["event"] == "changed" && !step.value("exact", false);
+          if (!met && !may_pass) throw Failure(unmet);
+          outcomes_.insert_or_assign(name, std::move(event));
+        } catch (const Failure& failure) {
+          throw Failure(
+              absl::StrCat("entry ", number, ": ", failure.what(), passed.empty() ? "" : "; passed over", passed));
+        }
+        if (!met) absl::StrAppend(&passed, " (", unmet, ")");
+      }
+      ++number;
+    }
+  }
+
+  void BeginWait(const json& step, const std::string& name) {
+    Client* client = ClientOf(step);
+    const std::string id = Named(step.at("request_id"), "request_id");
+    WatchOptions options;
+    options.request_ids = {id};
+    options.timeout = Options(step).timeout.value_or(userintent::kDefaultTimeout);
+    BackgroundWait wait{client, client->WatchUserIntents(options), steady_clock::now(), {}};
+    wait.ended = std::async(std::launch::async, [watch = wait.watch, step, id] {
+      Outcome out =
+          step.at("wait") == "outcome" ? Of(watch.WaitForOutcome()) : Of(watch.WaitForStatus(Statuses(step)), id);
+      return std::pair(std::move(out), steady_clock::now());
+    });
+    waits_.insert_or_assign(name, std::move(wait));
   }
 
   void Begin(const json& step, const std::string& name) {
@@ -378,21 +334,12 @@ class Run {
     out.fields["elapsed_ms"] = std::chrono::duration_cast<milliseconds>(ended - started).count();
     if (step.contains("name")) outcomes_.insert_or_assign(step["name"], out);
     CheckTexts(out.texts);
-    if (step.at("do") != "get" && step.at("do") != "read" &&
+    const std::string what = step.at("do");
+    if ((what == "create" || what == "end" || what == "repeat") &&
         out.fields["request_id"].get_ref<const std::string&>().empty())
       throw Failure("request_id is empty");
-    for (const auto& [name, expected] : step.at("expect").items()) {
-      const json& got = out.fields.at(name);
-      json want = expected;
-      if (want.is_string() && want.get<std::string>().rfind('@', 0) == 0) {
-        want = outcomes_.at(want.get<std::string>().substr(1)).fields.at(name);
-        if (got == want) continue;
-      } else if (Holds(name, got, want)) {
-        continue;
-      }
-      throw Failure(absl::StrCat(name, ": expected ", want.dump(), ", got ", got.dump(), " of ", out.fields.dump()));
-    }
-    if (scenario_.value("report", false) && (step["do"] == "create" || step["do"] == "get")) {
+    if (const std::string differs = Differs(out.fields, step.at("expect")); !differs.empty()) throw Failure(differs);
+    if (scenario_.value("report", false) && (what == "create" || what == "get")) {
       std::string value = out.fields["user_intent_id"];
       if (!out.fields["ok"]) {
         value = absl::StrCat(out.fields["code"].get<std::string>(), "/", out.fields["reason"].get<std::string>(), "/",
@@ -400,6 +347,18 @@ class Run {
       }
       std::cout << "answer " << scenario_["name"].get<std::string>() << ' ' << number << ' ' << value << '\n';
     }
+  }
+
+  // The first field that is not as expected; empty: all are.
+  std::string Differs(const json& fields, const json& expect) const {
+    for (const auto& [name, want] : expect.items()) {
+      const json& got = fields.at(name);
+      const std::string of = want.is_string() ? want.get<std::string>() : "";
+      const bool holds =
+          absl::StartsWith(of, "@") ? got == outcomes_.at(of.substr(1)).fields.at(name) : Holds(name, got, want);
+      if (!holds) return absl::StrCat(name, ": expected ", want.dump(), ", got ", got.dump(), " of ", fields.dump());
+    }
+    return "";
   }
 
   void CheckTexts(const std::vector<std::string>& texts) const {
@@ -554,6 +513,8 @@ class Run {
   std::map<std::string, std::unique_ptr<Client>> clients_;
   std::map<std::string, Outcome> outcomes_;
   std::map<std::string, Background> running_;
+  std::map<std::string, BackgroundWait> waits_;
+  std::map<std::string, std::unique_ptr<Watching>> watches_;
 };
 
 }  // namespace
