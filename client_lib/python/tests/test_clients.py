@@ -7,6 +7,7 @@ import os
 import pathlib
 import runpy
 import shutil
+import sys
 import threading
 import time
 
@@ -16,6 +17,7 @@ from conftest import Gateway, busy, fail, ok, until_the_caller_leaves
 
 import userintent
 from userintent import _client
+from userintent.v1 import user_intent_service_pb2 as pb
 from userintent.v1 import user_intent_service_pb2_grpc as pb_grpc
 
 C = grpc.StatusCode
@@ -365,7 +367,11 @@ def test_the_readmes_lines(gateway, monkeypatch):
     files = read((library / "README.md").read_text(encoding="utf-8"))
     assert len(files) >= 3
     gateway.answers = [ok]
+    approved = userintent.UserIntent(id="intent-1", status=userintent.UserIntentStatus.USER_INTENT_STATUS_APPROVED)
+    created = userintent.Creation(request_id="R", state=userintent.CreationState.CREATION_STATE_CREATED, user_intent=approved)
+    gateway.streams = [lambda request, context: iter([pb.WatchUserIntentsResponse(changed=created)])]
     monkeypatch.setenv("USERINTENT_GATEWAY", gateway.address)
+    monkeypatch.setattr(sys, "argv", ["program", "R"])
     for name, text in files.items():
         exec(compile(text, f"README, {name}", "exec"), {"__name__": "readme"})
-    assert len(gateway.calls) >= 3
+    assert len(gateway.calls) >= 3 and len(gateway.watched) == 2
