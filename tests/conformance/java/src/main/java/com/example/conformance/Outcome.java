@@ -1,10 +1,13 @@
 package com.example.conformance;
 
+import com.example.userintent.AuthorizationUrl;
 import com.example.userintent.CreateResult;
 import com.example.userintent.Redacted;
 import com.example.userintent.UserIntentException;
 import com.example.userintent.Violation;
+import com.example.userintent.WatchEvent;
 import com.example.userintent.v1.Creation;
+import com.example.userintent.v1.GetAuthorizationUrlResponse;
 import com.example.userintent.v1.GetUserIntentResponse;
 import com.example.userintent.v1.UserIntent;
 import com.google.protobuf.Timestamp;
@@ -30,6 +33,7 @@ final class Outcome {
   private Outcome() {
     fields.putAll(Map.of("used_min", 0L, "used_max", 0L, "limit", 0L, "http_status", 0L, "tries", 0L, "retry_after_ms",
         -1L, "unresolved_request_id", "", "request_id", ""));
+    fields.putAll(Map.of("url", "", "page", "", "final_status", ""));
     fields.putAll(Map.of("not_repeated", "", "status", "", "user_id", "", "verification_type", "", "status_time", "",
         "read_time", "", "stale", false));
   }
@@ -67,7 +71,7 @@ final class Outcome {
     outcome.fields.putAll(Map.of("ok", true, "code", "OK", "reason", creation.getError().getReason(), "used_min",
         (long) creation.getAttempts().getUsedMin(), "used_max", (long) creation.getAttempts().getUsedMax(), "limit",
         (long) creation.getAttempts().getLimit(), "request_id", requestId, "state",
-        creation.getState().name().substring("CREATION_STATE_".length())));
+        name(creation.getState(), "CREATION_STATE_")));
     outcome.intent(creation.getUserIntent());
     outcome.texts.add(Redacted.toString(creation));
     outcome.texts.add(creation.toString());
@@ -84,10 +88,51 @@ final class Outcome {
     return outcome;
   }
 
+  static Outcome waited(String requestId, UserIntent intent) {
+    Outcome outcome = new Outcome();
+    outcome.intent(intent);
+    outcome.fields.putAll(Map.of("ok", true, "code", "OK", "request_id", requestId));
+    outcome.texts.add(Redacted.toString(intent));
+    return outcome;
+  }
+
+  static Outcome linked(String requestId, GetAuthorizationUrlResponse response) {
+    Outcome outcome = waited(requestId, response.getUserIntent());
+    outcome.fields.putAll(Map.of("url", response.getUrl(), "page", name(response.getPage(), "AUTHORIZATION_PAGE_")));
+    outcome.texts.add(Redacted.toString(response));
+    return outcome;
+  }
+
+  static Outcome made(UserIntent intent, AuthorizationUrl made) {
+    Outcome outcome = waited("", intent);
+    outcome.fields.putAll(Map.of("url", made.getUrl(), "page", name(made.getPage(), "AUTHORIZATION_PAGE_")));
+    outcome.texts.add(made.toString());
+    return outcome;
+  }
+
+  /** What an event of a watch tells. */
+  static Outcome told(WatchEvent event) {
+    Creation creation = event.getCreation();
+    Outcome outcome = new Outcome();
+    if (creation.hasUserIntent()) {
+      outcome.intent(creation.getUserIntent());
+    }
+    outcome.fields.putAll(
+        Map.of("event", event.getKind().name().toLowerCase(Locale.ROOT), "token", !event.getResumeToken().isEmpty(),
+            "request_id", creation.getRequestId(), "reason", creation.getError().getReason(), "state",
+            event.getKind() == WatchEvent.Kind.CHANGED ? name(creation.getState(), "CREATION_STATE_") : ""));
+    outcome.texts.addAll(List.of(event.toString(), Redacted.toString(creation)));
+    return outcome;
+  }
+
+  private static String name(Enum<?> value, String prefix) {
+    return value.name().substring(prefix.length());
+  }
+
   private void intent(UserIntent intent) {
     fields.putAll(Map.of("user_intent_id", intent.getId(), "user_id", intent.getUserId(), "status",
-        intent.getStatus().name().substring("USER_INTENT_STATUS_".length()), "verification_type",
-        intent.getVerificationType().name().substring("VERIFICATION_TYPE_".length()), "status_time",
+        name(intent.getStatus(), "USER_INTENT_STATUS_"), "verification_type",
+        name(intent.getVerificationType(), "VERIFICATION_TYPE_"), "status_time",
         intent.hasStatusTime() ? instant(intent.getStatusTime()) : ""));
   }
 
@@ -112,6 +157,7 @@ final class Outcome {
     outcome.fields.putAll(
         Map.of("http_status", (long) error.getHttpStatus().orElse(0), "request_id", error.getRequestId(), "tries",
             (long) error.getTries(), "retry_after_ms", error.getRetryAfter().map(Duration::toMillis).orElse(-1L)));
+    error.getFinalStatus().ifPresent(status -> outcome.fields.put("final_status", name(status, "USER_INTENT_STATUS_")));
     outcome.fields.put("not_repeated", error.getNotRepeated().name().toLowerCase(Locale.ROOT));
     outcome.texts.add(error.toString());
     outcome.texts.add(stackTrace(error));

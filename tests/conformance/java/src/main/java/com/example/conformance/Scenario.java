@@ -1,5 +1,6 @@
 package com.example.conformance;
 
+import com.example.userintent.AuthorizationUrl;
 import com.example.userintent.CallFuture;
 import com.example.userintent.CallSettings;
 import com.example.userintent.CreateResult;
@@ -9,10 +10,13 @@ import com.example.userintent.Tls;
 import com.example.userintent.UserIntentClient;
 import com.example.userintent.UserIntentException;
 import com.example.userintent.v1.CreateUserIntentRequest;
+import com.example.userintent.v1.UserIntent;
+import com.example.userintent.v1.UserIntentStatus;
 import com.google.gson.JsonArray;
 import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParser;
+import com.google.protobuf.ByteString;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.UnknownFieldSet;
 import com.google.protobuf.util.JsonFormat;
@@ -26,20 +30,25 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Base64;
+import java.util.EnumSet;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Function;
 
 /** One scenario at work. Belongs to one thread. */
 final class Scenario {
   private static final HttpClient HTTP = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
   private static final long PATIENCE_NANOS = Duration.ofSeconds(20).toNanos();
+  private static final Set<String> WITH_ID = Set.of("create", "end", "repeat");
   private static final int REPEATS = 400;
   private static final long PAUSE_MS = 50;
 
@@ -52,12 +61,19 @@ final class Scenario {
     }
   }
 
-  private static final class Running {
+  /** A call in the background. */
+  private static final class Running<T> {
     final long started = System.nanoTime();
-    final CallFuture<CreateResult> future;
+    final CallFuture<T> future;
+    final Function<T, Outcome> outcome;
 
-    Running(CallFuture<CreateResult> future) {
+    Running(CallFuture<T> future, Function<T, Outcome> outcome) {
       this.future = future;
+      this.outcome = outcome;
+    }
+
+    Outcome end() {
+      return Outcome.of(started, () -> outcome.apply(future.join()));
     }
   }
 
@@ -67,10 +83,11 @@ final class Scenario {
   private final Map<String, UserIntentClient> clients = new HashMap<>();
   private final Map<String, UserIntentClient> clientOf = new HashMap<>(); // call -> its client
   private final Map<String, Outcome> outcomes = new HashMap<>();
-  private final Map<String, Running> running = new HashMap<>();
+  private final Map<String, Running<?>> running = new HashMap<>();
+  private final Map<String, Watching> watches = new HashMap<>();
   private int number;
 
-  /** async: calls of `create`, `repeat` and `get` are made with the library's futures. */
+  /** async: with the library's futures and publisher, instead of its blocking calls and its iterator. */
   Scenario(JsonObject plan, JsonObject scenario, boolean async) {
     this.plan = plan;
     this.scenario = scenario;
@@ -98,7 +115,7 @@ final class Scenario {
       }
       return text.toString();
     } finally {
-      clients.values().forEach(UserIntentClient::close);
+      clients.values().forEach(UserIntentClient::close); // with their watches
     }
   }
 
@@ -109,14 +126,14 @@ final class Scenario {
         break;
       case "begin":
         clientOf.put(text(step, "name"), client(step));
-        running.put(text(step, "name"), new Running(client(step).createUserIntentAsync(request(step), settings(step))));
+        running.put(text(step, "name"),
+            new Running<>(client(step).createUserIntentAsync(request(step), settings(step)), Outcome::created));
         break;
       case "cancel":
         running.get(text(step, "name")).future.cancel(true);
         break;
       case "end":
-        Running call = running.remove(text(step, "name"));
-        ended(step, Outcome.of(call.started, () -> Outcome.created(call.future.join())));
+        ended(step, running.remove(text(step, "name")).end());
         break;
       case "repeat":
         repeat(step);
@@ -126,6 +143,33 @@ final class Scenario {
         break;
       case "read":
         read(step);
+        break;
+      case "watch":
+        watch(step);
+        break;
+      case "events":
+        events(step);
+        break;
+      case "stop":
+        if (!watches.get(text(step, "name")).stop()) {
+          throw new Failure("the watch does not stop");
+        }
+        break;
+      case "watch_ended":
+        watchEnded(step);
+        break;
+      case "wait_for_outcome":
+      case "wait_for_status":
+        waitFor(step);
+        break;
+      case "begin_wait":
+        beginWait(step);
+        break;
+      case "get_authorization_url":
+        getAuthorizationUrl(step);
+        break;
+      case "authorization_url":
+        authorizationUrl(step);
         break;
       case "text":
         stringForm(step);
@@ -244,14 +288,16 @@ final class Scenario {
 
   /** The id itself, or for @name that field of the call named so. */
   private String named(JsonObject step, String field) {
-    String told = text(step, field);
+    return named(text(step, field), field);
+  }
+
+  private String named(String told, String field) {
     return told.startsWith("@") ? (String) outcomes.get(told.substring(1)).fields.get(field) : told;
   }
 
   private void read(JsonObject step) {
     UserIntentClient client = client(step);
-    IntentKey key = step.has("user_intent_id") ? IntentKey.ofIntent(named(step, "user_intent_id"))
-                                               : IntentKey.ofRequest(named(step, "request_id"));
+    IntentKey key = key(step);
     CallSettings settings = settings(step);
     if (step.has("max_age_ms")) {
       settings = settings.withMaxAge(Duration.ofMillis(step.get("max_age_ms").getAsLong()));
@@ -262,6 +308,125 @@ final class Scenario {
             ()
                 -> Outcome.read(named(step, "request_id"),
                     async ? client.getUserIntentAsync(key, all).join() : client.getUserIntent(key, all))));
+  }
+
+  private void watch(JsonObject step) {
+    CallSettings settings = CallSettings.defaults();
+    if (step.has("resume_of")) {
+      settings = settings.withResumeToken(watches.get(text(step, "resume_of")).token());
+    } else if (step.has("resume_token")) {
+      settings = settings.withResumeToken(ByteString.copyFrom(Base64.getDecoder().decode(text(step, "resume_token"))));
+    }
+    List<String> ids = new ArrayList<>();
+    for (JsonElement id : step.getAsJsonArray("request_ids")) {
+      ids.add(named(id.getAsString(), "request_id"));
+    }
+    watches.put(text(step, "name"), new Watching(client(step), ids, settings, async));
+  }
+
+  /** Holds what the watch gives to the list of the step. */
+  private void events(JsonObject step) throws InterruptedException {
+    boolean exact = step.has("exact") && step.get("exact").getAsBoolean();
+    int entry = 0;
+    for (JsonElement expected : step.getAsJsonArray("expect")) {
+      List<String> passed = new ArrayList<>();
+      String differs = "";
+      do {
+        Outcome event = watches.get(text(step, "name")).next();
+        if (event == null) {
+          throw new Failure("entry " + entry + ": no such event; passed over " + passed);
+        }
+        clean(event.texts);
+        differs = differs(expected.getAsJsonObject(), event);
+        if (differs != null && (exact || !event.fields.get("event").equals("changed"))) {
+          throw new Failure("entry " + entry + ": " + differs + "; passed over " + passed);
+        }
+        passed.add(differs);
+        outcomes.put(text(step, "name"), event);
+      } while (differs != null);
+      entry++;
+    }
+  }
+
+  private void watchEnded(JsonObject step) {
+    Watching watching = watches.get(text(step, "name"));
+    ended(step, Outcome.of(System.nanoTime(), () -> {
+      try {
+        watching.throwEnd();
+      } catch (RuntimeException end) {
+        throw end;
+      } catch (Exception unexpected) {
+        throw new IllegalStateException(unexpected);
+      }
+      throw new Failure("the watch does not end by itself");
+    }));
+  }
+
+  private static Set<UserIntentStatus> statuses(JsonObject step) {
+    Set<UserIntentStatus> statuses = EnumSet.noneOf(UserIntentStatus.class);
+    for (JsonElement name : step.getAsJsonArray("statuses")) {
+      statuses.add(UserIntentStatus.valueOf("USER_INTENT_STATUS_" + name.getAsString()));
+    }
+    return statuses;
+  }
+
+  private void waitFor(JsonObject step) {
+    UserIntentClient client = client(step);
+    String id = named(step, "request_id");
+    CallSettings settings = settings(step);
+    ended(step, Outcome.of(System.nanoTime(), () -> {
+      if (text(step, "do").equals("wait_for_outcome")) {
+        return Outcome.got(
+            id, async ? client.waitForOutcomeAsync(id, settings).join() : client.waitForOutcome(id, settings));
+      }
+      return Outcome.waited(id,
+          async ? client.waitForStatusAsync(id, statuses(step), settings).join()
+                : client.waitForStatus(id, statuses(step), settings));
+    }));
+  }
+
+  private void beginWait(JsonObject step) {
+    UserIntentClient client = client(step);
+    String id = named(step, "request_id");
+    running.put(text(step, "name"),
+        text(step, "wait").equals("outcome")
+            ? new Running<>(client.waitForOutcomeAsync(id, settings(step)), creation -> Outcome.got(id, creation))
+            : new Running<>(
+                client.waitForStatusAsync(id, statuses(step), settings(step)), intent -> Outcome.waited(id, intent)));
+  }
+
+  private void getAuthorizationUrl(JsonObject step) {
+    UserIntentClient client = client(step);
+    IntentKey key = key(step);
+    CallSettings settings = settings(step);
+    String redirectUri = text(step, "redirect_uri");
+    String state = text(step, "state");
+    ended(step,
+        Outcome.of(System.nanoTime(),
+            ()
+                -> Outcome.linked(named(step, "request_id"),
+                    async ? client.getAuthorizationUrlAsync(key, redirectUri, state, settings).join()
+                          : client.getAuthorizationUrl(key, redirectUri, state, settings))));
+  }
+
+  private void authorizationUrl(JsonObject step) {
+    Map<String, Object> of = outcomes.get(text(step, "of")).fields;
+    UserIntent intent = UserIntent.newBuilder()
+                            .setId((String) of.get("user_intent_id"))
+                            .setUserId((String) of.get("user_id"))
+                            .setStatus(UserIntentStatus.valueOf("USER_INTENT_STATUS_" + of.get("status")))
+                            .build();
+    ended(step,
+        Outcome.of(System.nanoTime(),
+            ()
+                -> Outcome.made(intent,
+                    AuthorizationUrl.of(text(step, "app_url"), text(step, "client_id"), intent,
+                        text(step, "redirect_uri"), text(step, "state")))));
+  }
+
+  private IntentKey key(JsonObject step) {
+    return step.has("user_intent_id") ? IntentKey.ofIntent(named(step, "user_intent_id"))
+                                      : IntentKey.ofRequest(named(step, "request_id"));
   }
 
   private void stringForm(JsonObject step) throws InvalidProtocolBufferException {
@@ -295,17 +460,11 @@ final class Scenario {
     if (!name.isEmpty()) {
       outcomes.put(name, outcome);
     }
-    JsonObject expect = step.getAsJsonObject("expect");
-    for (String field : expect.keySet()) {
-      Object actual = outcome.fields.get(field);
-      if (actual == null) {
-        throw new Failure("no field " + field);
-      }
-      if (!holds(field, expect.get(field), actual)) {
-        throw new Failure(field + ": expected " + expect.get(field) + ", got " + actual + " (" + outcome.error + ")");
-      }
+    String differs = differs(step.getAsJsonObject("expect"), outcome);
+    if (differs != null) {
+      throw new Failure(differs);
     }
-    if (outcome.fields.get("request_id").equals("") && !text(step, "do").equals("read")) {
+    if (outcome.fields.get("request_id").equals("") && WITH_ID.contains(text(step, "do"))) {
       throw new Failure("request_id: empty");
     }
     clean(outcome.texts);
@@ -316,6 +475,20 @@ final class Scenario {
           : fields.get("code") + "/" + fields.get("reason") + "/" + fields.get("sent") + "/" + fields.get("recovery");
       System.out.println("answer " + text(scenario, "name") + " " + number + " " + value);
     }
+  }
+
+  /** The first field that is not as expected; null: all are. */
+  private String differs(JsonObject expect, Outcome outcome) {
+    for (String field : expect.keySet()) {
+      Object actual = outcome.fields.get(field);
+      if (actual == null) {
+        throw new Failure("no field " + field);
+      }
+      if (!holds(field, expect.get(field), actual)) {
+        return field + ": expected " + expect.get(field) + ", got " + actual + " (" + outcome.error + ")";
+      }
+    }
+    return null;
   }
 
   private boolean holds(String field, JsonElement expected, Object actual) {
