@@ -46,6 +46,7 @@ python3-venv            | keeps what comes from PyPI out of the system
 readonly APT_TESTS='
 libgtest-dev            | unit tests
 libgmock-dev            | unit tests
+curl                    | commands of the documentation
 git                     | compares the API with what landed before
 '
 

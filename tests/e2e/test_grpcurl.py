@@ -21,10 +21,10 @@ class Command:
     output: str
 
 
-def commands():
+def commands(page=PAGE):
     """The commands of the page's console blocks. A here-document belongs to its command."""
     found = []
-    for block in re.findall(r"^```console\n(.*?)^```$", PAGE.read_text(), re.M | re.S):
+    for block in re.findall(r"^```console\n(.*?)^```$", page.read_text(), re.M | re.S):
         until = None
         for line in block.splitlines(keepends=True):
             if until:
