@@ -67,6 +67,14 @@ void TellOfLedger(const std::string& path, const ledger::SqliteLedger& ledger, o
   }
 }
 
+// `restored`: which restore made it what it is.
+std::unique_ptr<usecase::WatchTokens> NewTokens(const config::LedgerKeys& keys, const ledger::ChangeFeed& changes,
+                                                int64_t restored) {
+  return std::make_unique<usecase::WatchTokens>(
+      usecase::WatchTokens::Options{.ledger_id = changes.ledger_id(), .restored = restored}, keys.current,
+      keys.previous);
+}
+
 }  // namespace
 
 absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const config::LedgerKeys& keys,
@@ -76,7 +84,7 @@ absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const 
     auto memory =
         std::make_unique<ledger::MemoryLedger>(WaiterLimitsOf(settings), static_cast<size_t>(settings.webhook_queue));
     ledger::MemoryLedger* const ledger = memory.get();
-    return OpenedLedger{std::move(memory), std::move(all_keys), ledger, nullptr, ledger};
+    return OpenedLedger{std::move(memory), std::move(all_keys), ledger, nullptr, ledger, NewTokens(keys, *ledger, 0)};
   }
   auto opened = ledger::SqliteLedger::Open(OptionsOf(settings, *all_keys, metrics));
   if (!opened.ok()) {
@@ -84,13 +92,18 @@ absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const 
   }
   ledger::SqliteLedger* const sqlite = opened->get();
   TellOfLedger(settings.ledger.path, *sqlite, metrics);
+  const std::optional<ledger::Restored>& restored = sqlite->restored();
   const std::vector<uint64_t> key_ids = all_keys->previous_key_ids();
   std::vector<Secret> needed;
   for (size_t i = 0; i < keys.previous.size(); ++i) {
     if (sqlite->needs_key(key_ids[i])) needed.push_back(keys.previous[i]);
   }
-  return OpenedLedger{*std::move(opened), std::make_unique<intent::Fingerprinter>(keys.current, needed), sqlite, sqlite,
-                      sqlite};
+  return OpenedLedger{*std::move(opened),
+                      std::make_unique<intent::Fingerprinter>(keys.current, needed),
+                      sqlite,
+                      sqlite,
+                      sqlite,
+                      NewTokens(keys, *sqlite, restored ? restored->acknowledged_at : 0)};
 }
 
 }  // namespace userintent

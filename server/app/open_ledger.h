@@ -13,6 +13,7 @@
 #include "server/ledger/sqlite_ledger.h"
 #include "server/ledger/webhook_queue.h"
 #include "server/observe/metrics.h"
+#include "server/usecase/watch_token.h"
 
 namespace userintent {
 
@@ -23,6 +24,8 @@ struct OpenedLedger {
   ledger::ChangeFeed* changes = nullptr;     // of the same ledger
   ledger::SqliteLedger* sqlite = nullptr;    // the same ledger, where it is one
   ledger::WebhookQueue* webhooks = nullptr;  // of the same ledger
+  // Of all the keys: a token may be younger than the last row under its key.
+  std::unique_ptr<usecase::WatchTokens> watch_tokens;
 };
 
 // Logs what of the ledger's life an operator must not overlook. `metrics` outlives the ledger, which counts its commits

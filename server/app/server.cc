@@ -105,6 +105,8 @@ struct Server::Parts {
   std::unique_ptr<usecase::IntentReads> reads;
   usecase::ChangeFanout change_listeners;        // of the ledger
   std::unique_ptr<usecase::FollowUp> follow_up;  // on the first shard
+  std::unique_ptr<usecase::WatchTokens> watch_tokens;
+  std::unique_ptr<usecase::WatchHub> watch_hub;  // hears of the ledger's changes
   std::unique_ptr<rpc::AsyncService> service;
   rpc::HealthService health_service;
   rpc::HealthState health;
@@ -112,6 +114,7 @@ struct Server::Parts {
   std::unique_ptr<Webhooks> webhooks;  // null: none are received; hears the ledger's last answers, as the shards do
   ledger::WebhookQueue* webhook_queue = nullptr;
   ledger::SqliteLedger* sqlite = nullptr;  // the ledger, where it is one
+  ledger::ChangeFeed* changes = nullptr;   // the ledger's
   std::unique_ptr<ledger::Ledger> ledger;  // after the shards: its last answers need their inboxes
   std::unique_ptr<admin::AdminServer> admin;
   std::unique_ptr<grpc::Service> reflection;
@@ -170,7 +173,13 @@ absl::Status Server::Parts::OpenLedger(const config::LedgerKeys& keys) {
   absl::StatusOr<OpenedLedger> opened = userintent::OpenLedger(settings, keys, *metrics);
   if (!opened.ok()) return opened.status();
   ledger = std::move(opened->ledger);
-  opened->changes->SetListener(&change_listeners);
+  changes = opened->changes;
+  changes->SetListener(&change_listeners);
+  watch_tokens = std::move(opened->watch_tokens);
+  watch_hub = std::make_unique<usecase::WatchHub>(
+      *changes, usecase::WatchHub::Limits{static_cast<size_t>(settings.watch_streams),
+                                          static_cast<size_t>(settings.watch_streams_per_caller)});
+  change_listeners.Add(*watch_hub);
   fingerprinter = std::move(opened->fingerprinter);
   sqlite = opened->sqlite;
   webhook_queue = opened->webhooks;
@@ -222,17 +231,21 @@ absl::Status Server::Parts::Build(std::optional<config::TlsMaterial> tls) {
 // Every shard brings its own completion queue.
 absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder, bool mutual_tls) {
   const http::Options http = HttpOptionsOf(settings, authorities.get());
-  const SharedParts shared{settings,       http,       mutual_tls, *credentials, *ledger,  *admission,     *reads,
-                           *fingerprinter, *telemetry, *telemetry, *metrics,     *service, health_service, health};
+  const SharedParts shared{settings,       http,           mutual_tls, *credentials, *ledger,       *admission,
+                           *reads,         *fingerprinter, *telemetry, *telemetry,   *metrics,      *service,
+                           health_service, health,         *changes,   *watch_hub,   *watch_tokens, *telemetry};
   for (int i = 0; i < settings.shard_count(); ++i) {
     absl::StatusOr<std::unique_ptr<ShardParts>> shard = ShardParts::Create(shared, builder);
     if (!shard.ok()) return shard.status();
     shards.push_back(*std::move(shard));
   }
   follow_up = std::make_unique<usecase::FollowUp>(
-      usecase::FollowUp::Dependencies{*ledger, *reads, shards.front()->read_shard(), nullptr},
+      usecase::FollowUp::Dependencies{
+          *ledger, *reads, shards.front()->read_shard(),
+          [this](const std::string& caller, const Uuid& request_id) { return watch_hub->Watched(caller, request_id); }},
       usecase::FollowUp::Options{.follow_up = settings.follow_up});
   change_listeners.Add(*follow_up);
+  watch_hub->SetFollower(follow_up.get());
   return absl::OkStatus();
 }
 
@@ -304,6 +317,7 @@ bool Server::Drain() {
   Parts& p = *parts_;
   Log(Level::kInfo, "draining", {{"in_flight", p.admission->in_flight()}});
   p.admission->Drain();
+  p.watch_hub->Drain();
   for (const auto& shard : p.shards) shard->Drain();
   p.shards.front()->read_shard().loop.Post([&p] { p.follow_up->Stop(); });
   HouseKeep();

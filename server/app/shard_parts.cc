@@ -61,7 +61,9 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
            [&credentials = shared.credentials] { return credentials.Snapshot()->client_id; }},
           shared.ledger,
           *parts->shard_,
-          settings.email_attempt_limit});
+          settings.email_attempt_limit,
+          {*parts->shard_, shared.ledger, shared.changes, shared.watch_hub, shared.watch_tokens, shared.watch_observer,
+           settings.email_attempt_limit}});
   parts->health_ = std::make_unique<rpc::HealthCalls>(shared.health_service, shared.health, *parts->shard_);
   return parts;
 }

@@ -43,6 +43,10 @@ struct SharedParts {
   rpc::AsyncService& service;
   rpc::HealthService& health_service;
   const rpc::HealthState& health;
+  ledger::ChangeFeed& changes;
+  usecase::WatchHub& watch_hub;
+  const usecase::WatchTokens& watch_tokens;
+  usecase::WatchObserver& watch_observer;
 };
 
 class ShardParts {

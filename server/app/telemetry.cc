@@ -86,7 +86,9 @@ observe::Labels Telemetry::Labels() {
           usecase::kAskerNames,
           usecase::kSettleWays,
           kSettledStates,
-          Webhooks::Labels()};
+          Webhooks::Labels(),
+          usecase::kWatchEventNames,
+          usecase::kWatchEndNames};
 }
 
 void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }
@@ -173,6 +175,15 @@ void Telemetry::OnRead(usecase::Asker asker, const std::optional<Uuid>& request_
 }
 
 void Telemetry::OnReadHeldBack(usecase::Asker asker) { metrics_.CountReadHeldBack(static_cast<size_t>(asker)); }
+
+void Telemetry::OnWatchOpened() { metrics_.AddWatchStreams(1); }
+
+void Telemetry::OnWatchEvent(usecase::WatchEvent event) { metrics_.CountWatchEvent(static_cast<size_t>(event)); }
+
+void Telemetry::OnWatchEnded(usecase::WatchEnd why, bool opened) {
+  if (opened) metrics_.AddWatchStreams(-1);
+  metrics_.CountWatchEnd(static_cast<size_t>(why));
+}
 
 void Telemetry::OnCallBegun(rpc::Method) { metrics_.AddInFlight(1); }
 

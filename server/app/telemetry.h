@@ -10,14 +10,18 @@
 #include "server/rpc/unary_method.h"
 #include "server/usecase/creations.h"
 #include "server/usecase/intent_reads.h"
+#include "server/usecase/watch_stream.h"
 
 namespace userintent {
 
-class Telemetry final : public rpc::CallObserver, public usecase::CreationObserver, public usecase::ReadObserver {
+class Telemetry final : public rpc::CallObserver,
+                        public usecase::CreationObserver,
+                        public usecase::ReadObserver,
+                        public usecase::WatchObserver {
  public:
   explicit Telemetry(observe::Metrics& metrics) : metrics_(metrics) {}
 
-  // What calls, POSTs and GETs are counted by.
+  // What calls, POSTs, GETs and watches are counted by.
   static observe::Labels Labels();
 
   void OnPostBegun() override;
@@ -30,6 +34,9 @@ class Telemetry final : public rpc::CallObserver, public usecase::CreationObserv
   void OnRead(usecase::Asker asker, const std::optional<Uuid>& request_id, const astra::ReadOutcome& outcome,
               SteadyClock::duration took) override;
   void OnReadHeldBack(usecase::Asker asker) override;
+  void OnWatchOpened() override;
+  void OnWatchEvent(usecase::WatchEvent event) override;
+  void OnWatchEnded(usecase::WatchEnd why, bool opened) override;
   void OnCallBegun(rpc::Method method) override;
   void OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
                    SteadyClock::duration took) override;

@@ -103,6 +103,8 @@ constexpr Row kRows[] = {
                                               "calls that may wait for one running request; more are answered at once"),
     RowOf<&Settings::max_waiters_per_caller>("max_waiters_per_caller",
                                              "calls of one caller that may wait for running requests"),
+    RowOf<&Settings::watch_streams>("watch_streams", "open WatchUserIntents calls, at most; more are refused at once"),
+    RowOf<&Settings::watch_streams_per_caller>("watch_streams_per_caller", "of these, of one caller"),
     RowOf<&Settings::default_deadline>("default_deadline", "for callers that set no deadline"),
     RowOf<&Settings::min_deadline>("min_deadline", "a call with less time left is not started"),
     RowOf<&Settings::ledger>("ledger",

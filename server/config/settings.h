@@ -40,6 +40,8 @@ struct Settings {
   int max_in_flight = 4096;
   int max_waiters_per_request = 64;
   int max_waiters_per_caller = 1024;
+  int watch_streams = 1000;
+  int watch_streams_per_caller = 100;
   absl::Duration default_deadline = absl::Seconds(35);
   absl::Duration min_deadline = absl::Milliseconds(100);
   LedgerLocation ledger{LedgerLocation::Kind::kSqlite, "data/ledger.db"};

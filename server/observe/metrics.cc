@@ -72,6 +72,7 @@ void Quietly(F&& f) noexcept {
 struct Metrics::Parts {
   void AddProcess(const BuildInfo& build);
   void AddCalls(const Labels& names);
+  void AddWatches(const Labels& names);
   void AddUpstream(const Labels& names);
   void AddSettling(const Labels& names);
   void AddFollowUp();
@@ -86,6 +87,9 @@ struct Metrics::Parts {
   };
   std::vector<MethodParts> methods;
   Gauge* in_flight = nullptr;
+  Gauge* watch_streams = nullptr;
+  std::vector<Counter*> watch_events;
+  std::vector<Counter*> watch_ends;
   std::vector<Counter*> posts;               // by verdict
   std::vector<std::vector<Counter*>> reads;  // by asker and verdict
   std::vector<Counter*> reads_held_back;     // by asker
@@ -130,6 +134,7 @@ struct Metrics::Parts {
 Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make_unique<Parts>()) {
   parts_->AddProcess(build);
   parts_->AddCalls(names);
+  parts_->AddWatches(names);
   parts_->AddUpstream(names);
   parts_->AddSettling(names);
   parts_->AddFollowUp();
@@ -177,6 +182,20 @@ void Metrics::Parts::AddCalls(const Labels& names) {
     parts.seconds = &call_seconds.Add({{"method", method}}, kCallBuckets);
   }
   in_flight = MakeGauge(registry, "userintent_calls_in_flight", "Calls admitted and not finished.");
+}
+
+void Metrics::Parts::AddWatches(const Labels& names) {
+  watch_streams = MakeGauge(registry, "userintent_watch_streams", "Open streams of WatchUserIntents.");
+  Family<Counter>& events =
+      BuildCounter().Name("userintent_watch_events_total").Help("Messages to watchers by kind.").Register(registry);
+  for (const std::string_view event : names.watch_events) {
+    watch_events.push_back(&events.Add({{"event", std::string(event)}}));
+  }
+  Family<Counter>& ends = BuildCounter()
+                              .Name("userintent_watch_ends_total")
+                              .Help("Streams of WatchUserIntents that ended, or were not let in (refused), by cause.")
+                              .Register(registry);
+  for (const std::string_view why : names.watch_ends) watch_ends.push_back(&ends.Add({{"cause", std::string(why)}}));
 }
 
 void Metrics::Parts::AddUpstream(const Labels& names) {
@@ -319,6 +338,12 @@ void Metrics::RecordCall(size_t method, int reason, bool replayed, absl::Duratio
 }
 
 void Metrics::AddInFlight(int delta) noexcept { parts_->in_flight->Increment(delta); }
+
+void Metrics::AddWatchStreams(int delta) noexcept { parts_->watch_streams->Increment(delta); }
+
+void Metrics::CountWatchEvent(size_t event) noexcept { parts_->watch_events[event]->Increment(); }
+
+void Metrics::CountWatchEnd(size_t why) noexcept { parts_->watch_ends[why]->Increment(); }
 
 void Metrics::AddPostsInFlight(int delta) noexcept { parts_->posts_in_flight->Increment(delta); }
 

@@ -36,6 +36,8 @@ struct Labels {
   std::span<const std::string_view> settle_ways;
   std::span<const std::string_view> settled_states;
   WebhookLabels webhooks;
+  std::span<const std::string_view> watch_events;
+  std::span<const std::string_view> watch_ends;
 };
 
 // Why a caller's connection was not taken in, or not kept.
@@ -92,6 +94,11 @@ class Metrics {
   // the first of the others has been due. And those that are not, because there are too many.
   void SetFollowUp(int64_t followed, int64_t watched, absl::Duration late) noexcept;
   void AddFollowUpLeftOut(uint64_t n) noexcept;
+
+  // Streams of WatchUserIntents: open ones, what they told, why they ended.
+  void AddWatchStreams(int delta) noexcept;
+  void CountWatchEvent(size_t event) noexcept;
+  void CountWatchEnd(size_t why) noexcept;
 
   // One 401 or 403 that did not read like Astra's own.
   void CountEdgeRejection() noexcept;

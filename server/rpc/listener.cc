@@ -8,10 +8,12 @@
 #include <grpcpp/security/server_credentials.h>
 
 #include <algorithm>
+#include <chrono>
 #include <string_view>
 
 #include "server/observe/log.h"
 #include "server/rpc/methods.h"
+#include "server/usecase/watch_stream.h"
 
 namespace userintent::rpc {
 namespace {
@@ -67,7 +69,11 @@ void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10 * 1000);
   // Callers look up the address again from time to time, which spreads them after a deployment.
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, 30 * 60 * 1000);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, 60 * 1000);
+  // Calls that run when a connection has become old are left their time, the longest of all included: a stream ends by
+  // itself before its connection does.
+  constexpr auto kGrace = usecase::kLongestWatch + std::chrono::minutes(1);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
+                             static_cast<int>(std::chrono::milliseconds(kGrace).count()));
   if (!reflection) {
     builder.SetOption(std::make_unique<WithoutReflection>());
   } else {

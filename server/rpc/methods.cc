@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "server/rpc/streaming_method.h"
 #include "server/usecase/get_creation.h"
 #include "server/usecase/get_user_intent.h"
 
@@ -41,6 +42,10 @@ std::vector<std::unique_ptr<PostedMethod>> NewMethods(AsyncService& service, Met
       +[](const UseCases& use, usecase::GetAuthorizationUrlCall&& call) {
         return usecase::GetAuthorizationUrl(use.authorization, std::move(call));
       }));
+  methods.push_back(std::make_unique<StreamingMethod<v1::WatchUserIntentsRequest, v1::WatchUserIntentsResponse,
+                                                     &AsyncService::RequestWatchUserIntents, AsyncService>>(
+      service, context, MethodOptions{.method = Method::kWatchUserIntents, .posted = 16, .errors_say_sent = false},
+      [use_cases](usecase::WatchCall&& call) { return usecase::WatchUserIntents(use_cases.watch, std::move(call)); }));
   return methods;
 }
 

@@ -7,6 +7,7 @@
 #include "server/rpc/unary_method.h"
 #include "server/usecase/creations.h"
 #include "server/usecase/get_authorization_url.h"
+#include "server/usecase/watch_stream.h"
 #include "userintent/v1/user_intent_service.grpc.pb.h"
 
 namespace userintent::rpc {
@@ -15,9 +16,10 @@ namespace userintent::rpc {
 inline constexpr int kMaxRequestBytes = 64 * 1024;
 
 // The service that is registered at the server: every method on raw bytes (see unary_call.h).
-using AsyncService = v1::UserIntentService::WithRawMethod_CreateUserIntent<
-    v1::UserIntentService::WithRawMethod_GetCreation<v1::UserIntentService::WithRawMethod_GetUserIntent<
-        v1::UserIntentService::WithRawMethod_GetAuthorizationUrl<v1::UserIntentService::Service>>>>;
+using AsyncService =
+    v1::UserIntentService::WithRawMethod_CreateUserIntent<v1::UserIntentService::WithRawMethod_GetCreation<
+        v1::UserIntentService::WithRawMethod_GetUserIntent<v1::UserIntentService::WithRawMethod_GetAuthorizationUrl<
+            v1::UserIntentService::WithRawMethod_WatchUserIntents<v1::UserIntentService::Service>>>>>;
 
 // What the handlers of one shard work with. All outlive the methods.
 struct UseCases {
@@ -26,6 +28,7 @@ struct UseCases {
   ledger::Ledger& ledger;
   Executor& executor;
   int email_attempt_limit = 3;
+  usecase::WatchDependencies watch;
 };
 
 // All methods of one shard; the owner posts each once the shard starts. `service`, `context` and what `use_cases`

@@ -1,7 +1,8 @@
 #include "server/rpc/unary_call.h"
 
-#include <string_view>
 #include <utility>
+
+#include "server/rpc/raw_message.h"
 
 namespace userintent::rpc {
 
@@ -10,20 +11,11 @@ UnaryCall::UnaryCall(Shard& shard) : mark_(shard), responder_(&context_), taken_
   context_.AsyncNotifyWhenDone(static_cast<Tag*>(&done_));
 }
 
-intent::WireProblem UnaryCall::Parse(google::protobuf::Message* message) {
-  grpc::Slice slice;
-  if (!request_.TrySingleSlice(&slice).ok() && !request_.DumpToSingleSlice(&slice).ok()) {
-    return intent::WireProblem::kMalformed;
-  }
-  request_.Clear();
-  return intent::ParseStrict(std::string_view(reinterpret_cast<const char*>(slice.begin()), slice.size()), message);
-}
+intent::WireProblem UnaryCall::Parse(google::protobuf::Message* message) { return FromRaw(request_, message); }
 
 void UnaryCall::Succeed(const google::protobuf::Message& message) {
   if (std::exchange(answered_, true)) return;
-  grpc::Slice slice(message.ByteSizeLong());
-  message.SerializeWithCachedSizesToArray(const_cast<uint8_t*>(slice.begin()));
-  responder_.Finish(grpc::ByteBuffer(&slice, 1), grpc::Status::OK, static_cast<Tag*>(&finished_));
+  responder_.Finish(ToRaw(message), grpc::Status::OK, static_cast<Tag*>(&finished_));
 }
 
 void UnaryCall::Fail(const grpc::Status& status) {

@@ -23,9 +23,9 @@
 namespace userintent::rpc {
 
 // The methods of our service; kMethodNames has their names, in this order.
-enum class Method { kCreateUserIntent, kGetCreation, kGetUserIntent, kGetAuthorizationUrl };
+enum class Method { kCreateUserIntent, kGetCreation, kGetUserIntent, kGetAuthorizationUrl, kWatchUserIntents };
 inline constexpr std::string_view kMethodNames[] = {"CreateUserIntent", "GetCreation", "GetUserIntent",
-                                                    "GetAuthorizationUrl"};
+                                                    "GetAuthorizationUrl", "WatchUserIntents"};
 
 // Told about calls, for logs and metrics. Called on shards' threads; must be thread-safe and must not block.
 class CallObserver {

@@ -27,10 +27,11 @@
 #include "server/ledger/ledger.h"
 #include "server/usecase/follow_table.h"
 #include "server/usecase/intent_reads.h"
+#include "server/usecase/watch_hub.h"
 
 namespace userintent::usecase {
 
-class FollowUp final : public ledger::ChangeListener {
+class FollowUp final : public ledger::ChangeListener, public WatchFollower {
  public:
   // Who watches all of their requests has those followed that are younger than this, whatever --follow_up says.
   static constexpr absl::Duration kWatchedAge = absl::Hours(168);
@@ -66,8 +67,8 @@ class FollowUp final : public ledger::ChangeListener {
   // ledger::ChangeListener.
   void OnChanges(absl::Span<const ledger::Change> changes) override;
 
-  // Somebody follows these requests of the caller from now on; none: all of the caller's. Any thread.
-  void OnWatchBegins(const std::string& caller, absl::Span<const Uuid> request_ids);
+  // WatchFollower. Any thread.
+  void OnWatchBegins(const std::string& caller, absl::Span<const Uuid> request_ids) override;
 
   // Any thread; as of the last second or so.
   Stats stats() const;

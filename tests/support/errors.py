@@ -51,7 +51,7 @@ TABLE = {
     "REQUEST_NOT_FOUND": (C.NOT_FOUND, {"no"}, RECOVERY, None, NO_DETAIL),
 }
 
-# Errors of GetUserIntent and GetAuthorizationUrl; in place of TABLE, because reads carry no `sent` and some reasons differ.
+# Errors of GetUserIntent, GetAuthorizationUrl and WatchUserIntents; in place of TABLE, because reads carry no `sent` and some reasons differ.
 READS = {
     "MALFORMED_REQUEST": (C.INVALID_ARGUMENT, {"FIX_REQUEST"}, False, NO_DETAIL),
     "UNKNOWN_FIELDS": (C.INVALID_ARGUMENT, {"FIX_REQUEST"}, False, NO_DETAIL),
@@ -60,6 +60,8 @@ READS = {
     "USER_INTENT_NOT_FOUND": (C.NOT_FOUND, {"STOP"}, False, NO_DETAIL),
     "NOT_CREATED": (C.FAILED_PRECONDITION, {"ASK_SAME_ID", "STOP"}, False, NO_DETAIL),
     "USER_INTENT_NOT_ELIGIBLE": (C.FAILED_PRECONDITION, {"STOP"}, False, NO_DETAIL),
+    "CALLER_RATE_LIMITED": (C.RESOURCE_EXHAUSTED, {"RETRY_SAME_ID"}, True, NO_DETAIL),
+    "DRAINING": (C.UNAVAILABLE, {"RETRY_SAME_ID"}, True, NO_DETAIL),
     "LEDGER_UNAVAILABLE": (C.UNAVAILABLE, {"RETRY_SAME_ID"}, True, NO_DETAIL),
     "DEADLINE_TOO_SHORT": (C.DEADLINE_EXCEEDED, {"RETRY_SAME_ID"}, False, NO_DETAIL),
     "UPSTREAM_UNREACHABLE": (C.UNAVAILABLE, {"RETRY_SAME_ID"}, True, NO_DETAIL),
@@ -121,7 +123,7 @@ def decode(error, request=None, allowed_words=(), read=False):
     """The error of a call, checked against every general rule of the contract.
 
     `allowed_words` are values of the request that the fixed texts hold anyway (a name that the contract itself names).
-    `read`: of GetUserIntent or GetAuthorizationUrl.
+    `read`: of GetUserIntent, GetAuthorizationUrl or WatchUserIntents.
     """
     trailers = [(key, value) for key, value in (error.trailing_metadata() or ())]
     serialised = [value for key, value in trailers if key == "grpc-status-details-bin"]

@@ -1,0 +1,112 @@
+// StreamingMethod: one server-streaming method of our service on one shard. Each call is identified, parsed strictly
+// and given to the method's handler, whose stream writes the messages and ends the call with a CallError. As
+// UnaryMethod in all that they have in common.
+//
+// A method belongs to its shard's thread and outlives its calls: its owner destroys it after the shard has stopped.
+#pragma once
+
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/functional/any_invocable.h"
+#include "server/rpc/status_details.h"
+#include "server/rpc/streaming_call.h"
+#include "server/rpc/unary_method.h"
+#include "server/usecase/stream.h"
+
+namespace userintent::rpc {
+
+// kRequestCall: &Service::Request<Name>, where Service has the method on raw bytes.
+template <typename Request, typename Response, auto kRequestCall, typename Service>
+class StreamingMethod final : public PostedMethod {
+ public:
+  using Handler = absl::AnyInvocable<std::shared_ptr<usecase::ServerStream>(usecase::StreamCall<Request, Response>&&)>;
+
+  StreamingMethod(Service& service, MethodContext& context, const MethodOptions& options, Handler handler)
+      : service_(service), context_(context), options_(options), handler_(std::move(handler)) {}
+
+  void Post() override {
+    for (int i = 0; i < options_.posted; ++i) new ActiveCall(*this);  // owned by its tags
+  }
+
+ private:
+  class ActiveCall final : public StreamingCall, public usecase::StreamOutput<Response> {
+   public:
+    explicit ActiveCall(StreamingMethod& method) : StreamingCall(method.context_.shard), method_(method) {
+      grpc::ServerCompletionQueue& queue = method.context_.shard.queue();
+      (method.service_.*kRequestCall)(&context(), request(), writer(), &queue, &queue, taken());
+    }
+
+    // usecase::StreamOutput.
+    void Write(const Response& message) override { StreamingCall::Write(message); }
+    void End(usecase::CallError error) override {
+      if (ended()) return;
+      if (!method_.options_.errors_say_sent) error.sent.reset();
+      const RpcError converted = ToRpcError(error);
+      if (converted.pushback_never) context().AddTrailingMetadata(kPushbackTrailer, kPushbackNever);
+      Report(error.reason);
+      StreamingCall::End(converted.status);
+    }
+
+   private:
+    void PostAnother() override { new ActiveCall(method_); }
+
+    void OnRequest() override {
+      begun_ = method_.context_.shard.Now();
+      method_.context_.observer.OnCallBegun(method_.options_.method);
+      Guarded([this] { Handle(); });
+    }
+
+    void OnWritten() override {
+      if (stream_) Guarded([this] { stream_->OnWritten(); });
+    }
+
+    // The boundary: nothing below throws by design; what does all the same becomes INTERNAL for its caller.
+    template <typename F>
+    void Guarded(F&& f) {
+      try {
+        f();
+      } catch (const std::exception&) {
+        method_.context_.observer.OnBug("stream");
+        End(usecase::CallError::Of(v1::ERROR_REASON_INTERNAL));
+      }
+    }
+
+    void Handle() {
+      std::optional<std::string> caller = Identify(context(), method_.context_);
+      if (!caller) return End(usecase::CallError::Of(v1::ERROR_REASON_CALLER_UNAUTHENTICATED));
+      usecase::StreamCall<Request, Response> call{*std::move(caller), {}, *this};
+      switch (Parse(&call.request)) {
+        case intent::WireProblem::kNone:
+          break;
+        case intent::WireProblem::kMalformed:
+          return End(usecase::CallError::Of(v1::ERROR_REASON_MALFORMED_REQUEST));
+        case intent::WireProblem::kUnknownFields:
+          return End(usecase::CallError::Of(v1::ERROR_REASON_UNKNOWN_FIELDS));
+      }
+      stream_ = method_.handler_(std::move(call));
+    }
+
+    void OnCallerLeft() override { Report(std::nullopt); }
+    void OnOver() override { stream_.reset(); }
+
+    void Report(std::optional<v1::ErrorReason> reason) {
+      method_.context_.observer.OnCallEnded(method_.options_.method, reason, false,
+                                            method_.context_.shard.Now() - begun_);
+    }
+
+    StreamingMethod& method_;
+    SteadyTime begun_{};
+    std::shared_ptr<usecase::ServerStream> stream_;
+  };
+
+  Service& service_;
+  MethodContext& context_;
+  const MethodOptions options_;
+  Handler handler_;
+};
+
+}  // namespace userintent::rpc
