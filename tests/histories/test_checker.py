@@ -335,6 +335,95 @@ def a_drain_left_calls(history):
     history.process.append("SIGTERM: calls left when it drained: [1]")
 
 
+def _entry(history, action="settle by webhook"):
+    return next(entry for entry in history.audit if entry["action"] == action and entry["to"] == "SUCCEEDED")
+
+
+def _hook(history, entry):
+    return next(hook for hook in history.hooks if entry["evidence"] == f"webhook {hook['id']}")
+
+
+@mistake("I5")
+def unknown_again_after_it_was_settled(history):
+    entry = next(entry for entry in history.audit if entry["to"] == "SUCCEEDED" and any(
+        call["t0"] > entry["at"] + 1 for call in _calls(history, entry["key"], "ok")))
+    call = next(call for call in _calls(history, entry["key"], "ok") if call["t0"] > entry["at"] + 1)
+    call["out"] = {"error": {"reason": "OUTCOME_UNKNOWN", "code": "UNKNOWN", "retry": None,
+                             "meta": {"sent": "maybe", "replayed": "true"}}}
+
+
+@mistake("I5")
+def known_without_a_proof(history):
+    entry = next(entry for entry in history.audit if entry["to"] == "SUCCEEDED" and any(
+        checker.fact_of(call) == ("UNKNOWN",) for call in _calls(history, entry["key"], "error")))
+    history.audit = [other for other in history.audit if other["key"] != entry["key"]]
+
+
+@mistake("I11")
+def a_webhook_was_forgotten(history):
+    name = next(one["webhook_id"] for one in history.sent if 200 in one["answers"])
+    history.hooks = [hook for hook in history.hooks if hook["id"] != name]
+
+
+@mistake("I11")
+def a_webhook_waits_for_ever(history):
+    history.hooks[0]["waits"] = True
+
+
+@mistake("I11")
+def a_forged_webhook_was_believed(history):
+    one = next(one for one in history.sent if one["key"] == "wrong")
+    one["answers"] = [200]
+    history.hooks.append({"id": one["webhook_id"], "resource": one["resource_id"], "attempt": one["attempt_id"],
+                          "waits": False, "result": "foreign"})
+
+
+@mistake("I11")
+def a_forged_webhook_was_kept(history):
+    history.hooks.append({"id": "nobody's", "resource": "x", "attempt": "", "waits": False, "result": "foreign"})
+
+
+@mistake("I11")
+def settled_with_the_intent_of_another(history):
+    entry = _entry(history)
+    other = next(hook for hook in history.hooks if hook["resource"] != _hook(history, entry)["resource"])
+    _hook(history, entry)["resource"] = other["resource"]
+
+
+@mistake("I11")
+def settled_by_a_webhook_that_never_came(history):
+    _entry(history)["evidence"] = "webhook of nobody"
+
+
+@mistake("I11")
+def settled_by_somebody_else(history):
+    history.audit[0]["actor"] = "operator"
+
+
+@mistake("I11")
+def settled_twice(history):
+    entry = _entry(history)
+    history.audit.append({**entry, "to": "FAILED"})
+
+
+@mistake("I11")
+def settled_otherwise_than_recorded(history):
+    _entry(history, "settle by late answer")["to"] = "FAILED"
+
+
+@mistake("I11")
+def told_of_and_still_unknown(history):
+    entry = _entry(history)
+    history.audit = [other for other in history.audit if other["key"] != entry["key"]]
+    _last(history)[entry["key"]].update(state="UNKNOWN", reason="OUTCOME_UNKNOWN", meta={"sent": "maybe"})
+
+
+@mistake("I11")
+def astra_contradicted_itself(history):
+    history.conflicts.append({"key": _entry(history)["key"], "claimed": "SUCCEEDED", "intent": "another",
+                              "action": "settle by webhook"})
+
+
 @mistake("I0")
 def an_error_without_details(history):
     next(call for call in history.calls if "error" in call["out"])["out"] = {"bare": "INTERNAL", "text": ""}

@@ -24,7 +24,9 @@ _sizes = [EPISODE] * (CALLS // EPISODE) + ([CALLS % EPISODE] if CALLS % EPISODE 
 _EXPECTED = """ok replayed bare:CANCELLED bare:DEADLINE_EXCEEDED bare:UNAVAILABLE REQUEST_ID_REUSED REQUEST_IN_PROGRESS
 PERSON_EXISTS EMAIL_ATTEMPTS_EXHAUSTED EMAIL_BUSY EMAIL_UNRESOLVED SUPERSEDES_INVALID DEADLINE_TOO_SHORT OVERLOADED
 UPSTREAM_UNREACHABLE UPSTREAM_RATE_LIMITED UPSTREAM_REJECTED UPSTREAM_CREDENTIALS_REJECTED UPSTREAM_MISCONFIGURED
-OUTCOME_UNKNOWN CREATED REJECTED UNKNOWN NOT_SENT superseded HTTP/1.1 HTTP/2.0""".split()
+OUTCOME_UNKNOWN CREATED REJECTED UNKNOWN NOT_SENT superseded HTTP/1.1 HTTP/2.0
+settle_by_webhook settle_by_late_answer webhook:settled webhook:read webhook:ignored webhook:lost webhook:copy
+webhook:forged""".split()
 _KINDS = set(plan.KINDS)
 
 _met = collections.Counter()
@@ -57,6 +59,15 @@ def _count(history):
         if row:
             _met[row["state"]] += 1
             _met["superseded"] += bool(row["by"])
+    for entry in history.audit:
+        _met[entry["action"].replace(" ", "_")] += 1
+    for hook in history.hooks:
+        _met["webhook:" + hook["result"]] += 1
+    for one in history.sent:
+        _met["webhook:sent"] += 1
+        _met["webhook:lost"] += one["lost"]
+        _met["webhook:copy"] += one["copy"] > 0
+        _met["webhook:forged"] += one["key"] == "wrong"
     for post in history.posts:
         _met["posts"] += 1
         _met[post["proto"]] += 1

@@ -8,13 +8,15 @@ check() gives every violation as "I<n>: ..." and knows nothing of how the histor
     I2  CREATED means exactly one intent at Astra, with the same id; every intent has a row that is CREATED or UNKNOWN
     I3  REJECTED, NOT_SENT and "no record" mean that nothing was created; `sent: no` means no POST
     I4  an OK that a caller saw stays, with the same intent, for ever; a row never vanishes
-    I5  final states never change: every later call gets the same answer, and at most one answer has replayed=false
+    I5  final states never change: every later call gets the same answer, and at most one answer has replayed=false.
+        UNKNOWN is final, too, unless the ledger's audit says when, and by which proof, it was settled
     I6  used_min <= attempts that Astra counted <= used_max, and both are the sums over the address's rows
     I7  no POST for an address while another request for it runs or is unresolved (unless replaced), nor after three
         answers with a 2xx status line
     I8  personal data nowhere but at Astra
     I9  nothing is IN_PROGRESS when nothing runs
     I10 a refusal has its reason: PERSON_EXISTS, EMAIL_*, SUPERSEDES_INVALID, REQUEST_ID_REUSED; processes end well
+    I11 settled by proof, never otherwise: see proofs.py
 
 "Attempts that Astra counted" are intents, and POSTs answered with a 2xx status line: what the sandbox answers so without
 creating anything is an attempt for everybody who cannot look behind the answer.
@@ -22,6 +24,7 @@ creating anything is an attempt for everybody who cannot look behind the answer.
 
 import collections
 
+from histories import proofs
 from histories.plan import refused_unprocessed, refusing_status
 from histories.record import key_of
 
@@ -89,6 +92,9 @@ class _Checker:
         for intent in history.intents:
             if intent["ref"] in history.specs:
                 self.intents[self._key(intent["ref"])].append(intent)
+        self.settled = collections.defaultdict(list)    # key -> entries of the audit, in order
+        for entry in history.audit:
+            self.settled[entry["key"]].append(entry)
         self.bound = {key: self._bound(key) for key in self.calls}
 
     def _key(self, ref):
@@ -126,6 +132,7 @@ class _Checker:
         self._for_ever()
         self._addresses()
         self._refusals()
+        self.found += [f"I11: {text}" for text in proofs.check(self.h, self.last, self.posts, self.intents)]
         for leak in self.h.leaks:
             self._say("I8", leak)
         for trouble in self.h.process:
@@ -279,6 +286,9 @@ class _Checker:
                 if row and _fact_of_row(row):
                     seen[key].append((snapshot["at"], _fact_of_row(row)))
         for key, facts in seen.items():
+            facts = self._without_what_was_settled(key, facts)
+            if not facts:
+                continue
             first_at, first = min(facts)
             others = {fact for _, fact in facts} - {first}
             rule = "I4" if first[0] == "CREATED" or any(fact[0] == "CREATED" for fact in others) else "I5"
@@ -299,6 +309,28 @@ class _Checker:
                 if recorded and snapshot["rows"].get(key, True) is None:
                     self._say("I4", f"{key} had a row, and has none at '{snapshot['when']}'")
                 recorded = recorded or snapshot["rows"].get(key) is not None
+
+    def _without_what_was_settled(self, key, facts):
+        """UNKNOWN is no fact for ever where a proof came; after the proof it is none at all."""
+        if not self.settled[key]:
+            return facts
+        end = self.settled[key][-1]
+        if end["to"] != "RELEASED":
+            for call in self.calls[key]:
+                if fact_of(call) == ("UNKNOWN",) and call["t0"] > end["at"] + SLACK:
+                    self._say("I5", f"{key} was settled as {end['to']}, and UNKNOWN again for call {call['n']}")
+        elif self.last.get(key) and self.last[key]["state"] == "UNKNOWN":
+            return []   # sent again since
+        return [(at, fact) for at, fact in facts if fact != ("UNKNOWN",)]
+
+    def _unknown_at(self, key, when):
+        """Whether the row's outcome was not known then, though perhaps it is now. Nothing: nobody can tell."""
+        for entry in self.settled[key]:
+            if abs(entry["at"] - when) <= SLACK:
+                return None
+            if when < entry["at"]:
+                return True     # or it still ran
+        return False
 
     def _replay(self, key, call, fact, rule):
         """`call` began when `fact` was known to a caller."""
@@ -333,13 +365,12 @@ class _Checker:
         fresh = [answer for answer in answers if not answer["replayed"]]
         if len(fresh) > 1:
             self._say("I5", f"{key}: {len(fresh)} answers are not marked as replayed")
-        if len({(answer.get("id"), answer.get("status"), answer.get("word"), answer.get("at"), answer["rid"])
-                for answer in answers}) > 1:
+        # Not the status: that moves.
+        if len({(answer.get("id"), answer.get("at"), answer["rid"]) for answer in answers}) > 1:
             self._say("I4", f"{key}: its OK answers differ")
         row = self.last.get(key)
         if answers and row and row["state"] == "CREATED":
-            if (row.get("id"), row.get("word"), row.get("at"), row["rid"]) != tuple(
-                    answers[0].get(name) for name in ("id", "word", "at", "rid")):
+            if (row.get("id"), row.get("at"), row["rid"]) != tuple(answers[0].get(name) for name in ("id", "at", "rid")):
                 self._say("I4", f"{key}: GetCreation shows another intent than the callers saw")
 
     # -- I7 ------------------------------------------------------------------------------------------------------------
@@ -356,7 +387,7 @@ class _Checker:
         for email, posts in self.by_email.items():
             self._address(posts, rows[email], replaces)
         for email, mine in rows.items():
-            sure = sum(confirmed(row) for _, row in mine)
+            sure = sum(confirmed(row) and not self.settled[key] for key, row in mine)
             if sure > LIMIT:
                 self._say("I7", f"{sure} answers with a 2xx status line for one address: {[key for key, _ in mine]}")
 
@@ -366,7 +397,8 @@ class _Checker:
             earlier = [other for other in posts[:number] if self._key(other["ref"]) != key]
             sure = {self._key(other["ref"]) for other in earlier
                     if not refused_unprocessed(other)}
-            sure = {other for other in sure if self.last.get(other) and confirmed(self.last[other])}
+            sure = {other for other in sure if self.last.get(other) and confirmed(self.last[other]) and
+                    not (self.settled[other] and post["t0"] is not None and self._unknown_at(other, post["t0"]) is not False)}
             if len(sure) >= LIMIT:
                 self._say("I7", f"POST {post['seq']} for {key}, though {len(sure)} attempts were surely used")
             for other in earlier:
@@ -384,6 +416,10 @@ class _Checker:
         row = self.last.get(other_key)
         if row is None:
             return  # I3 says it
+        settled_later = bool(self.settled[other_key]) and (post["t0"] is None or
+                                                           self._unknown_at(other_key, post["t0"]) is not False)
+        if settled_later and row["state"] != "UNKNOWN":
+            row = {**row, "state": "UNKNOWN"}
         if row["state"] == "UNKNOWN" and not refused_unprocessed(other):
             # Unresolved since then. This request replaces it, or one before did and was not released meanwhile.
             if key not in replaces[other_key] and not any(
@@ -405,7 +441,7 @@ class _Checker:
             return True
         # It ended UNKNOWN, too: its POST was lost before it arrived, or the refusal on its way back.
         mine = self.last.get(one)
-        return bool(mine) and mine["state"] == "UNKNOWN" and one.endswith("/" + (row["by"] or "-")) and not any(
+        return bool(mine) and (mine["state"] == "UNKNOWN" or self.settled[one]) and one.endswith("/" + (row["by"] or "-")) and not any(
             sent["seq"] > post["seq"] for sent in self.posts[one])
 
     # -- I10 -----------------------------------------------------------------------------------------------------------
@@ -420,7 +456,7 @@ class _Checker:
                 email = self._email(key)
                 if row["state"] == "CREATED":
                     created[email, self.h.specs[self.bound[key]]["person"]].append(key)
-                if row["state"] == "UNKNOWN":
+                if row["state"] == "UNKNOWN" or self.settled[key]:
                     unknown[email].add(key)
                 sure[email] += confirmed(row)
         contents = collections.defaultdict(set)

@@ -168,7 +168,8 @@ def _fault(dice, kind, http2):
         # Some beyond the gateway's patience with Astra.
         return dict(kind="delay", delay_ms=dice.choice((5, 20, 50, 150, 300, 900, 1500)))
     if kind == "status":
-        return _status_fault(dice)
+        # A few beyond the gateway's patience, too.
+        return _status_fault(dice) | (dict(delay_ms=dice.choice((600, 1100))) if dice.random() < 0.15 else {})
     if kind == "html":
         return dict(kind="html", status=dice.choice((502, 503, 500)), commit=commit)
     if kind == "cut_body":
@@ -217,6 +218,27 @@ _WEIGHTS = dict(status=8, delay=3, second_answer=3, early=3, close=1, reset=1, g
                 hang=1)
 
 
+# What is done to Astra's webhooks. Those with a good signature tell the truth: a lie that Astra signs would be believed.
+_HOOKS = (dict(lose=True), dict(duplicate=1), dict(duplicate=3), dict(reorder=True, status="pending"), dict(delay_ms=50),
+          dict(delay_ms=1200), dict(replay_ms=700), dict(before_answer=True), dict(form="raw"), dict(form="compact"),
+          dict(key="wrong"), dict(attempt_id=""), dict(type="user_updated"), dict(byte_ms=1),
+          dict(extra={"note": "n\u00f6 pro\u00dflem"}))
+
+
+def _hook_faults(dice):
+    """Some webhooks in a while are lost, doubled, late ..., or are not Astra's at all; or no webhook comes."""
+    if dice.random() < 0.25:
+        return ("hooks", (dict(times=0, match={}, lose=True),))
+    chosen = dice.sample(_HOOKS, dice.randint(0, 6))
+    faults = []
+    for what in chosen:
+        match = {"every": dice.randint(2, 2 + len(chosen))}
+        if "status" in what:
+            match["status"] = what["status"]
+        faults.append(dict(times=0, match=match, **{name: value for name, value in what.items() if name != "status"}))
+    return ("hooks", tuple(faults))
+
+
 class _Weather:
     """The faults of a while: one whose turn it is, so that episodes with consecutive seeds meet every kind, and others
     by chance."""
@@ -255,6 +277,7 @@ def _gateway_flags(dice):
                  upstream_transport=dice.choice(("auto", "auto", "libcurl")), shards=dice.choice((1, 2, 2)),
                  upstream_connections=dice.choice((1, 4, 32)), log_level=dice.choice(("info", "debug")),
                  max_in_flight=dice.choice((4096, 4096, 4096, 4096, 20)))
+    flags["late_answer_window"] = dice.choice(("5m", "5m", "400ms", "0"))
     flags["astra_limit_error"] = dice.choice((None, "400:Maximum number of user intents"))
     return flags
 
@@ -271,8 +294,9 @@ def make(seed, calls):
     restarts = sorted([calls * dice.uniform(0.1, 0.5)] + [calls * dice.uniform(0.1, 0.95)
                                                            for _ in range(dice.randint(1, 3))])
     restarts = [(at, dice.choice(("SIGKILL", "SIGKILL", "SIGTERM"))) for at in restarts]
+    forgeries = dice.choice((0.005, 0.02, 0.05))
     plan = Plan(seed,
-                dict(attempt_limit=dice.choice((3, 3, 0)), max_concurrent_streams=dice.choice((250, 250, 8)),
+                dict(pending_for=dice.choice(("100ms", "600ms")), attempt_limit=dice.choice((3, 3, 0)), max_concurrent_streams=dice.choice((250, 250, 8)),
                      error_shape=dice.choice(("generic", "validation", "oauth", "html")), access_log="true"),
                 _gateway_flags(dice), dice.choice((24, 48, 96)), [], population.specs)
     planned, next_weather, http2 = 0, 0, plan.gateway_flags["upstream_http2"]
@@ -285,10 +309,12 @@ def make(seed, calls):
                 http2, next_weather = flags["upstream_http2"], planned
             chaos.append(("restart", restarts.pop(0)[1], flags))
         if planned >= next_weather:
-            chaos.append(weather.change(http2))
+            chaos += [weather.change(http2), _hook_faults(dice)]
             next_weather = planned + change_every
         if dice.random() < 0.006:
             chaos.append(("drop",))
+        if dice.random() < forgeries:
+            chaos.append(("forge", dice.random(), dice.random()))
         if dice.random() < 0.003:
             chaos.append(("listener", dice.choice(("refuse", "refuse", "reset", "silent")), dice.uniform(0.02, 0.4)))
         address, caller = population.pick(), dice.choice(CALLERS)

@@ -7,6 +7,9 @@
     snapshots  what GetCreation said of every id at a quiet moment, and how much the sandbox had counted then
     posts      the sandbox's account: every POST, with the ref from its body, and when it began and ended
     intents    what the sandbox created
+    sent       the sandbox's account: every webhook, each copy for itself, with the answers that it got
+    hooks      the ledger's webhooks at the end: what came of each
+    audit      what the ledger says was settled, and by what; conflicts: what it says was contradicted
     process    how the processes ended; leaks: where personal data was found
 
     phases of calls: run (faults on), repeat (all healed, every id once more), again (after one more kill -9)
@@ -25,6 +28,10 @@ class History:
     snapshots: list = dataclasses.field(default_factory=list)
     posts: list = dataclasses.field(default_factory=list)
     intents: list = dataclasses.field(default_factory=list)
+    sent: list = dataclasses.field(default_factory=list)
+    hooks: list = dataclasses.field(default_factory=list)
+    audit: list = dataclasses.field(default_factory=list)
+    conflicts: list = dataclasses.field(default_factory=list)
     process: list = dataclasses.field(default_factory=list)
     leaks: list = dataclasses.field(default_factory=list)
 
@@ -36,7 +43,8 @@ class History:
             put("seed", self.seed)
             for ref, spec in self.specs.items():
                 put("specs", [ref, spec])
-            for name in ("calls", "snapshots", "posts", "intents", "process", "leaks"):
+            for name in ("calls", "snapshots", "posts", "intents", "sent", "hooks", "audit", "conflicts", "process",
+                         "leaks"):
                 for entry in getattr(self, name):
                     put(name, entry)
 

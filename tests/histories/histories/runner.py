@@ -7,8 +7,11 @@ import json
 import pathlib
 import random
 import re
+import socket
+import sqlite3
 import time
 import unittest.mock
+import uuid
 
 import grpc
 import grpc.aio
@@ -24,6 +27,8 @@ from histories.plan import CALLERS
 from histories.record import History, key_of
 
 UPSTREAM_TIMEOUT = 0.5
+HOOK_PATH = "/astra/webhooks"
+_STATES = ("", "SENDING", "SUCCEEDED", "FAILED", "UNKNOWN", "RELEASED")  # by their number in the ledger
 _PEOPLE = tuple(PERSON["first_name"] + ending for ending in ("", "ne", "nette", "na", "nia", "nova"))
 
 # `sent` is that of the id: one whose earlier try was refused by Astra may be refused here next. The table of support.errors
@@ -91,9 +96,8 @@ class Episode:
         self.gateway = Gateway(
             self.sandbox, start=False, tls_cert_file=certificate, tls_key_file=key,
             tls_client_ca_file=authority.ca_file, upstream_timeout=f"{UPSTREAM_TIMEOUT * 1000:.0f}ms",
-            connect_timeout="400ms", drain_timeout="5s", reflection="false",
-            # The checker holds an unknown outcome to be one for ever.
-            late_answer_window="0", **plan.gateway_flags)
+            connect_timeout="400ms", drain_timeout="5s", reflection="false", astra_read_rate=500,
+            webhook_listen=f"127.0.0.1:{_free_port()}", **plan.gateway_flags)
         self.ledger = self.gateway.directory / "ledger"
         self.gateway.flags["ledger"] = f"sqlite:{self.ledger}/ledger.db"
         self.credentials = {
@@ -121,6 +125,8 @@ class Episode:
         self.up.set()
 
     async def start(self):
+        self.sandbox.webhooks(f"http://{self.gateway.flags['webhook_listen']}{HOOK_PATH}", retry_ms=100, retries=6,
+                              timeout_ms=3000)
         await asyncio.to_thread(self.gateway.start)
         self._connect()
 
@@ -164,6 +170,12 @@ class Episode:
             await asyncio.to_thread(self.sandbox.clear_faults)
             for fault in more[0]:
                 await asyncio.to_thread(self.sandbox.call, "POST", "/faults", fault)
+        elif what == "hooks":
+            await asyncio.to_thread(self.sandbox.clear_webhook_faults)
+            for fault in more[0]:
+                await asyncio.to_thread(self.sandbox.call, "POST", "/webhooks/faults", fault)
+        elif what == "forge":
+            await asyncio.to_thread(self._forge, *more)
         elif what == "drop":
             await asyncio.to_thread(self.sandbox.drop_connections)
         elif what == "listener":
@@ -175,6 +187,16 @@ class Episode:
         else:
             assert what == "restart"
             await self._restart(*more)
+
+    def _forge(self, whose, which):
+        """A webhook that names a true attempt and another request's intent, and is signed with a key that is not ours."""
+        posts = [post for post in self.sandbox.accounting()["posts"] if post["attempt_id"]]
+        intents = [post["intent_id"] for post in posts if post["intent_id"]]
+        if not intents:
+            return
+        self.sandbox.send_webhook("", wait=False, key="wrong", webhook_id=str(uuid.uuid4()),
+                                  attempt_id=posts[int(whose * len(posts))]["attempt_id"],
+                                  resource_id=intents[int(which * len(intents))])
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
@@ -314,25 +336,52 @@ class Episode:
 
     async def heal(self):
         await asyncio.to_thread(self.sandbox.clear_faults)
+        await asyncio.to_thread(self.sandbox.clear_webhook_faults)
         await asyncio.to_thread(self.sandbox.listener, "accept")
 
     async def quiet(self):
-        """Waits until nothing runs, at the gateway and then at the sandbox."""
+        await self._nothing_runs()
+        await self._no_webhook_waits()
+
+    async def _no_webhook_waits(self):
+        """At the sandbox, which sends its last ones when statuses change, nor in the gateway's queue."""
+        await asyncio.sleep(1)
+        # One that waits for the next of its intent (reorder) may wait for ever: here is the next.
+        waiting = [one for one in await asyncio.to_thread(self.sandbox.sent_webhooks)
+                   if not one["done"] and not one["tries"]]
+        for intent in {one["intent_id"] for one in waiting}:
+            await asyncio.to_thread(self.sandbox.send_webhook, intent, wait=False)
+        end = time.monotonic() + 120
+        while True:
+            summary = await asyncio.to_thread(self.sandbox.webhook_summary)
+            metrics = await asyncio.to_thread(self.gateway.metrics)
+            unprocessed = metrics["userintent_webhook_unprocessed"]
+            if summary["waiting"] == 0 and unprocessed == 0:
+                return
+            if time.monotonic() > end:
+                self.history.process.append(f"after 120 s of peace {summary['waiting']} webhooks wait at the sandbox, "
+                                            f"{unprocessed} at the gateway")
+                return
+            await asyncio.sleep(0.05)
+
+    async def _nothing_runs(self):
+        """At the gateway, and then at the sandbox."""
         end = time.monotonic() + 30
         dropped = False
         while True:
             metrics = await asyncio.to_thread(self.gateway.metrics)
             running = sum(value for name, value in metrics.items() if name.split("{")[0] in
                           ("userintent_calls_in_flight", "userintent_upstream_posts_in_flight"))
+            late = metrics["userintent_late_exchanges"]
             summary = await asyncio.to_thread(self.sandbox.summary)
-            if running == 0 and summary["in_progress"] == 0:
+            if running == 0 and late == 0 and summary["in_progress"] == 0:
                 return
             if running == 0 and not dropped:
                 # A POST that hangs until its client leaves, on a connection that is kept: the stream's end may wait.
                 dropped = True
                 await asyncio.to_thread(self.sandbox.drop_connections)
             if time.monotonic() > end:
-                self.history.process.append(f"after 30 s of peace {running} calls or POSTs run at the gateway, "
+                self.history.process.append(f"after 30 s of peace {running} calls or POSTs run at the gateway, {late} late, "
                                             f"{summary['in_progress']} at the sandbox")
                 return
             await asyncio.sleep(0.02)
@@ -408,6 +457,29 @@ class Episode:
             self.history.intents.append({"id": intent["id"], "email": intent["email"].lower(), "post": intent["post"],
                                          "ref": refs.get(intent["post"])})
 
+    def proofs(self):
+        """What the sandbox sent, and what the ledger of the stopped gateway made of it."""
+        for one in self.sandbox.sent_webhooks():
+            kept = {name: one[name] for name in ("webhook_id", "webhook_type", "resource_id", "attempt_id", "copy", "key",
+                                                 "lost", "done")}
+            self.history.sent.append({**kept, "answers": [tried["status"] for tried in one["tries"] or ()]})
+        database = sqlite3.connect(f"file:{self.ledger}/ledger.db?mode=ro", uri=True)
+        callers = {"uri:spiffe://example.test/a": "a", "dns:b.example.test": "b"}
+        for name, resource, attempt, waits, result in database.execute(
+                "SELECT webhook_id, resource_id, attempt_id, due_at IS NOT NULL, result FROM webhook"):
+            self.history.hooks.append({"id": name, "resource": resource, "waits": bool(waits), "result": result,
+                                       "attempt": str(uuid.UUID(bytes=attempt)) if attempt else ""})
+        for at, actor, action, caller, request_id, before, after, evidence in database.execute(
+                "SELECT at, actor, action, caller, request_id, from_state, to_state, evidence FROM audit ORDER BY seq"):
+            self.history.audit.append({"at": at / 1e6, "actor": actor, "action": action, "evidence": evidence,
+                                       "key": key_of(callers[caller], str(uuid.UUID(bytes=request_id))),
+                                       "from": _STATES[before], "to": _STATES[after]})
+        for caller, request_id, claimed, intent, action in database.execute(
+                "SELECT caller, request_id, claimed_state, claimed_intent, action FROM conflict"):
+            self.history.conflicts.append({"key": key_of(callers[caller], str(uuid.UUID(bytes=request_id))),
+                                           "claimed": _STATES[claimed], "intent": intent, "action": action})
+        database.close()
+
     async def close(self):
         for channel in self.channels:
             await channel.close()
@@ -442,7 +514,15 @@ class Episode:
         self._keep_output()
         self._search_ledger()
         self.account()
+        self.proofs()
         return self.history
+
+
+def _free_port():
+    """The same for all processes of an episode, so that the sandbox finds each."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _epoch(text):
