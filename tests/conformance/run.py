@@ -89,6 +89,9 @@ class Expander:
         if "$repeat" in value:
             text, count = value["$repeat"]
             return text * count
+        if "$times" in value:
+            one, count = value["$times"]
+            return [self.value(one, scenario)] * count
         if "$keys" in value:
             return {f"canary_key_{number}": self.value(value["value"], scenario) for number in range(value["$keys"])}
         return {self.text(key, scenario): self.value(entry, scenario) for key, entry in value.items()}
@@ -515,6 +518,8 @@ class Stage:
             tokens = self.scripted.tokens(body["key"])
             if tokens != body["tokens"]:
                 raise RuntimeError(f"the tokens are {tokens}")
+        elif path == "/sleep":
+            time.sleep(body["ms"] / 1000)
         elif path == "/webhooks":
             self.sandbox.webhooks(self._webhook_url(body["gateway"]), retry_ms=100)
         elif path == "/tap":
