@@ -102,8 +102,7 @@ Counters CountOf(const Record& record);  // what one row adds to its address
 const char* WhyNotResolve(const Record& record, bool created);
 bool SpeaksOf(const Record& record, const Uuid& attempt_id);  // the proof about this POST, of this row
 SettleVerdict JudgeProof(const Record& record, const SettleRequest& proof);
-// Whether a row that is released is no longer the one that another replaced: its next POST must not go unseen.
-bool ReleaseEndsReplacement();
+bool LeavesChain(State settled);  // no longer replaces another row, and is no longer replaced by one
 bool MayPurge(const Record& record, absl::Time before);
 bool IsNeededBy(const Record& other);  // an old row, by one that it superseded or that superseded it
 }  // namespace rule
@@ -124,7 +123,7 @@ struct Rules {
   State state_if_not_created = State::kFailed;
   bool (*speaks_of)(const Record&, const Uuid&) = rule::SpeaksOf;
   SettleVerdict (*judge_proof)(const Record&, const SettleRequest&) = rule::JudgeProof;
-  bool (*release_ends_replacement)() = rule::ReleaseEndsReplacement;
+  bool (*leaves_chain)(State) = rule::LeavesChain;
   bool (*may_purge)(const Record&, absl::Time) = rule::MayPurge;
   bool (*is_needed_by)(const Record&) = rule::IsNeededBy;
 };

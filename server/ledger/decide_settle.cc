@@ -48,6 +48,25 @@ AuditEntry EntryOf(const SettleRequest& proof, State from) {
   return entry;
 }
 
+// The row is released, so neither is it in anybody's way, nor does it replace another one: it leaves the chain of those
+// that replaced each other. Who had replaced it now replaces what it had replaced, as its caller knew when it sent.
+// Were the row marked on, its next POST would go unseen.
+void LeaveChain(View& view, absl::Time now, Changes& changes) {
+  Record& record = view.own->record;
+  const Uuid& id = record.key.request_id;
+  std::optional<Uuid> by;
+  if (view.superseding && view.superseding->record.supersedes == id) by = view.superseding->record.key.request_id;
+  record.superseded_by.reset();
+  const bool replaces = view.other && view.other->record.superseded_by == id;
+  if (by) {
+    std::optional<Uuid>& supersedes = view.superseding->record.supersedes;
+    supersedes.reset();
+    if (replaces) supersedes = view.other->record.key.request_id;
+    changes.rows.emplace_back(*std::move(view.superseding), RowChange::Part::kProgress);
+  }
+  if (replaces) MarkSuperseded(*std::move(view.other), by, now, changes);
+}
+
 // The row as the proof says, with everything that goes with it.
 void SettleRow(View& view, const SettleRequest& proof, const Rules& rules, Changes& changes) {
   Record& record = view.own->record;
@@ -60,12 +79,8 @@ void SettleRow(View& view, const SettleRequest& proof, const Rules& rules, Chang
   record.answer.confirmed = proof.state == State::kSucceeded;
   record.latest = LatestOf(record);
   record.updated = proof.now;
-  const bool frees = rules.frees_superseded(proof.state);
-  if (frees && rules.release_ends_replacement()) record.superseded_by.reset();
+  if (rules.leaves_chain(proof.state)) LeaveChain(view, proof.now, changes);
   Replace(was, Row(*view.own), RowChange::Part::kProgress, rules, changes, true);
-  if (frees && view.other && view.other->record.superseded_by == proof.key.request_id) {
-    MarkSuperseded(*std::move(view.other), std::nullopt, proof.now, changes);
-  }
 }
 
 }  // namespace
@@ -73,7 +88,7 @@ void SettleRow(View& view, const SettleRequest& proof, const Rules& rules, Chang
 Lookup LookupFor(const SettleRequest& request, const Rules& rules) {
   Lookup lookup;
   lookup.key = &request.key;
-  lookup.superseded = rules.frees_superseded(request.state);
+  lookup.superseded = lookup.superseding = rules.leaves_chain(request.state);
   return lookup;
 }
 

@@ -153,6 +153,9 @@ absl::StatusOr<View> MemoryStore::Load(const Lookup& lookup) {
   if (lookup.superseded && view.own && view.own->record.supersedes) {
     view.other = copy(Find({caller, *view.own->record.supersedes}));
   }
+  if (lookup.superseding && view.own && view.own->record.superseded_by) {
+    view.superseding = copy(Find({caller, *view.own->record.superseded_by}));
+  }
   if (lookup.counters && view.own) view.counters = Of(view.own->email).counters;
   for (const Digest* email : lookup.emails) view.counters += Of(*email).counters;
   if (!lookup.WantsOpen(view.own)) return view;

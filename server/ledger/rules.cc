@@ -111,7 +111,7 @@ SettleVerdict JudgeProof(const Record& record, const SettleRequest& proof) {
   return SettleVerdict::kConflict;
 }
 
-bool ReleaseEndsReplacement() { return true; }
+bool LeavesChain(State settled) { return settled == State::kReleased; }
 
 bool MayPurge(const Record& record, absl::Time before) { return Final(record.state) && record.updated < before; }
 

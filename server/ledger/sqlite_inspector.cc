@@ -161,7 +161,9 @@ absl::StatusOr<bool> SqliteStore::IsCurrentKey(uint64_t key_id) {
 
 absl::Status SqliteStore::AddRestored(const Restored& restored) {
   SqliteUse use(connection_, "INSERT INTO restored (backup_of, served_until, acknowledged_at) VALUES (?1, ?2, ?3)");
-  return use.Bind(1, restored.backup_of).Bind(2, restored.served_until).Bind(3, restored.acknowledged_at).Run();
+  use.Bind(1, restored.backup_of).Bind(2, restored.served_until).Bind(3, restored.acknowledged_at);
+  if (absl::Status s = use.Run(); !s.ok()) return s;
+  return BreakLog();
 }
 
 absl::StatusOr<std::optional<Restored>> SqliteStore::LastRestored() {

@@ -10,17 +10,28 @@ namespace {
 // In one slice: entries that are read, and rows that are looked up.
 constexpr int64_t kLogAtOnce = 2000;
 constexpr size_t kRowsAtOnce = 256;
+// More changes than any ledger sees; the numbers last for millions of restores all the same.
+constexpr int64_t kLostAtMost = int64_t{1} << 40;
 
 }  // namespace
 
 absl::Status SqliteStore::Log(const Row& row) {
   const absl::StatusOr<std::optional<int64_t>> caller = CallerId(row.record.key.caller, false);
   if (!caller.ok()) return caller.status();
-  const int64_t revision = logged_ + static_cast<int64_t>(fresh_log_.size()) + 1;
+  const int64_t revision = fresh_logged_.value_or(logged_) + 1;
   SqliteUse use = Use(kLog);
   use.Bind(1, revision).Bind(2, row.handle).Bind(3, caller->value_or(0));
   if (absl::Status s = use.Run(); !s.ok()) return s;
+  fresh_logged_ = revision;
   fresh_log_.push_back({revision, row.record.key});
+  return absl::OkStatus();
+}
+
+absl::Status SqliteStore::BreakLog() {
+  const int64_t next = logged_ + kLostAtMost;
+  if (absl::Status s = Use(kPruneLog).Bind(1, next).Run(); !s.ok()) return s;
+  if (absl::Status s = Use(kLog).Bind(1, next).Bind(2, int64_t{0}).Bind(3, int64_t{0}).Run(); !s.ok()) return s;
+  fresh_logged_ = fresh_first_logged_ = next;
   return absl::OkStatus();
 }
 

@@ -95,6 +95,9 @@ absl::StatusOr<View> SqliteStore::Load(const Lookup& lookup) {
   if (s.ok() && lookup.superseded && view.own && view.own->record.supersedes) {
     s = Find({key.caller, *view.own->record.supersedes}, view.other);
   }
+  if (s.ok() && lookup.superseding && view.own && view.own->record.superseded_by) {
+    s = Find({key.caller, *view.own->record.superseded_by}, view.superseding);
+  }
   if (!s.ok()) return s;
   if (lookup.counters && view.own) {
     const absl::StatusOr<Address> address = AddressOf(view.own->email);

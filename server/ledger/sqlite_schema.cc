@@ -165,6 +165,13 @@ CREATE TRIGGER conflict_is_not_changed BEFORE UPDATE ON conflict
 BEGIN SELECT RAISE(ABORT, 'the conflict table is append-only'); END;
 CREATE TRIGGER conflict_is_not_deleted BEFORE DELETE ON conflict
 BEGIN SELECT RAISE(ABORT, 'the conflict table is append-only'); END;
+CREATE TRIGGER conflict_is_not_replaced BEFORE INSERT ON conflict
+WHEN EXISTS (SELECT 1 FROM conflict WHERE seq = NEW.seq)
+BEGIN SELECT RAISE(ABORT, 'the conflict table is append-only'); END;
+CREATE TRIGGER conflict_is_kept_once BEFORE INSERT ON conflict
+WHEN EXISTS (SELECT 1 FROM conflict WHERE request_id = NEW.request_id AND caller = NEW.caller
+             AND claimed_state = NEW.claimed_state AND claimed_intent = NEW.claimed_intent)
+BEGIN SELECT RAISE(IGNORE); END;
 
 CREATE INDEX request_attempt ON request (attempt_id) WHERE state IN (3, 4, 5);
 )sql"},

@@ -63,7 +63,7 @@ std::vector<std::string> SqliteStore::Sql() {
       "SELECT revision, request, caller FROM change WHERE revision > ?1 ORDER BY revision LIMIT ?2",
       "DELETE FROM change WHERE revision < ?1",
       "INSERT INTO conflict (at, caller, request_id, attempt_id, recorded_state, recorded_intent, claimed_state, "
-      "claimed_intent, action, evidence) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
+      "claimed_intent, action, evidence) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
   };
 }
 
@@ -77,7 +77,7 @@ absl::Status SqliteStore::Commit() {
   fresh_callers_.clear();
   rows_ += std::exchange(fresh_rows_, 0);
   revision_ = std::exchange(fresh_revision_, std::nullopt).value_or(revision_);
-  logged_ += static_cast<int64_t>(fresh_log_.size());
+  logged_ = std::exchange(fresh_logged_, std::nullopt).value_or(logged_);
   std::move(fresh_log_.begin(), fresh_log_.end(), std::back_inserter(committed_log_));
   fresh_log_.clear();
   first_logged_ = std::exchange(fresh_first_logged_, std::nullopt).value_or(first_logged_);
@@ -96,6 +96,7 @@ void SqliteStore::Rollback() {
   fresh_rows_ = 0;
   fresh_revision_.reset();
   fresh_log_.clear();
+  fresh_logged_.reset();
   fresh_first_logged_.reset();
   webhooks_.Rollback();
   ForgetCopies();

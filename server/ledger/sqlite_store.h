@@ -122,6 +122,8 @@ class SqliteStore : public Store, public Inspector {
   absl::StatusOr<int64_t> NewestRevision();
   // As Touch, with a revision that is larger than `beyond`, too.
   absl::Status Advance(int64_t beyond);
+  // Also begins the change log anew, with revisions beyond those of the ledger that is lost: who followed it stands at
+  // a change that this one never had, and must begin anew, too.
   absl::Status AddRestored(const Restored& restored);
   absl::StatusOr<std::optional<Restored>> LastRestored();
   // Forgets the oldest entries of the change log, as many as that at once, until `keep` are left; the last one always
@@ -228,6 +230,7 @@ class SqliteStore : public Store, public Inspector {
   absl::Status Append(const AuditEntry& entry);
   absl::Status Mark(const Conflict& conflict);
   absl::Status Log(const Row& row);
+  absl::Status BreakLog();
   // By the number of the row; nothing where it is not asked for, or is gone.
   using Found = absl::flat_hash_map<int64_t, std::optional<LogSlice::Entry>>;
   absl::Status ReadLogSlice(const LogLookup& lookup, int64_t caller, Found& found, int64_t& upto);
@@ -257,6 +260,7 @@ class SqliteStore : public Store, public Inspector {
   int64_t fresh_rows_ = 0;
   std::optional<int64_t> fresh_revision_;
   std::vector<Change> fresh_log_;
+  std::optional<int64_t> fresh_logged_;
   std::optional<int64_t> fresh_first_logged_;
 
   // Names and numbers of callers; few, for ever, and asked for by every operation.

@@ -86,6 +86,7 @@ struct Lookup {
   const std::string* intent = nullptr;  // or the newest SUCCEEDED row of key->caller with this intent
   std::optional<Uuid> other;            // View::other: this request of key->caller,
   bool superseded = false;              // or the one that `own` superseded
+  bool superseding = false;             // View::superseding: the one that superseded `own`
   // View::counters: of these addresses, added up;
   Digests emails;
   bool counters = false;  // or of the address of `own`
@@ -104,6 +105,7 @@ struct Lookup {
 struct View {
   std::optional<Row> own;
   std::optional<Row> other;
+  std::optional<Row> superseding;
   // A SUCCEEDED row of this person, whose address is part of who it is: the newest of this caller's, else the newest of
   // any caller's.
   std::optional<Row> person;

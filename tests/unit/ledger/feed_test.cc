@@ -1,4 +1,7 @@
 // The change feed of a ledger: what a listener hears and when, over every ledger.
+#include <array>
+#include <map>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -86,6 +89,92 @@ TEST_P(FeedTest, AnOperatorsWordIsToldToo) {
                   })
                   .ok());
   EXPECT_EQ(listener_.heard(), (std::vector<Change>{{1, key_}, {2, key_}}));
+}
+
+// Who follows the feed from any revision, told by the listener when to read on, has in the end what the ledger has.
+// Random histories of two callers; seeds are fixed.
+TEST_P(FeedTest, AFollowerFromAnyRevisionReachesTheStateOfTheLedger) {
+  std::mt19937 dice(7);
+  const auto below = [&dice](unsigned end) { return static_cast<int>(dice() % end); };
+  struct Follower {
+    std::string caller;
+    std::map<Uuid, std::pair<State, std::string>> state;  // and the latest status, or the intent
+    int64_t at = 0;
+    int64_t last = 0;  // of the last change
+  };
+  const auto seen = [](const Record& record) {
+    return std::pair(record.state, record.answer.user_intent_id + record.latest.astra_status + record.latest.user_id);
+  };
+  std::vector<Follower> followers;
+  const auto follow = [&](Follower& follower) {
+    while (follower.at < ledger_->revision()) {
+      const auto answer = Ask<ChangeFeed::Answer>([&](auto done) {
+        ledger_->ReadChanges({.caller = follower.caller, .after = follower.at, .limit = 1 + dice() % 4}, pump_,
+                             std::move(done));
+      });
+      ASSERT_TRUE(answer.available && !answer.too_old);
+      ASSERT_GT(answer.upto, follower.at);
+      for (const ChangeFeed::Changed& changed : answer.changed) {
+        ASSERT_GT(changed.revision, follower.last);
+        ASSERT_LE(changed.revision, answer.upto);
+        follower.last = changed.revision;
+        follower.state[changed.record.key.request_id] = seen(changed.record);
+      }
+      follower.at = answer.upto;
+    }
+  };
+  const std::vector<std::string> callers = {"one", "two"};
+  for (int step = 0; step < 2500; ++step) {
+    Call call{.caller = callers[dice() % 2], .id = below(100), .may_join = false, .at = step};
+    call.email = call.caller + std::to_string(call.id) + "@example.com";
+    call.attempt = 1000 + call.id;
+    const Key key = call.key_of();
+    switch (below(6)) {
+      case 0:
+        Begin(call);
+        break;
+      case 1:
+      case 2: {
+        const std::array<FinishRequest, 4> ends = {Succeeded(key), Failed(key), Unknown(key), Released(key)};
+        Ask<FinishAnswer>([&](auto done) { ledger_->Finish(ends[dice() % 4], pump_, std::move(done)); });
+        break;
+      }
+      case 3:
+        Settle(below(2) == 0 ? ProofOf(key, "intent-1", call.attempt)
+                             : ProofOfNone(key, below(2) == 0 ? State::kFailed : State::kReleased, call.attempt));
+        break;
+      case 4:
+        Ask<bool>([&](auto done) {
+          ledger_->RecordReading(key, Said(below(2) == 0 ? "pending" : "document", 100 + step), pump_, std::move(done));
+        });
+        break;
+      default:
+        if (!followers.empty()) follow(followers[dice() % followers.size()]);
+    }
+    // A new follower begins with what is there now, as a watcher does.
+    if (step % 250 != 0) continue;
+    Follower fresh{callers[dice() % 2], {}, ledger_->revision(), ledger_->revision()};
+    for (int id = 0; id < 100; ++id) {
+      const auto got = Ask<GetAnswer>([&](auto done) { ledger_->Get({fresh.caller, Id(id)}, pump_, std::move(done)); });
+      if (got.record) fresh.state[Id(id)] = seen(*got.record);
+    }
+    followers.push_back(std::move(fresh));
+    followers.push_back({callers[dice() % 2], {}, 0, 0});  // and one from the beginning
+  }
+  EXPECT_GT(ledger_->revision(), 100);
+  EXPECT_EQ(static_cast<int64_t>(listener_.heard().size()), ledger_->revision());
+  for (Follower& follower : followers) {
+    follow(follower);
+    for (int id = 0; id < 100; ++id) {
+      const auto got = Ask<GetAnswer>([&](auto done) {
+        ledger_->Get({follower.caller, Id(id)}, pump_, std::move(done));
+      });
+      // That a request runs is told with its next end.
+      if (!got.record || got.record->state == State::kSending) continue;
+      ASSERT_TRUE(follower.state.contains(Id(id)));
+      EXPECT_EQ(follower.state[Id(id)], seen(*got.record)) << id;
+    }
+  }
 }
 
 TEST_P(FeedTest, SearchesAnswer) {

@@ -2,9 +2,11 @@
 // story.
 #include "server/ledger/group_commit.h"
 
+#include <functional>
 #include <map>
+#include <numeric>
 
-#include "server/ledger/memory_store.h"
+#include "tests/unit/ledger/failing_store.h"
 #include "tests/unit/ledger/support.h"
 
 namespace userintent::ledger {
@@ -12,59 +14,13 @@ namespace {
 
 using V = BeginVerdict;
 
-// Fails the call with the number `fail_at`, and the `run` - 1 after it.
-class FailingStore : public Store {
+// Takes everything it hears.
+class Listener final : public ChangeListener {
  public:
-  absl::Status Start() override {
-    const absl::Status status = Do([&] { return store.Start(); });
-    if (!status.ok() && fails_begun) store.Start().IgnoreError();
-    return status;
+  void OnChanges(absl::Span<const Change> changes) override {
+    heard.insert(heard.end(), changes.begin(), changes.end());
   }
-  absl::Status Commit() override {
-    return Do([&] { return store.Commit(); });
-  }
-  void Rollback() override { store.Rollback(); }
-  absl::StatusOr<View> Load(const Lookup& lookup) override {
-    return Do([&] { return store.Load(lookup); });
-  }
-  absl::StatusOr<std::vector<Row>> Sending(size_t limit) override {
-    return Do([&] { return store.Sending(limit); });
-  }
-  absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) override {
-    return Do([&] { return store.NextOldRows(created_before, limit); });
-  }
-  absl::StatusOr<TraceAnswer> Trace(const TraceRequest& request) override {
-    return Do([&] { return store.Trace(request); });
-  }
-  absl::StatusOr<SucceededAnswer> Succeeded(const SucceededRequest& request) override {
-    return Do([&] { return store.Succeeded(request); });
-  }
-  absl::StatusOr<LogSlice> ReadLog(const LogLookup& lookup) override {
-    return Do([&] { return store.ReadLog(lookup); });
-  }
-  int64_t logged() const override { return store.logged(); }
-  std::vector<Change> TakeLogged() override { return store.TakeLogged(); }
-  absl::Status Apply(Changes changes) override {
-    return Do([&] { return store.Apply(std::move(changes)); });
-  }
-  absl::Status Touch() override {
-    return Do([&] { return store.Touch(); });
-  }
-  WebhookStore& webhooks() override { return store.webhooks(); }
-
-  MemoryStore store;
-  int calls = 0;
-  int fail_at = -1;
-  int run = 1;
-  bool fails_begun = false;  // a Start that fails has begun the transaction all the same
-
- private:
-  template <typename F>
-  auto Do(F f) -> decltype(f()) {
-    const int call = calls++;
-    if (fail_at >= 0 && call >= fail_at && call < fail_at + run) return absl::UnavailableError("the store failed");
-    return f();
-  }
+  std::vector<Change> heard;
 };
 
 class GroupCommitTest : public testing::Test {
@@ -81,6 +37,9 @@ class GroupCommitTest : public testing::Test {
     ops_.push_back(NewFinish(request, pump_, Once<FinishAnswer>()));
     return std::static_pointer_cast<std::optional<FinishAnswer>>(last_);
   }
+  void Finish(const FinishRequest& request, std::function<void()> then) {
+    ops_.push_back(NewFinish(request, pump_, [then = std::move(then)](const FinishAnswer&) { then(); }));
+  }
   std::shared_ptr<std::optional<GetAnswer>> Get(const Key& key) {
     ops_.push_back(NewGet({key, {}}, pump_, Once<GetAnswer>()));
     return std::static_pointer_cast<std::optional<GetAnswer>>(last_);
@@ -96,6 +55,10 @@ class GroupCommitTest : public testing::Test {
   std::shared_ptr<std::optional<bool>> RecordReading(const Key& key, const Reading& reading) {
     ops_.push_back(NewReading({key, reading}, pump_, Once<bool>()));
     return std::static_pointer_cast<std::optional<bool>>(last_);
+  }
+  std::shared_ptr<std::optional<SettleAnswer>> Settle(const SettleRequest& request) {
+    ops_.push_back(NewSettle(request, pump_, Once<SettleAnswer>()));
+    return std::static_pointer_cast<std::optional<SettleAnswer>>(last_);
   }
   // The tokens of Begin are 1, 2, 3 and so on.
   void Forget(Ledger::Token token) { ops_.push_back(NewForget(token)); }
@@ -629,6 +592,78 @@ TEST_F(GroupCommitTest, CrashPointsAreNamedForWhatTheBatchHolds) {
             (Names{"before-next-attempt-commit", "after-next-attempt-commit"}));
   EXPECT_EQ(run(NewFinish(Succeeded(key_), pump_, [](const FinishAnswer&) {})),
             (Names{"before-outcome-commit", "after-outcome-commit"}));
+  const auto settle = [&](const SettleRequest& proof) {
+    return run(NewSettle(proof, pump_, [](const SettleAnswer&) {}));
+  };
+  EXPECT_EQ(settle(ProofOf(key_, "intent-1", 77)), Names{});  // says so
+  EXPECT_EQ(settle(ProofOf(key_, "intent-2", 77)), Names{});  // a mark alone
+  begin({.id = 3, .email = "c@example.com"});
+  run(NewFinish(Unknown({"one", Id(3)}), pump_, [](const FinishAnswer&) {}));
+  EXPECT_EQ(settle(ProofOf({"one", Id(3)})), (Names{"before-settle-commit", "settled-not-notified"}));
+}
+
+TEST_F(GroupCommitTest, AChangeIsToldAfterItsCommitAndBeforeTheAnswer) {
+  Listener listener;
+  commit_.set_listener(&listener);
+  Begin({});
+  Run();
+  EXPECT_TRUE(listener.heard.empty());
+  bool told = false;
+  Finish(Unknown(key_), [&] { told = !listener.heard.empty(); });
+  Run();
+  EXPECT_TRUE(told);
+  EXPECT_EQ(listener.heard, (std::vector<Change>{{1, key_}}));
+  // What is not committed is not told, and its number is not spent.
+  store_.fail_at = store_.calls + 3;  // Start, Load, Apply, and then the commit
+  const auto lost = Settle(ProofOf(key_));
+  Run();
+  EXPECT_EQ((*lost)->verdict, SettleVerdict::kUnavailable);
+  EXPECT_EQ(commit_.revision(), 1);
+  EXPECT_EQ(listener.heard.size(), 1u);
+  ASSERT_TRUE(commit_.Retry());
+  const auto settled = Settle(ProofOf(key_));
+  Run();
+  EXPECT_EQ((*settled)->verdict, SettleVerdict::kSettled);
+  EXPECT_EQ(listener.heard, (std::vector<Change>{{1, key_}, {2, key_}}));
+  EXPECT_EQ(commit_.revision(), 2);
+  EXPECT_EQ(store_.store.audit().size(), 1u);
+  EXPECT_EQ(store_.store.audit()[0].actor, "astra");
+}
+
+TEST_F(GroupCommitTest, WhatWaitsForTheDiskStillRuns) {
+  Listener listener;
+  commit_.set_listener(&listener);
+  Begin({});
+  Begin({.id = 2, .email = "b@example.com"});
+  Run();
+  Finish(Succeeded({"one", Id(2)}, "intent-7"));
+  Run();
+  listener.heard.clear();
+  store_.fail_at = store_.calls;
+  Finish(Unknown(key_));
+  Run();
+  ASSERT_FALSE(commit_.healthy());
+  const auto waits = Settle(ProofOf(key_));
+  const auto agrees = Settle(ProofOf({"one", Id(2)}));
+  const auto contradicts = Settle(ProofOf({"one", Id(2)}, "intent-8"));
+  const auto nobody = Settle(ProofOf({"one", Id(3)}));
+  const auto another = Settle(ProofOf(key_, "intent-7", 1));
+  Run();
+  EXPECT_EQ((*waits)->verdict, SettleVerdict::kStillRuns);
+  EXPECT_EQ((*waits)->record.state, State::kUnknown);
+  EXPECT_EQ((*agrees)->verdict, SettleVerdict::kSaysSo);
+  EXPECT_EQ((*contradicts)->verdict, SettleVerdict::kUnavailable);  // its mark cannot be made
+  EXPECT_EQ((*nobody)->verdict, SettleVerdict::kNotFound);
+  EXPECT_EQ((*another)->verdict, SettleVerdict::kNotFound);
+  EXPECT_TRUE(listener.heard.empty());
+  ASSERT_TRUE(commit_.Retry());
+  EXPECT_EQ(listener.heard, (std::vector<Change>{{2, key_}}));
+  const auto settled = Settle(ProofOf(key_));
+  Run();
+  EXPECT_EQ((*settled)->verdict, SettleVerdict::kSettled);
+  EXPECT_EQ((*settled)->record.state, State::kSucceeded);
+  EXPECT_TRUE(store_.store.conflicts().empty());
+  CheckCounters();
 }
 
 // One story, with the n-th call of the store failing (and the two after it), for every n.
@@ -643,6 +678,8 @@ TEST_P(EveryFailureTest, LosesNothingAndAnswersAll) {
     store.run = GetParam();
     Pump pump;
     GroupCommit commit(store, 19);
+    Listener listener;
+    commit.set_listener(&listener);
     Ledger::Token token = 0;
     int asked = 0;
     int answered = 0;
@@ -693,7 +730,30 @@ TEST_P(EveryFailureTest, LosesNothingAndAnswersAll) {
       resolved = commit.Transact([&] { return Execute(store, AsCreated(first.key_of())).status(); });
     }
     EXPECT_TRUE(resolved.ok()) << resolved;
-    ASSERT_EQ(store.store.audit().size(), 1u);
+
+    // So does who has proof.
+    const Call fourth{.id = 4, .email = "d@example.com"};
+    call(fourth, Unknown(fourth.key_of()));
+    auto verdict = SettleVerdict::kUnavailable;
+    int attempt = 5;
+    for (int tries = 0; tries < 20 && verdict != SettleVerdict::kSettled; ++tries) {
+      ++asked;
+      run(NewSettle(ProofOf(fourth.key_of(), "fourth", attempt), pump, [&](const SettleAnswer& answer) {
+        ++answered;
+        verdict = answer.verdict;
+        if (verdict == SettleVerdict::kNotFound) attempt = 1000;  // the next attempt could not be written
+      }));
+    }
+    EXPECT_EQ(verdict, SettleVerdict::kSettled);
+    ASSERT_EQ(store.store.audit().size(), 2u);
+
+    // Every change was told, once and in order.
+    std::vector<int64_t> revisions(static_cast<size_t>(store.logged()));
+    std::iota(revisions.begin(), revisions.end(), 1);
+    std::vector<int64_t> told;
+    for (const Change& change : listener.heard) told.push_back(change.revision);
+    EXPECT_EQ(told, revisions);
+    EXPECT_EQ(commit.revision(), store.logged());
 
     EXPECT_TRUE(commit.healthy());
     EXPECT_EQ(commit.waiting_outcomes(), 0u);
@@ -708,10 +768,11 @@ TEST_P(EveryFailureTest, LosesNothingAndAnswersAll) {
         ++sum.possible;
       }
       const int id = row.record.key.request_id[15];
-      const std::map<int, State> want = {{1, State::kSucceeded}, {2, State::kSucceeded}, {3, State::kSucceeded}};
+      const std::map<int, State> want = {
+          {1, State::kSucceeded}, {2, State::kSucceeded}, {3, State::kSucceeded}, {4, State::kSucceeded}};
       EXPECT_EQ(row.record.state, want.at(id)) << id;
     }
-    EXPECT_EQ(store.store.AllRows().size(), 3u);
+    EXPECT_EQ(store.store.AllRows().size(), 4u);
     for (const auto& [email, counters] : store.store.AllCounters()) EXPECT_EQ(counters, sums[email]);
     calls = store.calls;
   }

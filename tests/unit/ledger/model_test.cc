@@ -1,5 +1,6 @@
 // An exhaustive check of ledger::Decide: every history of a few requests of two callers, through every order of Begin,
-// arrival at Astra, answer, crash, an operator's resolving, key rotation and forgetting, up to two POSTs an id. Beside
+// arrival at Astra, answer, crash, an operator's resolving, late proof, key rotation and forgetting, up to two POSTs an
+// id. Beside
 // it runs a model that knows the truth (what Astra got and made), and a specification of the decisions that was
 // written from the contract, not from decide.cc. After each step the invariants must hold. The checker itself is
 // checked: each seeded mistake must be caught.
@@ -47,6 +48,12 @@ enum class Mistake {
   kResolvesRunning,
   kResolvesAgainstAstra,
   kResolvesEnded,
+  kSettlesRunning,
+  kSettlesAgainstAstra,
+  kSettlesEnded,
+  kSettlesByAnyPost,
+  kSettleKeepsMarks,
+  kSettledFailureLeavesChain,
   kPurgesYoung,
   kPurgesUnknown,
   kPurgesNeeded,
@@ -156,6 +163,30 @@ Rules RulesWith(Mistake mistake) {
       rules.why_not_resolve = [](const Record& r, bool created) {
         return r.state != State::kSending ? nullptr : rule::WhyNotResolve(r, created);
       };
+      break;
+    case Mistake::kSettlesRunning:
+      rules.judge_proof = [](const Record& r, const SettleRequest& proof) {
+        return r.state == State::kSending ? SettleVerdict::kSettled : rule::JudgeProof(r, proof);
+      };
+      break;
+    case Mistake::kSettlesAgainstAstra:
+      rules.judge_proof = [](const Record& r, const SettleRequest& proof) {
+        return r.state == State::kUnknown ? SettleVerdict::kSettled : rule::JudgeProof(r, proof);
+      };
+      break;
+    case Mistake::kSettlesEnded:
+      rules.judge_proof = [](const Record& r, const SettleRequest& proof) {
+        return r.state == State::kSending ? rule::JudgeProof(r, proof) : SettleVerdict::kSettled;
+      };
+      break;
+    case Mistake::kSettlesByAnyPost:
+      rules.speaks_of = [](const Record&, const Uuid&) { return true; };
+      break;
+    case Mistake::kSettleKeepsMarks:
+      rules.leaves_chain = [](State) { return false; };
+      break;
+    case Mistake::kSettledFailureLeavesChain:
+      rules.leaves_chain = [](State s) { return rule::LeavesChain(s) || s == State::kFailed; };
       break;
     case Mistake::kPurgesYoung:
       rules.may_purge = [](const Record& r, absl::Time) { return rule::MayPurge(r, absl::InfiniteFuture()); };
@@ -478,7 +509,7 @@ class Checker {
       return Violate(node, "a deed without its entry, or an entry without its deed");
   }
 
-  // A step may add to a row's history, never take back. Only the operator ends what was unknown.
+  // A step may add to a row's history, never take back. Only the operator, and proof, end what was unknown.
   void CheckStep(const Node& before, const Node& after, std::optional<size_t> resolved) {
     const auto was = RowsOf(before);
     const auto is = RowsOf(after);
@@ -558,6 +589,7 @@ class Checker {
       ExpandCall(node, rows, slot);
       ExpandZombie(node, rows, slot);
       ExpandResolve(node, rows, slot);
+      ExpandSettle(node, rows, slot);
     }
     ExpandCrash(node);
     if (world_.aging && !node.aged) {
@@ -578,6 +610,8 @@ class Checker {
     const Truth& own = node.truth[asked.slot];
     BeginRequest request = Cached(asked, node.rotated);
     request.now = Now(node, 0);
+    const int posts = rows[asked.slot] ? rows[asked.slot]->record.posts : 0;
+    request.attempt_id = AttemptOf(asked.slot, posts + 1);
     // Looking first: it must write nothing, and the real call must decide the same.
     request.may_start = false;
     Node& looked = const_cast<Node&>(node);  // a look needs no copy, and whether it wrote is asked below
@@ -672,7 +706,9 @@ class Checker {
       if (rows[slot]->record.posts < world_.most_attempts[slot]) {
         Node after = Next(node, "next attempt" + at);
         if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
-        if (absl::Status s = Execute(after.store, NextAttemptRequest{key, Id(99), Sent::kYes, Now(node, 2)}); !s.ok())
+        if (absl::Status s = Execute(after.store, NextAttemptRequest{key, AttemptOf(slot, rows[slot]->record.posts + 1),
+                                                                     Sent::kYes, Now(node, 2)});
+            !s.ok())
           return Violate(after, s.ToString());
         Commit(node, std::move(after));
       }
@@ -728,6 +764,86 @@ class Checker {
       if (const auto done = Execute(after.store, request, rules_); !done.ok())
         return Violate(after, done.status().ToString());
       ++after.resolved;
+      Commit(node, std::move(after), slot);
+    }
+  }
+
+  // Of the POST with this number, of those that were begun for the id.
+  static Uuid AttemptOf(size_t slot, int post) { return Id(static_cast<int>(slot + 1) * 100 + post); }
+
+  // What must be answered to this proof about the last POST, from the truth and what is recorded.
+  static SettleVerdict ExpectedOf(const Record& record, const SettleRequest& proof) {
+    const bool created = proof.state == State::kSucceeded;
+    if (record.state == State::kSending) return SettleVerdict::kStillRuns;
+    if (record.state == State::kUnknown) {
+      return record.answer.confirmed && !created ? SettleVerdict::kConflict : SettleVerdict::kSettled;
+    }
+    const bool same = created ? record.answer.user_intent_id == proof.answer.user_intent_id
+                              : record.state == State::kFailed || record.state == State::kReleased;
+    return same ? SettleVerdict::kSaysSo : SettleVerdict::kConflict;
+  }
+
+  // Proof of every kind, at any time and as often as it likes to come, about the last POST and about an earlier one. It
+  // is never untrue, unless what is recorded shows that: then it must change nothing.
+  void ExpandSettle(const Node& node, const std::vector<std::optional<Row>>& rows, size_t slot) {
+    if (!rows[slot]) return;
+    const Key key = KeyOf(slot);
+    const int posts = rows[slot]->record.posts;
+    const std::string intent = key.caller + "'s";
+    for (SettleRequest proof :
+         {ProofOf(key, intent), ProofOf(key, "another's"), ProofOfNone(key), ProofOfNone(key, State::kReleased)}) {
+      proof.attempt_id = AttemptOf(slot, posts);
+      proof.now = Now(node, 8);
+      Settle(node, rows, slot, proof);
+      proof.attempt_id = AttemptOf(slot, posts - 1);
+      Settle(node, rows, slot, proof);
+    }
+  }
+
+  void Settle(const Node& node, const std::vector<std::optional<Row>>& rows, size_t slot, const SettleRequest& proof) {
+    if (violation_) return;
+    const Truth& truth = node.truth[slot];
+    const Record& record = rows[slot]->record;
+    const bool last = proof.attempt_id == record.attempt_id;
+    const bool created = proof.state == State::kSucceeded;
+    const bool lie =
+        created ? truth.created != 1 || proof.answer.user_intent_id != proof.key.caller + "'s" : truth.created != 0;
+    if (last && lie && record.state == State::kUnknown && (created || !record.answer.confirmed)) return;
+    const std::string what = "proof of state " + std::to_string(static_cast<int>(proof.state)) +
+                             (last ? "" : ", of an earlier POST,") + " slot " + std::to_string(slot);
+    ++steps_;
+    // As in ExpandResolve: tried in place first and taken back.
+    Node& tried = const_cast<Node&>(node);
+    if (absl::Status s = tried.store.Start(); !s.ok()) return Violate(node, s.ToString());
+    const auto answer = Execute(tried.store, proof, rules_);
+    const bool wrote = tried.store.audit().size() != static_cast<size_t>(node.resolved) ||
+                       tried.store.Find(proof.key)->record.updated != record.updated;
+    const bool marked = !tried.store.conflicts().empty();
+    tried.store.Rollback();
+    if (!answer.ok()) {
+      if (!absl::IsNotFound(answer.status()) || last || wrote || marked) Violate(node, what + ": refused, or wrote");
+      return;
+    }
+    if (specification_ && (!last || answer->verdict != ExpectedOf(record, proof))) {
+      return Violate(node, what + ": verdict " + std::to_string(static_cast<int>(answer->verdict)));
+    }
+    if (marked != (answer->verdict == SettleVerdict::kConflict)) return Violate(node, what + ": marked, or not");
+    if (answer->verdict != SettleVerdict::kSettled) {
+      if (wrote) Violate(node, what + ": settles nothing, and wrote");
+      return;
+    }
+    // Whether a rejected attempt counts is not known.
+    for (const int counted : {0, 1}) {
+      if (counted == 1 && proof.state != State::kFailed) continue;
+      Node after = Next(node, what);
+      if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
+      if (const auto done = Execute(after.store, proof, rules_); !done.ok())
+        return Violate(after, done.status().ToString());
+      ++after.resolved;
+      Truth& now = after.truth[slot];
+      if (proof.state == State::kReleased && last) now.posts = static_cast<int8_t>(truth.posts - 1);
+      const size_t email = email_of_[static_cast<size_t>(truth.content)];
+      after.used[email] = static_cast<int8_t>(node.used[email] + counted);
       Commit(node, std::move(after), slot);
     }
   }
@@ -868,7 +984,8 @@ INSTANTIATE_TEST_SUITE_P(Model, GraveMistakeTest,
                                          Mistake::kUnknownNotCounted, Mistake::kPurgesEndedRows,
                                          Mistake::kReleasesBlindly, Mistake::kPostsTwice, Mistake::kResolveReopens,
                                          Mistake::kResolvesRunning, Mistake::kResolvesAgainstAstra,
-                                         Mistake::kResolvesEnded, Mistake::kPurgesYoung, Mistake::kPurgesUnknown,
+                                         Mistake::kResolvesEnded, Mistake::kSettlesRunning, Mistake::kSettlesEnded,
+                                         Mistake::kSettlesByAnyPost, Mistake::kPurgesYoung, Mistake::kPurgesUnknown,
                                          Mistake::kPurgesNeeded, Mistake::kPurgeForgetsAttempts));
 
 }  // namespace

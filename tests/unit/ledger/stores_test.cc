@@ -1,6 +1,7 @@
 // Both stores under the same random histories: the SQLite store, which remembers part of what it wrote, must answer as
 // the memory store does, and as it does itself once it has forgotten. Seeds are fixed; one thread.
 #include <random>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -39,7 +40,7 @@ std::string Show(const Budget& b) { return std::to_string(b.used_min) + ".." + s
 // One operation drawn from the dice, done to a store: what was said, in words.
 class Deed {
  public:
-  Deed(std::mt19937& dice, int64_t at, size_t rotations) : kind_(Below(dice, 22)), now_(At(at) + absl::Nanoseconds(1)) {
+  Deed(std::mt19937& dice, int64_t at, size_t rotations) : kind_(Below(dice, 26)), now_(At(at) + absl::Nanoseconds(1)) {
     call_.caller = Pick(dice, kCallers);
     call_.id = Below(dice, kIds);
     // Mostly what this id has always asked for, so that what was released starts again.
@@ -61,6 +62,10 @@ class Deed {
     call_.verification_type = Below(dice, 3);
     reading_ = Said(Below(dice, 2) == 0 ? "pending" : "converted", 0, Below(dice, 2) == 0 ? "" : "user-1");
     reading_.read_at = now_ - absl::Seconds(Below(dice, 30));
+    settle_ = Pick(
+        dice, std::vector<SettleRequest>{ProofOf(call_.key_of()), ProofOf(call_.key_of(), "intent-8"),
+                                         ProofOfNone(call_.key_of()), ProofOfNone(call_.key_of(), State::kReleased)});
+    if (Below(dice, 3) == 0) settle_.reading = reading_;
     purge_before_ = now_ + absl::Milliseconds(1) - absl::Seconds(Below(dice, 200));
   }
 
@@ -95,6 +100,31 @@ class Deed {
       const auto answer = Execute(store, GetRequest{{call_.caller, {}}, resolve_.created.value_or("intent-1")}).value();
       return "intent " + Show(answer.record) + ' ' + Show(answer.budget);
     }
+    if (kind_ < 23) {
+      // What it is about is what this id has now, mostly.
+      SettleRequest request = settle_;
+      const GetAnswer got = Execute(store, GetRequest{call_.key_of(), {}}).value();
+      request.attempt_id = got.record && call_.attempt % 8 != 0 ? got.record->attempt_id : Id(call_.attempt);
+      request.now = request.answer.at = now_;
+      const auto answer = Execute(store, request);
+      if (!answer.ok()) return "settle " + std::string(answer.status().message());
+      return "settle " + std::to_string(static_cast<int>(answer->verdict)) + ' ' + Show(answer->record);
+    }
+    if (kind_ < 24) {
+      const auto answer = Execute(store, TraceRequest{"intent-1", Id(call_.attempt), purge_before_, 0}).value();
+      return "trace " + Show(answer.by_intent) + ' ' + Show(answer.by_attempt);
+    }
+    if (kind_ < 25) {
+      // Rows that are recovered together change in any order; what has ended is told in the end by every store.
+      const auto answer = Execute(store, ChangeFeed::Request{call_.caller, nullptr, 0, 1000}).value();
+      std::set<std::string> told;
+      for (const auto& one : answer.changed) {
+        if (one.record.state != State::kSending) told.insert(Show(one.record) + ' ' + Show(one.budget));
+      }
+      std::string said = "changes " + std::to_string(answer.too_old) + ' ' + std::to_string(answer.upto);
+      for (const std::string& one : told) said += "\n" + one;
+      return said;
+    }
     // To its end, because where a round goes on is each store's own.
     size_t purged = 0;
     for (;;) {
@@ -117,6 +147,7 @@ class Deed {
   FinishRequest end_;
   ResolveRequest resolve_;
   Reading reading_;
+  SettleRequest settle_;
   absl::Time purge_before_;
 };
 
