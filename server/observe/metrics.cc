@@ -5,15 +5,14 @@
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
-#include <prometheus/text_serializer.h>
 
-#include <array>
+#include <string>
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "server/observe/log.h"
+#include "server/observe/metrics_parts.h"
 
-// In this file: helpers that make one metric; Parts, the handles; the constructor, a table of all metrics; the setters.
+// In this file: helpers that make one metric; the constructor, a table of all metrics. They count in metrics_count.cc.
 
 namespace userintent::observe {
 namespace {
@@ -56,80 +55,7 @@ Histogram* MakeHistogram(Registry& registry, const std::string& name, const std:
   return &BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
 }
 
-// A histogram's lock and allocation-free paths do not throw in practice; if one ever does, a lost count must not end a
-// call.
-template <typename F>
-void Quietly(F&& f) noexcept {
-  try {
-    f();
-  } catch (...) {
-  }
-}
-
 }  // namespace
-
-// Each function registers one group of series.
-struct Metrics::Parts {
-  void AddProcess(const BuildInfo& build);
-  void AddCalls(const Labels& names);
-  void AddWatches(const Labels& names);
-  void AddUpstream(const Labels& names);
-  void AddSettling(const Labels& names);
-  void AddFollowUp();
-  void AddLedger();
-  void AddOperation();
-
-  Registry registry;
-  struct MethodParts {
-    std::vector<Counter*> calls;  // by reason; the last one is OTHER
-    Counter* replayed = nullptr;
-    Histogram* seconds = nullptr;
-  };
-  std::vector<MethodParts> methods;
-  Gauge* in_flight = nullptr;
-  Gauge* watch_streams = nullptr;
-  std::vector<Counter*> watch_events;
-  std::vector<Counter*> watch_ends;
-  std::vector<Counter*> posts;               // by verdict
-  std::vector<std::vector<Counter*>> reads;  // by asker and verdict
-  std::vector<Counter*> reads_held_back;     // by asker
-  Gauge* followed = nullptr;
-  Gauge* followed_watched = nullptr;
-  Gauge* follow_up_late = nullptr;
-  Counter* follow_up_left_out = nullptr;
-  Histogram* read_seconds = nullptr;
-  Histogram* post_seconds = nullptr;
-  Gauge* posts_in_flight = nullptr;
-  std::vector<Counter*> late_answers;  // by verdict
-  std::array<Counter*, kLateEnds> late_ends{};
-  Gauge* late_exchanges = nullptr;
-  std::vector<std::vector<Counter*>> settled;  // by way and state
-  std::vector<Counter*> settle_conflicts;      // by way
-  Counter* connections_opened = nullptr;
-  Counter* reuse_refused = nullptr;
-  Counter* resend_refused = nullptr;
-  Counter* headers_ignored = nullptr;
-  Counter* edge_rejections = nullptr;
-  Histogram* commit_seconds = nullptr;
-  Histogram* commit_operations = nullptr;
-  Counter* commit_failures = nullptr;
-  Gauge* ledger_writable = nullptr;
-  Gauge* ledger_uncommitted = nullptr;
-  Gauge* recovered_rows = nullptr;
-  Counter* purged_rows = nullptr;
-  Counter* persons_told_across = nullptr;
-  Gauge* ledger_rows = nullptr;
-  Gauge* ledger_made_at = nullptr;
-  Gauge* ledger_restored = nullptr;
-  Gauge* ledger_in_place = nullptr;
-  Gauge* draining = nullptr;
-  std::array<Counter*, 2> credential_reloads{};  // [ok]
-  Gauge* connections = nullptr;
-  std::array<Counter*, kRefusedConnections> refused_connections{};
-  Gauge* port_answers = nullptr;
-  Gauge* log_lines_dropped = nullptr;
-  std::unique_ptr<WebhookMetrics> webhooks;
-};
 
 Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make_unique<Parts>()) {
   parts_->AddProcess(build);
@@ -324,122 +250,6 @@ void Metrics::Parts::AddOperation() {
       MakeGauge(registry, "userintent_port_answers", "1 while the gateway's own port answers; /livez says so too.");
   log_lines_dropped =
       MakeGauge(registry, "userintent_log_lines_dropped", "Log lines lost because the reader of stderr was too slow.");
-}
-
-Metrics::~Metrics() = default;
-
-void Metrics::RecordCall(size_t method, int reason, bool replayed, absl::Duration latency) noexcept {
-  const Parts::MethodParts& parts = parts_->methods[method];
-  const size_t other = parts.calls.size() - 1;
-  const size_t index = reason >= 0 && static_cast<size_t>(reason) < other ? static_cast<size_t>(reason) : other;
-  parts.calls[index]->Increment();
-  if (replayed) parts.replayed->Increment();
-  Quietly([&] { parts.seconds->Observe(absl::ToDoubleSeconds(latency)); });
-}
-
-void Metrics::AddInFlight(int delta) noexcept { parts_->in_flight->Increment(delta); }
-
-void Metrics::AddWatchStreams(int delta) noexcept { parts_->watch_streams->Increment(delta); }
-
-void Metrics::CountWatchEvent(size_t event) noexcept { parts_->watch_events[event]->Increment(); }
-
-void Metrics::CountWatchEnd(size_t why) noexcept { parts_->watch_ends[why]->Increment(); }
-
-void Metrics::AddPostsInFlight(int delta) noexcept { parts_->posts_in_flight->Increment(delta); }
-
-void Metrics::RecordPost(size_t verdict, absl::Duration latency) noexcept {
-  parts_->posts[verdict]->Increment();
-  Quietly([&] { parts_->post_seconds->Observe(absl::ToDoubleSeconds(latency)); });
-}
-
-void Metrics::SetFollowUp(int64_t all, int64_t watched, absl::Duration late) noexcept {
-  parts_->followed->Set(static_cast<double>(all));
-  parts_->followed_watched->Set(static_cast<double>(watched));
-  parts_->follow_up_late->Set(absl::ToDoubleSeconds(late));
-}
-
-void Metrics::AddFollowUpLeftOut(uint64_t n) noexcept { parts_->follow_up_left_out->Increment(static_cast<double>(n)); }
-
-void Metrics::CountReadHeldBack(size_t asker) noexcept { parts_->reads_held_back[asker]->Increment(); }
-
-void Metrics::RecordLateAnswer(size_t verdict) noexcept { parts_->late_answers[verdict]->Increment(); }
-
-void Metrics::AddLateEnds(LateEnd end, uint64_t n) noexcept {
-  parts_->late_ends[static_cast<size_t>(end)]->Increment(static_cast<double>(n));
-}
-
-void Metrics::AddLateExchanges(int64_t delta) noexcept {
-  parts_->late_exchanges->Increment(static_cast<double>(delta));
-}
-
-void Metrics::CountSettled(size_t way, size_t state) noexcept { parts_->settled[way][state]->Increment(); }
-
-void Metrics::CountSettleConflict(size_t way) noexcept { parts_->settle_conflicts[way]->Increment(); }
-
-void Metrics::RecordRead(size_t asker, size_t verdict, absl::Duration latency) noexcept {
-  parts_->reads[asker][verdict]->Increment();
-  Quietly([&] { parts_->read_seconds->Observe(absl::ToDoubleSeconds(latency)); });
-}
-
-void Metrics::AddConnectionsOpened(uint64_t n) noexcept {
-  parts_->connections_opened->Increment(static_cast<double>(n));
-}
-
-void Metrics::AddReuseRefused(uint64_t n) noexcept { parts_->reuse_refused->Increment(static_cast<double>(n)); }
-
-void Metrics::AddResendRefused(uint64_t n) noexcept { parts_->resend_refused->Increment(static_cast<double>(n)); }
-void Metrics::CountEdgeRejection() noexcept { parts_->edge_rejections->Increment(); }
-void Metrics::AddHeadersIgnored(uint64_t n) noexcept { parts_->headers_ignored->Increment(static_cast<double>(n)); }
-
-void Metrics::RecordCommit(int operations, absl::Duration latency) noexcept {
-  Quietly([&] {
-    parts_->commit_operations->Observe(operations);
-    parts_->commit_seconds->Observe(absl::ToDoubleSeconds(latency));
-  });
-}
-
-void Metrics::CountCommitFailure() noexcept { parts_->commit_failures->Increment(); }
-
-void Metrics::SetLedgerWritable(bool writable) noexcept { parts_->ledger_writable->Set(writable ? 1 : 0); }
-
-void Metrics::SetLedgerUncommitted(int64_t outcomes) noexcept {
-  parts_->ledger_uncommitted->Set(static_cast<double>(outcomes));
-}
-
-void Metrics::SetRecoveredRows(int64_t rows) noexcept { parts_->recovered_rows->Set(static_cast<double>(rows)); }
-
-void Metrics::CountPersonToldAcross() noexcept { parts_->persons_told_across->Increment(); }
-void Metrics::CountPurged(int64_t rows) noexcept { parts_->purged_rows->Increment(static_cast<double>(rows)); }
-
-void Metrics::SetLedgerRows(int64_t rows) noexcept { parts_->ledger_rows->Set(static_cast<double>(rows)); }
-
-void Metrics::SetLedgerMadeAt(absl::Time time) noexcept {
-  parts_->ledger_made_at->Set(static_cast<double>(absl::ToUnixMillis(time)) / 1e3);
-}
-
-void Metrics::SetLedgerRestored(absl::Time backup) noexcept {
-  parts_->ledger_restored->Set(static_cast<double>(absl::ToUnixMillis(backup)) / 1e3);
-}
-
-void Metrics::SetLedgerInPlace(bool in_place) noexcept { parts_->ledger_in_place->Set(in_place ? 1 : 0); }
-
-void Metrics::SetDraining(bool draining) noexcept { parts_->draining->Set(draining ? 1 : 0); }
-
-void Metrics::CountCredentialReload(bool ok) noexcept { parts_->credential_reloads[ok ? 1 : 0]->Increment(); }
-
-void Metrics::SetConnections(int open) noexcept { parts_->connections->Set(open); }
-
-void Metrics::AddRefusedConnections(RefusedConnection why, uint64_t n) noexcept {
-  parts_->refused_connections[static_cast<size_t>(why)]->Increment(static_cast<double>(n));
-}
-
-void Metrics::SetPortAnswers(bool answers) noexcept { parts_->port_answers->Set(answers ? 1 : 0); }
-
-WebhookMetrics& Metrics::webhooks() noexcept { return *parts_->webhooks; }
-
-std::string Metrics::Text() const {
-  parts_->log_lines_dropped->Set(static_cast<double>(DroppedLogLines()));
-  return prometheus::TextSerializer().Serialize(parts_->registry.Collect());
 }
 
 }  // namespace userintent::observe
