@@ -5,6 +5,7 @@
 
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
+#include "server/base/crash_point.h"
 #include "server/base/time.h"
 
 // In this file: distances in time; Job, the work on one webhook; which webhooks are taken up, and when.
@@ -86,6 +87,7 @@ class WebhookWork::Job final : public std::enable_shared_from_this<Job> {
 
   void OnRead(const Result<ledger::Reading>& result) {
     if (!result.ok()) return OnReadFailed(result.error());
+    CrashPoint("webhook-read-not-recorded");
     work_.last_reads_[webhook().resource_id] = begun_;
     if (!by_attempt_) return End(WebhookResult::kRead);
     Settle(result.value());
