@@ -335,8 +335,8 @@ def a_drain_left_calls(history):
     history.process.append("SIGTERM: calls left when it drained: [1]")
 
 
-def _entry(history, action="settle by webhook"):
-    return next(entry for entry in history.audit if entry["action"] == action and entry["to"] == "SUCCEEDED")
+def _entry(history):
+    return next(entry for entry in history.audit if entry["action"] == "settle by webhook")
 
 
 def _hook(history, entry):
@@ -352,7 +352,7 @@ def unknown_again_after_it_was_settled(history):
                              "meta": {"sent": "maybe", "replayed": "true"}}}
 
 
-@mistake("I5")
+@mistake("I4")
 def known_without_a_proof(history):
     entry = next(entry for entry in history.audit if entry["to"] == "SUCCEEDED" and any(
         checker.fact_of(call) == ("UNKNOWN",) for call in _calls(history, entry["key"], "error")))
@@ -408,7 +408,7 @@ def settled_twice(history):
 
 @mistake("I11")
 def settled_otherwise_than_recorded(history):
-    _entry(history, "settle by late answer")["to"] = "FAILED"
+    _entry(history)["to"] = "FAILED"
 
 
 @mistake("I11")

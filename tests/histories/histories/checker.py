@@ -428,7 +428,8 @@ class _Checker:
             return
         if None in (post["t0"], other["t1"]):
             return
-        if post["t0"] < other["t1"] - SLACK:
+        # Once it is settled nobody waits for the end of its exchange.
+        if post["t0"] < other["t1"] - SLACK and not self.settled[other_key]:
             self._say("I7", f"POST {post['seq']} for {key} came while POST {other['seq']} for {other_key} ran")
         took = not refused_unprocessed(other)
         if took and row["state"] == "CREATED" and post["t0"] < row["at"] / 1e9 - SLACK:

@@ -166,7 +166,7 @@ def _fault(dice, kind, http2):
     commit = dice.random() < 0.5
     if kind == "delay":
         # Some beyond the gateway's patience with Astra.
-        return dict(kind="delay", delay_ms=dice.choice((5, 20, 50, 150, 300, 900, 1500)))
+        return dict(kind="delay", delay_ms=dice.choice((5, 20, 50, 150, 300, 700, 900, 1500)))
     if kind == "status":
         # A few beyond the gateway's patience, too.
         return _status_fault(dice) | (dict(delay_ms=dice.choice((600, 1100))) if dice.random() < 0.15 else {})
@@ -214,7 +214,7 @@ KINDS = ("delay", "status", "html", "cut_body", "cut_head", "close", "reset", "h
          "slow_body", "huge_body", "redirect", "garbage", "raw", "second_answer", "early")
 
 # What takes the connection's other requests with it (over HTTP/2) is rarer, or nothing else would be seen.
-_WEIGHTS = dict(status=8, delay=3, second_answer=3, early=3, close=1, reset=1, goaway=1, garbage=0.7, raw=1, cut_head=1,
+_WEIGHTS = dict(status=8, delay=5, second_answer=3, early=3, close=1, reset=1, goaway=1, garbage=0.7, raw=1, cut_head=1,
                 hang=1)
 
 
@@ -227,7 +227,7 @@ _HOOKS = (dict(lose=True), dict(duplicate=1), dict(duplicate=3), dict(reorder=Tr
 
 def _hook_faults(dice):
     """Some webhooks in a while are lost, doubled, late ..., or are not Astra's at all; or no webhook comes."""
-    if dice.random() < 0.25:
+    if dice.random() < 0.35:
         return ("hooks", (dict(times=0, match={}, lose=True),))
     chosen = dice.sample(_HOOKS, dice.randint(0, 6))
     faults = []
@@ -277,7 +277,7 @@ def _gateway_flags(dice):
                  upstream_transport=dice.choice(("auto", "auto", "libcurl")), shards=dice.choice((1, 2, 2)),
                  upstream_connections=dice.choice((1, 4, 32)), log_level=dice.choice(("info", "debug")),
                  max_in_flight=dice.choice((4096, 4096, 4096, 4096, 20)))
-    flags["late_answer_window"] = dice.choice(("5m", "5m", "400ms", "0"))
+    flags["late_answer_window"] = dice.choice(("5m", "5m", "5m", "400ms", "0"))
     flags["astra_limit_error"] = dice.choice((None, "400:Maximum number of user intents"))
     return flags
 

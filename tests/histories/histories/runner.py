@@ -7,7 +7,6 @@ import json
 import pathlib
 import random
 import re
-import socket
 import sqlite3
 import time
 import unittest.mock
@@ -19,6 +18,7 @@ import grpc.aio
 from support import errors
 from support.gateway import CHANNEL_OPTIONS, Gateway
 from support.people import PERSON
+from support.process import free_port
 from support.protos import pb, pb_grpc
 from support.sandbox import Sandbox
 
@@ -97,7 +97,7 @@ class Episode:
             self.sandbox, start=False, tls_cert_file=certificate, tls_key_file=key,
             tls_client_ca_file=authority.ca_file, upstream_timeout=f"{UPSTREAM_TIMEOUT * 1000:.0f}ms",
             connect_timeout="400ms", drain_timeout="5s", reflection="false", astra_read_rate=500,
-            webhook_listen=f"127.0.0.1:{_free_port()}", **plan.gateway_flags)
+            webhook_listen=f"127.0.0.1:{free_port()}", **plan.gateway_flags)
         self.ledger = self.gateway.directory / "ledger"
         self.gateway.flags["ledger"] = f"sqlite:{self.ledger}/ledger.db"
         self.credentials = {
@@ -516,13 +516,6 @@ class Episode:
         self.account()
         self.proofs()
         return self.history
-
-
-def _free_port():
-    """The same for all processes of an episode, so that the sandbox finds each."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _epoch(text):
