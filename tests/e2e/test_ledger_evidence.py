@@ -10,8 +10,11 @@ import uuid
 
 import pytest
 
+from support.check import UNKNOWN
 from support.ledger_tool import BESIDE, BY, Down, lose
 from support.people import person
+from support.process import wait_for
+from support.webhook_door import PATH
 
 HOUR = 3600
 
@@ -107,6 +110,29 @@ def test_no_webhook_names_it(ledger, lost, began_ago, until_ago, hooks, words):
     listed = ledger("unresolved").done().out
     assert (f"none of the {len(hooks)} webhook" in listed) == ("though the receiver was up" in shown), listed
     assert ledger.unresolved() == [request.request_id]
+
+
+def test_beside_a_receiver(durable, ledger, sandbox):
+    """The same from Astra's webhooks to the operator's screen: silence first, then one that cannot be proven."""
+    gateway = durable(webhook_listen="127.0.0.1:0")
+    sandbox.webhooks(f"http://{gateway.webhook_address}{PATH}", retry_ms=50, automatic=False)
+    try:
+        request = lose(gateway, sandbox, person())
+        other = gateway.create(person()).ok().user_intent.id
+        assert sandbox.send_webhook(other)["tries"][0]["status"] == 200
+        shown = ledger("show", request.request_id).done().out
+        assert "up without a gap since then: 1 other came, none for it\n" in shown, shown
+        attempt = sandbox.posts(request.email)[0]["attempt_id"]
+        assert sandbox.send_webhook(attempt_id=attempt, resource_id="no-such-intent")["tries"][0]["status"] == 200
+
+        def looked():
+            return "no-such-intent: not read, waits for another look\n" in ledger("show", request.request_id).done().out
+
+        wait_for(looked, "a look at Astra that finds nothing")
+        assert "1 webhook names its attempt: not read, waits" in ledger("unresolved").done().out
+        assert ledger.state(request) == UNKNOWN
+    finally:
+        sandbox.webhooks("")
 
 
 def test_a_request_that_is_known_has_no_evidence(durable, ledger):
