@@ -37,7 +37,7 @@ if ! openssl x509 -in /secrets/gateway/gateway.crt -noout -checkend 86400 >/dev/
   echo 'certs: making a CA, and certificates for the gateway, the sandbox and the clients'
   authority ca
   authority stranger-ca
-  leaf ca gateway 'DNS:gateway,DNS:localhost,IP:127.0.0.1,URI:spiffe://test.example/gateway' serverAuth,clientAuth
+  leaf ca gateway 'DNS:gateway,DNS:gateway-hooked,DNS:localhost,IP:127.0.0.1,URI:spiffe://test.example/gateway' serverAuth,clientAuth
   leaf ca astra-sandbox 'DNS:astra-sandbox,DNS:localhost,IP:127.0.0.1' serverAuth
   leaf ca client 'URI:spiffe://test.example/client' clientAuth
   leaf ca other 'URI:spiffe://test.example/other' clientAuth
@@ -47,6 +47,7 @@ if ! openssl x509 -in /secrets/gateway/gateway.crt -noout -checkend 86400 >/dev/
   cat ca.crt >/secrets/gateway/ca.crt
   cat gateway.crt >/secrets/gateway/gateway.crt
   cat gateway.key >/secrets/gateway/gateway.key
+  cat ca.crt >/secrets/sandbox/ca.crt
   cat astra-sandbox.crt >/secrets/sandbox/astra-sandbox.crt
   cat astra-sandbox.key >/secrets/sandbox/astra-sandbox.key
   cat ca.crt >/secrets/client/ca.crt

@@ -521,7 +521,7 @@ class Stage:
         elif path == "/sleep":
             time.sleep(body["ms"] / 1000)
         elif path == "/webhooks":
-            self.sandbox.webhooks(self._webhook_url(body["gateway"]), retry_ms=100)
+            self.sandbox.webhooks(**self._door(body["gateway"]), retry_ms=100)
         elif path == "/tap":
             self.taps[self.scenarios["clients"][body["client"]]["gateway"]].set(body["mode"])
         elif path == "/await":
@@ -541,12 +541,13 @@ class Stage:
             raise RuntimeError(f"no such path: {path}")
         return {}
 
-    def _webhook_url(self, gateway):
+    def _door(self, gateway):
+        """Where the sandbox sends webhooks for this gateway, as POST /webhooks takes it."""
         if not gateway:
-            return ""
+            return {"url": ""}
         if self.running:
             return self.running.webhooks[gateway]
-        return f"http://{self.gateways[gateway].webhook_address}/astra/webhooks"
+        return {"url": f"http://{self.gateways[gateway].webhook_address}/astra/webhooks"}
 
     def _handler(stage):  # noqa: N805 - `self` is the handler's
         class Handler(http.server.BaseHTTPRequestHandler):
