@@ -14,7 +14,8 @@ using Use = SqliteUse;
 
 // Statements and partial indexes name states by these numbers.
 static_assert(static_cast<int>(State::kSending) == 1 && static_cast<int>(State::kSucceeded) == 2 &&
-              static_cast<int>(State::kUnknown) == 4 && static_cast<int>(State::kReleased) == 5);
+              static_cast<int>(State::kFailed) == 3 && static_cast<int>(State::kUnknown) == 4 &&
+              static_cast<int>(State::kReleased) == 5);
 
 struct Column {
   const char* name;

@@ -54,7 +54,7 @@ std::vector<std::string> SqliteStore::Sql() {
       SelectRows("WHERE r.id = ?1"),
       SelectRows("WHERE substr(r.user_intent_id, -8) = substr(?1, -8) AND r.state = 2 AND r.user_intent_id = ?1 "
                  "ORDER BY r.created_at DESC, r.caller DESC, r.request_id DESC LIMIT 1"),
-      SelectRows("WHERE r.attempt_id = ?1 AND r.state IN (3, 4, 5) ORDER BY r.id DESC LIMIT 1"),
+      SelectRows("WHERE r.attempt_id = ?1 AND r.state >= 3 ORDER BY r.id DESC LIMIT 1"),
       SelectRows("WHERE r.state IN (1, 4) AND r.state = 1 AND r.attempt_id = ?1 LIMIT 1"),
       "SELECT id, created_at, state = 2 AND attempt_id = ?3 FROM request WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
       "SELECT id, created_at FROM request WHERE id >= ?1 ORDER BY id LIMIT 1",
