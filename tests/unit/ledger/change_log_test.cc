@@ -1,5 +1,6 @@
 // The change log in a SQLite file: over restarts, forgetting, failing disks, deaths, copies and restores.
 #include <sqlite3.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include "server/base/mutex.h"
 #include "server/ledger/backup.h"
 #include "server/ledger/sqlite_ledger.h"
+#include "server/ledger/sqlite_schema.h"
 #include "tests/unit/ledger/fault_vfs.h"
 #include "tests/unit/ledger/support.h"
 
@@ -174,6 +176,60 @@ TEST_F(ChangeLogTest, OldChangesAreForgottenByThemselvesAndNoRevisionIsUsedTwice
   EXPECT_EQ(ledger_->revision(), 10);
   Run(11);
   EXPECT_EQ(ledger_->revision(), 11);
+}
+
+// A file as the last version before the log left it: nothing is in the log, and every row is found all the same.
+TEST_F(ChangeLogTest, AnOlderLedgerBeginsWithAnEmptyLog) {
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open(options_.store.path.c_str(), &db), SQLITE_OK);
+  std::string sql;
+  for (const Migration& migration : Migrations()) {
+    if (migration.version > 5) break;
+    sql += migration.sql;
+    sql += "INSERT INTO migration VALUES (" + std::to_string(migration.version) + ", 1700000000000000);";
+  }
+  sql += "PRAGMA application_id = " + std::to_string(kApplicationId) + "; PRAGMA user_version = 5;";
+  sql += "INSERT INTO ledger_key VALUES (" + std::to_string(static_cast<int64_t>(kKey)) + ", 1, NULL);";
+  sql += "INSERT INTO caller VALUES (1, 'one');";
+  const std::vector<std::string> states = {"2", "3", "4", "5"};
+  for (size_t i = 0; i < states.size(); ++i) {
+    const std::string id = std::to_string(i + 1);
+    const bool created = states[i] == "2";
+    const bool counts = !created && states[i] != "5";
+    sql += "INSERT INTO email (id, digest, confirmed, possible) VALUES (" + id + ", randomblob(32), " +
+           (created  ? "1, 0"
+            : counts ? "0, 1"
+                     : "0, 0") +
+           ");";
+    sql +=
+        "INSERT INTO request (caller, request_id, state, sent, reason, http_status, confirmed, user_intent_id, "
+        "astra_status, astra_request_id, attempt_id, attempts, created_at, updated_at, key_id, content, person, "
+        "email) VALUES (1, x'0000000000004000000000000000000" +
+        id + "', " + states[i] + ", 1, 0, 0, " + (created ? "1, 'intent-1', 'pending'" : "0, '', ''") +
+        ", '', x'00000000000040000000000000000" + "10" + id + "', 1, 1700000001000000, 1700000001000000, " +
+        std::to_string(static_cast<int64_t>(kKey)) + ", randomblob(32), randomblob(32), " + id + ");";
+  }
+  char* error = nullptr;
+  ASSERT_EQ(sqlite3_exec(db, sql.c_str(), nullptr, nullptr, &error), SQLITE_OK) << error;
+  sqlite3_close(db);
+  ASSERT_EQ(::chmod(options_.store.path.c_str(), 0600), 0);
+
+  Open();
+  EXPECT_EQ(ledger_->ledger_id(), 1700000000000000u);
+  EXPECT_EQ(ledger_->revision(), 0);
+  EXPECT_FALSE(Read(0).too_old);
+  EXPECT_TRUE(Read(1).too_old);
+  for (int id = 1; id <= 4; ++id) {
+    const auto found = Ask<TraceAnswer>(
+        [&](auto done) { ledger_->Trace({.attempt_id = Id(0x100 + id), .since = At(0)}, pump_, std::move(done)); });
+    ASSERT_TRUE(found.by_attempt) << id;
+    EXPECT_EQ(found.by_attempt->key.request_id, Id(id));
+  }
+  EXPECT_EQ(Settle(ProofOf({"one", Id(3)}, "intent-3", 0x103)), SettleVerdict::kSettled);
+  EXPECT_EQ(Settle(ProofOf({"one", Id(2)}, "intent-2", 0x102)), SettleVerdict::kConflict);
+  EXPECT_THAT(listener_.heard(), ElementsAre(1));
+  Reopen();
+  EXPECT_EQ(Read(0).changed.size(), 1u);
 }
 
 TEST_F(ChangeLogTest, PruningThatIsRolledBackForgetsNothing) {
