@@ -275,7 +275,7 @@ def _gateway_flags(dice):
     """Of every process of the episode; the ledger stays."""
     flags = dict(upstream_http2=dice.random() < 0.6,
                  upstream_transport=dice.choice(("auto", "auto", "libcurl")), shards=dice.choice((1, 2, 2)),
-                 upstream_connections=dice.choice((1, 4, 32)), log_level=dice.choice(("info", "debug")),
+                 upstream_connections=dice.choice((1, 4, 32, 200)), log_level=dice.choice(("info", "debug")),
                  max_in_flight=dice.choice((4096, 4096, 4096, 4096, 20)))
     flags["late_answer_window"] = dice.choice(("5m", "5m", "5m", "400ms", "0"))
     flags["astra_limit_error"] = dice.choice((None, "400:Maximum number of user intents"))
