@@ -1,10 +1,7 @@
 #include "server/admin/operator_service.h"
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
-#include <map>
-#include <numeric>
 #include <optional>
 #include <system_error>
 #include <utility>

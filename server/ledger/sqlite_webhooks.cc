@@ -1,8 +1,5 @@
 #include "server/ledger/sqlite_webhooks.h"
 
-#include <algorithm>
-#include <utility>
-
 #include "absl/strings/str_cat.h"
 
 namespace userintent::ledger {

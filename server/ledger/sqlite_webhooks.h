@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 
 #include "server/ledger/inspector.h"
 #include "server/ledger/sqlite_connection.h"
