@@ -14,6 +14,7 @@ from support.ledger_tool import Ledger
 from support.people import again, person
 from support.process import wait_for
 from support.protos import pb
+from support.watch import Watch
 
 # Long enough for a handshake on a busy machine; the answers come well after it.
 TIMEOUT, ANSWER_MS = "800ms", 2200
@@ -101,6 +102,21 @@ def test_created(gateway, upstream):
     assert (deed["actor"], deed["action"]) == ("astra", "settle by late answer")
     assert deed["evidence"] == f"HTTP status {post['status']}"
     assert (deed["from_state"], deed["to_state"]) == ("REQUEST_STATE_UNKNOWN", "REQUEST_STATE_SUCCEEDED")
+
+
+def test_watchers_are_told(gateway, upstream):
+    """Who watches hears that it is unknown, and then that it was created."""
+    request = person()
+    upstream.fault("delay", request.email, delay_ms=ANSWER_MS)
+    watch = Watch(gateway).wait("synced")
+    lose(gateway, request)
+
+    def states():
+        states = [event[1] for event in watch.events if event[0] == request.request_id]
+        return states[:1] == ["UNKNOWN"] and states[-1] == "CREATED"
+
+    wait_for(states, "both states")
+    watch.close()
 
 
 # (status, headers, what the row becomes, reason)
