@@ -115,7 +115,7 @@ void CurlClient::RelaxPending() {
     CurlExchange* const exchange = exchanges_.Find(id);
     if (exchange == nullptr || connecting_.Has(*exchange) || exchange->sending != Exchange::Sending::kUnsent) continue;
     curl_easy_setopt(exchange->easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.exchange_timeout.count()));
-    pending_.Join(*exchange);
+    if (!pending_.Has(*exchange)) pending_.Join(*exchange);  // one that was started again is in here twice
   }
   submitted_.clear();
 }

@@ -183,7 +183,10 @@ def test_operator_was_quicker_and_wrong(gateway, upstream):
     assert line["way"] == "late_answer"
     assert sample(gateway, "userintent_settle_conflicts_total", way="late_answer") == before + 1
     assert gateway.get(request.request_id).ok().user_intent.id == "another-intent"
-    assert_posts(upstream, request.email, 1)
+    [post] = assert_posts(upstream, request.email, 1)
+    [conflict] = tool(gateway).json("show", request.request_id)["conflicts"]
+    assert conflict["claimed_user_intent_id"] == post["intent_id"]
+    assert conflict in tool(gateway).json("conflicts")["conflicts"]
 
 
 def test_operator_was_quicker_and_right(gateway, upstream):
