@@ -3,6 +3,7 @@
 Each case runs over HTTP/2 by nghttp2, over HTTP/2 by libcurl and over HTTP/1.1.
 """
 
+import datetime
 import time
 
 import pytest
@@ -91,6 +92,9 @@ def test_created(gateway, upstream):
     assert_posts(upstream, request.email, 1)
 
     line = wait_for(lambda: settled(gateway, request), "the log's line")
+    heard = settled(gateway, request, "late_answer")
+    took = datetime.datetime.fromisoformat(line["time"]) - datetime.datetime.fromisoformat(heard["time"])
+    print(f"settled {took.total_seconds() * 1000:.0f} ms after the late answer came")
     assert (line["way"], line["state"], line["http_status"]) == ("late_answer", "succeeded", post["status"])
     assert sample(gateway, "userintent_settled_total", way="late_answer", state="succeeded") == before + 1
     assert sample(gateway, "userintent_late_answers_total", outcome="created") >= 1
