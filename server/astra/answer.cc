@@ -57,7 +57,7 @@ bool ReadAll(std::string_view body, Reader& reader) {
 
 // Takes the values of some members of the body's object. None of them may come twice, since it is open which one
 // holds; the object's other members are ignored.
-class MemberReader final : public Reader {
+class MemberReader : public Reader {
  public:
   struct Member {
     std::string_view name;
@@ -91,6 +91,39 @@ class MemberReader final : public Reader {
  private:
   const std::span<Member> members_;
   Member* expected_ = nullptr;  // whose value comes next
+};
+
+// Also takes the attempt id out of the object's metadata.
+class ReadingReader final : public MemberReader {
+ public:
+  using MemberReader::MemberReader;
+
+  std::string attempt_id() && { return ids_ == 1 ? std::move(id_) : std::string(); }
+
+ protected:
+  bool Key(string_t& name) override {
+    if (depth_ == 1) in_metadata_ = name == "metadata";
+    id_comes_ = depth_ == 2 && in_metadata_ && name == "gateway_attempt_id";
+    return MemberReader::Key(name);
+  }
+  bool String(string_t& value) override {
+    if (std::exchange(id_comes_, false)) {
+      ++ids_;
+      id_ = std::move(value);
+      return true;
+    }
+    return MemberReader::String(value);
+  }
+  bool Other() override {
+    id_comes_ = false;
+    return MemberReader::Other();
+  }
+
+ private:
+  bool in_metadata_ = false;  // the last key of the outermost object
+  bool id_comes_ = false;
+  int ids_ = 0;
+  std::string id_;
 };
 
 // The word, or empty when it is not fit to keep.
@@ -141,12 +174,13 @@ std::optional<Answer> ParseAnswer(std::string_view body) {
 std::optional<Reading> ParseReading(std::string_view body, std::string_view user_intent_id) {
   MemberReader::Member members[] = {{"id", true}, {"status", false}, {"user_id", false}, {"kyc_type", false}};
   auto& [id, status, user_id, kyc_type] = members;
-  MemberReader reader(members);
+  ReadingReader reader(members);
   if (!ReadAll(body, reader) || id.value != user_intent_id) return std::nullopt;
   Reading reading;
   reading.status = StatusWord(std::move(status.value));
   if (user_id.value && IsId(*user_id.value)) reading.user_id = *std::move(user_id.value);
   reading.kyc_type = std::move(kyc_type.value).value_or("");
+  reading.attempt_id = std::move(reader).attempt_id();
   return reading;
 }
 

@@ -28,12 +28,13 @@ struct Answer {
 // ignored; a `status` of another type or shape is dropped, because the id does not depend on it.
 std::optional<Answer> ParseAnswer(std::string_view body);
 
-// What is kept of the answer to a GET of an intent. The names, e-mail address, phone number and metadata beside them
-// end in the parser.
+// What is kept of the answer to a GET of an intent. The names, e-mail address, phone number and other metadata beside
+// them end in the parser.
 struct Reading {
-  std::string status;    // as in Answer
-  std::string user_id;   // like Answer::id; empty: none, or not fit to keep
-  std::string kyc_type;  // as it came; empty: none
+  std::string status;      // as in Answer
+  std::string user_id;     // like Answer::id; empty: none, or not fit to keep
+  std::string kyc_type;    // as it came; empty: none
+  std::string attempt_id;  // gateway_attempt_id of its metadata; empty: none, or more than one
 };
 
 // Nothing unless the body is an object whose member `id` is `user_intent_id`. None of the members that are read may

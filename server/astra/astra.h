@@ -74,7 +74,8 @@ struct ReadOutcome {
   std::string astra_status;  // with kRead: Astra's own word, at most 64 printable bytes, else empty
   std::string user_id;       // with kRead: 1-256 bytes without control characters, else empty
   v1::VerificationType verification_type = v1::VERIFICATION_TYPE_UNSPECIFIED;  // with kRead, where Astra told it
-  std::string astra_request_id;                                                // as in Outcome, as the next three
+  std::optional<Uuid> attempt_id;  // with kRead, where Astra told it: of the POST that made the intent
+  std::string astra_request_id;    // as in Outcome, as the next three
   std::optional<absl::Duration> retry_after;
   bool not_astras = false;
   bool repeat_pointless = false;

@@ -5,6 +5,7 @@
 #include "server/astra/json.h"
 #include "server/astra/retry_after.h"
 #include "server/base/text.h"
+#include "server/base/uuid.h"
 
 // In this file: creations by status line, and by what was proved not sent; reads by status line; what is taken from an
 // answer; Classify and ClassifyRead.
@@ -207,6 +208,7 @@ void ClassifyReadAnswer(const http::Outcome& exchange, std::string_view user_int
     out.astra_status = std::move(reading->status);
     out.user_id = std::move(reading->user_id);
     out.verification_type = TypeOf(reading->kyc_type);
+    out.attempt_id = ParseUuid(reading->attempt_id);
     return;
   }
   out.verdict = OfReadStatus(exchange.status);

@@ -22,7 +22,7 @@ namespace userintent::astra {
 struct BasicAuth {
   Secret header_value;    // of Authorization: "Basic ..."
   std::string client_id;  // no secret: it is a part of the links to Astra's pages
-  Secret client_secret;  // which Astra signs its webhooks with
+  Secret client_secret;   // which Astra signs its webhooks with
 };
 
 class Credentials {

@@ -58,9 +58,9 @@ struct Settings {
   std::string webhook_secret_file;           // empty: the client secret, and the one before it
   std::string webhook_previous_secret_file;  // empty: none
   int webhook_connections = 512;
-  int webhook_connections_per_address = 0;  // 0: half of all; all where --webhook_listen is loopback
-  int webhook_queue = 10000;                // webhooks that may wait
-  int astra_read_rate = 20;                 // GETs a second; 0: no limit
+  int webhook_connections_per_address = 0;      // 0: half of all; all where --webhook_listen is loopback
+  int webhook_queue = 10000;                    // webhooks that may wait
+  int astra_read_rate = 20;                     // GETs a second; 0: no limit
   absl::Duration follow_up = absl::Hours(168);  // after a creation; zero: only while it is watched
   int email_attempt_limit = 3;
   bool kyc_delegation = false;

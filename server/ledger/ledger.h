@@ -66,6 +66,8 @@ struct Reading {
   int verification_type = 0;
   absl::Time status_since = absl::InfinitePast();  // when this status was first seen
   absl::Time read_at = absl::InfinitePast();       // when Astra said it; InfinitePast: nothing was read yet
+  // Of the POST that made the intent, where Astra said so. Not kept: a row has its own.
+  std::optional<Uuid> attempt_id = std::nullopt;
 };
 
 // One row. `reason` is a number of the proto enum ErrorReason (0 for SENDING and SUCCEEDED); opaque to the ledger.
@@ -202,8 +204,8 @@ struct SettleRequest {
   std::optional<Reading> reading;   // what a GET said of the intent, where one was made
   // The intent is known to be another POST's, so it is evidence, but no proof: kConflict, unless this row has it.
   bool intent_of_another = false;
-  std::string action;               // for the audit: "settle by late answer"; 1-128 bytes, printable ASCII
-  std::string evidence;             // for the audit: "webhook <id>"; 1-1024 bytes, printable ASCII
+  std::string action;    // for the audit: "settle by late answer"; 1-128 bytes, printable ASCII
+  std::string evidence;  // for the audit: "webhook <id>"; 1-1024 bytes, printable ASCII
   absl::Time now;
 };
 

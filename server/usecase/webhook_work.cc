@@ -97,8 +97,10 @@ class WebhookWork::Job final : public std::enable_shared_from_this<Job> {
     const bool few = due_.tries < kFewTries;
     if (error.reason == v1::ERROR_REASON_UPSTREAM_RATE_LIMITED) {
       if (Age() >= kGivenUpAfter && !few) return End(WebhookResult::kGivenUp);
-      // No sign of anything but haste.
-      return Again("rate limit", error.retry_after + Backoff(Age() / 8, absl::Milliseconds(50), absl::Seconds(10)));
+      // No sign of anything but haste. Who may settle an outcome comes first; the others make room, so that a long
+      // queue is not gone through again and again for a few tokens.
+      const absl::Duration most = by_attempt_ ? absl::Milliseconds(100) : absl::Minutes(1);
+      return Again("rate limit", error.retry_after + Backoff(Age() / 2, absl::Milliseconds(50), most));
     }
     if (error.reason == v1::ERROR_REASON_USER_INTENT_NOT_FOUND && Age() >= kOrphanAfter && !few) {
       return End(WebhookResult::kOrphan);
@@ -118,7 +120,9 @@ class WebhookWork::Job final : public std::enable_shared_from_this<Job> {
     proof.answer.astra_status = reading.astra_status;
     proof.answer.at = reading.read_at;
     proof.reading = reading;
-    proof.intent_of_another = by_intent_ != nullptr;  // a row whose intent it is already is not by_attempt_
+    // Another row has the intent, or Astra says that another POST made it.
+    proof.intent_of_another =
+        by_intent_ != nullptr || reading.attempt_id.value_or(by_attempt_->attempt_id) != by_attempt_->attempt_id;
     if (proof.reading->verification_type == 0) proof.reading->verification_type = by_attempt_->verification_type;
     proof.action = "settle by webhook";
     proof.evidence = absl::StrCat("webhook ", webhook().id);

@@ -92,6 +92,7 @@ struct Door::Callbacks {
     auto* const door = static_cast<Door*>(self);
     Link& link = *LinkOf(handle);
     link.spoke = true;
+    link.request_began = SteadyClock::now();
     // The first request's time runs since the connection.
     if (link.phase == Phase::kIdle) door->Enter(link, Phase::kReading, door->options_.request_limit);
     return nullptr;
@@ -109,7 +110,7 @@ struct Door::Callbacks {
       MHD_get_connection_values_n(handle, MHD_HEADER_KIND, &TakeHeader, &head);
       go_on = door->OnHead(*request, head);
     } else if (*size > 0) {
-      if (!request->answer) request->body->Append({data, *size});
+      go_on = request->answer || request->Take({data, *size});
       *size = 0;
     } else {
       go_on = door->OnComplete(*request);

@@ -40,6 +40,7 @@ bool Door::OnHead(Request& request, const Head& head) {
   request.answer = verdict.refusal;
   if (!verdict.read_body) return Reply(request, *verdict.refusal, true);
   if (head.signature.times == 1) request.signature = std::string(head.signature.value);
+  request.length = verdict.length;
   request.body.emplace(verdict.length);
   return true;
 }
@@ -104,7 +105,7 @@ bool Door::Reply(Request& request, Answer answer, bool close) {
   Enter(request.link, Phase::kAnswering, options_.request_limit);
   const bool queued = MHD_queue_response(request.link.handle, row.status, response) == MHD_YES;
   MHD_destroy_response(response);
-  if (queued) observer_.OnAnswer(answer, SteadyClock::now() - request.begun);
+  if (queued) observer_.OnAnswer(answer, SteadyClock::now() - request.link.request_began);
   return queued;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/base/text.h"
@@ -60,7 +61,7 @@ std::optional<ledger::Webhook> ReadEvent(const JsonObject& object, absl::Time re
                     Take(object, "webhook_id", kLongestWord, &webhook.id) &&
                     Take(object, "resource_id", kLongestResourceId, &webhook.resource_id) &&
                     TakeAttemptId(object, &webhook.attempt_id);
-  return read ? std::optional(webhook) : std::nullopt;
+  return read ? std::optional(std::move(webhook)) : std::nullopt;
 }
 
 }  // namespace userintent::webhook

@@ -190,6 +190,10 @@ TEST_F(ServerTest, APortInUseNamesItsFlagAndLeavesNothingBehind) {
   EXPECT_EQ(Refusal(settings),
             absl::StrCat("--metrics_listen: cannot listen on 127.0.0.1:", taken.port(), ": is the port in use?"));
   settings.metrics_listen.port = 0;
+  settings.webhook_listen = {"127.0.0.1", taken.port()};
+  EXPECT_EQ(Refusal(settings),
+            absl::StrCat("--webhook_listen: cannot listen on 127.0.0.1:", taken.port(), ": is the port in use?"));
+  settings.webhook_listen.port = 0;
   const auto server = Start(settings);
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_TRUE(Probe(**server).ok());

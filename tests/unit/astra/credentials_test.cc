@@ -105,6 +105,7 @@ TEST_F(CredentialsTest, RefreshSaysWhetherTheyChanged) {
   ASSERT_TRUE(changed.ok());
   EXPECT_TRUE(*changed);
   EXPECT_EQ((*credentials)->Snapshot()->header_value.Reveal(), "Basic b25lOnMzY3JldC0y");
+  EXPECT_EQ((*credentials)->Snapshot()->client_secret.Reveal(), "s3cret-2");
   EXPECT_EQ(before->header_value.Reveal(), "Basic b25lOnMzY3JldA==");  // who holds the old one keeps it
 }
 

@@ -117,6 +117,24 @@ TEST(ClassifyRead, WhatIsKept) {
   }
 }
 
+TEST(ClassifyRead, TheAttemptIdIsKeptWhereAstraNamesOne) {
+  const std::string id = "00000000-0000-4000-8000-000000000001";
+  const std::string member = "\"gateway_attempt_id\":\"" + id + "\"";
+  const auto read = [](const std::string& members) {
+    const ReadOutcome outcome = Read(Answered(200, R"({"id":"intent-1")" + members + "}"));
+    EXPECT_EQ(outcome.verdict, ReadVerdict::kRead);
+    return outcome.attempt_id;
+  };
+  EXPECT_EQ(read(R"(,"metadata":{"a":"b",)" + member + R"(,"c":{"d":[1]}},"status":"x")"), ParseUuid(id));
+  for (const std::string& members :
+       {std::string(), std::string(R"(,"metadata":null)"), "," + member, R"(,"other":{)" + member + "}",
+        R"(,"metadata":[{)" + member + "}]", R"(,"metadata":{"deeper":{)" + member + "}}",
+        R"(,"metadata":{)" + member + "," + member + "}", R"(,"metadata":{"gateway_attempt_id":["a",")" + id + R"("]})",
+        std::string(R"(,"metadata":{"gateway_attempt_id":"text"})"), R"(,"metadata":{},"x":{)" + member + "}"}) {
+    EXPECT_FALSE(read(members)) << members;
+  }
+}
+
 TEST(ReadVerdictNames, AreThoseOfTheirVerdicts) {
   const std::pair<ReadVerdict, std::string_view> names[] = {
       {ReadVerdict::kRead, "read"},

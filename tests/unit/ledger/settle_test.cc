@@ -140,6 +140,16 @@ TEST_P(SettleTable, IsAsTheContractSays) {
   EXPECT_EQ(session.Settle(request).verdict, S::kSaysSo);
 }
 
+TEST_P(SettleTest, AnIntentOfAnotherPostIsNoProof) {
+  Prepare(session_, Given::kUnknown);
+  SettleRequest request = RequestOf(Proof::kCreated);
+  request.intent_of_another = true;
+  const SettleAnswer answer = session_.Settle(request);
+  EXPECT_EQ(answer.verdict, S::kConflict);
+  EXPECT_EQ(answer.record.state, State::kUnknown);
+  EXPECT_EQ(session_.Get(kRow).record->state, State::kUnknown);
+}
+
 TEST_P(SettleTest, AProofOfAnotherPostSettlesNothing) {
   session_.Run({}, [](const Key& key) { return Unknown(key); });
   EXPECT_EQ(session_.TrySettle(ProofOf(kRow, "intent-7", 1001)).code(), absl::StatusCode::kNotFound);

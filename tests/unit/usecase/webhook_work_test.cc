@@ -194,6 +194,22 @@ TEST_F(WebhookWorkTest, AnotherRequestsIntentIsNoProof) {
   EXPECT_THAT(watcher_.ended, ElementsAre(WebhookResult::kConflict));
 }
 
+TEST_F(WebhookWorkTest, AnIntentThatAstraSaysAnotherPostMadeIsNoProof) {
+  for (const uint8_t made_by : {uint8_t{9}, uint8_t{1}}) {
+    Row(made_by == 1 ? 1 : 2, State::kUnknown);
+    Webhook(made_by == 1 ? "w1" : "w2", made_by == 1 ? "intent-1" : "intent-9", made_by == 1 ? 1 : 2);
+    astra::ReadOutcome outcome;
+    outcome.verdict = ReadVerdict::kRead;
+    outcome.http_status = 200;
+    outcome.attempt_id = Id(made_by);
+    astra_.Answer(outcome);
+    loop_.Settle();
+  }
+  EXPECT_THAT(watcher_.ended, ElementsAre(WebhookResult::kConflict, WebhookResult::kSettled));
+  EXPECT_EQ(Look(2).state, State::kUnknown);
+  EXPECT_EQ(Look(1).state, State::kSucceeded);
+}
+
 TEST_F(WebhookWorkTest, WhatSaysNothingOfTheLedgersRowsIsDone) {
   Row(1, State::kSucceeded, "intent-1");
   Webhook("w1", "intent-9", 9);
