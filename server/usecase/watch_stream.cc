@@ -136,6 +136,7 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
     if (phase_ != Phase::kLive && (phase_ == Phase::kInitial || position_ >= goal_)) return TellSynced();
     const WatchHub::Seat::News news = seat_->Take(position_, kBatch);
     if (position_ < news.after) return ReadLog();
+    only_ = nullptr;  // not needed again soon
     if (!news.entries.empty()) return ReadStates(news.entries);
     position_ = std::max(position_, news.upto);
   }
