@@ -1,6 +1,8 @@
 """WatchUserIntents: what is told and in which order, how a stream goes on elsewhere, and what ends one."""
 
 import contextlib
+import os
+import random
 import signal
 import time
 import uuid
@@ -267,6 +269,54 @@ def test_heartbeats(gateway, watch):
     assert seen.messages[1].WhichOneof("event") == "heartbeat"
     assert watch(gateway, token=seen.messages[1].resume_token).wait("synced").events == ["synced"]
     assert watch(gateway, token=seen.messages[0].resume_token).wait("synced").events == [pending(request), "synced"]
+
+
+def test_states_and_events_are_the_ledger(durable, watch, sandbox):
+    """Creations and reviews, while streams are lost at any moment and the process is killed and started again: what a
+    watcher was told last about each request is what the ledger says in the end."""
+    seed = int(os.environ.get("E2E_SEED", time.time_ns() % 1_000_000_007))
+    print(f"\nlost streams: E2E_SEED={seed}")
+    rng = random.Random(seed)
+    own = durable(watch_history=rng.choice([5, 1_000_000]))
+    requests = [person() for _ in range(60)]
+    known, token = {}, b""
+
+    def learn(messages):
+        for message in messages:
+            if message.WhichOneof("event") == "changed":
+                known[message.changed.request_id] = message.changed
+
+    seen = watch(own, requests)
+    for number, request in enumerate(requests, 1):
+        if rng.random() < 0.2:
+            sandbox.answer(request.email, 422, {"error": "no"})
+            own.create(request).failed("UPSTREAM_REJECTED")
+        else:
+            own.create(request).ok()
+        intent = own.get(rng.choice(requests[:number]).request_id).ok().user_intent
+        if intent.id and rng.random() < 0.5:
+            sandbox.review(intent.id, status=rng.choice(["approved", "retry", "document"]))
+            own.read(intent.id, by="user_intent_id").ok()
+        if seen is None:
+            if rng.random() < 0.5:
+                seen = watch(own, requests, token)
+        elif rng.random() < 0.3:
+            if rng.random() < 0.3:
+                own.kill()
+                seen.wait_end()
+                own.restart()
+            token = seen.close() or token
+            learn(seen.messages)
+            seen = None
+    seen = seen or watch(own, requests, token)
+
+    def all_known():
+        learn(list(seen.messages))
+        now = [own.get(request.request_id).ok() for request in requests]
+        return all(one.request_id in known and known[one.request_id].state == one.state
+                   and known[one.request_id].user_intent == one.user_intent for one in now)
+
+    wait_for(all_known, "the states that the ledger has")
 
 
 def test_what_is_watched_is_read(new_gateway, watch, sandbox):
