@@ -59,10 +59,13 @@ std::optional<FollowTable::Slot> FollowTable::Add(const ledger::Key& key, Lane l
 
 // The last one of a heap is not the one that is due last, but one of the later half, and it is found at once.
 bool FollowTable::MakeRoom(Lane lane, uint32_t due) {
-  const Heap& others = heaps_[static_cast<size_t>(Lane::kOther)];
-  if (others.empty() || (lane == Lane::kOther && entries_[others.back()].due <= due)) return false;
-  Remove(others.back());
-  return true;
+  for (auto other = std::rbegin(kLanes); other != std::rend(kLanes) && *other >= lane; ++other) {
+    const Heap& heap = heaps_[static_cast<size_t>(*other)];
+    if (heap.empty() || (*other == lane && entries_[heap.back()].due <= due)) continue;
+    Remove(heap.back());
+    return true;
+  }
+  return false;
 }
 
 void FollowTable::Remove(Slot slot) {

@@ -1,11 +1,12 @@
-// FollowTable: which intents are followed, and when each is due. Two lanes, each in the order of due times: those that
-// somebody watches, and the others.
+// FollowTable: which intents are followed, and when each is due. Three lanes, each in the order of due times: those
+// that somebody watches by name, those of callers who watch all of theirs, and the others.
 //
 // About 45 bytes for each request; at most `capacity` of them. One thread.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,7 +24,8 @@ class FollowTable {
  public:
   // A request's place while it is in the table; another one's afterwards.
   using Slot = uint32_t;
-  enum class Lane : uint8_t { kWatched, kOther };
+  enum class Lane : uint8_t { kNamed, kAll, kOther };
+  static constexpr Lane kLanes[] = {Lane::kNamed, Lane::kAll, Lane::kOther};
 
   // Times are kept in tenths of a second since `epoch`; none may lie before it.
   FollowTable(size_t capacity, SteadyTime epoch);
@@ -32,8 +34,8 @@ class FollowTable {
   ~FollowTable();
 
   std::optional<Slot> Find(const ledger::Key& key) const;
-  // A request that is not in the table, in no lane yet. In a full table another lane's late one gives way to a watched
-  // one, and one that is due later than `due` to any other; nothing where none does. Either way one is left out.
+  // A request that is not in the table, in no lane yet. In a full table one of a later lane gives way, or one of the
+  // same lane that is due later; nothing where none does. Either way one is left out.
   std::optional<Slot> Add(const ledger::Key& key, Lane lane, SteadyTime due);
   void Remove(Slot slot);
 
@@ -104,7 +106,7 @@ class FollowTable {
   const SteadyTime epoch_;
   std::vector<Entry> entries_;
   std::vector<Slot> free_;
-  Heap heaps_[2];  // by Lane
+  Heap heaps_[std::size(kLanes)];  // by Lane
   absl::flat_hash_set<Slot, Hash, Same> index_;
   std::vector<std::string> callers_;  // each name once, for as long as the table lives
   absl::flat_hash_map<std::string, uint32_t> caller_numbers_;

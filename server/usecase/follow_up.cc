@@ -77,7 +77,7 @@ void FollowUp::TakeChanges() {
 
 // Which change it was is not known: a creation that ended without an intent is dropped when it is due.
 void FollowUp::OnChanged(const ledger::Key& key) {
-  if (Watched(key)) return Watch(key);
+  if (const Lane lane = LaneOf(key); lane != Lane::kOther) return Watch(key, lane);
   if (options_.follow_up <= absl::ZeroDuration()) return;
   Hurry(key, Lane::kOther, Now() + absl::ToChronoNanoseconds(Jittered(kShortestOther)));
 }
@@ -86,13 +86,25 @@ void FollowUp::OnWatchBegins(const std::string& caller, absl::Span<const Uuid> r
   deps_.shard.loop.Post([this, caller, ids = std::vector<Uuid>(request_ids.begin(), request_ids.end())] {
     if (stopped_) return;
     if (ids.empty()) WatchAll(caller);
-    for (const Uuid& id : ids) Watch({caller, id});
+    for (const Uuid& id : ids) Watch({caller, id}, Lane::kNamed);
     Pump();
   });
 }
 
-void FollowUp::Watch(const ledger::Key& key) {
-  Hurry(key, Lane::kWatched, Now() + absl::ToChronoNanoseconds(WatchedDistance(0)));
+FollowUp::Lane FollowUp::LaneOf(const ledger::Key& key) const {
+  switch (deps_.watched ? deps_.watched(key.caller, key.request_id) : Watching::kNobody) {
+    case Watching::kByName:
+      return Lane::kNamed;
+    case Watching::kWithAll:
+      return Lane::kAll;
+    case Watching::kNobody:
+      break;
+  }
+  return Lane::kOther;
+}
+
+void FollowUp::Watch(const ledger::Key& key, Lane lane) {
+  Hurry(key, lane, Now() + absl::ToChronoNanoseconds(WatchedDistance(0)));
 }
 
 void FollowUp::Hurry(const ledger::Key& key, Lane lane, SteadyTime due) {
@@ -128,8 +140,8 @@ void FollowUp::ScanSlice() {
   Scan& scan = scans_.front();
   const Slot end = std::min(scan.next + kScanSlice, table_.slots());
   for (; scan.next < end; ++scan.next) {
-    if (!table_.Holds(scan.next, scan.caller) || table_.LaneOf(scan.next) == Lane::kWatched) continue;
-    Watch(table_.KeyOf(scan.next));
+    if (!table_.Holds(scan.next, scan.caller) || table_.LaneOf(scan.next) != Lane::kOther) continue;
+    Watch(table_.KeyOf(scan.next), Lane::kAll);
   }
   if (scan.next == table_.slots()) scans_.pop_front();
   if (!scans_.empty()) deps_.shard.loop.CallAt(Now() + kSlicePause, [this] { ScanSlice(); });
@@ -148,8 +160,8 @@ void FollowUp::OnLoaded(ledger::SucceededAnswer answer) {
   for (const ledger::Record& record : answer.records) {
     if (load.caller && record.key.caller != *load.caller) continue;
     if (IsFinal(record.latest.astra_status)) continue;
-    if (Watched(record.key)) {
-      Watch(record.key);
+    if (const Lane lane = LaneOf(record.key); lane != Lane::kOther) {
+      Watch(record.key, lane);
     } else if (!load.caller) {
       const absl::Duration distance = OtherDistance(record, record.latest);
       const absl::Time read_at = std::max(record.latest.read_at, record.created);
@@ -180,7 +192,7 @@ void FollowUp::Pump() {
 }
 
 std::optional<FollowUp::Slot> FollowUp::NextDue(SteadyTime now) const {
-  for (const Lane lane : {Lane::kWatched, Lane::kOther}) {
+  for (const Lane lane : FollowTable::kLanes) {
     const std::optional<Slot> first = table_.First(lane);
     if (first && table_.Due(*first) <= now) return first;
   }
@@ -190,14 +202,14 @@ std::optional<FollowUp::Slot> FollowUp::NextDue(SteadyTime now) const {
 void FollowUp::Arm() {
   const std::optional<Slot> other = table_.First(Lane::kOther);
   followed_.store(table_.size(), std::memory_order_relaxed);
-  watched_.store(table_.in_lane(Lane::kWatched), std::memory_order_relaxed);
+  watched_.store(table_.in_lane(Lane::kNamed) + table_.in_lane(Lane::kAll), std::memory_order_relaxed);
   left_out_.store(table_.left_out(), std::memory_order_relaxed);
   const auto late = other ? std::chrono::duration_cast<milliseconds>(Now() - table_.Due(*other)) : milliseconds(0);
   late_ms_.store(std::max<int64_t>(0, late.count()), std::memory_order_relaxed);
 
   if (running_ == kMaxRunning) return;  // the end of one goes on
   std::optional<SteadyTime> at;
-  for (const Lane lane : {Lane::kWatched, Lane::kOther}) {
+  for (const Lane lane : FollowTable::kLanes) {
     const std::optional<Slot> first = table_.First(lane);
     if (first && (!at || table_.Due(*first) < *at)) at = table_.Due(*first);
   }
@@ -225,20 +237,20 @@ void FollowUp::OnFound(Slot slot, ledger::GetAnswer answer) {
   if (!answer.record || answer.record->state != ledger::State::kSucceeded) return Drop(slot);
   const ledger::Record& record = *answer.record;
   if (IsFinal(record.latest.astra_status)) return Drop(slot);
-  const Lane lane = Watched(record.key) ? Lane::kWatched : Lane::kOther;
+  const Lane lane = LaneOf(record.key);
   const absl::Time now = deps_.wall_clock();
   if (lane == Lane::kOther && now - record.created > options_.follow_up) return Drop(slot);
   const absl::Duration distance =
-      lane == Lane::kWatched ? WatchedDistance(table_.step(slot)) : OtherDistance(record, record.latest);
+      lane != Lane::kOther ? WatchedDistance(table_.step(slot)) : OtherDistance(record, record.latest);
   if (now - record.latest.read_at < kFresh * distance) {
-    const absl::Duration wait = lane == Lane::kWatched ? distance : Jittered(distance);
+    const absl::Duration wait = lane != Lane::kOther ? distance : Jittered(distance);
     return Later(slot, lane, SteadyOf(record.latest.read_at + wait));
   }
   Read(slot, std::make_shared<const ledger::Record>(*std::move(answer.record)), lane);
 }
 
 void FollowUp::Read(Slot slot, std::shared_ptr<const ledger::Record> record, Lane lane) {
-  const Asker asker = lane == Lane::kWatched ? Asker::kWatched : Asker::kFollowUp;
+  const Asker asker = lane != Lane::kOther ? Asker::kWatched : Asker::kFollowUp;
   deps_.reads.Read(deps_.shard, {asker, record->answer.user_intent_id, record},
                    [this, slot, record, lane](const Result<ledger::Reading>& result) {
                      if (!stopped_) OnRead(slot, *record, lane, result);
@@ -257,7 +269,7 @@ void FollowUp::OnRead(Slot slot, const ledger::Record& record, Lane lane, const 
     // One 404 proves no deletion, but there is no hurry any more.
     failures_ = 0;
     return Later(slot, lane,
-                 Now() + absl::ToChronoNanoseconds(lane == Lane::kWatched ? kLongestWatched : Jittered(kLongestOther)));
+                 Now() + absl::ToChronoNanoseconds(lane != Lane::kOther ? kLongestWatched : Jittered(kLongestOther)));
   }
   OnFailure(slot, lane, error.retry_after);
 }
@@ -268,7 +280,7 @@ void FollowUp::OnReading(Slot slot, const ledger::Record& record, Lane lane, con
   const bool same = reading.astra_status == record.latest.astra_status;
   table_.set_step(slot, same ? std::min(table_.step(slot) + 1, 6) : 0);
   const absl::Duration wait =
-      lane == Lane::kWatched ? WatchedDistance(table_.step(slot)) : Jittered(OtherDistance(record, reading));
+      lane != Lane::kOther ? WatchedDistance(table_.step(slot)) : Jittered(OtherDistance(record, reading));
   Later(slot, lane, Now() + absl::ToChronoNanoseconds(wait));
 }
 
@@ -277,8 +289,8 @@ void FollowUp::OnFailure(Slot slot, Lane lane, absl::Duration retry_after) {
   const absl::Duration backoff = std::min(kShortestHold * (1 << std::min(failures_, 6)), kLongestHold);
   ++failures_;
   held_until_ = Now() + absl::ToChronoNanoseconds(std::max(backoff, std::min(retry_after, kLongestRetryAfter)));
-  const absl::Duration wait = lane == Lane::kWatched ? WatchedDistance(table_.step(slot)) : Jittered(kShortestOther);
-  if (lane == Lane::kWatched) table_.set_step(slot, std::min(table_.step(slot) + 1, 6));
+  const absl::Duration wait = lane != Lane::kOther ? WatchedDistance(table_.step(slot)) : Jittered(kShortestOther);
+  if (lane != Lane::kOther) table_.set_step(slot, std::min(table_.step(slot) + 1, 6));
   Later(slot, lane, Now() + absl::ToChronoNanoseconds(wait));
 }
 

@@ -44,8 +44,8 @@ class FollowUp final : public ledger::ChangeListener, public WatchFollower {
     ledger::Ledger& ledger;
     IntentReads& reads;
     IntentReads::Shard shard;
-    // Whether somebody watches this request. Called on the loop's thread.
-    std::function<bool(const std::string& caller, const Uuid& request_id)> watched;
+    // Whether somebody watches this request; null: nobody. Called on the loop's thread.
+    std::function<Watching(const std::string& caller, const Uuid& request_id)> watched;
     absl::Time (*wall_clock)() = absl::Now;
   };
   struct Stats {
@@ -87,14 +87,15 @@ class FollowUp final : public ledger::ChangeListener, public WatchFollower {
     Slot next = 0;
   };
 
-  bool Watched(const ledger::Key& key) const { return deps_.watched && deps_.watched(key.caller, key.request_id); }
+  // Where a request belongs now.
+  Lane LaneOf(const ledger::Key& key) const;
   SteadyTime Now() const { return deps_.shard.loop.Now(); }
   SteadyTime SteadyOf(absl::Time time) const;
   absl::Duration Jittered(absl::Duration distance);
 
   void TakeChanges();
   void OnChanged(const ledger::Key& key);
-  void Watch(const ledger::Key& key);
+  void Watch(const ledger::Key& key, Lane lane);
   void WatchAll(const std::string& caller);
   // In the lane, at the latest at `due`.
   void Hurry(const ledger::Key& key, Lane lane, SteadyTime due);

@@ -82,10 +82,12 @@ size_t WatchHub::streams() const {
   return streams_;
 }
 
-bool WatchHub::Watched(const std::string& caller, const Uuid& request_id) const {
+Watching WatchHub::Watched(const std::string& caller, const Uuid& request_id) const {
   const MutexLock lock(mutex_);
   const auto found = callers_.find(caller);
-  return found != callers_.end() && (!found->second.all.empty() || found->second.by_request.contains(request_id));
+  if (found == callers_.end()) return Watching::kNobody;
+  if (found->second.by_request.contains(request_id)) return Watching::kByName;
+  return found->second.all.empty() ? Watching::kNobody : Watching::kWithAll;
 }
 
 void WatchHub::OnChanges(absl::Span<const ledger::Change> changes) {

@@ -26,6 +26,9 @@
 
 namespace userintent::usecase {
 
+// Whether somebody follows a request: nobody, who follows all of the caller's, or who named it.
+enum class Watching { kNobody, kWithAll, kByName };
+
 // Told when somebody begins to watch, so that what is watched is asked for more often.
 class WatchFollower {
  public:
@@ -68,8 +71,8 @@ class WatchHub final : public ledger::ChangeListener {
 
   bool draining() const { return draining_.load(std::memory_order_acquire); }
   size_t streams() const;
-  // Whether a stream follows this request. Any thread.
-  bool Watched(const std::string& caller, const Uuid& request_id) const;
+  // Whether a stream follows this request; of several, the one that named it counts. Any thread.
+  Watching Watched(const std::string& caller, const Uuid& request_id) const;
   // Before the first Enter; outlives the seats. Null: nobody.
   void SetFollower(WatchFollower* follower) { follower_ = follower; }
 

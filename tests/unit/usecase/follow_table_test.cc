@@ -44,7 +44,7 @@ TEST(FollowTable, DoesAsAModelDoes) {
   };
   for (int i = 0; i < 20000; ++i) {
     const ledger::Key key = KeyOf(static_cast<int>(random() % 300), random() % 2 == 0 ? "a" : "b");
-    const Lane lane = random() % 2 == 0 ? Lane::kWatched : Lane::kOther;
+    const Lane lane = FollowTable::kLanes[random() % 3];
     const SteadyTime due = kEpoch + (random() % 1000) * 100ms;
     const auto slot = table.Find(key);
     ASSERT_EQ(slot.has_value(), model.contains(key));
@@ -71,7 +71,7 @@ TEST(FollowTable, DoesAsAModelDoes) {
     }
     ASSERT_EQ(table.size(), model.size());
     if (i % 50 != 0) continue;
-    for (const Lane each : {Lane::kWatched, Lane::kOther}) {
+    for (const Lane each : FollowTable::kLanes) {
       const auto first = table.First(each);
       const auto wanted = first_due(each);
       ASSERT_EQ(first.has_value(), wanted.has_value());
@@ -82,7 +82,7 @@ TEST(FollowTable, DoesAsAModelDoes) {
     }
   }
   // What is left comes out in order.
-  for (const Lane lane : {Lane::kWatched, Lane::kOther}) {
+  for (const Lane lane : FollowTable::kLanes) {
     SteadyTime last = kEpoch;
     while (const auto first = table.First(lane)) {
       EXPECT_GE(table.Due(*first), last);
@@ -114,16 +114,21 @@ TEST(FollowTable, AFullTableKeepsTheWatchedAndTheSoonDue) {
   };
   EXPECT_TRUE(add(1, Lane::kOther, kEpoch + 10s));
   EXPECT_TRUE(add(2, Lane::kOther, kEpoch + 20s));
-  EXPECT_TRUE(add(3, Lane::kWatched, kEpoch + 5s));
+  EXPECT_TRUE(add(3, Lane::kAll, kEpoch + 5s));
   EXPECT_EQ(table.left_out(), 0u);
   EXPECT_FALSE(add(4, Lane::kOther, kEpoch + 30s)) << "later than the last";
   EXPECT_TRUE(add(5, Lane::kOther, kEpoch + 15s));
   EXPECT_FALSE(table.Find(KeyOf(2)));
-  EXPECT_TRUE(add(6, Lane::kWatched, kEpoch + 99s));
-  EXPECT_TRUE(add(7, Lane::kWatched, kEpoch + 99s));
-  EXPECT_FALSE(add(8, Lane::kWatched, kEpoch)) << "nothing but watched ones is left";
+  EXPECT_TRUE(add(6, Lane::kAll, kEpoch + 99s));
+  EXPECT_TRUE(add(7, Lane::kAll, kEpoch + 99s));
+  EXPECT_FALSE(add(8, Lane::kOther, kEpoch)) << "nothing but watched ones is left";
+  EXPECT_FALSE(add(9, Lane::kAll, kEpoch + 99s));
+  for (int n = 10; n <= 12; ++n) EXPECT_TRUE(add(n, Lane::kNamed, kEpoch + 99s)) << n;
+  EXPECT_FALSE(add(13, Lane::kAll, kEpoch));
+  EXPECT_FALSE(add(14, Lane::kNamed, kEpoch + 99s));
   EXPECT_EQ(table.size(), 3u);
-  EXPECT_EQ(table.left_out(), 5u);
+  EXPECT_EQ(table.in_lane(Lane::kNamed), 3u);
+  EXPECT_EQ(table.left_out(), 11u);
 }
 
 TEST(FollowTable, ASlotIsUsedAgainAndKnowsItsCaller) {

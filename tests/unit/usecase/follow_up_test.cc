@@ -82,15 +82,18 @@ class FollowUpTest : public testing::Test {
   // A FollowUp takes the place of the last one, as after a restart.
   void Start(FollowUp::Options options = {}) {
     if (follow_up_ != nullptr) follow_up_->Stop();
-    all_.push_back(std::make_unique<FollowUp>(
-        FollowUp::Dependencies{ledger_,
-                               reads_,
-                               {loop_, astra_},
-                               [this](const std::string& caller, const Uuid& id) {
-                                 return watched_.contains({caller, id}) || watched_all_.contains(caller);
-                               },
-                               &FollowUpTest::WallNow},
-        options));
+    all_.push_back(std::make_unique<FollowUp>(FollowUp::Dependencies{ledger_,
+                                                                     reads_,
+                                                                     {loop_, astra_},
+                                                                     [this](const std::string& caller, const Uuid& id) {
+                                                                       if (watched_.contains({caller, id}))
+                                                                         return Watching::kByName;
+                                                                       return watched_all_.contains(caller)
+                                                                                  ? Watching::kWithAll
+                                                                                  : Watching::kNobody;
+                                                                     },
+                                                                     &FollowUpTest::WallNow},
+                                              options));
     follow_up_ = all_.back().get();
     relay_.to = follow_up_;
     follow_up_->Start();
@@ -548,6 +551,22 @@ TEST_F(FollowUpBudgetTest, TheWatchedComeFirstAndAllWithinTheBudget) {
   loop_.Advance(2min);
   EXPECT_EQ(follow_up_->stats().late, absl::ZeroDuration());
   EXPECT_THAT(observer_.held_back, testing::Not(IsEmpty()));
+}
+
+TEST_F(FollowUpBudgetTest, WhoWatchesEverythingPutsNobodyOffWhoNamesOne) {
+  Start();
+  watched_all_.insert("dns:busy");
+  follow_up_->OnWatchBegins("dns:busy", {});
+  for (int n = 1; n <= 200; ++n) Put(n, ledger::State::kSucceeded, "pending", "dns:busy");
+  loop_.Advance(5s);
+  Put(201);
+  WatchBegins(201);
+  astra_.gets.clear();
+  loop_.Advance(10s);
+  std::map<std::string, int> read;
+  for (const auto& [when, id] : astra_.gets) ++read[id];
+  EXPECT_GE(read[Intent(201)], 3);
+  EXPECT_GE(read.size(), 10u) << "and the busy one's are read, too";
 }
 
 TEST(FollowDistance, OfARowThatNobodyRead) {

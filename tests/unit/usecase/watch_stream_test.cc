@@ -429,18 +429,22 @@ TEST_F(WatchStreamTest, TellsWhatIsWatched) {
   ASSERT_EQ(follower.begun.size(), 2U);
   EXPECT_EQ(follower.begun[0], std::pair(std::string("a"), (std::vector<Uuid>{Id(2), Id(1)})));
   EXPECT_EQ(follower.begun[1], std::pair(std::string("b"), std::vector<Uuid>()));
-  EXPECT_TRUE(hub_.Watched("a", Id(1)));
-  EXPECT_FALSE(hub_.Watched("a", Id(3)));
-  EXPECT_TRUE(hub_.Watched("b", Id(3)));
-  EXPECT_FALSE(hub_.Watched("c", Id(1)));
+  EXPECT_EQ(hub_.Watched("a", Id(1)), Watching::kByName);
+  EXPECT_EQ(hub_.Watched("a", Id(3)), Watching::kNobody);
+  EXPECT_EQ(hub_.Watched("b", Id(3)), Watching::kWithAll);
+  EXPECT_EQ(hub_.Watched("c", Id(1)), Watching::kNobody);
   auto again = Watch({Id(1)});
+  auto both = Watch({}, "", "a");
+  EXPECT_EQ(hub_.Watched("a", Id(1)), Watching::kByName);
+  EXPECT_EQ(hub_.Watched("a", Id(3)), Watching::kWithAll);
+  both.reset();
   named.reset();
-  EXPECT_TRUE(hub_.Watched("a", Id(1)));
-  EXPECT_FALSE(hub_.Watched("a", Id(2)));
+  EXPECT_EQ(hub_.Watched("a", Id(1)), Watching::kByName);
+  EXPECT_EQ(hub_.Watched("a", Id(2)), Watching::kNobody);
   again.reset();
   all.reset();
-  EXPECT_FALSE(hub_.Watched("a", Id(1)));
-  EXPECT_FALSE(hub_.Watched("b", Id(3)));
+  EXPECT_EQ(hub_.Watched("a", Id(1)), Watching::kNobody);
+  EXPECT_EQ(hub_.Watched("b", Id(3)), Watching::kNobody);
 }
 
 }  // namespace
