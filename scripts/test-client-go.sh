@@ -62,7 +62,7 @@ check "gofmt, go.mod, vet" vet
 check "unit tests, race detector" unit
 check "unit tests with Go $GO_OLDEST and the oldest dependencies" oldest
 check "unit tests with grpc-go $GRPC_NEWEST and protobuf $PROTOBUF_NEWEST" newest
-check "README and storm of $CLIENT_GO_CALLS calls against the gateway" e2e
+check "README, watch and storm of $CLIENT_GO_CALLS calls against the gateway" e2e
 check "conformance scenarios" "$TOOLS/venv/bin/python" tests/conformance/run.py --only go --junit "$ROOT/build/test-results/conformance-go.xml"
 end_checks
 say "Go client: all passed"

@@ -7,7 +7,8 @@ SIGINT comes. Should it be killed, the kernel kills both. The exit status is 0 i
 otherwise stderr says what went wrong. Flags that are not given have the program's own defaults.
 
     {"gateway": "127.0.0.1:1", "metrics": "127.0.0.1:2", "sandbox": "https://127.0.0.1:3", "admin": "http://127.0.0.1:4",
-     "ca_file": of the sandbox, "directory": of all files, "log": of the gateway, "ledger": "sqlite:...",
+     "webhooks": where the sandbox sends them ("" without the gateway's flag webhook_listen), "ca_file": of the sandbox,
+     "directory": of all files, "log": of the gateway, "ledger": "sqlite:...",
      "person": {a valid CreateUserIntentRequest in JSON, for one creation}}
 """
 
@@ -64,8 +65,11 @@ def serve(directory, sandbox_flags, gateway_flags):
         server = Server(sandbox, directory=directory, log=log, dies_with_us=True,
                         **{"ledger": ledger, "drain_timeout": None, **gateway_flags})
         stack.callback(server.close)
+        webhooks = f"http://{server.webhook_address}/astra/webhooks" if server.webhook_address else ""
+        if webhooks:
+            sandbox.webhooks(webhooks)
         print(json.dumps({
-            "gateway": server.address, "metrics": server.metrics_address, "sandbox": sandbox.url,
+            "webhooks": webhooks, "gateway": server.address, "metrics": server.metrics_address, "sandbox": sandbox.url,
             "admin": sandbox.admin.geturl(), "ca_file": sandbox.ca_file, "directory": str(directory), "log": str(log),
             "ledger": server.flags["ledger"], "person": people.fields(),
         }), flush=True)

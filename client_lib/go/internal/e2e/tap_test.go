@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 )
@@ -18,6 +19,20 @@ type tap struct {
 	refused        atomic.Int64
 	brokenRequests atomic.Int64
 	brokenAnswers  atomic.Int64
+
+	mu   sync.Mutex
+	open map[*net.TCPConn]bool // of clients
+}
+
+// breakAll ends every open connection, and says how many there were.
+func (p *tap) breakAll() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for client := range p.open {
+		_ = client.SetLinger(rand.IntN(2) - 1)
+		_ = client.Close()
+	}
+	return len(p.open)
 }
 
 func newTap(t *testing.T, target string) *tap {
@@ -27,7 +42,7 @@ func newTap(t *testing.T, target string) *tap {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = listener.Close() })
-	p := &tap{address: listener.Addr().String(), target: target}
+	p := &tap{address: listener.Addr().String(), target: target, open: map[*net.TCPConn]bool{}}
 	go func() {
 		for {
 			client, err := listener.Accept()
@@ -53,6 +68,14 @@ func (p *tap) forward(client *net.TCPConn) {
 	}
 	gateway := conn.(*net.TCPConn)
 	defer func() { _ = gateway.Close() }()
+	p.mu.Lock()
+	p.open[client] = true
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.open, client)
+		p.mu.Unlock()
+	}()
 	ended := make(chan struct{}, 2)
 	limitUp, limitDown := int64(-1), int64(-1)
 	if rand.IntN(2) == 0 {
