@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "src/redirect_uri.h"
 #include "userintent/error.h"
 
@@ -79,7 +80,7 @@ absl::StatusOr<AuthorizationUrl> AuthorizationUrlOf(const v1::UserIntent& intent
   AuthorizationUrl result;
   result.page = PageOf(intent.status());
   const bool by_user = intent.status() == v1::USER_INTENT_STATUS_CONVERTED_TO_USER && !intent.user_id().empty();
-  result.url = absl::StrCat(parts.app_url, PathOf(result.page));
+  result.url = absl::StrCat(absl::StripSuffix(parts.app_url, "/"), PathOf(result.page));
   AppendParameter("?", "client_id", parts.client_id, &result.url);
   AppendParameter("&", "redirect_uri", parts.redirect_uri, &result.url);
   if (result.page == v1::AUTHORIZATION_PAGE_AUTHORIZE) AppendParameter("&", "response_type", "code", &result.url);

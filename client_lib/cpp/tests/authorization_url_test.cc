@@ -67,6 +67,13 @@ TEST(AuthorizationUrlTest, AsTheGatewayWouldAnswer) {
   }
 }
 
+TEST(AuthorizationUrlTest, ASlashAfterTheOriginDoesNotCount) {
+  const auto url = [](std::string app_url) {
+    return AuthorizationUrlOf({}, {std::move(app_url), "client", "https://app.example.com/done", kState})->url;
+  };
+  EXPECT_EQ(url("https://app.astra.finance/"), url("https://app.astra.finance"));
+}
+
 TEST(GetAuthorizationUrlTest, AsksAndIsRepeatedAsARead) {
   FakeAnswer lost;
   lost.code = grpc::StatusCode::UNAVAILABLE;

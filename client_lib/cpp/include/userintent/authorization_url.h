@@ -20,8 +20,8 @@ struct AuthorizationUrl {
 };
 
 struct AuthorizationUrlParts {
-  // Where Astra's pages are: "https://app.astra.finance", of its sandbox "https://app-sandbox.astra.finance"; no slash
-  // after it.
+  // Where Astra's pages are: "https://app.astra.finance", of its sandbox "https://app-sandbox.astra.finance"; a slash
+  // after it does not count.
   std::string app_url = {};
   // Astra's id of the program that the gateway creates intents for.
   std::string client_id = {};

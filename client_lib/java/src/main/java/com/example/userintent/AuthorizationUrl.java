@@ -27,7 +27,7 @@ public final class AuthorizationUrl {
    * Makes it.
    *
    * @param appUrl where Astra's pages are: {@code https://app.astra.finance}, of its sandbox
-   *     {@code https://app-sandbox.astra.finance}; no slash after it
+   *     {@code https://app-sandbox.astra.finance}; a slash after it does not count
    * @param clientId Astra's id of the program that the gateway creates intents for
    * @param intent as the gateway told it
    * @param redirectUri where the person comes back: https (http for loopback only)
@@ -52,7 +52,7 @@ public final class AuthorizationUrl {
           intent);
     }
     AuthorizationPage page = AuthorizationPage.AUTHORIZATION_PAGE_AUTHORIZE;
-    StringBuilder url = new StringBuilder(appUrl);
+    StringBuilder url = new StringBuilder(appUrl.endsWith("/") ? appUrl.substring(0, appUrl.length() - 1) : appUrl);
     switch (intent.getStatus()) {
       case USER_INTENT_STATUS_REJECTED:
       case USER_INTENT_STATUS_SUSPENDED:

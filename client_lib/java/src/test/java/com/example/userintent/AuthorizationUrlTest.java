@@ -93,6 +93,13 @@ class AuthorizationUrlTest {
   }
 
   @Test
+  void aSlashAfterTheOriginDoesNotCount() {
+    UserIntent intent = UserIntent.getDefaultInstance();
+    assertEquals(AuthorizationUrl.of("https://app.astra.finance", "client", intent, DONE, STATE).getUrl(),
+        AuthorizationUrl.of("https://app.astra.finance/", "client", intent, DONE, STATE).getUrl());
+  }
+
+  @Test
   void addresses() {
     for (String host : List.of("[::]", "[1::]", "[::1.2.3.4]", "[1:2:3:4:5:6:7:8]", "[1:2:3:4:5:6:1.2.3.4]", "[1::2:3]",
              "a.b-c.d1", "1a.b", "255.255.255.255")) {
