@@ -9,6 +9,7 @@ import ssl
 import statistics
 import threading
 import time
+import warnings
 
 import pytest
 
@@ -304,7 +305,9 @@ def test_tls(new_gateway, authority):
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname = False
     old.verify_mode = ssl.CERT_NONE
-    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
     with Door(gateway) as plain, pytest.raises(OSError):
         old.wrap_socket(plain.socket)
     with Door(gateway) as slow, context.wrap_socket(slow.socket) as slow.socket:
