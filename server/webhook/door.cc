@@ -339,8 +339,8 @@ void Door::Enter(Connection& connection, Phase phase, std::chrono::milliseconds 
 // The library sees the end of the connection, and closes it.
 void Door::CutOff(Connection& connection, Cut why) {
   if (std::exchange(connection.cut, true)) return;
-  shutdown(connection.fd, SHUT_RDWR);
   observer_.OnCut(why);
+  shutdown(connection.fd, SHUT_RDWR);
 }
 
 }  // namespace userintent::webhook
