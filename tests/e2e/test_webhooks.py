@@ -100,6 +100,26 @@ def test_nothing_made_stays_unknown(sandbox, receiver):
     assert receiver.state(request.request_id) == "UNKNOWN"
 
 
+def test_another_unknown_outcomes_intent_is_no_proof(sandbox, receiver):
+    """Two outcomes are unknown, and a webhook names the attempt of one and the intent of the other: Astra's answer to
+    the GET tells whose intent it is. The right webhooks settle both."""
+    requests = [person(), person()]
+    for request in requests:
+        sandbox.fault("status", request.email, status=500, commit=True)
+        sandbox.webhook_fault(request.email, lose=True)
+        receiver.create(request).failed("OUTCOME_UNKNOWN")
+    intents = [intent_of(sandbox, request) for request in requests]
+    attempts = [sandbox.posts(request.email)[0]["attempt_id"] for request in requests]
+    sandbox.send_webhook(intents[1], attempt_id=attempts[0])
+    wait_ended(receiver, "conflict")
+    assert [receiver.state(request.request_id) for request in requests] == ["UNKNOWN", "UNKNOWN"]
+    for intent in intents:
+        sandbox.send_webhook(intent)
+    wait_ended(receiver, "settled", 2)
+    for request, intent in zip(requests, intents, strict=True):
+        assert receiver.get(request.request_id).ok().user_intent.id == intent
+
+
 def test_a_webhook_before_the_posts_own_answer(sandbox, receiver):
     """Astra's webhook overtakes its answer: the answer counts."""
     request = person()
