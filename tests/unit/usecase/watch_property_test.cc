@@ -194,7 +194,7 @@ class World {
 TEST(WatchPropertyTest, StatesAndEventsAreTheLedger) {
   const char* const given = std::getenv("WATCH_SEED");
   const uint32_t first = given != nullptr ? static_cast<uint32_t>(std::stoul(given)) : std::random_device{}();
-  const int runs = given != nullptr ? 1 : 200;
+  const int runs = given != nullptr ? 1 : 100;
   int resets = 0;
   size_t log_reads = 0;
   for (int run = 0; run < runs && !HasFailure(); ++run) {
