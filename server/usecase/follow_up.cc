@@ -233,7 +233,7 @@ void FollowUp::Look(Slot slot) {
 
 void FollowUp::OnFound(Slot slot, ledger::GetAnswer answer) {
   if (stopped_) return;
-  if (!answer.available) return OnFailure(slot, table_.LaneOf(slot), absl::FromChrono(kLedgerPause));
+  if (!answer.available) return OnFailure(slot, LaneOf(table_.KeyOf(slot)), absl::FromChrono(kLedgerPause));
   if (!answer.record || answer.record->state != ledger::State::kSucceeded) return Drop(slot);
   const ledger::Record& record = *answer.record;
   if (IsFinal(record.latest.astra_status)) return Drop(slot);
@@ -252,12 +252,13 @@ void FollowUp::OnFound(Slot slot, ledger::GetAnswer answer) {
 void FollowUp::Read(Slot slot, std::shared_ptr<const ledger::Record> record, Lane lane) {
   const Asker asker = lane != Lane::kOther ? Asker::kWatched : Asker::kFollowUp;
   deps_.reads.Read(deps_.shard, {asker, record->answer.user_intent_id, record},
-                   [this, slot, record, lane](const Result<ledger::Reading>& result) {
-                     if (!stopped_) OnRead(slot, *record, lane, result);
+                   [this, slot, record](const Result<ledger::Reading>& result) {
+                     if (!stopped_) OnRead(slot, *record, result);
                    });
 }
 
-void FollowUp::OnRead(Slot slot, const ledger::Record& record, Lane lane, const Result<ledger::Reading>& result) {
+void FollowUp::OnRead(Slot slot, const ledger::Record& record, const Result<ledger::Reading>& result) {
+  const Lane lane = LaneOf(record.key);  // a watch may have begun, or ended, meanwhile
   if (result.ok()) return OnReading(slot, record, lane, result.value());
   const CallError& error = result.error();
   if (error.reason == v1::ERROR_REASON_UPSTREAM_RATE_LIMITED && error.http_status == 0) {

@@ -109,7 +109,7 @@ class FollowUp final : public ledger::ChangeListener, public WatchFollower {
   void Look(Slot slot);
   void OnFound(Slot slot, ledger::GetAnswer answer);
   void Read(Slot slot, std::shared_ptr<const ledger::Record> record, Lane lane);
-  void OnRead(Slot slot, const ledger::Record& record, Lane lane, const Result<ledger::Reading>& result);
+  void OnRead(Slot slot, const ledger::Record& record, const Result<ledger::Reading>& result);
   void OnReading(Slot slot, const ledger::Record& record, Lane lane, const ledger::Reading& reading);
   void OnFailure(Slot slot, Lane lane, absl::Duration retry_after);
   void Later(Slot slot, Lane lane, SteadyTime due);

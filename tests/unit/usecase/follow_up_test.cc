@@ -500,6 +500,18 @@ TEST_F(FollowUpTest, AFewAtATime) {
   EXPECT_EQ(astra_.gets.size(), 5u);
 }
 
+TEST_F(FollowUpTest, AWatchThatBeginsDuringAReadingIsServedAfterIt) {
+  Start();
+  Put(1);
+  loop_.Advance(100h);
+  astra_.silent = true;
+  ASSERT_EQ(CountWithin(10h), 1u);
+  astra_.silent = false;
+  WatchBegins(1);
+  std::exchange(astra_.waiting[0], nullptr)(PromptAstra::Said("pending"));
+  ExpectTimes(GetsWithin(8s), {2, 6}, 0.5);
+}
+
 TEST_F(FollowUpTest, NothingIsReadOnceItStopped) {
   Start();
   for (int n = 1; n <= 20; ++n) Put(n);
