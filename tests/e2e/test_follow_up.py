@@ -98,4 +98,5 @@ def test_a_watch_that_ended_is_followed_no_more(new_gateway):
     until(status_events(call), None)
     wait_for(lambda: followed(own) == 1, "an intent that is followed")
     call.cancel()
-    wait_for(lambda: followed(own) == 0, "nobody watches it")
+    # Seen when it is due next: after a minute at most.
+    wait_for(lambda: followed(own) == 0, "nobody watches it", timeout=PATIENCE + 60)
