@@ -106,12 +106,13 @@ readme() {
     "$program" "$sample/fake.py"
 }
 
-# created_and_read PYTHON DIRECTORY: what the first call creates, the program that reads an intent finds.
+# created_and_read PYTHON DIRECTORY: what the first call creates, the programs that read an intent and wait for it find.
 created_and_read() {
-  local created status
+  local created status followed
   created=$("$1" "$2/first_call.py") && status=$("$1" "$2/status.py" "${created%% *}") || return 1
   note "$status"
-  [[ ${status% } =~ ^USER_INTENT_STATUS_(PENDING|APPROVED)$ ]]
+  [[ ${status% } =~ ^USER_INTENT_STATUS_(PENDING|APPROVED)$ ]] || return 1
+  followed=$("$1" "$2/follow.py" "${created%% *}") && [ "$followed" = True ]
 }
 
 # same COMMAND...: two runs say the same.
