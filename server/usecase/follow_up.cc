@@ -151,10 +151,10 @@ void FollowUp::ScanSlice() {
 void FollowUp::LoadSlice() {
   if (loads_.empty()) return;
   deps_.ledger.ListSucceeded(loads_.front().next, deps_.shard.loop,
-                             [this](ledger::SucceededAnswer answer) { OnLoaded(std::move(answer)); });
+                             [this](const ledger::SucceededAnswer& answer) { OnLoaded(answer); });
 }
 
-void FollowUp::OnLoaded(ledger::SucceededAnswer answer) {
+void FollowUp::OnLoaded(const ledger::SucceededAnswer& answer) {
   if (loads_.empty()) return;
   Load& load = loads_.front();
   for (const ledger::Record& record : answer.records) {

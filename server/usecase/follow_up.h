@@ -101,7 +101,7 @@ class FollowUp final : public ledger::ChangeListener, public WatchFollower {
   void Hurry(const ledger::Key& key, Lane lane, SteadyTime due);
   void ScanSlice();
   void LoadSlice();
-  void OnLoaded(ledger::SucceededAnswer answer);
+  void OnLoaded(const ledger::SucceededAnswer& answer);
 
   void Pump();
   void Arm();

@@ -128,7 +128,7 @@ IntentReads::IntentReads(ledger::Ledger& ledger, const AdmissionControl& admissi
                          absl::Time (*wall_clock)())
     : ledger_(ledger), admission_(admission), observer_(observer), wall_clock_(wall_clock), budget_(rate) {}
 
-IntentReads::Ticket IntentReads::Read(const Shard& shard, Query query, Heard heard) {
+IntentReads::Ticket IntentReads::Read(const Shard& shard, const Query& query, Heard heard) {
   Ticket ticket;
   bool joined;
   {

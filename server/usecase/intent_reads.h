@@ -75,7 +75,7 @@ class IntentReads {
   //
   // No token, or no leave of Astra's: UPSTREAM_RATE_LIMITED with http_status 0, and retry_after says when to come
   // again.
-  Ticket Read(const Shard& shard, Query query, Heard heard);
+  Ticket Read(const Shard& shard, const Query& query, Heard heard);
 
   // Stops waiting; `heard` does not run unless it is already on its way. For the rest of the waiters nothing changes.
   // Unknown tickets are ignored.
