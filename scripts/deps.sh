@@ -35,7 +35,7 @@ nlohmann-json3-dev      | reads JSON answers of Astra
 libspdlog-dev           | log
 prometheus-cpp-dev      | metrics
 libcivetweb-dev         | HTTP server of /metrics
-libmicrohttpd-dev       | HTTP server that Astra's webhooks come in by; brings GnuTLS, its TLS
+libmicrohttpd-dev       | HTTP server for webhooks of Astra; brings GnuTLS, its TLS
 ca-certificates         | TLS to package registries and to Astra
 openssl                 | throw-away keys and certificates for make run and the tests
 python3                 | free ports for make run; tests
