@@ -44,6 +44,10 @@ TEST_F(OpenLedgerTest, MemoryIsNoSqlite) {
   ASSERT_TRUE(opened.ok()) << opened.status();
   EXPECT_NE(opened->ledger, nullptr);
   EXPECT_EQ(opened->sqlite, nullptr);
+  ASSERT_NE(opened->changes, nullptr);
+  const auto another = OpenLedger(settings, Keys('a', "b"), metrics_);
+  ASSERT_TRUE(another.ok()) << another.status();
+  EXPECT_NE(opened->changes->ledger_id(), another->changes->ledger_id());
   EXPECT_THAT(log_.Lines(), IsEmpty());
 }
 
@@ -52,6 +56,7 @@ TEST_F(OpenLedgerTest, ANewLedgerIsToldOfOnce) {
     const auto opened = OpenLedger(Sqlite(), Keys('a'), metrics_);
     ASSERT_TRUE(opened.ok()) << opened.status();
     EXPECT_EQ(opened->sqlite, opened->ledger.get());
+    EXPECT_EQ(opened->changes, opened->sqlite);
     EXPECT_EQ(log_.Lines().size(), 1u);
   }
   EXPECT_THAT(log_.Lines(), Contains(HasSubstr("\"event\":\"new_ledger\"")));
