@@ -72,6 +72,7 @@ class AdminServer::Service final : public v1::LedgerAdminService::Service {
 
 absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::OperatorAccess& ledger,
                                                                 const intent::Fingerprinter& fingerprinter,
+                                                                usecase::SettleObserver& settle_observer,
                                                                 const std::string& path) {
   const std::string socket = SocketPath(path);
   if (!SocketFits(socket)) {
@@ -84,6 +85,7 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(ledger::Operator
   OperatorService::Options options;
   options.ledger = &ledger;
   options.fingerprinter = &fingerprinter;
+  options.settle_observer = &settle_observer;
   options.path = path;
   auto service = std::make_unique<Service>(std::move(options));
 

@@ -2,7 +2,7 @@
 //
 // A gRPC server of its own with one thread, so that nothing of it can be reached from the network, and no call of the
 // gateway meets it but in the ledger's queue. Who may open the socket may do everything: its mode is 0600. Made and
-// destroyed by server.cc; borrows the ledger and the fingerprinter, which outlive it. A shard must run from before
+// destroyed by server.cc; borrows what it is given, which outlives it. A shard must run from before
 // Start() until after the destructor: its thread reads this server's sockets too (see Start).
 #pragma once
 
@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "server/intent/fingerprint.h"
 #include "server/ledger/operator_access.h"
+#include "server/usecase/settle_observer.h"
 
 namespace grpc {
 class Server;
@@ -26,6 +27,7 @@ class AdminServer {
   // why there is none; the gateway can do without.
   static absl::StatusOr<std::unique_ptr<AdminServer>> Start(ledger::OperatorAccess& ledger,
                                                             const intent::Fingerprinter& fingerprinter,
+                                                            usecase::SettleObserver& settle_observer,
                                                             const std::string& path);
   ~AdminServer();
   AdminServer(const AdminServer&) = delete;

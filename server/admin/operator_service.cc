@@ -193,15 +193,21 @@ absl::Status OperatorService::ResolveRequest(const v1::ResolveRequestRequest& re
   resolve.actor = request.actor();
   resolve.evidence = request.evidence();
   resolve.now = ToMicros(options_.now());
-  return options_.ledger->Transact([&](Store& store, Inspector&) -> absl::Status {
+  ledger::SettleAnswer settled{ledger::SettleVerdict::kSettled, {}};
+  const absl::Status done = options_.ledger->Transact([&](Store& store, Inspector&) -> absl::Status {
     const absl::StatusOr<ledger::ResolveAnswer> answer = ledger::Execute(store, resolve);
     if (!answer.ok()) return answer.status();
     v1::Request* out = response->mutable_request();
     Fill(answer->record, options_.now(), options_.server_runs, out);
     Fill(answer->budget, out);
     response->set_changed(answer->changed);
+    settled.record = answer->record;
     return absl::OkStatus();
   });
+  if (done.ok() && response->changed() && options_.settle_observer != nullptr) {
+    options_.settle_observer->OnSettled(usecase::SettleWay::kOperator, resolve.key, settled);
+  }
+  return done;
 }
 
 absl::Status OperatorService::ListAudit(const v1::ListAuditRequest& request, v1::ListAuditResponse* response) {

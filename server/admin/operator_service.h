@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "server/intent/fingerprint.h"
 #include "server/ledger/operator_access.h"
+#include "server/usecase/settle_observer.h"
 #include "userintent/admin/v1/ledger_admin_service.pb.h"
 
 namespace userintent::admin {
@@ -24,8 +25,9 @@ class OperatorService {
     ledger::OperatorAccess* ledger = nullptr;  // outlives this
     // Under the ledger's keys; null: nothing can be found by a hash. Outlives this.
     const intent::Fingerprinter* fingerprinter = nullptr;
-    std::string path;         // of the ledger file, for its size
-    bool server_runs = true;  // false: what is SENDING has lost its owner
+    usecase::SettleObserver* settle_observer = nullptr;  // told of what is resolved; null: nobody is. Outlives this
+    std::string path;                                    // of the ledger file, for its size
+    bool server_runs = true;                             // false: what is SENDING has lost its owner
     absl::Time (*now)() = absl::Now;
   };
 

@@ -274,7 +274,7 @@ absl::Status Server::Parts::OpenSideDoors() {
 
 void Server::Parts::OpenOperatorsSocket() {
   if (sqlite == nullptr) return;
-  auto started = admin::AdminServer::Start(*sqlite, *fingerprinter, settings.ledger.path);
+  auto started = admin::AdminServer::Start(*sqlite, *fingerprinter, *telemetry, settings.ledger.path);
   if (started.ok()) {
     admin = *std::move(started);
     return;

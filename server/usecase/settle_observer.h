@@ -19,8 +19,8 @@ class SettleObserver {
  public:
   virtual ~SettleObserver() = default;
 
-  // The ledger has heard a proof and answered this: kSettled, kSaysSo, kConflict or kNotFound. Called on shards'
-  // threads; must be thread-safe and must not block.
+  // The ledger has heard a proof and answered this: kSettled, kSaysSo, kConflict or kNotFound; of operators kSettled
+  // only. Called on shards' threads and the operators'; must be thread-safe and must not block.
   virtual void OnSettled(SettleWay way, const ledger::Key& key, const ledger::SettleAnswer& answer) = 0;
 };
 

@@ -178,10 +178,13 @@ def test_says_nothing(gateway, upstream, kind, parameters):
 def test_operator_was_quicker_and_wrong(gateway, upstream):
     """An operator resolved the row otherwise meanwhile: it stays as it is, and is marked."""
     before = sample(gateway, "userintent_settle_conflicts_total", way="late_answer")
+    by_operators = sample(gateway, "userintent_settled_total", way="operator", state="succeeded")
     request = person()
     upstream.fault("delay", request.email, delay_ms=ANSWER_MS + 1500)
     lose(gateway, request)
     tool(gateway).resolve(request, "--created=another-intent").done()
+    assert sample(gateway, "userintent_settled_total", way="operator", state="succeeded") == by_operators + 1
+    assert settled(gateway, request)["way"] == "operator"
     assert state(gateway, request) == "CREATED"
     line = wait_for(lambda: settled(gateway, request, "settle_conflict"), "the log's line")
     assert line["way"] == "late_answer"
@@ -204,7 +207,7 @@ def test_operator_was_quicker_and_right(gateway, upstream):
     wait_for(lambda: [line for line in gateway.log() if line.get("event") == "late_answer"
                       and line.get("request_id") == request.request_id.lower()], "the late answer")
     assert sample(gateway, "userintent_settle_conflicts_total", way="late_answer") == conflicts
-    assert state(gateway, request) == "CREATED" and settled(gateway, request) is None
+    assert state(gateway, request) == "CREATED" and settled(gateway, request)["way"] == "operator"
 
 
 def test_calls_go_on(transport, upstream):
