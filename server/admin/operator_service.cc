@@ -106,8 +106,9 @@ absl::Status OperatorService::ListUnresolved(const v1::ListUnresolvedRequest& re
     absl::StatusOr<std::vector<ledger::Row>> found =
         inspector.Oldest(request.sending() ? ledger::State::kSending : ledger::State::kUnknown,
                          options_.now() - older_than, request.not_superseded(), *limit + 1);
-    if (found.ok()) rows = *std::move(found);
-    return found.status();
+    if (!found.ok()) return found.status();
+    rows = *std::move(found);
+    return absl::OkStatus();
   });
   response->set_more(rows.size() > *limit);
   const size_t count = std::min(rows.size(), *limit);
