@@ -14,7 +14,6 @@ namespace {
 
 using observe::Level;
 using observe::Log;
-using observe::SafeText;
 
 constexpr absl::Duration kTooOld = absl::Minutes(15);  // Astra cannot be asked, or the budget is too small
 
