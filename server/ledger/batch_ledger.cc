@@ -72,7 +72,7 @@ void BatchLedger::Trace(TraceRequest request, Executor& executor, TraceDone done
 }
 
 void BatchLedger::ListSucceeded(SucceededRequest request, Executor& executor, SucceededDone done) {
-  Submit(NewListSucceeded(std::move(request), executor, std::move(done)));
+  Submit(NewListSucceeded(request, executor, std::move(done)));
 }
 
 void BatchLedger::ReadChanges(Request request, Executor& executor, Done done) {

@@ -11,12 +11,12 @@ class SettleOperation final : public Operation {
 
   absl::Status Apply(Workplace& at) override {
     absl::StatusOr<SettleAnswer> answer = Execute(at.store, request_);
-    if (answer.ok()) {
-      answer_ = *std::move(answer);
-    } else if (IsRefusal(answer.status())) {
-      answer_.verdict = SettleVerdict::kNotFound;
+    if (!answer.ok()) {
+      if (IsRefusal(answer.status())) answer_.verdict = SettleVerdict::kNotFound;
+      return answer.status();
     }
-    return answer.status();
+    answer_ = *std::move(answer);
+    return absl::OkStatus();
   }
 
   // What needs no writing is answered. A proof does not wait for the disk: who has it brings it again.

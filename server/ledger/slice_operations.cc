@@ -48,8 +48,7 @@ std::unique_ptr<Operation> NewTrace(TraceRequest request, Executor& executor, Le
 }
 
 std::unique_ptr<Operation> NewListSucceeded(SucceededRequest request, Executor& executor, Ledger::SucceededDone done) {
-  return std::make_unique<SliceOperation<SucceededRequest, SucceededAnswer>>(std::move(request), executor,
-                                                                             std::move(done));
+  return std::make_unique<SliceOperation<SucceededRequest, SucceededAnswer>>(request, executor, std::move(done));
 }
 
 std::unique_ptr<Operation> NewReadChanges(ChangeFeed::Request request, Executor& executor, ChangeFeed::Done done) {
