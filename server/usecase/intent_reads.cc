@@ -171,7 +171,7 @@ IntentReads::Running IntentReads::Remove(const std::string& user_intent_id) {
 
 void IntentReads::Tell(std::vector<Waiter> waiters, const CallError& error) {
   for (Waiter& waiter : waiters) {
-    waiter.executor->Post([heard = std::move(waiter.heard), error]() mutable { heard(std::move(error)); });
+    waiter.executor->Post([heard = std::move(waiter.heard), told = error]() mutable { heard(std::move(told)); });
   }
 }
 

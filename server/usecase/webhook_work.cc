@@ -82,7 +82,7 @@ class WebhookWork::Job final : public std::enable_shared_from_this<Job> {
     if (deps_.reads.IsBeingRead(webhook().resource_id)) return Again("is being read", absl::Milliseconds(100));
     begun_ = deps_.wall_clock();
     deps_.reads.Read(deps_.shard, {Asker::kWebhook, webhook().resource_id, by_intent_},
-                     [self = shared_from_this()](Result<ledger::Reading> result) { self->OnRead(std::move(result)); });
+                     [self = shared_from_this()](const Result<ledger::Reading>& result) { self->OnRead(result); });
   }
 
   void OnRead(const Result<ledger::Reading>& result) {

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "server/astra/answer.h"
 #include "server/astra/classify.h"
@@ -127,10 +128,13 @@ TEST(ClassifyRead, TheAttemptIdIsKeptWhereAstraNamesOne) {
   };
   EXPECT_EQ(read(R"(,"metadata":{"a":"b",)" + member + R"(,"c":{"d":[1]}},"status":"x")"), ParseUuid(id));
   for (const std::string& members :
-       {std::string(), std::string(R"(,"metadata":null)"), "," + member, R"(,"other":{)" + member + "}",
-        R"(,"metadata":[{)" + member + "}]", R"(,"metadata":{"deeper":{)" + member + "}}",
-        R"(,"metadata":{)" + member + "," + member + "}", R"(,"metadata":{"gateway_attempt_id":["a",")" + id + R"("]})",
-        std::string(R"(,"metadata":{"gateway_attempt_id":"text"})"), R"(,"metadata":{},"x":{)" + member + "}"}) {
+       {std::string(), std::string(R"(,"metadata":null)"), absl::StrCat(",", member),
+        absl::StrCat(R"(,"other":{)", member, "}"), absl::StrCat(R"(,"metadata":[{)", member, "}]"),
+        absl::StrCat(R"(,"metadata":{"deeper":{)", member, "}}"),
+        absl::StrCat(R"(,"metadata":{)", member, ",", member, "}"),
+        absl::StrCat(R"(,"metadata":{"gateway_attempt_id":["a",")", id, R"("]})"),
+        std::string(R"(,"metadata":{"gateway_attempt_id":"text"})"),
+        absl::StrCat(R"(,"metadata":{},"x":{)", member, "}")}) {
     EXPECT_FALSE(read(members)) << members;
   }
 }
