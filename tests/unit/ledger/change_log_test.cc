@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "server/base/mutex.h"
 #include "server/ledger/backup.h"
@@ -201,13 +202,14 @@ TEST_F(ChangeLogTest, AnOlderLedgerBeginsWithAnEmptyLog) {
             : counts ? "0, 1"
                      : "0, 0") +
            ");";
-    sql +=
+    absl::StrAppend(
+        &sql,
         "INSERT INTO request (caller, request_id, state, sent, reason, http_status, confirmed, user_intent_id, "
         "astra_status, astra_request_id, attempt_id, attempts, created_at, updated_at, key_id, content, person, "
-        "email) VALUES (1, x'0000000000004000000000000000000" +
-        id + "', " + states[i] + ", 1, 0, 0, " + (created ? "1, 'intent-1', 'pending'" : "0, '', ''") +
-        ", '', x'00000000000040000000000000000" + "10" + id + "', 1, 1700000001000000, 1700000001000000, " +
-        std::to_string(static_cast<int64_t>(kKey)) + ", randomblob(32), randomblob(32), " + id + ");";
+        "email) VALUES (1, x'0000000000004000000000000000000",
+        id, "', ", states[i], ", 1, 0, 0, ", created ? "1, 'intent-1', 'pending'" : "0, '', ''",
+        ", '', x'00000000000040000000000000000", "10", id, "', 1, 1700000001000000, 1700000001000000, ",
+        static_cast<int64_t>(kKey), ", randomblob(32), randomblob(32), ", id, ");");
   }
   char* error = nullptr;
   ASSERT_EQ(sqlite3_exec(db, sql.c_str(), nullptr, nullptr, &error), SQLITE_OK) << error;
