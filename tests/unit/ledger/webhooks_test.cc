@@ -257,13 +257,13 @@ class SqliteWebhooksTest : public testing::Test, protected Calls {
     Record record;
     record.attempt_id = Id(attempt);
     record.created = At(since);
-    EXPECT_TRUE(ledger_
-                    ->Transact([&](Store&, Inspector& inspector) {
-                      absl::StatusOr<WebhookEvidence> found = inspector.EvidenceOf(record, At(now));
-                      if (found.ok()) evidence = *std::move(found);
-                      return found.status();
-                    })
-                    .ok());
+    const absl::Status status = ledger_->Transact([&](Store&, Inspector& inspector) -> absl::Status {
+      absl::StatusOr<WebhookEvidence> found = inspector.EvidenceOf(record, At(now));
+      if (!found.ok()) return found.status();
+      evidence = *std::move(found);
+      return absl::OkStatus();
+    });
+    EXPECT_TRUE(status.ok()) << status;
     return evidence;
   }
 

@@ -418,7 +418,7 @@ TEST_F(FollowUpTest, ARowThatWasForgottenIsNotRead) {
     void Settle(ledger::SettleRequest, Executor&, SettleDone) override {}
     void Trace(ledger::TraceRequest, Executor&, TraceDone) override {}
     void ListSucceeded(ledger::SucceededRequest request, Executor& executor, SucceededDone done) override {
-      real_.ListSucceeded(std::move(request), executor, std::move(done));
+      real_.ListSucceeded(request, executor, std::move(done));
     }
     bool Writable() const override { return true; }
     bool available = true;

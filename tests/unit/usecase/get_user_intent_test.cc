@@ -55,7 +55,7 @@ class TestLedger final : public ledger::Ledger {
     real_.Trace(std::move(request), executor, std::move(done));
   }
   void ListSucceeded(ledger::SucceededRequest request, Executor& executor, SucceededDone done) override {
-    real_.ListSucceeded(std::move(request), executor, std::move(done));
+    real_.ListSucceeded(request, executor, std::move(done));
   }
   bool Writable() const override { return true; }
 
