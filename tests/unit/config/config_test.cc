@@ -133,6 +133,9 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(settings.max_in_flight, 4096);
   EXPECT_EQ(settings.max_waiters_per_request, 64);
   EXPECT_EQ(settings.max_waiters_per_caller, 1024);
+  EXPECT_EQ(settings.watch_streams, 1000);
+  EXPECT_EQ(settings.watch_streams_per_caller, 100);
+  EXPECT_EQ(settings.watch_history, 1000000);
   EXPECT_EQ(settings.webhook_queue, 10000);
   EXPECT_EQ(settings.default_deadline, absl::Seconds(35));
   EXPECT_EQ(settings.min_deadline, absl::Milliseconds(100));
@@ -202,6 +205,8 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"max_in_flight", "8", [](const Settings& c) { return c.max_in_flight == 8; }},
       {"max_waiters_per_request", "9", [](const Settings& c) { return c.max_waiters_per_request == 9; }},
       {"max_waiters_per_caller", "9", [](const Settings& c) { return c.max_waiters_per_caller == 9; }},
+      {"watch_streams", "9", [](const Settings& c) { return c.watch_streams == 9; }},
+      {"watch_streams_per_caller", "9", [](const Settings& c) { return c.watch_streams_per_caller == 9; }},
       {"watch_history", "5000", [](const Settings& c) { return c.watch_history == 5000; }},
       {"webhook_listen", "[::1]:0",
        [](const Settings& c) {

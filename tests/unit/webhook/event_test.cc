@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/strings/str_cat.h"
 #include "server/base/uuid.h"
 
 namespace userintent::webhook {
@@ -49,7 +50,7 @@ TEST(Event, RefusesAnotherShape) {
   for (const std::string& body :
        {std::string("{}"), Body(R"(,"webhook_id":"w2")"), Body(R"(,"webhook_id":"w1")"), Body(R"(,"resource_id":null)"),
         Body(R"(,"webhook_type":"x")"), Body(R"(,"metadata":[])"), Body(R"(,"metadata":"x")"), Body(R"(,"metadata":1)"),
-        Body(R"(,"metadata":{},"metadata":{})"), Body(",\"metadata\":{" + attempt + "," + attempt + "}"),
+        Body(R"(,"metadata":{},"metadata":{})"), Body(absl::StrCat(",\"metadata\":{", attempt, ",", attempt, "}")),
         std::string(R"({"webhook_id":"w1","resource_id":"i1"})"),
         std::string(R"({"webhook_type":"t","resource_id":"i1"})"),
         std::string(R"({"webhook_type":"t","webhook_id":"w1"})"),
