@@ -1,4 +1,5 @@
 // A watch over the network: what it asks for, how it goes on after a lost stream, and what ends it.
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -181,11 +182,13 @@ TEST(WatchTest, TheLastCopyEndsIt) {
   FakeGateway gateway({FakeAnswer()});
   gateway.Streams({{{Synced("1"), Synced("2"), Synced("3")}, Hang()}});
   const auto client = gateway.Connect();
+  std::optional<Watch> copy;
   {
     const Watch watch = client->WatchUserIntents();
-    const Watch copy = watch;
-    EXPECT_TRUE(copy.Next().has_value());
+    copy = watch;
   }
+  EXPECT_TRUE(copy->Next().has_value());
+  copy.reset();
   gateway.AwaitNoWatch();
 }
 
