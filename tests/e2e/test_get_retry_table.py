@@ -41,7 +41,7 @@ class Path:
 @pytest.fixture(scope="module")
 def path_process(transport):
     gateway = Gateway(transport.upstream, upstream_timeout="2s", connect_timeout="2s", shards=1, astra_read_rate=0,
-                      **transport.flags)
+                      follow_up="0", **transport.flags)  # its reads would count
     path = Path(transport.name, transport.http2, gateway, transport.upstream)
     yield path
     path.gateway.close()
