@@ -86,7 +86,9 @@ RetryPolicy::Decision RetryPolicy::Next(const astra::Outcome& outcome, const Tri
 RetryPolicy::Record RetryPolicy::WithoutAnotherTry(const astra::Outcome& outcome) {
   RetryFacts facts;
   facts.wanted = false;
-  const Decision decision = Next(outcome, {}, facts);
+  Tries tries;
+  tries.Count(outcome);  // the try that this outcome ended
+  const Decision decision = Next(outcome, tries, facts);
   return std::get<Record>(decision);
 }
 
