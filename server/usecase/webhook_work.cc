@@ -21,6 +21,10 @@ constexpr absl::Duration kOrphanAfter = absl::Hours(1);
 constexpr absl::Duration kGivenUpAfter = absl::Hours(24);
 constexpr int kFewTries = 3;  // so many are made even of a webhook that waited for a server longer than that
 constexpr absl::Duration kAttemptsSought = absl::Hours(30 * 24);  // a webhook of an older creation is not expected
+constexpr std::chrono::milliseconds kSearchPause{10};             // between two slices of a search
+constexpr absl::Duration kSearchDistance = absl::Seconds(2);
+// With more webhooks than these none waits for a search: what can be settled or read comes first.
+constexpr size_t kManyWait = 200;
 
 bool AboutIntents(std::string_view type) { return type == "user_intent_updated" || type == "user_intent_created"; }
 
@@ -52,10 +56,13 @@ class WebhookWork::Job final : public std::enable_shared_from_this<Job> {
   }
 
   void OnTraced(ledger::TraceAnswer answer) {
-    if (!answer.available) return Again("ledger", Backoff(Age(), absl::Seconds(1), absl::Minutes(1)));
     const bool known = answer.by_intent && answer.by_intent->attempt_id == webhook().attempt_id;
     if (known) answer.by_attempt = answer.by_intent;
-    if (!answer.by_attempt && answer.more) return Trace(answer.cursor);
+    const bool goes_on = answer.available && !answer.by_attempt && answer.more;
+    if (goes_on && MaySearch()) return SearchOn(answer.cursor);
+    if (std::exchange(searches_, false)) work_.searching_ = false;
+    if (!answer.available) return Again("ledger", Backoff(Age(), absl::Seconds(1), absl::Minutes(1)));
+    if (goes_on && work_.waiting_ <= kManyWait) return Again("waits for its search", kSearchDistance);
     if (answer.by_intent) by_intent_ = std::make_shared<const ledger::Record>(*std::move(answer.by_intent));
     // Only a row that does not say so already has anything to settle.
     const bool says_so = answer.by_attempt && answer.by_attempt->state == ledger::State::kSucceeded &&
@@ -66,6 +73,14 @@ class WebhookWork::Job final : public std::enable_shared_from_this<Job> {
     // Astra was quicker than its own answer to the POST: that one says more.
     if (by_attempt_ && by_attempt_->state == ledger::State::kSending) return StillRuns();
     Read();
+  }
+
+  // A row that succeeded is looked for among all of them, only to find a contradiction: one webhook at a time does so,
+  // with pauses that are the ledger's for calls.
+  bool MaySearch() { return searches_ || (searches_ = !std::exchange(work_.searching_, true)); }
+  void SearchOn(int64_t cursor) {
+    deps_.shard.loop.CallAt(deps_.shard.loop.Now() + kSearchPause,
+                            [self = shared_from_this(), cursor] { self->Trace(cursor); });
   }
 
   void StillRuns() { Again("still runs", Backoff(Age() / 4, absl::Milliseconds(250), absl::Seconds(1))); }
@@ -171,6 +186,7 @@ class WebhookWork::Job final : public std::enable_shared_from_this<Job> {
   std::shared_ptr<const ledger::Record> by_intent_;  // SUCCEEDED, with this intent
   std::optional<ledger::Record> by_attempt_;         // of which the webhook says something that the row does not
   absl::Time begun_;                                 // the GET
+  bool searches_ = false;                            // it is the one that looks through all rows
 };
 
 void WebhookWork::Start() {
@@ -219,6 +235,7 @@ void WebhookWork::OnNext(ledger::WebhookQueue::NextAnswer answer) {
   looking_ = false;
   if (stopped_) return;
   if (!answer.available) return LookIn(absl::Seconds(1));
+  waiting_ = answer.waiting;
   deps_.observer.OnWebhookBacklog(answer.waiting, answer.oldest);
   for (ledger::WebhookQueue::Due& due : answer.due) {
     if (at_work_.size() >= kAtOnce) break;

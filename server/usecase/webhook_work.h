@@ -91,6 +91,8 @@ class WebhookWork {
   bool stopped_ = false;
   bool looking_ = false;     // the queue is being asked
   bool look_again_ = false;  // and is to be asked again
+  bool searching_ = false;   // some job looks through all rows
+  size_t waiting_ = 0;       // webhooks, when the queue was asked last
   std::atomic<bool> woken_{false};
   Loop::TimerId look_timer_ = 0;
   SteadyTime look_at_{};

@@ -320,6 +320,42 @@ TEST_F(WebhookWorkTest, WhatAnEarlierProcessLeftIsTakenUp) {
   EXPECT_EQ(astra_.gets.size(), 1u);
 }
 
+// Rows that succeeded are looked through in slices, with pauses between them, for one webhook at a time.
+TEST_F(WebhookWorkTest, OneSearchThroughAllRowsAtATime) {
+  constexpr int kRows = 2500;
+  for (int i = 0; i < kRows; ++i) {
+    ledger::BeginRequest begin;
+    begin.key = {"local", Id(1)};
+    begin.key.request_id[0] = begin.attempt_id[0] = static_cast<uint8_t>(i % 256);
+    begin.key.request_id[1] = begin.attempt_id[1] = static_cast<uint8_t>(i / 256);
+    begin.attempt_id[15] = 1;
+    begin.current.email = {begin.key.request_id[0], begin.key.request_id[1]};
+    begin.current.content = begin.current.person = begin.current.email;
+    begin.now = WallClock();
+    ledger_.Begin(begin, loop_, [](const ledger::BeginAnswer&) {});
+    ledger::FinishRequest finish;
+    finish.key = begin.key;
+    finish.state = State::kSucceeded;
+    finish.answer.user_intent_id = "intent-" + std::to_string(i);
+    finish.answer.at = finish.now = WallClock();
+    ledger_.Finish(finish, loop_, [](const ledger::FinishAnswer& answer) { ASSERT_TRUE(answer.committed); });
+    loop_.Advance(1us);
+  }
+  Webhook("w1", "another", 1);  // the attempt of the oldest row
+  Webhook("w2", "foreign", 99);
+  loop_.Settle();
+  EXPECT_THAT(watcher_.ended, IsEmpty());
+  EXPECT_THAT(astra_.gets, IsEmpty()) << "the search goes on without a pause";
+  for (int pause = 0; pause < 5 && astra_.gets.empty(); ++pause) loop_.Advance(10ms);
+  ASSERT_EQ(astra_.gets.size(), 1u);
+  astra_.AnswerStatus("pending");
+  loop_.Settle();
+  EXPECT_THAT(watcher_.ended, ElementsAre(WebhookResult::kConflict));
+  for (int second = 0; second < 5; ++second) loop_.Advance(1s);
+  EXPECT_THAT(watcher_.ended, ElementsAre(WebhookResult::kConflict, WebhookResult::kForeign));
+  EXPECT_EQ(watcher_.waiting, 0u);
+}
+
 TEST_F(WebhookWorkTest, NothingBeginsWhileTheServerDrains) {
   Row(1, State::kSucceeded, "intent-1");
   admission_.Drain();
