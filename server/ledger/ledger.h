@@ -229,6 +229,9 @@ struct TraceRequest {
   std::optional<Uuid> attempt_id = std::nullopt;  // of a row's last POST
   absl::Time since = absl::InfinitePast();  // SUCCEEDED rows that were created earlier are not searched by attempt
   int64_t cursor = 0;                       // 0, or where the last answer ended
+  // Only what costs nothing: where nothing was found so, the answer says that there is more. A ledger in memory may
+  // begin to search all the same.
+  bool by_index_only = false;
 };
 
 struct TraceAnswer {

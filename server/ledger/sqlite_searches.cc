@@ -43,6 +43,10 @@ absl::StatusOr<TraceAnswer> SqliteStore::Trace(const TraceRequest& request) {
     if (absl::Status s = Take(One(use), answer.by_attempt); !s.ok()) return s;
     if (answer.by_attempt) return answer;
   }
+  if (request.by_index_only) {
+    answer.more = true;
+    return answer;
+  }
   if (absl::Status s = TraceSlice(request, answer); !s.ok()) return s;
   return answer;
 }

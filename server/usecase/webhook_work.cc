@@ -50,19 +50,23 @@ class WebhookWork::Job final : public std::enable_shared_from_this<Job> {
   absl::Duration Age() const { return deps_.wall_clock() - webhook().received; }
 
   void Trace(int64_t cursor) {
-    deps_.ledger.Trace({webhook().resource_id, webhook().attempt_id, webhook().received - kAttemptsSought, cursor},
+    deps_.ledger.Trace({webhook().resource_id, webhook().attempt_id, webhook().received - kAttemptsSought, cursor,
+                        /*by_index_only=*/!searches_},
                        deps_.shard.loop,
                        [self = shared_from_this()](ledger::TraceAnswer answer) { self->OnTraced(std::move(answer)); });
   }
 
   void OnTraced(ledger::TraceAnswer answer) {
-    const bool known = answer.by_intent && answer.by_intent->attempt_id == webhook().attempt_id;
-    if (known) answer.by_attempt = answer.by_intent;
+    if (answer.by_intent && answer.by_intent->attempt_id == webhook().attempt_id) answer.by_attempt = answer.by_intent;
     const bool goes_on = answer.available && !answer.by_attempt && answer.more;
     if (goes_on && MaySearch()) return SearchOn(answer.cursor);
     if (std::exchange(searches_, false)) work_.searching_ = false;
     if (!answer.available) return Again("ledger", Backoff(Age(), absl::Seconds(1), absl::Minutes(1)));
     if (goes_on && work_.waiting_ <= kManyWait) return Again("waits for its search", kSearchDistance);
+    OnFound(std::move(answer));
+  }
+
+  void OnFound(ledger::TraceAnswer answer) {
     if (answer.by_intent) by_intent_ = std::make_shared<const ledger::Record>(*std::move(answer.by_intent));
     // Only a row that does not say so already has anything to settle.
     const bool says_so = answer.by_attempt && answer.by_attempt->state == ledger::State::kSucceeded &&
