@@ -37,11 +37,7 @@ func (c *Client) GetAuthorizationURL(ctx context.Context, key IntentKey, redirec
 	if failure == nil {
 		return response, nil
 	}
-	failure.RequestID = key.requestID
-	if failure.UserIntentID == "" {
-		failure.UserIntentID = key.userIntentID
-	}
-	return nil, failure
+	return nil, failure.about(key)
 }
 
 // AuthorizationURL is the page for an intent that was read already, without a call: the same URL and the same refusals as

@@ -75,11 +75,16 @@ func (c *Client) GetUserIntent(ctx context.Context, key IntentKey, options ...Ca
 	if failure == nil {
 		return response, nil
 	}
-	failure.RequestID = key.requestID
-	if failure.UserIntentID == "" {
-		failure.UserIntentID = key.userIntentID
+	return nil, failure.about(key)
+}
+
+// about says which intent the failed call was about.
+func (e *Error) about(key IntentKey) *Error {
+	e.RequestID = key.requestID
+	if e.UserIntentID == "" {
+		e.UserIntentID = key.userIntentID
 	}
-	return nil, failure
+	return e
 }
 
 // Pauses before the repeats of a read whose error names no delay: the first, doubled each time, and the longest.
