@@ -89,11 +89,10 @@ absl::StatusOr<bool> Credentials::Refresh() {
   const std::pair marks(MarkOf(client_id_file_), MarkOf(client_secret_file_));
   absl::StatusOr<std::shared_ptr<const BasicAuth>> fresh = ReadBoth(client_id_file_, client_secret_file_);
   if (!fresh.ok()) {
-    news_ = refused_ != marks;
-    refused_ = marks;
+    refused_.Refuse(marks);
     return fresh.status();
   }
-  refused_.reset();
+  refused_.Accept();
   const MutexLock lock(mutex_);
   if ((*fresh)->header_value == auth_->header_value) return false;
   auth_ = *std::move(fresh);
@@ -102,7 +101,7 @@ absl::StatusOr<bool> Credentials::Refresh() {
 
 bool Credentials::RefusalIsNews() const {
   const MutexLock lock(refresh_mutex_);
-  return refused_.has_value() && news_;
+  return refused_.IsNews();
 }
 
 std::shared_ptr<const BasicAuth> Credentials::Snapshot() const {

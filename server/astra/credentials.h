@@ -8,7 +8,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -51,9 +50,7 @@ class Credentials {
   const std::string client_id_file_;
   const std::string client_secret_file_;
   mutable Mutex refresh_mutex_;  // one Refresh at a time, so that an older reading cannot replace a newer one
-  // The files that the last Refresh() refused, and whether they were other ones than at the refusal before.
-  std::optional<std::pair<FileMark, FileMark>> refused_ ABSL_GUARDED_BY(refresh_mutex_);
-  bool news_ ABSL_GUARDED_BY(refresh_mutex_) = false;
+  RefusedFiles<std::pair<FileMark, FileMark>> refused_ ABSL_GUARDED_BY(refresh_mutex_);
   mutable Mutex mutex_;  // never held while reading the files
   std::shared_ptr<const BasicAuth> auth_ ABSL_GUARDED_BY(mutex_);
 };

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace userintent {
@@ -36,5 +37,23 @@ inline FileMark MarkOf(const std::string& path) {
   mark.changed_nanoseconds = info.st_ctim.tv_nsec;
   return mark;
 }
+
+// The files that the last reading refused, by their marks, and whether that is news: they were other ones than those of
+// the refusal before it. A refusal that follows a success is always news. `Marks`: a FileMark, or a pair of them, made
+// before the reading, so that what changes in between is news once too often rather than never. Not thread-safe.
+template <typename Marks>
+class RefusedFiles {
+ public:
+  void Refuse(const Marks& marks) {
+    news_ = refused_ != marks;
+    refused_ = marks;
+  }
+  void Accept() { refused_.reset(); }
+  bool IsNews() const { return refused_.has_value() && news_; }
+
+ private:
+  std::optional<Marks> refused_;
+  bool news_ = false;
+};
 
 }  // namespace userintent

@@ -23,11 +23,10 @@ absl::StatusOr<bool> CaFile::Refresh() {
   const FileMark mark = MarkOf(path_);  // before the reading: rather news once too often than never
   absl::StatusOr<Certificates> read = ReadCertificateFile(path_, kFlag);
   if (!read.ok()) {
-    news_ = refused_ != mark;
-    refused_ = mark;
+    refused_.Refuse(mark);
     return read.status();
   }
-  refused_.reset();
+  refused_.Accept();
   const MutexLock lock(mutex_);
   if (read->pem == certificates_->pem) return false;
   certificates_ = std::make_shared<const Certificates>(*std::move(read));
@@ -36,7 +35,7 @@ absl::StatusOr<bool> CaFile::Refresh() {
 
 bool CaFile::RefusalIsNews() const {
   const MutexLock lock(refresh_mutex_);
-  return refused_.has_value() && news_;
+  return refused_.IsNews();
 }
 
 std::shared_ptr<const Certificates> CaFile::Snapshot() const {

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -39,9 +38,8 @@ class CaFile {
 
   const std::string path_;
   mutable Mutex refresh_mutex_;  // one Refresh at a time, so that an older reading cannot replace a newer one
-  std::optional<FileMark> refused_ ABSL_GUARDED_BY(refresh_mutex_);  // the file that the last Refresh() refused
-  bool news_ ABSL_GUARDED_BY(refresh_mutex_) = false;                // it was another one than at the refusal before
-  mutable Mutex mutex_;                                              // never held while reading the file
+  RefusedFiles<FileMark> refused_ ABSL_GUARDED_BY(refresh_mutex_);
+  mutable Mutex mutex_;  // never held while reading the file
   std::shared_ptr<const Certificates> certificates_ ABSL_GUARDED_BY(mutex_);
 };
 

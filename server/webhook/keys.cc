@@ -50,11 +50,10 @@ absl::StatusOr<bool> Keys::Refresh() {
   const std::pair marks(MarkOf(files_.secret), MarkOf(files_.previous_secret));
   absl::StatusOr<Read> fresh = ReadFiles(files_);
   if (!fresh.ok()) {
-    news_ = refused_ != marks;
-    refused_ = marks;
+    refused_.Refuse(marks);
     return fresh.status();
   }
-  refused_.reset();
+  refused_.Accept();
   const MutexLock lock(mutex_);
   if (fresh->own == read_.own && fresh->previous == read_.previous) return false;
   read_ = *std::move(fresh);
@@ -63,7 +62,7 @@ absl::StatusOr<bool> Keys::Refresh() {
 
 bool Keys::RefusalIsNews() const {
   const MutexLock lock(refresh_mutex_);
-  return refused_.has_value() && news_;
+  return refused_.IsNews();
 }
 
 Keys::Ring Keys::Now(SteadyTime now) const {

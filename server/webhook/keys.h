@@ -11,7 +11,6 @@
 #include <array>
 #include <chrono>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -72,8 +71,7 @@ class Keys {
 
   const Files files_;
   mutable Mutex refresh_mutex_;  // one Refresh at a time, so that an older reading cannot replace a newer one
-  std::optional<std::pair<FileMark, FileMark>> refused_ ABSL_GUARDED_BY(refresh_mutex_);
-  bool news_ ABSL_GUARDED_BY(refresh_mutex_) = false;
+  RefusedFiles<std::pair<FileMark, FileMark>> refused_ ABSL_GUARDED_BY(refresh_mutex_);
   mutable Mutex mutex_;  // never held while reading the files
   Read read_ ABSL_GUARDED_BY(mutex_);
   Secret client_ ABSL_GUARDED_BY(mutex_);    // empty before it is told

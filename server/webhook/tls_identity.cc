@@ -103,11 +103,10 @@ absl::StatusOr<bool> TlsIdentity::Refresh() {
   const std::pair marks(MarkOf(certificate_file_), MarkOf(key_file_));
   absl::StatusOr<std::unique_ptr<Material>> fresh = ReadPair(certificate_file_, key_file_);
   if (!fresh.ok()) {
-    news_ = refused_ != marks;
-    refused_ = marks;
+    refused_.Refuse(marks);
     return fresh.status();
   }
-  refused_.reset();
+  refused_.Accept();
   const MutexLock lock(mutex_);
   if ((*fresh)->pem == materials_.back()->pem) return false;
   materials_.push_back(*std::move(fresh));
@@ -116,7 +115,7 @@ absl::StatusOr<bool> TlsIdentity::Refresh() {
 
 bool TlsIdentity::RefusalIsNews() const {
   const MutexLock lock(refresh_mutex_);
-  return refused_.has_value() && news_;
+  return refused_.IsNews();
 }
 
 const TlsIdentity::Material& TlsIdentity::Current() const {

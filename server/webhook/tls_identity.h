@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,8 +44,7 @@ class TlsIdentity {
   const std::string certificate_file_;
   const std::string key_file_;
   mutable Mutex refresh_mutex_;  // one Refresh at a time, so that an older reading cannot replace a newer one
-  std::optional<std::pair<FileMark, FileMark>> refused_ ABSL_GUARDED_BY(refresh_mutex_);
-  bool news_ ABSL_GUARDED_BY(refresh_mutex_) = false;
+  RefusedFiles<std::pair<FileMark, FileMark>> refused_ ABSL_GUARDED_BY(refresh_mutex_);
   mutable Mutex mutex_;  // never held while reading the files
   // The last one is current. Some KiB for each renewal; a process sees few.
   std::vector<std::unique_ptr<Material>> materials_ ABSL_GUARDED_BY(mutex_);
