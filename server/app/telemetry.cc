@@ -80,7 +80,7 @@ observe::Labels Telemetry::Labels() {
     return all;
   }();
   return {reasons,
-          rpc::kMethodNames,
+          policy::kMethodNames,
           astra::kVerdictNames,
           astra::kReadVerdictNames,
           usecase::kAskerNames,

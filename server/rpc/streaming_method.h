@@ -78,7 +78,7 @@ class StreamingMethod final : public PostedMethod {
     void Handle() {
       std::optional<std::string> caller = Identify(context(), method_.context_);
       if (!caller) return End(usecase::CallError::Of(v1::ERROR_REASON_CALLER_UNAUTHENTICATED));
-      usecase::StreamCall<Request, Response> call{*std::move(caller), {}, *this};
+      usecase::StreamCall<Request, Response> call{*std::move(caller), {}, *this, nullptr};
       switch (Parse(&call.request)) {
         case intent::WireProblem::kNone:
           break;

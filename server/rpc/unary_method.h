@@ -14,6 +14,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "server/base/crash_point.h"
+#include "server/policy/method.h"
 #include "server/rpc/identity.h"
 #include "server/rpc/shard.h"
 #include "server/rpc/status_details.h"
@@ -22,10 +23,7 @@
 
 namespace userintent::rpc {
 
-// The methods of our service; kMethodNames has their names, in this order.
-enum class Method { kCreateUserIntent, kGetCreation, kGetUserIntent, kGetAuthorizationUrl, kWatchUserIntents };
-inline constexpr std::string_view kMethodNames[] = {"CreateUserIntent", "GetCreation", "GetUserIntent",
-                                                    "GetAuthorizationUrl", "WatchUserIntents"};
+using policy::Method;
 
 // Told about calls, for logs and metrics. Called on shards' threads; must be thread-safe and must not block.
 class CallObserver {

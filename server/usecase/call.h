@@ -6,11 +6,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <string>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/time/time.h"
 #include "server/base/loop.h"
+#include "server/policy/access.h"
 #include "server/usecase/result.h"
 
 namespace userintent::usecase {
@@ -44,6 +46,7 @@ struct Call {
   Request request;     // parsed, not yet checked
   SteadyTime deadline;
   Done<Response> done;
+  std::shared_ptr<const policy::Access> access;  // what the caller may do; null in tests: no limits
 };
 
 }  // namespace userintent::usecase

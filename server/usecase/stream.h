@@ -6,8 +6,10 @@
 // once the call has ended or its caller has left; `output` must not be used after that.
 #pragma once
 
+#include <memory>
 #include <string>
 
+#include "server/policy/access.h"
 #include "server/usecase/result.h"
 
 namespace userintent::usecase {
@@ -34,6 +36,7 @@ struct StreamCall {
   std::string caller;  // the authenticated identity
   Request request;     // parsed, not yet checked
   StreamOutput<Response>& output;
+  std::shared_ptr<const policy::Access> access;  // what the caller may do; null in tests: no limits
 };
 
 }  // namespace userintent::usecase
