@@ -100,6 +100,7 @@ struct Server::Parts {
   std::unique_ptr<webhook::Keys> webhook_keys;        // null: no webhooks are received
   std::unique_ptr<webhook::TlsIdentity> webhook_tls;  // null: the door has none
   std::unique_ptr<FileReloader> files;
+  policy::Gatekeeper gatekeeper;
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
   std::unique_ptr<usecase::AdmissionControl> admission;
   std::unique_ptr<usecase::IntentReads> reads;
@@ -231,9 +232,9 @@ absl::Status Server::Parts::Build(std::optional<config::TlsMaterial> tls) {
 // Every shard brings its own completion queue.
 absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder, bool mutual_tls) {
   const http::Options http = HttpOptionsOf(settings, authorities.get());
-  const SharedParts shared{settings,       http,           mutual_tls, *credentials, *ledger,       *admission,
-                           *reads,         *fingerprinter, *telemetry, *telemetry,   *metrics,      *service,
-                           health_service, health,         *changes,   *watch_hub,   *watch_tokens, *telemetry};
+  const SharedParts shared{settings,       http,       mutual_tls,    *credentials, *ledger,   *admission,     *reads,
+                           *fingerprinter, *telemetry, *telemetry,    *metrics,     *service,  health_service, health,
+                           *changes,       *watch_hub, *watch_tokens, *telemetry,   gatekeeper};
   for (int i = 0; i < settings.shard_count(); ++i) {
     absl::StatusOr<std::unique_ptr<ShardParts>> shard = ShardParts::Create(shared, builder);
     if (!shard.ok()) return shard.status();
@@ -394,7 +395,6 @@ void Server::ReloadFiles() {
 }
 
 net::HostPort Server::address() const { return parts_->bound; }
-
 net::HostPort Server::metrics_address() const { return parts_->doors->metrics_address(); }
 
 }  // namespace userintent

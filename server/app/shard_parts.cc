@@ -38,7 +38,7 @@ http::Options HttpOptionsOf(const config::Settings& settings, const http::CaFile
 absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts& shared,
                                                                grpc::ServerBuilder& builder) {
   const config::Settings& settings = shared.settings;
-  std::unique_ptr<ShardParts> parts(new ShardParts(shared.metrics));
+  std::unique_ptr<ShardParts> parts(new ShardParts(shared.metrics, shared.gatekeeper));
   auto http = http::CreateClient(shared.http);
   if (!http.ok()) return http.status();
   parts->http_ = *std::move(http);
@@ -51,6 +51,7 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
       shared.http.late_window});
   parts->context_ = std::make_unique<rpc::MethodContext>(rpc::MethodContext{
       *parts->shard_, shared.call_observer, shared.mutual_tls, absl::ToChronoNanoseconds(settings.default_deadline)});
+  parts->context_->gate = &parts->gate_;
   parts->methods_ = rpc::NewMethods(
       shared.service, *parts->context_,
       rpc::UseCases{
@@ -72,6 +73,12 @@ void ShardParts::Start() {
   shard_->Start([this] {
     for (const auto& method : methods_) method->Post();
     health_->Start();
+  });
+}
+
+void ShardParts::AnnouncePolicy() {
+  shard_->Post([this] {
+    for (const auto& method : methods_) method->OnPolicyChanged();
   });
 }
 

@@ -16,6 +16,7 @@
 #include "server/intent/fingerprint.h"
 #include "server/ledger/ledger.h"
 #include "server/observe/metrics.h"
+#include "server/policy/access.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/methods.h"
 #include "server/rpc/shard.h"
@@ -47,6 +48,7 @@ struct SharedParts {
   usecase::WatchHub& watch_hub;
   const usecase::WatchTokens& watch_tokens;
   usecase::WatchObserver& watch_observer;
+  policy::Gatekeeper& gatekeeper;
 };
 
 class ShardParts {
@@ -63,6 +65,8 @@ class ShardParts {
   // Where reads run that no caller has asked for.
   usecase::IntentReads::Shard read_shard() const { return {*shard_, *astra_}; }
 
+  // Ends what the policy that is in force now does not allow any more.
+  void AnnouncePolicy();
   // Tells those who watch the health, if there is news.
   void AnnounceHealth();
   // Adds to the metrics what the connections to Astra counted since the last time.
@@ -73,9 +77,10 @@ class ShardParts {
   void AnswerAll();
 
  private:
-  explicit ShardParts(observe::Metrics& metrics) : metrics_(metrics) {}
+  ShardParts(observe::Metrics& metrics, policy::Gatekeeper& gatekeeper) : metrics_(metrics), gate_(gatekeeper) {}
 
   observe::Metrics& metrics_;
+  policy::Gate gate_;
   // Destroyed in reverse: the methods with what they use, the shard with its calls, then the clients.
   std::unique_ptr<http::Client> http_;
   std::unique_ptr<astra::Client> astra_;

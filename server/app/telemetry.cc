@@ -88,7 +88,8 @@ observe::Labels Telemetry::Labels() {
           kSettledStates,
           Webhooks::Labels(),
           usecase::kWatchEventNames,
-          usecase::kWatchEndNames};
+          usecase::kWatchEndNames,
+          policy::kWouldDenyNames};
 }
 
 void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }
@@ -192,6 +193,21 @@ void Telemetry::OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> r
   metrics_.AddInFlight(-1);
   metrics_.RecordCall(static_cast<size_t>(method), reason ? static_cast<int>(*reason) : kCallerLeft, replayed,
                       absl::FromChrono(took));
+}
+
+void Telemetry::OnDenied(rpc::Method method, const std::string& caller, const policy::Admission& admission) {
+  const policy::Verdict& verdict = admission.verdict;
+  if (verdict.would_deny) {
+    metrics_.policy().CountWouldDeny(static_cast<size_t>(policy::WouldDeny::kMethod));
+  } else {
+    metrics_.policy().CountDenied(static_cast<size_t>(method));
+  }
+  if (!admission.line) return;
+  Log(Level::kWarn, verdict.would_deny ? observe::Event("call_would_be_denied") : observe::Event("call_denied"),
+      {{"caller", SafeText(caller)},
+       {"method", SafeText(policy::NameOf(method))},
+       {"rule", SafeText(verdict.rule != nullptr ? std::string_view(verdict.rule->name) : "(none)")},
+       {"suppressed", *admission.line}});
 }
 
 void Telemetry::OnBug(std::string_view where) { Log(Level::kError, "bug", {{"component", SafeText(where)}}); }

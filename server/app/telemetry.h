@@ -40,6 +40,7 @@ class Telemetry final : public rpc::CallObserver,
   void OnCallBegun(rpc::Method method) override;
   void OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
                    SteadyClock::duration took) override;
+  void OnDenied(rpc::Method method, const std::string& caller, const policy::Admission& admission) override;
   void OnBug(std::string_view where) override;
 
  private:

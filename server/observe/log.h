@@ -52,12 +52,14 @@ inline constexpr std::string_view kLogKeys[] = {
     "in_flight",    // calls
     "latency_ms",   // of one POST
     "line",         // in our source, or in a library's
+    "method",       // of our service
     "origin",       // scheme, host and port of the upstream
     "peer",         // socket address of a caller's host or of a stranger's, never an end user's
     "reason",       // name of an ErrorReason
     "recovered",    // rows turned from SENDING into UNKNOWN at start
     "request_id",   // the caller's random id
     "rows",
+    "rule",  // name of a rule in the policy file
     "sent",  // no, maybe, yes
     "shards",
     "signal",      // name or number of a signal

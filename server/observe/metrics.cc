@@ -67,6 +67,7 @@ Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make
   parts_->AddLedger();
   parts_->AddOperation();
   parts_->webhooks = std::make_unique<WebhookMetrics>(parts_->registry, names.webhooks);
+  parts_->policy = std::make_unique<PolicyMetrics>(parts_->registry, names.methods, names.policy_would_deny);
 }
 
 void Metrics::Parts::AddProcess(const BuildInfo& build) {

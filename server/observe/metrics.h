@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "absl/time/time.h"
+#include "server/observe/policy_metrics.h"
 #include "server/observe/webhook_metrics.h"
 
 namespace userintent::observe {
@@ -38,6 +39,7 @@ struct Labels {
   WebhookLabels webhooks;
   std::span<const std::string_view> watch_events;
   std::span<const std::string_view> watch_ends;
+  std::span<const std::string_view> policy_would_deny;
 };
 
 // Why a caller's connection was not taken in, or not kept.
@@ -135,6 +137,9 @@ class Metrics {
 
   // Of Astra's webhooks; shown with the rest.
   WebhookMetrics& webhooks() noexcept;
+
+  // Of who may call what; shown with the rest.
+  PolicyMetrics& policy() noexcept;
 
   // Everything in Prometheus' text format (version 0.0.4).
   std::string Text() const;

@@ -130,6 +130,8 @@ void Metrics::SetPortAnswers(bool answers) noexcept { parts_->port_answers->Set(
 
 WebhookMetrics& Metrics::webhooks() noexcept { return *parts_->webhooks; }
 
+PolicyMetrics& Metrics::policy() noexcept { return *parts_->policy; }
+
 std::string Metrics::Text() const {
   parts_->log_lines_dropped->Set(static_cast<double>(DroppedLogLines()));
   return prometheus::TextSerializer().Serialize(parts_->registry.Collect());

@@ -75,6 +75,7 @@ struct Metrics::Parts {
   prometheus::Gauge* port_answers = nullptr;
   prometheus::Gauge* log_lines_dropped = nullptr;
   std::unique_ptr<WebhookMetrics> webhooks;
+  std::unique_ptr<PolicyMetrics> policy;
 };
 
 }  // namespace userintent::observe

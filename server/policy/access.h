@@ -3,15 +3,19 @@
 // Whoever holds an Access decides on one policy, whatever is installed meanwhile.
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "absl/container/flat_hash_map.h"
 #include "server/base/mutex.h"
+#include "server/base/loop.h"
 #include "server/policy/policy.h"
 
 namespace userintent::policy {
@@ -32,6 +36,15 @@ enum class WouldDeny { kMethod, kCreateRate, kReadRate, kInFlight, kProbeRate };
 inline constexpr std::string_view kWouldDenyNames[] = {"method", "create_rate", "read_rate", "in_flight", "probe_rate"};
 inline constexpr size_t kWouldDenyCount = std::size(kWouldDenyNames);
 
+// What a call is told at the door.
+struct Admission {
+  Verdict verdict;
+  std::shared_ptr<const Access> access;  // never null
+  // Where the verdict is a denial, or would be one: a log line is due, and so many were left out since the last one of
+  // this caller and method.
+  std::optional<uint64_t> line;
+};
+
 // The policy in force. One for the process, which outlives its shards; any thread.
 class Gatekeeper {
  public:
@@ -44,8 +57,12 @@ class Gatekeeper {
   // By the caller's internal name. Takes a lock and looks the rule up; a shard's Gate (below) remembers the answer.
   std::shared_ptr<const Access> AccessOf(const std::string& caller);
 
+  // Whether one more log line of a denial may be written: 20 a second in the process, and as many at once.
+  bool MayWriteLine(SteadyTime now);
+
  private:
   std::atomic<uint64_t> generation_{0};
+  std::atomic<SteadyClock::rep> lines_paid_until_{0};
   Mutex mutex_;
   std::shared_ptr<const Policy> policy_ ABSL_GUARDED_BY(mutex_);
 };
@@ -53,17 +70,31 @@ class Gatekeeper {
 // What a shard knows of the callers that call there: a decision costs one look-up. Belongs to the shard's thread.
 class Gate {
  public:
+  // How long a caller's denials of one method share a log line.
+  static constexpr std::chrono::seconds kLineEvery{10};
+
   explicit Gate(Gatekeeper& keeper) : keeper_(keeper) {}
 
-  // Never null. By the policy in force now.
-  std::shared_ptr<const Access> AccessOf(const std::string& caller);
+  // By the caller's internal name and the policy in force now.
+  Admission Admit(const std::string& caller, Method method, SteadyTime now);
 
   size_t size() const { return known_.size(); }
 
  private:
+  struct Known {
+    std::shared_ptr<const Access> access;
+    struct Lines {
+      SteadyTime next = SteadyTime::min();  // no line before
+      uint64_t left_out = 0;
+    };
+    std::array<Lines, kMethodCount> lines;
+  };
+
+  Known& Find(const std::string& caller);
+
   Gatekeeper& keeper_;
   uint64_t generation_ = 0;  // of the policy, or an older one, that known_ was asked of
-  absl::flat_hash_map<std::string, std::shared_ptr<const Access>> known_;
+  absl::flat_hash_map<std::string, Known> known_;
 };
 
 }  // namespace userintent::policy

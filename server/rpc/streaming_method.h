@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/any_invocable.h"
 #include "server/rpc/status_details.h"
 #include "server/rpc/streaming_call.h"
@@ -32,12 +33,24 @@ class StreamingMethod final : public PostedMethod {
     for (int i = 0; i < options_.posted; ++i) new ActiveCall(*this);  // owned by its tags
   }
 
+  void OnPolicyChanged() override {
+    // A call that ends here is deleted later, by its tags.
+    for (ActiveCall* call : open_) call->CheckAccess();
+  }
+
  private:
   class ActiveCall final : public StreamingCall, public usecase::StreamOutput<Response> {
    public:
     explicit ActiveCall(StreamingMethod& method) : StreamingCall(method.context_.shard), method_(method) {
       grpc::ServerCompletionQueue& queue = method.context_.shard.queue();
       (method.service_.*kRequestCall)(&context(), request(), writer(), &queue, &queue, taken());
+    }
+    ~ActiveCall() override { method_.open_.erase(this); }
+
+    // Ends the stream if its caller may not call the method any more.
+    void CheckAccess() {
+      if (ended() || StillAllowed(caller_, method_.context_, method_.options_.method)) return;
+      Guarded([this] { stream_->OnNotAllowed(); });
     }
 
     // usecase::StreamOutput.
@@ -76,9 +89,10 @@ class StreamingMethod final : public PostedMethod {
     }
 
     void Handle() {
-      std::optional<std::string> caller = Identify(context(), method_.context_);
-      if (!caller) return End(usecase::CallError::Of(v1::ERROR_REASON_CALLER_UNAUTHENTICATED));
-      usecase::StreamCall<Request, Response> call{*std::move(caller), {}, *this, nullptr};
+      Entry entry = Enter(context(), method_.context_, method_.options_.method);
+      if (entry.refused != v1::ERROR_REASON_UNSPECIFIED) return End(usecase::CallError::Of(entry.refused));
+      caller_ = entry.caller;
+      usecase::StreamCall<Request, Response> call{std::move(entry.caller), {}, *this, std::move(entry.access)};
       switch (Parse(&call.request)) {
         case intent::WireProblem::kNone:
           break;
@@ -88,10 +102,14 @@ class StreamingMethod final : public PostedMethod {
           return End(usecase::CallError::Of(v1::ERROR_REASON_UNKNOWN_FIELDS));
       }
       stream_ = method_.handler_(std::move(call));
+      if (stream_ && !ended()) method_.open_.insert(this);
     }
 
     void OnCallerLeft() override { Report(std::nullopt); }
-    void OnOver() override { stream_.reset(); }
+    void OnOver() override {
+      method_.open_.erase(this);
+      stream_.reset();
+    }
 
     void Report(std::optional<v1::ErrorReason> reason) {
       method_.context_.observer.OnCallEnded(method_.options_.method, reason, false,
@@ -100,6 +118,7 @@ class StreamingMethod final : public PostedMethod {
 
     StreamingMethod& method_;
     SteadyTime begun_{};
+    std::string caller_;
     std::shared_ptr<usecase::ServerStream> stream_;
   };
 
@@ -107,6 +126,7 @@ class StreamingMethod final : public PostedMethod {
   MethodContext& context_;
   const MethodOptions options_;
   Handler handler_;
+  absl::flat_hash_set<ActiveCall*> open_;  // those with a stream; a call goes from it before its stream does
 };
 
 }  // namespace userintent::rpc

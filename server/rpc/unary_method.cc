@@ -12,6 +12,30 @@ std::optional<std::string> Identify(const grpc::ServerContext& call, MethodConte
   return CallerOf(*peer, context.require_identity);
 }
 
+Entry Enter(const grpc::ServerContext& call, MethodContext& context, Method method) {
+  Entry entry;
+  std::optional<std::string> caller = Identify(call, context);
+  if (!caller) {
+    entry.refused = v1::ERROR_REASON_CALLER_UNAUTHENTICATED;
+    return entry;
+  }
+  entry.caller = *std::move(caller);
+  if (context.gate == nullptr) return entry;
+  policy::Admission admission = context.gate->Admit(entry.caller, method, context.shard.Now());
+  const policy::Verdict& verdict = admission.verdict;
+  if (!verdict.allowed || verdict.would_deny) context.observer.OnDenied(method, entry.caller, admission);
+  if (!verdict.allowed) entry.refused = v1::ERROR_REASON_CALLER_NOT_ALLOWED;
+  entry.access = std::move(admission.access);
+  return entry;
+}
+
+bool StillAllowed(const std::string& caller, MethodContext& context, Method method) {
+  if (context.gate == nullptr) return true;
+  const policy::Admission admission = context.gate->Admit(caller, method, context.shard.Now());
+  if (!admission.verdict.allowed) context.observer.OnDenied(method, caller, admission);
+  return admission.verdict.allowed;
+}
+
 SteadyTime SteadyDeadline(std::chrono::system_clock::time_point deadline, SteadyTime now,
                           SteadyClock::duration if_none) {
   if (deadline == std::chrono::system_clock::time_point::max()) return now + if_none;

@@ -1,5 +1,6 @@
 // UnaryMethod: one method of our service on one shard, from the bytes of a request to those of its answer. Each call is
-// identified, parsed strictly, given to the method's handler with its deadline, and answered with the handler's Result.
+// identified, let in by the policy, parsed strictly, given to the method's handler with its deadline, and answered with
+// the handler's Result.
 //
 // A method belongs to its shard's thread and outlives its calls: its owner destroys it after the shard has stopped.
 #pragma once
@@ -14,6 +15,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "server/base/crash_point.h"
+#include "server/policy/access.h"
 #include "server/policy/method.h"
 #include "server/rpc/identity.h"
 #include "server/rpc/shard.h"
@@ -34,6 +36,8 @@ class CallObserver {
   // answered from the ledger.
   virtual void OnCallEnded(Method method, std::optional<v1::ErrorReason> reason, bool replayed,
                            SteadyClock::duration took) = 0;
+  // A call, or a stream under way, that the policy refuses, or would refuse if its rule were enforced.
+  virtual void OnDenied(Method method, const std::string& caller, const policy::Admission& admission) = 0;
   // An exception was caught at the edge. Its text may hold anything, so only the place is told.
   virtual void OnBug(std::string_view where) = 0;
 };
@@ -45,10 +49,22 @@ struct MethodContext {
   bool require_identity = false;  // the listener has TLS
   SteadyClock::duration default_deadline = std::chrono::seconds(35);
   CertificateClock certificates = {};
+  policy::Gate* gate = nullptr;  // null in tests: everything is allowed
 };
 
 // The identity behind a call; nothing when it has none, or none any more.
 std::optional<std::string> Identify(const grpc::ServerContext& call, MethodContext& context);
+
+// Who calls and what it may do; or why the call ends before anything of it is parsed (contract section 3).
+struct Entry {
+  std::string caller;
+  std::shared_ptr<const policy::Access> access;  // null where the context has no gate
+  v1::ErrorReason refused = v1::ERROR_REASON_UNSPECIFIED;
+};
+Entry Enter(const grpc::ServerContext& call, MethodContext& context, Method method);
+
+// Whether the policy still lets `caller` call the method. Tells the observer where it does not.
+bool StillAllowed(const std::string& caller, MethodContext& context, Method method);
 
 // gRPC's deadline is a time of the system clock; everything here runs on the steady one.
 SteadyTime SteadyDeadline(std::chrono::system_clock::time_point deadline, SteadyTime now,
@@ -66,6 +82,8 @@ class PostedMethod {
   virtual ~PostedMethod() = default;
   // Posts the calls that wait for requests. On the shard's thread, or before there is one.
   virtual void Post() = 0;
+  // Another policy is in force. On the shard's thread. What has begun and would end by itself soon goes on.
+  virtual void OnPolicyChanged() {}
 };
 
 // kRequestCall: &Service::Request<Name>, where Service has the method on raw bytes.
@@ -108,8 +126,8 @@ class UnaryMethod final : public PostedMethod {
     }
 
     void Handle() {
-      std::optional<std::string> caller = Identify(context(), method_.context_);
-      if (!caller) return Answer(usecase::CallError::Of(v1::ERROR_REASON_CALLER_UNAUTHENTICATED));
+      Entry entry = Enter(context(), method_.context_, method_.options_.method);
+      if (entry.refused != v1::ERROR_REASON_UNSPECIFIED) return Answer(usecase::CallError::Of(entry.refused));
       usecase::Call<Request, Response> call;
       switch (Parse(&call.request)) {
         case intent::WireProblem::kNone:
@@ -119,7 +137,8 @@ class UnaryMethod final : public PostedMethod {
         case intent::WireProblem::kUnknownFields:
           return Answer(usecase::CallError::Of(v1::ERROR_REASON_UNKNOWN_FIELDS));
       }
-      call.caller = *std::move(caller);
+      call.caller = std::move(entry.caller);
+      call.access = std::move(entry.access);
       call.deadline = SteadyDeadline(context().deadline(), begun_, method_.context_.default_deadline);
       call.done = [self = std::weak_ptr(self_)](usecase::Result<Response> result) {
         if (const auto active = self.lock()) (*active)->Answer(std::move(result));

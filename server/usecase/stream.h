@@ -29,6 +29,8 @@ class ServerStream {
   virtual ~ServerStream() = default;
   // The last message was taken: there is room for another one.
   virtual void OnWritten() = 0;
+  // The policy does not let the caller go on: ends the call with CALLER_NOT_ALLOWED.
+  virtual void OnNotAllowed() = 0;
 };
 
 template <typename Request, typename Response>

@@ -64,6 +64,8 @@ CallError ErrorOf(WatchEnd why) {
       error.retry_after = absl::Seconds(2);
       return error;
     }
+    case WatchEnd::kNotAllowed:
+      return CallError::Of(v1::ERROR_REASON_CALLER_NOT_ALLOWED);
     case WatchEnd::kCallerLeft:
       break;
   }
@@ -108,6 +110,10 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
   void OnWritten() override {
     writing_ = false;
     Step();
+  }
+
+  void OnNotAllowed() override {
+    if (seat_) End(WatchEnd::kNotAllowed);
   }
 
  private:

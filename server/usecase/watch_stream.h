@@ -29,10 +29,10 @@ inline constexpr std::chrono::seconds kHeartbeatEvery{20};
 inline constexpr std::chrono::seconds kSlowestReader{60};
 
 enum class WatchEvent { kChanged, kSynced, kHeartbeat, kReset };
-enum class WatchEnd { kCallerLeft, kRefused, kDrain, kAge, kSlowReader, kLedger };
+enum class WatchEnd { kCallerLeft, kRefused, kDrain, kAge, kSlowReader, kLedger, kNotAllowed };
 inline constexpr std::string_view kWatchEventNames[] = {"changed", "synced", "heartbeat", "reset"};
-inline constexpr std::string_view kWatchEndNames[] = {"caller_left", "refused",     "drain",
-                                                      "age",         "slow_reader", "ledger"};
+inline constexpr std::string_view kWatchEndNames[] = {"caller_left", "refused", "drain",      "age",
+                                                      "slow_reader", "ledger",  "not_allowed"};
 
 // Told about streams, for metrics. Called on shards' threads; must be thread-safe and must not block.
 class WatchObserver {

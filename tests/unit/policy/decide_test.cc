@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <random>
@@ -16,6 +17,8 @@
 
 namespace userintent::policy {
 namespace {
+
+const SteadyTime kNow = SteadyTime() + std::chrono::hours(1);
 
 Rule RuleFor(std::string name, std::vector<Method> methods, bool enforce = true) {
   Rule rule;
@@ -219,7 +222,7 @@ TEST(Decide, AgreesWithBruteForce) {
 TEST(Access, WithoutAFileEverythingIsAllowed) {
   Gatekeeper keeper;
   Gate gate(keeper);
-  const auto access = gate.AccessOf("uri:spiffe://test.example/a");
+  const auto access = gate.Admit("uri:spiffe://test.example/a", Method::kGetCreation, kNow).access;
   EXPECT_EQ(access->policy, nullptr);
   EXPECT_EQ(access->rule, nullptr);
   for (size_t i = 0; i < kMethodCount; ++i) {
@@ -233,20 +236,61 @@ TEST(Gate, AsksAgainWhenThePolicyChanged) {
   Gatekeeper keeper;
   Gate gate(keeper);
   const std::string caller = "uri:spiffe://test.example/a";
-  const auto before = gate.AccessOf(caller);
-  EXPECT_EQ(gate.AccessOf(caller), before);  // remembered
+  const auto before = gate.Admit(caller, Method::kGetCreation, kNow).access;
+  EXPECT_EQ(gate.Admit(caller, Method::kGetCreation, kNow).access, before);  // remembered
   keeper.Install(std::make_shared<const Policy>(std::vector{RuleFor("spiffe://test.example/b", {})}));
-  const auto after = gate.AccessOf(caller);
+  const auto after = gate.Admit(caller, Method::kGetCreation, kNow).access;
   EXPECT_TRUE(before->Decide(Method::kGetCreation).allowed);  // whoever holds the older one goes on with it
   EXPECT_FALSE(after->Decide(Method::kGetCreation).allowed);
-  EXPECT_EQ(gate.AccessOf(caller), after);
+  EXPECT_EQ(gate.Admit(caller, Method::kGetCreation, kNow).access, after);
 }
 
 TEST(Gate, RemembersABoundedNumberOfCallers) {
   Gatekeeper keeper;
   Gate gate(keeper);
-  for (int i = 0; i < 5000; ++i) gate.AccessOf("dns:caller" + std::to_string(i) + ".example");
+  for (int i = 0; i < 5000; ++i) gate.Admit("dns:caller" + std::to_string(i) + ".example", Method::kGetCreation, kNow);
   EXPECT_LE(gate.size(), 1000u);
+}
+
+TEST(Gate, OneLineForManyDenialsOfACallerAndMethod) {
+  using std::chrono::seconds;
+  Gatekeeper keeper;
+  keeper.Install(std::make_shared<const Policy>(std::vector{RuleFor("a.example", {Method::kGetUserIntent}),
+                                                            RuleFor("b.example", {Method::kGetUserIntent}, false)}));
+  Gate gate(keeper);
+  const auto line = [&](const char* caller, Method method, SteadyTime now) {
+    return gate.Admit(caller, method, now).line;
+  };
+  EXPECT_EQ(line("dns:a.example", Method::kGetUserIntent, kNow), std::nullopt);  // allowed
+  EXPECT_EQ(line("dns:a.example", Method::kGetCreation, kNow), 0u);
+  EXPECT_EQ(line("dns:a.example", Method::kGetCreation, kNow), std::nullopt);
+  EXPECT_EQ(line("dns:a.example", Method::kCreateUserIntent, kNow), 0u);  // another method
+  EXPECT_EQ(line("dns:b.example", Method::kGetCreation, kNow), 0u);       // another caller, of a rule that is tried out
+  EXPECT_EQ(line("dns:nobody.example", Method::kGetCreation, kNow), 0u);
+  EXPECT_EQ(line("dns:a.example", Method::kGetCreation, kNow + seconds(9)), std::nullopt);
+  EXPECT_EQ(line("dns:a.example", Method::kGetCreation, kNow + seconds(10)), 2u);
+  // Another policy does not start the count anew.
+  keeper.Install(std::make_shared<const Policy>(std::vector<Rule>()));
+  EXPECT_EQ(line("dns:a.example", Method::kGetCreation, kNow + seconds(11)), std::nullopt);
+  EXPECT_EQ(line("dns:a.example", Method::kGetCreation, kNow + seconds(20)), 1u);
+}
+
+TEST(Gate, LinesOfAllCallersAreFew) {
+  Gatekeeper keeper;
+  keeper.Install(std::make_shared<const Policy>(std::vector<Rule>()));
+  Gate one(keeper), other(keeper);
+  const auto lines = [&](SteadyTime now, int from) {
+    int written = 0;
+    for (int i = from; i < from + 400; ++i) {
+      Gate& gate = i % 2 == 0 ? one : other;
+      if (gate.Admit("dns:" + std::to_string(i) + ".example", Method::kGetCreation, now).line) ++written;
+    }
+    return written;
+  };
+  EXPECT_EQ(lines(kNow, 0), 20);
+  EXPECT_EQ(lines(kNow, 400), 0);
+  EXPECT_EQ(lines(kNow + std::chrono::milliseconds(100), 400), 2);
+  EXPECT_EQ(lines(kNow + std::chrono::hours(1), 400), 20);
 }
 
 }  // namespace

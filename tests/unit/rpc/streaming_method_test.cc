@@ -49,7 +49,16 @@ class Watcher final : public CallObserver {
     ended_.push_back(reason);
     changed_.notify_all();
   }
+  void OnDenied(Method, const std::string& caller, const policy::Admission& admission) override {
+    const std::lock_guard lock(mutex_);
+    denied_.push_back(caller + (admission.verdict.would_deny ? " would be" : " is"));
+  }
   void OnBug(std::string_view) override { ++bugs; }
+
+  std::vector<std::string> Denied() {
+    const std::lock_guard lock(mutex_);
+    return denied_;
+  }
 
   // The calls that ended, once there are `n`.
   std::vector<std::optional<v1::ErrorReason>> Calls(size_t n) {
@@ -65,6 +74,7 @@ class Watcher final : public CallObserver {
   std::mutex mutex_;
   std::condition_variable changed_;
   size_t begun_ = 0;
+  std::vector<std::string> denied_;
   std::vector<std::optional<v1::ErrorReason>> ended_;
 };
 
@@ -74,12 +84,18 @@ std::atomic<int> live_streams{0};
 // Runs a function whenever a message was taken.
 class TestStream final : public usecase::ServerStream {
  public:
-  explicit TestStream(std::function<void()> on_written) : on_written_(std::move(on_written)) { ++live_streams; }
+  explicit TestStream(
+      std::function<void()> on_written, std::function<void()> on_not_allowed = [] {})
+      : on_written_(std::move(on_written)), on_not_allowed_(std::move(on_not_allowed)) {
+    ++live_streams;
+  }
   ~TestStream() override { --live_streams; }
   void OnWritten() override { on_written_(); }
+  void OnNotAllowed() override { on_not_allowed_(); }
 
  private:
   const std::function<void()> on_written_;
+  const std::function<void()> on_not_allowed_;
 };
 
 Response Message(size_t size) {
@@ -186,6 +202,70 @@ TEST_F(StreamingMethodTest, WhoHasNoIdentityIsNotServed) {
   });
   grpc::ClientContext context;
   EXPECT_EQ(Begin(context)->Finish().error_code(), grpc::StatusCode::UNAUTHENTICATED);
+}
+
+std::shared_ptr<const policy::Policy> OneRule(bool listed, bool enforce) {
+  policy::Rule rule;
+  rule.name = "local";
+  rule.methods[static_cast<size_t>(Method::kWatchUserIntents)] = listed;
+  rule.enforce = enforce;
+  return std::make_shared<const policy::Policy>(std::vector{rule});
+}
+
+TEST_F(StreamingMethodTest, WhomThePolicyRefusesIsNotServed) {
+  policy::Gatekeeper keeper;
+  keeper.Install(OneRule(false, true));
+  policy::Gate gate(keeper);
+  context_.gate = &gate;
+  Start([](Call&&) -> std::shared_ptr<usecase::ServerStream> {
+    ADD_FAILURE() << "served";
+    return nullptr;
+  });
+  grpc::ClientContext context;
+  const grpc::Status status = Begin(context)->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  ASSERT_TRUE(InfoOf(status));
+  EXPECT_EQ(InfoOf(status)->reason(), "CALLER_NOT_ALLOWED");
+  EXPECT_TRUE(context.GetServerTrailingMetadata().contains(kPushbackTrailer));
+  EXPECT_EQ(observer_.Denied(), std::vector<std::string>{"local is"});
+}
+
+TEST_F(StreamingMethodTest, APolicyThatTakesTheMethodAwayEndsItsStreams) {
+  policy::Gatekeeper keeper;
+  policy::Gate gate(keeper);
+  context_.gate = &gate;
+  Start([](Call&& call) -> std::shared_ptr<usecase::ServerStream> {
+    auto* const output = &call.output;
+    output->Write(Message(1));
+    return std::make_shared<TestStream>([] {},
+                                        [output] { output->End(CallError::Of(v1::ERROR_REASON_CALLER_NOT_ALLOWED)); });
+  });
+  const auto install = [&](std::shared_ptr<const policy::Policy> policy) {
+    keeper.Install(std::move(policy));
+    server_.OnShard([&] { method_->OnPolicyChanged(); });
+  };
+  constexpr size_t kStreams = 5;
+  grpc::ClientContext contexts[kStreams];
+  std::vector<std::unique_ptr<grpc::ClientReader<Response>>> readers;
+  Response message;
+  for (grpc::ClientContext& context : contexts) {
+    readers.push_back(Begin(context));
+    EXPECT_TRUE(readers.back()->Read(&message));
+  }
+  install(OneRule(true, true));
+  install(OneRule(false, false));  // tried out only
+  EXPECT_EQ(live_streams, static_cast<int>(kStreams));
+  EXPECT_TRUE(observer_.Denied().empty());
+  install(OneRule(false, true));
+  for (const auto& reader : readers) {
+    EXPECT_FALSE(reader->Read(&message));
+    EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  }
+  EXPECT_EQ(observer_.Calls(kStreams).back(), v1::ERROR_REASON_CALLER_NOT_ALLOWED);
+  EXPECT_EQ(observer_.Denied(), std::vector<std::string>(kStreams, "local is"));
+  WaitUntil([] { return live_streams == 0; });
+  install(OneRule(false, true));  // nobody is left to be told
+  EXPECT_EQ(observer_.Denied().size(), kStreams);
 }
 
 TEST_F(StreamingMethodTest, BytesThatAreNoMessageAreRefused) {

@@ -51,7 +51,16 @@ class Watcher final : public CallObserver {
     ended_.push_back({reason, replayed});
     changed_.notify_all();
   }
+  void OnDenied(Method, const std::string& caller, const policy::Admission& admission) override {
+    const std::lock_guard lock(mutex_);
+    denied_.push_back(caller + (admission.verdict.would_deny ? " would be" : " is"));
+  }
   void OnBug(std::string_view) override { ++bugs; }
+
+  std::vector<std::string> Denied() {
+    const std::lock_guard lock(mutex_);
+    return denied_;
+  }
 
   // The calls that ended, once there are `n`.
   std::vector<Ended> Calls(size_t n) {
@@ -67,6 +76,7 @@ class Watcher final : public CallObserver {
   std::mutex mutex_;
   std::condition_variable changed_;
   size_t begun_ = 0;
+  std::vector<std::string> denied_;
   std::vector<Ended> ended_;
 };
 
@@ -199,6 +209,61 @@ TEST_F(UnaryMethodTest, ACallerWithoutAnIdentityReachesNoHandler) {
   const grpc::Status status = Call();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED);
   EXPECT_EQ(observer_.Calls(1)[0].reason, v1::ERROR_REASON_CALLER_UNAUTHENTICATED);
+}
+
+std::shared_ptr<const policy::Policy> OneRule(bool listed, bool enforce) {
+  policy::Rule rule;
+  rule.name = "local";
+  rule.methods[static_cast<size_t>(Method::kCreateUserIntent)] = listed;
+  rule.enforce = enforce;
+  return std::make_shared<const policy::Policy>(std::vector{rule});
+}
+
+TEST_F(UnaryMethodTest, ACallerThatThePolicyRefusesReachesNoHandlerNorParser) {
+  policy::Gatekeeper keeper;
+  keeper.Install(OneRule(false, true));
+  policy::Gate gate(keeper);
+  context_.gate = &gate;
+  Start([](CreateCall&&) -> usecase::CallerLeft {
+    ADD_FAILURE() << "handled";
+    return nullptr;
+  });
+  for (const grpc::Status& status : {Call(), CallWithBytes("\xff"), CallWithBytes("\xc2\x3e\x01x")}) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::PERMISSION_DENIED);
+    ASSERT_TRUE(InfoOf(status));
+    EXPECT_EQ(InfoOf(status)->reason(), "CALLER_NOT_ALLOWED");
+    EXPECT_EQ(InfoOf(status)->metadata().at("recovery"), "STOP");
+  }
+  EXPECT_EQ(observer_.Calls(3)[2].reason, v1::ERROR_REASON_CALLER_NOT_ALLOWED);
+  EXPECT_EQ(observer_.Denied(), std::vector<std::string>(3, "local is"));
+}
+
+TEST_F(UnaryMethodTest, TheHandlerIsToldWhatTheCallerMayDo) {
+  policy::Gatekeeper keeper;
+  policy::Gate gate(keeper);
+  context_.gate = &gate;
+  std::vector<std::shared_ptr<const policy::Access>> told;  // on the shard's thread
+  Start([&](CreateCall&& call) -> usecase::CallerLeft {
+    told.push_back(call.access);
+    call.done(v1::CreateUserIntentResponse());
+    return nullptr;
+  });
+  EXPECT_TRUE(Call().ok());  // no policy
+  const auto policy = OneRule(true, true);
+  keeper.Install(policy);
+  EXPECT_TRUE(Call().ok());
+  EXPECT_TRUE(observer_.Denied().empty());
+  keeper.Install(OneRule(false, false));  // tried out only
+  EXPECT_TRUE(Call().ok());
+  EXPECT_EQ(observer_.Denied(), std::vector<std::string>{"local would be"});
+  keeper.Install(OneRule(false, true));
+  EXPECT_EQ(Call().error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  server_.Stop();
+  ASSERT_EQ(told.size(), 3u);
+  EXPECT_EQ(told[0]->policy, nullptr);
+  EXPECT_EQ(told[1]->policy, policy);
+  EXPECT_EQ(told[1]->rule, &policy->rules()[0]);
+  EXPECT_FALSE(told[2]->rule->enforce);
 }
 
 TEST_F(UnaryMethodTest, AnAnswerMayComeLaterAndOnlyTheFirstCounts) {

@@ -1,0 +1,70 @@
+#include "server/observe/policy_metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
+#include <prometheus/registry.h>
+
+#include <string>
+#include <vector>
+
+namespace userintent::observe {
+namespace {
+
+using prometheus::BuildCounter;
+using prometheus::BuildGauge;
+using prometheus::Counter;
+using prometheus::Family;
+using prometheus::Gauge;
+using prometheus::Registry;
+
+// One counter for each word.
+std::vector<Counter*> MakeCounters(Registry& registry, const std::string& name, const std::string& help,
+                                   const std::string& label, std::span<const std::string_view> words) {
+  Family<Counter>& family = BuildCounter().Name(name).Help(help).Register(registry);
+  std::vector<Counter*> counters;
+  for (const std::string_view word : words) counters.push_back(&family.Add({{label, std::string(word)}}));
+  return counters;
+}
+
+}  // namespace
+
+struct PolicyMetrics::Parts {
+  std::vector<Counter*> denied;      // by method
+  std::vector<Counter*> would_deny;  // by reason
+  Gauge* age = nullptr;
+  Counter* reload_failures = nullptr;
+};
+
+PolicyMetrics::PolicyMetrics(Registry& registry, std::span<const std::string_view> methods,
+                             std::span<const std::string_view> would_deny)
+    : parts_(std::make_unique<Parts>()) {
+  parts_->denied = MakeCounters(registry, "userintent_policy_denied_total",
+                                "Calls, and watches under way, that the policy refused, by method.", "method", methods);
+  parts_->would_deny = MakeCounters(registry, "userintent_policy_would_deny_total",
+                                    "Calls that passed only because their rule says enforce: false, by what would have "
+                                    "refused them.",
+                                    "reason", would_deny);
+  parts_->age = &BuildGauge()
+                     .Name("userintent_policy_age_seconds")
+                     .Help("How long ago the policy file was last read and found good; 0: there is none.")
+                     .Register(registry)
+                     .Add({});
+  parts_->reload_failures = &BuildCounter()
+                                 .Name("userintent_policy_reload_failures_total")
+                                 .Help("Readings of the policy file that were refused; the last good one stays.")
+                                 .Register(registry)
+                                 .Add({});
+}
+
+PolicyMetrics::~PolicyMetrics() = default;
+
+void PolicyMetrics::CountDenied(size_t method) noexcept { parts_->denied[method]->Increment(); }
+
+void PolicyMetrics::CountWouldDeny(size_t reason) noexcept { parts_->would_deny[reason]->Increment(); }
+
+void PolicyMetrics::SetAge(absl::Duration age) noexcept { parts_->age->Set(absl::ToDoubleSeconds(age)); }
+
+void PolicyMetrics::CountReloadFailure() noexcept { parts_->reload_failures->Increment(); }
+
+}  // namespace userintent::observe
