@@ -53,6 +53,11 @@ std::shared_ptr<grpc::ServerCredentials> MutualTls(const TlsMaterial& tls) {
 
 void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+  // A message that is small on the wire and grows when it is unpacked costs whoever unpacks it, so compressed requests are
+  // refused, and libgrpc is kept from unpacking them before it looks. Answers are never compressed.
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
   // A call with more ends all calls of its connection where the client is one of gRPC's C core (Python, C++), so only
   // absurd ones may meet it.
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
