@@ -32,9 +32,12 @@ std::optional<absl::Time> ParseHttpDate(std::string_view header) {
   for (const char* format : kDates) {
     absl::Time when;
     std::string error;
-    if (absl::ParseTime(format, date, &when, &error) && absl::FormatTime(format, when, absl::UTCTimeZone()) == date) {
-      return when;
+    if (!absl::ParseTime(format, date, &when, &error) || absl::FormatTime(format, when, absl::UTCTimeZone()) != date) {
+      continue;
     }
+    // A year has four digits; Abseil reads and writes others, too.
+    const absl::civil_year_t year = absl::ToCivilYear(when, absl::UTCTimeZone()).year();
+    if (year >= 1000 && year <= 9999) return when;
   }
   return std::nullopt;
 }

@@ -79,6 +79,8 @@ TEST(RetryAfter, AnythingElseIsAbsent) {
       "Sunday, 06 Nov 1994 08:49:37 GMT",   //
       "Mon, 06 Nov 1994 08:49:37 GMT",      // was a Sunday
       "Sun, 06 Nov 94 08:49:37 GMT",        // two-digit year
+      "Sat, 06 Nov 94 08:49:37 GMT",        // and on the weekday that it was in the year 94
+      "Sat, 01 Jan 10000 00:00:00 GMT",     // five digits
       "Sun, 31 Nov 1994 08:49:37 GMT",      // no such day
       "Wed, 29 Feb 1995 08:49:37 GMT",      //
       "Sun, 06 Nov 1994 24:00:00 GMT",      // no such hour
