@@ -11,7 +11,7 @@ else()
   target_compile_options(ui_first_party INTERFACE -fsanitize=${USERINTENT_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)
   # GCC loses sight of what it instruments, and then takes an empty std::optional for one that is read.
-  target_compile_options(ui_first_party INTERFACE -Wno-maybe-uninitialized)
+  target_compile_options(ui_first_party INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   # Abseil's flags hold a fence, which ThreadSanitizer does not follow; GCC says so wherever one is inlined. And protobuf's
   # map fields have one member more where the compiler says that it instruments, which Debian's library does not know; the
   # standard library must know it all the same.
@@ -19,6 +19,9 @@ else()
     target_compile_options(ui_first_party INTERFACE -Wno-tsan -U__SANITIZE_THREAD__ -D_GLIBCXX_TSAN=1)
   endif()
   target_link_options(ui_first_party INTERFACE -fsanitize=${USERINTENT_SANITIZE})
+endif()
+if(USERINTENT_FUZZ)  # what libFuzzer learns from which branches an input took
+  target_compile_options(ui_first_party INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 # ui_library(NAME sources... [LINK libraries...])
