@@ -14,8 +14,8 @@
 #include <string_view>
 
 #include "absl/container/flat_hash_map.h"
-#include "server/base/mutex.h"
 #include "server/base/loop.h"
+#include "server/base/mutex.h"
 #include "server/policy/policy.h"
 
 namespace userintent::policy {

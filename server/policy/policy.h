@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "server/policy/method.h"
 
 namespace userintent::policy {
@@ -54,6 +55,11 @@ std::string CallerName(std::string_view written);
 
 class Policy {
  public:
+  // The text of a policy file. Strict: what is not understood to the last member is refused, because a rule that is
+  // read in part allows or forbids something else than its writer meant. An error is one line that begins with the
+  // place ("callers[3].methods[1]") and says what to do; of the content it holds names of members at most.
+  static absl::StatusOr<Policy> Parse(std::string_view json);
+
   // Each name is well formed, and no two mean the same callers; Parse() makes sure of it.
   explicit Policy(std::vector<Rule> rules);
 
