@@ -90,7 +90,6 @@ struct Server::Parts {
 
   absl::Status MakeShards(grpc::ServerBuilder& builder, bool mutual_tls);
   void CountConnections();
-  void CountFollowUp();
 
   config::Settings settings;
   std::unique_ptr<observe::Metrics> metrics;
@@ -126,7 +125,6 @@ struct Server::Parts {
   net::HostPort bound;
   rpc::Refusals refused;  // what is in the metrics, as the next one
   uint64_t refused_handshakes = 0;
-  uint64_t left_out = 0;        // of the follow-up
   std::optional<bool> serving;  // what was announced last
   SteadyTime next_stats{};
 };
@@ -361,19 +359,9 @@ void Server::HouseKeep() {
       p.metrics->SetLedgerInPlace(p.sqlite->InPlace());
     }
     for (const auto& shard : p.shards) shard->CountUpstream();
-    p.CountFollowUp();
+    p.telemetry->ShowFollowUp(p.follow_up->stats());
   }
   p.files->Poll(now);
-}
-
-void Server::Parts::CountFollowUp() {
-  const usecase::FollowUp::Stats stats = follow_up->stats();
-  metrics->SetFollowUp(static_cast<int64_t>(stats.followed), static_cast<int64_t>(stats.watched), stats.late);
-  const uint64_t more = stats.left_out - std::exchange(left_out, stats.left_out);
-  if (more == 0) return;
-  metrics->AddFollowUpLeftOut(more);
-  static observe::LogLimiter limiter(std::chrono::minutes(1));
-  if (limiter.Allow()) Log(Level::kWarn, "follow_up_full", {{"count", stats.left_out}});
 }
 
 void Server::Parts::CountConnections() {

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <string>
+#include <utility>
 
 #include "server/app/webhooks.h"
 #include "server/observe/log.h"
@@ -208,6 +209,15 @@ void Telemetry::OnDenied(rpc::Method method, const std::string& caller, const po
        {"method", SafeText(policy::NameOf(method))},
        {"rule", SafeText(verdict.rule != nullptr ? std::string_view(verdict.rule->name) : "(none)")},
        {"suppressed", *admission.line}});
+}
+
+void Telemetry::ShowFollowUp(const usecase::FollowUp::Stats& stats) {
+  metrics_.SetFollowUp(static_cast<int64_t>(stats.followed), static_cast<int64_t>(stats.watched), stats.late);
+  const uint64_t more = stats.left_out - std::exchange(left_out_, stats.left_out);
+  if (more == 0) return;
+  metrics_.AddFollowUpLeftOut(more);
+  static observe::LogLimiter limiter(std::chrono::minutes(1));
+  if (limiter.Allow()) Log(Level::kWarn, "follow_up_full", {{"count", stats.left_out}});
 }
 
 void Telemetry::OnBug(std::string_view where) { Log(Level::kError, "bug", {{"component", SafeText(where)}}); }

@@ -4,11 +4,14 @@
 // Called on the shards' threads; thread-safe. server.cc owns it; it outlives the shards.
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <string>
 
 #include "server/observe/metrics.h"
 #include "server/rpc/unary_method.h"
 #include "server/usecase/creations.h"
+#include "server/usecase/follow_up.h"
 #include "server/usecase/intent_reads.h"
 #include "server/usecase/watch_stream.h"
 
@@ -43,8 +46,12 @@ class Telemetry final : public rpc::CallObserver,
   void OnDenied(rpc::Method method, const std::string& caller, const policy::Admission& admission) override;
   void OnBug(std::string_view where) override;
 
+  // Main's thread, now and then.
+  void ShowFollowUp(const usecase::FollowUp::Stats& stats);
+
  private:
   observe::Metrics& metrics_;
+  uint64_t left_out_ = 0;  // of the follow-up, what is in the metrics
 };
 
 }  // namespace userintent
