@@ -16,6 +16,7 @@ std::shared_ptr<const Access> Gatekeeper::AccessOf(const std::string& caller) {
   const MutexLock lock(mutex_);
   access->policy = policy_;
   if (policy_ != nullptr) access->rule = policy_->RuleOf(caller);
+  access->account = accounts_.Of(caller, access->rule, SteadyClock::now());
   return access;
 }
 

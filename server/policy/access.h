@@ -16,17 +16,16 @@
 #include "absl/container/flat_hash_map.h"
 #include "server/base/loop.h"
 #include "server/base/mutex.h"
+#include "server/policy/account.h"
 #include "server/policy/policy.h"
 
 namespace userintent::policy {
-
-class CallerAccount;  // what one caller has left of its rates and places
 
 // Never changes, but for what the account counts; any thread.
 struct Access {
   std::shared_ptr<const Policy> policy;    // null: there is no policy file, and everything is allowed
   const Rule* rule = nullptr;              // the policy's; null: none names the caller, or there is no policy
-  std::shared_ptr<CallerAccount> account;  // null: no limits
+  std::shared_ptr<CallerAccount> account;  // what the caller has left of its limits; null in tests: no limits
 
   Verdict Decide(Method method) const { return policy == nullptr ? Verdict{.allowed = true} : Judge(rule, method); }
 };
@@ -60,9 +59,13 @@ class Gatekeeper {
   // Whether one more log line of a denial may be written: 20 a second in the process, and as many at once.
   bool MayWriteLine(SteadyTime now);
 
+  // Calls of all callers that were over one of their limits.
+  OverLimit over_limit() const { return accounts_.over_limit(); }
+
  private:
   std::atomic<uint64_t> generation_{0};
   std::atomic<SteadyClock::rep> lines_paid_until_{0};
+  Accounts accounts_;
   Mutex mutex_;
   std::shared_ptr<const Policy> policy_ ABSL_GUARDED_BY(mutex_);
 };
