@@ -35,6 +35,7 @@ from ._core import (
     with_id,
 )
 from ._errors import UserIntentError
+from ._reconnect import Reconnection, is_lost
 from ._streams import AsyncStreamWatch, StreamWatch, task_is_cancelled
 from ._tls import Tls
 from ._watch import WATCH, AsyncWatch, Waiting, Watch, WatchCall, outcome_of, status_of
@@ -56,10 +57,14 @@ class _Lease:
         self.channel = channel
         self.calls = 0
         self.retired = False
+        self.reconnection = Reconnection(channel)  # the blocking client's
         self.methods = {
             path: channel.unary_unary(path, response_deserializer=response.FromString)  # takes bytes: Call.encode()
             for path, response in _RESPONSES.items()}
         self.watch = channel.unary_stream(WATCH, response_deserializer=pb.WatchUserIntentsResponse.FromString)
+
+    def __del__(self) -> None:
+        self.reconnection.leave()  # else gRPC's thread would hold a channel that was not closed
 
 
 class _Base:
@@ -137,13 +142,23 @@ class _Base:
         old, self._lease = self._lease, fresh
         old.retired = True
         if old.calls == 0:
-            self._dispose(old.channel)
+            self._discard(old)
 
     def _give_back(self, lease: _Lease) -> None:
         with self._lock:
             lease.calls -= 1
             if lease.retired and lease.calls == 0:
-                self._dispose(lease.channel)
+                self._discard(lease)
+
+    def _lost(self, lease: _Lease) -> None:
+        """An RPC of the blocking client ended because there was no connection."""
+        with self._lock:
+            if not self._closed:
+                lease.reconnection.lost()
+
+    def _discard(self, lease: _Lease) -> None:
+        lease.reconnection.stop()
+        self._dispose(lease.channel)
 
     def _dispose(self, channel: Any) -> None:
         raise NotImplementedError
@@ -154,6 +169,8 @@ class _Base:
             if self._closed:
                 return None
             self._closed = True
+            if self._lease is not None:
+                self._lease.reconnection.stop()
             return self._lease.channel if self._owned and self._lease is not None else None
 
     def _create_call(self, request: pb.CreateUserIntentRequest, request_id: Optional[str], timeout: Optional[float],
@@ -334,6 +351,8 @@ class Client(_Base):
                 except grpc.FutureCancelledError as error:
                     raise call.cancelled() from error
                 except grpc.RpcError as error:
+                    if is_lost(error):
+                        self._lost(lease)
                     wait = call.failed(error)
                 except BaseException:
                     future.cancel()

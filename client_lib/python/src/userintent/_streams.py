@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from ._errors import Decoded, decode
+from ._reconnect import is_lost
 from ._watch import SILENCE, AsyncWatch, Watch, WatchCall, WatchEvent
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ class StreamWatch(Watch):
             pass
         except grpc.RpcError as error:
             decoded = _LOST if self._dog.bit else decode(error)
+            if is_lost(error):
+                self._client._lost(self._lease)
         finally:
             self._dog.watch(False)
         self._leave()
