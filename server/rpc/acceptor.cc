@@ -16,7 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/errno_text.h"
 #include "server/observe/log.h"
-#include "server/rpc/tls_watch.h"
+#include "server/rpc/hand_over.h"
 
 // In this file: socket addresses; Listen; the thread (Run, AcceptFrom); the limits that a new connection meets
 // (TakeIn).
@@ -261,7 +261,7 @@ void Acceptor::TakeIn(int listener, int fd, const sockaddr_storage& peer) {
     }
     return;
   }
-  const TlsPeerScope scope(AddressText(peer), probe);
+  const HandOver scope({fd, AddressText(peer), probe});
   grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
   connection.listener_fd = listener;
   connection.fd = fd;

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/observe/log.h"
+#include "server/rpc/hand_over.h"
 
 namespace userintent::rpc {
 namespace {
@@ -26,7 +27,6 @@ struct Peer {
   bool settled = false;  // the handshake is done, or its end was told
 };
 
-thread_local const TlsPeerScope* current_peer = nullptr;
 thread_local std::vector<SSL_CTX*>* current_contexts = nullptr;
 
 std::atomic<uint64_t> refused{0};
@@ -51,9 +51,9 @@ std::string OwnReason(const SSL* ssl) {
   return text != nullptr ? text : "refused";
 }
 
-void OnSessionMade(void*, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
-  if (current_peer == nullptr) return;
-  CRYPTO_set_ex_data(data, index, new Peer{current_peer->address(), current_peer->quiet()});
+void OnSessionMade(void* session, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
+  const Connection* const from = HandOver::Of(static_cast<SSL*>(session));
+  if (from != nullptr) CRYPTO_set_ex_data(data, index, new Peer{from->address, from->probe});
 }
 
 void OnSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
@@ -102,12 +102,14 @@ uint64_t RefusedHandshakes() { return refused.load(std::memory_order_relaxed); }
 TlsContextScope::TlsContextScope() {
   static const int index = SSL_CTX_get_ex_new_index(0, nullptr, OnContextMade, nullptr, OnContextFreed);
   (void)index;
+  HandOver::Prepare();
   (void)PeerIndex();
   current_contexts = new std::vector<SSL_CTX*>;
 }
 
 TlsContextScope::~TlsContextScope() {
   for (SSL_CTX* const context : *current_contexts) {
+    HandOver::WatchContext(context);
     SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
     SSL_CTX_set_num_tickets(context, 0);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
@@ -115,11 +117,5 @@ TlsContextScope::~TlsContextScope() {
   }
   delete std::exchange(current_contexts, nullptr);
 }
-
-TlsPeerScope::TlsPeerScope(std::string address, bool quiet) : address_(std::move(address)), quiet_(quiet) {
-  current_peer = this;
-}
-
-TlsPeerScope::~TlsPeerScope() { current_peer = nullptr; }
 
 }  // namespace userintent::rpc

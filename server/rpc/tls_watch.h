@@ -5,12 +5,11 @@
 //   renew each other, for hours). A full handshake for each connection is what that costs.
 //
 // How: OpenSSL tells of each TLS context and each session that is made, on the thread that makes it. libgrpc makes its
-// context while the server is built (TlsContextScope), and a session while it is handed the connection (TlsPeerScope).
-// Contexts and sessions that are made outside of these scopes, such as those to Astra, are left alone.
+// context while the server is built (TlsContextScope); whose session it makes then, hand_over.h knows. Contexts that
+// are made outside of this scope, such as those to Astra, and their sessions are left alone.
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 namespace userintent::rpc {
 
@@ -25,22 +24,6 @@ class TlsContextScope {
   ~TlsContextScope();
   TlsContextScope(const TlsContextScope&) = delete;
   TlsContextScope& operator=(const TlsContextScope&) = delete;
-};
-
-// Around the hand-over of a connection. `quiet`: the server's own probe, whose handshake ends early by intention.
-class TlsPeerScope {
- public:
-  TlsPeerScope(std::string address, bool quiet);
-  ~TlsPeerScope();
-  TlsPeerScope(const TlsPeerScope&) = delete;
-  TlsPeerScope& operator=(const TlsPeerScope&) = delete;
-
-  const std::string& address() const { return address_; }
-  bool quiet() const { return quiet_; }
-
- private:
-  const std::string address_;
-  const bool quiet_;
 };
 
 }  // namespace userintent::rpc

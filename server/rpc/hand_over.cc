@@ -1,0 +1,98 @@
+#include "server/rpc/hand_over.h"
+
+#include <atomic>
+#include <chrono>
+#include <optional>
+#include <utility>
+
+#include "server/base/mutex.h"
+
+namespace userintent::rpc {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kLongestWait = std::chrono::seconds(1);
+// Twice the time that a handshake has: what has no session by then never gets one.
+constexpr auto kGivenUp = std::chrono::seconds(10);
+
+struct Slot {
+  Mutex mutex;
+  CondVar made;
+  std::optional<Connection> waiting ABSL_GUARDED_BY(mutex);  // for its session
+  int pending ABSL_GUARDED_BY(mutex) = 0;                    // connections without a session
+  // One was not waited for to the end. Until all sessions are there, it is not known which is whose.
+  bool lost ABSL_GUARDED_BY(mutex) = false;
+  Clock::time_point lost_since ABSL_GUARDED_BY(mutex);
+};
+
+Slot& TheSlot() {
+  static Slot& slot = *new Slot;  // libgrpc's threads may outlive main
+  return slot;
+}
+
+std::atomic<bool> watching{false};
+
+int ContextIndex() {
+  static const int index = SSL_CTX_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+  return index;
+}
+
+void OnSessionMade(void* session, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
+  const SSL_CTX* const context = SSL_get_SSL_CTX(static_cast<SSL*>(session));
+  if (context == nullptr || SSL_CTX_get_ex_data(context, ContextIndex()) == nullptr) return;
+  Slot& slot = TheSlot();
+  const MutexLock lock(slot.mutex);
+  if (slot.pending > 0 && --slot.pending == 0) slot.lost = false;
+  if (!slot.waiting) return;
+  CRYPTO_set_ex_data(data, index, new Connection(*std::exchange(slot.waiting, std::nullopt)));
+  slot.made.NotifyOne();
+}
+
+void OnSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) { delete static_cast<Connection*>(mine); }
+
+int SessionIndex() {
+  static const int index = SSL_get_ex_new_index(0, nullptr, OnSessionMade, nullptr, OnSessionFreed);
+  return index;
+}
+
+}  // namespace
+
+void HandOver::Prepare() { (void)SessionIndex(); }
+
+void HandOver::WatchContext(SSL_CTX* context) {
+  Prepare();
+  static char mark;
+  SSL_CTX_set_ex_data(context, ContextIndex(), &mark);
+  watching.store(true, std::memory_order_release);
+}
+
+const Connection* HandOver::Of(const SSL* session) {
+  return static_cast<const Connection*>(SSL_get_ex_data(session, SessionIndex()));
+}
+
+HandOver::HandOver(Connection connection) {
+  if (!watching.load(std::memory_order_acquire)) return;
+  Slot& slot = TheSlot();
+  const MutexLock lock(slot.mutex);
+  if (slot.lost && Clock::now() - slot.lost_since > kGivenUp) {
+    slot.lost = false;
+    slot.pending = 0;
+  }
+  ++slot.pending;
+  if (!slot.lost) slot.waiting = std::move(connection);
+}
+
+HandOver::~HandOver() {
+  if (!watching.load(std::memory_order_acquire)) return;
+  Slot& slot = TheSlot();
+  const auto end = Clock::now() + kLongestWait;
+  const MutexLock lock(slot.mutex);
+  while (slot.waiting && slot.made.WaitUntil(slot.mutex, end)) continue;
+  if (!slot.waiting) return;
+  slot.waiting.reset();
+  slot.lost = true;
+  slot.lost_since = Clock::now();
+}
+
+}  // namespace userintent::rpc
