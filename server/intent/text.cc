@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "server/base/text.h"
+
 namespace userintent::intent {
 namespace {
 
@@ -163,6 +165,26 @@ std::string Normalized(std::string_view text, Form form) {
                                  error);
   if (U_FAILURE(error)) std::abort();  // only memory can run out
   return result;
+}
+
+std::string Outline(std::string_view text) {
+  std::string outline;
+  outline.reserve(text.size());
+  const auto* at = reinterpret_cast<const Byte*>(text.data());
+  const Byte* const end = at + text.size();
+  while (at != end) {
+    if (*at < 0x80) {
+      const char c = ToLower(static_cast<char>(*at++));
+      outline += IsLower(c) || IsDigit(c) ? c : ' ';
+      continue;
+    }
+    const uint32_t mask = U_GET_GC_MASK(static_cast<UChar32>(Decode(at, end)));
+    outline += (mask & U_GC_L_MASK) != 0   ? '#'
+               : (mask & U_GC_N_MASK) != 0 ? '9'
+               : (mask & U_GC_M_MASK) != 0 ? '+'
+                                           : ' ';
+  }
+  return outline;
 }
 
 }  // namespace userintent::intent

@@ -41,4 +41,8 @@ enum class Form {
 // The text in that form. ASCII is copied as it is, except that kNfkcCasefold lowers it. The text is valid UTF-8.
 std::string Normalized(std::string_view text, Form form);
 
+// One byte for each character: ASCII letters in lower case and ASCII digits; '#' for another letter, '9' for another
+// number, '+' for a mark, and ' ' for everything else. The text is valid UTF-8.
+std::string Outline(std::string_view text);
+
 }  // namespace userintent::intent

@@ -2,6 +2,7 @@
 #include "server/intent/po_box.h"
 
 #include "gtest/gtest.h"
+#include "server/intent/text.h"
 
 namespace userintent::intent {
 namespace {
@@ -202,6 +203,12 @@ TEST(PoBox, BareBox) {
   for (const char* line : {"Box", "Box Street 12", "Box 12 Main Street", "Box Elder 12", "12 Box", "RR 1 Box 12"}) {
     EXPECT_FALSE(IsBareBox(line)) << line;
   }
+}
+
+TEST(PoBox, OutlineHasOneByteForEachCharacter) {
+  EXPECT_EQ(Outline("P.O. Box #7"), "p o  box  7");
+  EXPECT_EQ(Outline("\u674e7\u0301\u0667\u2003\u200b"), "#7+9  ");  // ideograph, accent, Arabic digit, blanks
+  EXPECT_EQ(Outline(""), "");
 }
 
 }  // namespace
