@@ -63,6 +63,8 @@ rpc::AcceptorOptions AcceptorOptionsFor(const config::Settings& settings) {
   // On loopback every caller, a mesh's proxy above all, has the one address.
   const int fair = settings.listen.loopback() ? options.max_connections : std::max(1, options.max_connections / 2);
   options.max_per_address = settings.max_connections_per_address == 0 ? fair : settings.max_connections_per_address;
+  // No client sends 64 KiB slower, and a request without its end holds memory. A question to reflection may stay open.
+  if (!settings.reflection_on()) options.longest_request = std::chrono::seconds(30);
   return options;
 }
 

@@ -16,7 +16,12 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/errno_text.h"
 #include "server/observe/log.h"
+<<<<<<< HEAD
 #include "server/rpc/hand_over.h"
+=======
+#include "server/rpc/connection_watch.h"
+#include "server/rpc/tls_watch.h"
+>>>>>>> c75c4e1 (Callers' frames are counted: calls without end, rapid resets and endless header blocks end their connection)
 
 // In this file: socket addresses; Listen; the thread (Run, AcceptFrom); the limits that a new connection meets
 // (TakeIn).
@@ -161,6 +166,7 @@ Acceptor::~Acceptor() {
 
 void Acceptor::Start(std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> sink) {
   sink_ = std::move(sink);
+  StartWatching();
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -189,6 +195,8 @@ void Acceptor::Run() {
     if (const SteadyTime now = SteadyClock::now(); now >= next_sweep) {
       next_sweep = now + std::chrono::milliseconds(kSweepEveryMs);
       table_.Sweep();
+      if (options_.longest_request > options_.longest_request.zero())
+        EndUnfinishedSince(now - options_.longest_request);
       connections_.store(table_.size(), std::memory_order_relaxed);
     }
   }
@@ -261,7 +269,12 @@ void Acceptor::TakeIn(int listener, int fd, const sockaddr_storage& peer) {
     }
     return;
   }
+<<<<<<< HEAD
   const HandOver scope({fd, AddressText(peer), probe});
+=======
+  const TlsPeerScope scope(AddressText(peer), probe);
+  const WatchScope watch(fd, AddressText(peer));
+>>>>>>> c75c4e1 (Callers' frames are counted: calls without end, rapid resets and endless header blocks end their connection)
   grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
   connection.listener_fd = listener;
   connection.fd = fd;

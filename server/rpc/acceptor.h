@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/base/loop.h"
 #include "server/rpc/connection_table.h"
 
 namespace userintent::rpc {
@@ -35,6 +36,8 @@ struct AcceptorOptions {
   uint16_t port = 0;               // 0: any free one
   int max_connections = 1000;
   int max_per_address = 500;  // an IPv6 address counts with its /64
+  // From a request's first byte to its last, where that can be seen (connection_watch.h); zero: no limit.
+  SteadyClock::duration longest_request{};
 };
 
 class Acceptor {

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "server/observe/log.h"
+#include "server/rpc/frame_guard.h"
 #include "server/rpc/methods.h"
 #include "server/usecase/watch_stream.h"
 
@@ -53,8 +54,8 @@ std::shared_ptr<grpc::ServerCredentials> MutualTls(const TlsMaterial& tls) {
 
 void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
-  // A message that is small on the wire and grows when it is unpacked costs whoever unpacks it, so compressed requests are
-  // refused, and libgrpc is kept from unpacking them before it looks. Answers are never compressed.
+  // A message that is small on the wire and grows when it is unpacked costs whoever unpacks it, so compressed requests
+  // are refused, and libgrpc is kept from unpacking them before it looks. Answers are never compressed.
   builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
   builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
@@ -64,7 +65,7 @@ void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
   // Without this two servers on one port start without a word.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   // Per connection; the calls of the whole process are limited by the gate.
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 1000);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
   // A peer that connects and stays silent is let go.
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 5000);
   // Callers behind a NAT may ping every 10 s, also when idle, without being thrown out for too many pings.
@@ -72,6 +73,8 @@ void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20 * 1000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10 * 1000);
+  // Nobody needs a connection on which nothing was asked for that long; the next call makes another.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 15 * 60 * 1000);
   // Callers look up the address again from time to time, which spreads them after a deployment.
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, 30 * 60 * 1000);
   // Calls that run when a connection has become old are left their time, the longest of all included: a stream ends by

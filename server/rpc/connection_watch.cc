@@ -1,0 +1,242 @@
+#include "server/rpc/connection_watch.h"
+
+#include <dlfcn.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <memory>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "server/base/mutex.h"
+#include "server/observe/log.h"
+
+namespace userintent::rpc {
+namespace {
+
+// In this file: one watched connection; all of them; OpenSSL's hooks; what others may ask for; SSL_read and SSL_write.
+
+using observe::Level;
+using observe::Log;
+using observe::SafeText;
+
+using Fault = FrameGuard::Fault;
+
+// What connections cost, measured on libgrpc 1.51: TLS and HTTP/2 of one, a call that has only begun, and what is
+// worth the trouble of ending.
+constexpr int64_t kConnectionBytes = 85 * 1024;
+constexpr int64_t kStreamBytes = 16 * 1024;
+constexpr int64_t kSpared = 1024 * 1024;
+
+enum Reason { kStreams, kHeaderBlock, kUnfinished, kResets, kIdleFrames, kSlow, kMemory, kReasons };
+std::array<std::atomic<uint64_t>, kReasons> ended{};
+
+std::atomic<int64_t> all_unfinished{0};
+std::atomic<int> open_handshakes{0};
+
+void Tell(const std::string& peer, Reason reason, std::string_view text) {
+  ended[reason].fetch_add(1, std::memory_order_relaxed);
+  static observe::LogLimiter limiter(std::chrono::milliseconds(200));
+  if (const auto held = limiter.Allow()) {
+    Log(Level::kWarn, "connection_ended",
+        {{"peer", SafeText(peer)}, {"detail", SafeText(text)}, {"suppressed", *held}});
+  }
+}
+
+// A connection. Its guard belongs to whoever works on the session, which OpenSSL allows to one thread at a time; the
+// rest may be read by the thread that ends connections.
+class Watched {
+ public:
+  Watched(int fd, std::string peer) : fd_(fd), peer_(std::move(peer)), guard_(FrameLimits{}, all_unfinished) {
+    struct stat status {};
+    if (fstat(fd, &status) == 0) inode_ = status.st_ino;
+    open_handshakes.fetch_add(1, std::memory_order_relaxed);
+  }
+  ~Watched() {
+    if (!spoke_) open_handshakes.fetch_sub(1, std::memory_order_relaxed);
+  }
+  Watched(const Watched&) = delete;
+  Watched& operator=(const Watched&) = delete;
+
+  bool ended() const { return ended_.load(std::memory_order_relaxed); }
+
+  // False: the connection is to end.
+  bool Received(std::string_view bytes) {
+    if (!std::exchange(spoke_, true)) open_handshakes.fetch_sub(1, std::memory_order_relaxed);
+    const Fault fault = guard_.OnReceived(bytes, SteadyClock::now());
+    Publish();
+    if (fault == Fault::kNone) return true;
+    if (!ended_.exchange(true, std::memory_order_relaxed)) {
+      Tell(peer_, static_cast<Reason>(static_cast<int>(fault) - 1), TextOf(fault));
+    }
+    return false;
+  }
+
+  void Sent(std::string_view bytes) {
+    guard_.OnSent(bytes);
+    Publish();
+  }
+
+  int64_t held() const { return held_.load(std::memory_order_relaxed); }
+  SteadyTime unfinished_since() const {
+    return SteadyTime(SteadyClock::duration(since_.load(std::memory_order_relaxed)));
+  }
+
+  // From another thread: wakes libgrpc, whose next read fails.
+  void End(Reason reason, std::string_view text) {
+    if (ended_.exchange(true, std::memory_order_relaxed)) return;
+    Tell(peer_, reason, text);
+    // libgrpc may have closed the descriptor and its number may be another's: what is held here cannot change.
+    const int held = dup(fd_);
+    if (held < 0) return;
+    struct stat status {};
+    if (fstat(held, &status) == 0 && S_ISSOCK(status.st_mode) && status.st_ino == inode_) shutdown(held, SHUT_RDWR);
+    close(held);
+  }
+
+ private:
+  void Publish() {
+    held_.store(kConnectionBytes + guard_.streams() * kStreamBytes + guard_.recent_resets() * kStreamBytes +
+                    guard_.unfinished(),
+                std::memory_order_relaxed);
+    const auto since = guard_.unfinished_since();
+    since_.store(since ? since->time_since_epoch().count() : SteadyTime::max().time_since_epoch().count(),
+                 std::memory_order_relaxed);
+  }
+
+  const int fd_;
+  ino_t inode_ = 0;
+  const std::string peer_;
+  FrameGuard guard_;
+  bool spoke_ = false;  // the handshake is done
+  std::atomic<bool> ended_{false};
+  std::atomic<int64_t> held_{kConnectionBytes};
+  std::atomic<SteadyClock::rep> since_{SteadyTime::max().time_since_epoch().count()};
+};
+
+struct All {
+  Mutex mutex;
+  std::unordered_set<Watched*> connections ABSL_GUARDED_BY(mutex);
+};
+
+All& Everything() {
+  static All& all = *new All;  // sessions are freed as late as they like
+  return all;
+}
+
+thread_local const WatchScope* current = nullptr;
+
+void OnSessionMade(void*, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
+  if (current == nullptr) return;
+  auto* const watched = new Watched(current->fd(), current->peer());
+  CRYPTO_set_ex_data(data, index, watched);
+  All& all = Everything();
+  const MutexLock lock(all.mutex);
+  all.connections.insert(watched);
+}
+
+void OnSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
+  auto* const watched = static_cast<Watched*>(mine);
+  if (watched == nullptr) return;
+  All& all = Everything();
+  {
+    const MutexLock lock(all.mutex);
+    all.connections.erase(watched);
+  }
+  delete watched;
+}
+
+std::atomic<int> session_index{-1};
+
+Watched* WatchedOf(const SSL* ssl) {
+  const int index = session_index.load(std::memory_order_relaxed);
+  return index < 0 ? nullptr : static_cast<Watched*>(SSL_get_ex_data(ssl, index));
+}
+
+// As OpenSSL does after a broken record.
+int Fail() {
+  ERR_raise(ERR_LIB_SSL, SSL_R_APPLICATION_DATA_AFTER_CLOSE_NOTIFY);
+  return -1;
+}
+
+template <typename Function>
+Function OfOpenSsl(const char* name) {
+  auto* const found = reinterpret_cast<Function>(dlsym(RTLD_NEXT, name));
+  if (found == nullptr) std::abort();  // the library that we are linked to always has it
+  return found;
+}
+
+}  // namespace
+
+WatchScope::WatchScope(int fd, std::string peer) : fd_(fd), peer_(std::move(peer)) { current = this; }
+
+WatchScope::~WatchScope() { current = nullptr; }
+
+void StartWatching() {
+  static const int index = SSL_get_ex_new_index(0, nullptr, OnSessionMade, nullptr, OnSessionFreed);
+  session_index.store(index, std::memory_order_relaxed);
+}
+
+void EndUnfinishedSince(SteadyTime then) {
+  All& all = Everything();
+  const MutexLock lock(all.mutex);
+  for (Watched* const one : all.connections) {
+    if (one->unfinished_since() < then) one->End(kSlow, "a request that does not end");
+  }
+}
+
+int64_t EndLargest(int64_t bytes) {
+  All& all = Everything();
+  const MutexLock lock(all.mutex);
+  std::vector<Watched*> large;
+  for (Watched* const one : all.connections) {
+    if (!one->ended() && one->held() >= kSpared) large.push_back(one);
+  }
+  std::sort(large.begin(), large.end(), [](const Watched* a, const Watched* b) { return a->held() > b->held(); });
+  int64_t let_go = 0;
+  for (Watched* const one : large) {
+    if (let_go >= bytes) break;
+    let_go += one->held();
+    one->End(kMemory, "it holds most while memory is short");
+  }
+  return let_go;
+}
+
+Endings EndedConnections() {
+  const auto of = [](Reason reason) { return ended[reason].load(std::memory_order_relaxed); };
+  return {of(kStreams), of(kHeaderBlock), of(kUnfinished), of(kResets), of(kIdleFrames), of(kSlow), of(kMemory)};
+}
+
+int OpenHandshakes() { return open_handshakes.load(std::memory_order_relaxed); }
+
+}  // namespace userintent::rpc
+
+// In place of OpenSSL's for the whole process, with the same meaning.
+
+extern "C" __attribute__((visibility("default"))) int SSL_read(SSL* ssl, void* buffer, int size) {
+  using userintent::rpc::Watched;
+  static auto* const read = userintent::rpc::OfOpenSsl<int (*)(SSL*, void*, int)>("SSL_read");
+  Watched* const watched = userintent::rpc::WatchedOf(ssl);
+  if (watched == nullptr) return read(ssl, buffer, size);
+  if (watched->ended()) return userintent::rpc::Fail();
+  const int got = read(ssl, buffer, size);
+  if (got <= 0) return got;
+  return watched->Received({static_cast<const char*>(buffer), static_cast<size_t>(got)}) ? got
+                                                                                         : userintent::rpc::Fail();
+}
+
+extern "C" __attribute__((visibility("default"))) int SSL_write(SSL* ssl, const void* data, int size) {
+  using userintent::rpc::Watched;
+  static auto* const write = userintent::rpc::OfOpenSsl<int (*)(SSL*, const void*, int)>("SSL_write");
+  Watched* const watched = userintent::rpc::WatchedOf(ssl);
+  const int put = write(ssl, data, size);
+  if (watched != nullptr && put > 0) watched->Sent({static_cast<const char*>(data), static_cast<size_t>(put)});
+  return put;
+}

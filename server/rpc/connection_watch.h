@@ -1,0 +1,67 @@
+// What callers' TLS connections carry, watched while libgrpc works on them: a FrameGuard for each, and an end for those
+// that go too far.
+//
+// How: libgrpc calls SSL_read and SSL_write of OpenSSL's shared library. The program has functions of these names of
+// its own (connection_watch.cc), which the loader finds first: they call OpenSSL's and look at what went through.
+// OpenSSL has callbacks for records and handshakes, but none for what a record holds, and libgrpc has none at all. Only
+// sessions that are made within a WatchScope are looked at; all others, such as those to Astra, pass. A connection
+// that is ended hears nothing: its next read fails as a broken record does, so libgrpc closes it, and its calls end as
+// those of a lost connection do. Connections without TLS are not watched: they come from this machine or from a proxy
+// that speaks HTTP/2 itself.
+//
+// Measured: see docs/threat-model.md. Any thread, unless said otherwise.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "server/base/loop.h"
+#include "server/rpc/frame_guard.h"
+
+namespace userintent::rpc {
+
+// Around the hand-over of a connection, on the thread that does it; `fd` is the connection's socket.
+class WatchScope {
+ public:
+  WatchScope(int fd, std::string peer);
+  ~WatchScope();
+  WatchScope(const WatchScope&) = delete;
+  WatchScope& operator=(const WatchScope&) = delete;
+
+  int fd() const { return fd_; }
+  const std::string& peer() const { return peer_; }
+
+ private:
+  const int fd_;
+  const std::string peer_;
+};
+
+// Must come before the first session that is to be watched.
+void StartWatching();
+
+// Ends connections with a request that began before `then` and has not ended.
+void EndUnfinishedSince(SteadyTime then);
+
+// Ends the connections that hold most, as far as can be told, until about `bytes` are let go; those that hold little
+// are spared. How much that may be.
+int64_t EndLargest(int64_t bytes);
+
+// Why connections were ended, since the start.
+struct Endings {
+  uint64_t streams = 0;
+  uint64_t header_block = 0;
+  uint64_t unfinished = 0;
+  uint64_t resets = 0;
+  uint64_t idle_frames = 0;
+  uint64_t slow = 0;    // EndUnfinishedSince
+  uint64_t memory = 0;  // EndLargest
+};
+Endings EndedConnections();
+
+// Handshakes that have begun and not ended.
+int OpenHandshakes();
+
+}  // namespace userintent::rpc
