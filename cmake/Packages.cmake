@@ -8,8 +8,20 @@ pkg_check_modules(NGHTTP2 REQUIRED IMPORTED_TARGET libnghttp2)
 pkg_check_modules(JEMALLOC REQUIRED IMPORTED_TARGET jemalloc)
 pkg_check_modules(MICROHTTPD REQUIRED IMPORTED_TARGET libmicrohttpd)
 pkg_check_modules(GNUTLS REQUIRED IMPORTED_TARGET gnutls)
-find_package(Protobuf REQUIRED)  # the module, before gRPC's own config
 find_package(absl CONFIG REQUIRED)
+# Before gRPC's own config. Newer protobufs bring a config, which the module of CMake cannot be mixed with; Debian's 3.21
+# has none.
+find_package(Protobuf CONFIG QUIET)
+if(NOT TARGET protobuf::libprotobuf)
+  find_package(Protobuf MODULE REQUIRED)
+endif()
+# What gRPC from 1.66 on writes its log with (server/rpc/grpc_log.cc); older Abseils have no log.
+set(ABSL_LOG_LIBRARIES)
+foreach(library log_entry log_globals log_initialize log_sink log_sink_registry)
+  if(TARGET absl::${library})
+    list(APPEND ABSL_LOG_LIBRARIES absl::${library})
+  endif()
+endforeach()
 # Before gRPC, whose own search goes through pkg-config, which takes minutes over RE2 and Abseil on Debian 13.
 find_library(RE2_LIBRARY re2 REQUIRED)
 if(NOT TARGET re2::re2)

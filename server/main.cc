@@ -20,7 +20,7 @@
 #include "server/base/process.h"
 #include "server/config/load.h"
 #include "server/observe/log.h"
-#include "server/rpc/listener.h"
+#include "server/rpc/grpc_log.h"
 
 namespace userintent {
 namespace {

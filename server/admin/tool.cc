@@ -52,12 +52,22 @@ struct Context {
   bool json = false;
 };
 
+// protobuf has renamed this option.
+template <typename Options>
+void PrintFieldsWithoutValue(Options& options) {
+  if constexpr (requires { options.always_print_fields_with_no_presence; }) {
+    options.always_print_fields_with_no_presence = true;
+  } else {
+    options.always_print_primitive_fields = true;
+  }
+}
+
 // These messages hold no personal data; scripts/check_text.py allows this only here.
 absl::Status PrintJson(const google::protobuf::Message& message) {
   google::protobuf::util::JsonPrintOptions options;
   options.add_whitespace = true;
   options.preserve_proto_field_names = true;
-  options.always_print_primitive_fields = true;
+  PrintFieldsWithoutValue(options);
   std::string text;
   if (!google::protobuf::util::MessageToJsonString(message, &text, options).ok()) {
     return absl::InternalError("the answer cannot be written as JSON");

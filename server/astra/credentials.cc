@@ -50,13 +50,13 @@ absl::StatusOr<std::shared_ptr<const BasicAuth>> ReadBoth(const std::string& id_
   if (!id.ok()) return id.status();
   if (!secret.ok()) return secret.status();
 
-  std::string pair, encoded, header;
-  absl::Cleanup wipe = [&] {
-    for (std::string* text : {&pair, &encoded, &header}) WipeUsed(*text);
-  };
+  std::string pair, header;
   pair.reserve(id->Reveal().size() + secret->Reveal().size() + 32);  // grows in one step, and never inside the object
   pair.append(id->Reveal()).append(":").append(secret->Reveal());
-  absl::Base64Escape(pair, &encoded);
+  std::string encoded = absl::Base64Escape(pair);
+  const absl::Cleanup wipe = [&] {
+    for (std::string* text : {&pair, &encoded, &header}) WipeUsed(*text);
+  };
   header.reserve(encoded.size() + 32);
   header.append("Basic ").append(encoded);
 

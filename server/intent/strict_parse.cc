@@ -62,7 +62,7 @@ WireProblem ParseStrict(std::string_view bytes, google::protobuf::Message* messa
   if (bytes.size() > std::numeric_limits<int>::max()) return WireProblem::kMalformed;
   const int size = static_cast<int>(bytes.size());
   CodedInputStream in(reinterpret_cast<const uint8_t*>(bytes.data()), size);
-  in.PushLimit(size);
+  (void)in.PushLimit(size);  // the outermost limit, which nothing takes off again
   bool unknown = false;
   // The walk comes first because the generated parser writes a line of its own to stderr about a string that is not
   // UTF-8.

@@ -1,7 +1,6 @@
 #include "server/rpc/listener.h"
 
 #include <grpc/grpc.h>
-#include <grpc/support/log.h>
 #include <grpcpp/impl/server_builder_option.h>
 #include <grpcpp/impl/server_builder_plugin.h>
 #include <grpcpp/resource_quota.h>
@@ -9,10 +8,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <string_view>
 
+<<<<<<< HEAD
 #include "server/observe/log.h"
 #include "server/rpc/frame_guard.h"
+=======
+>>>>>>> f6a53c3 (Builds on a current gRPC and protobuf beside Debian's 1.51: log by Abseil, results that may not be ignored, names that changed)
 #include "server/rpc/methods.h"
 #include "server/usecase/watch_stream.h"
 
@@ -28,20 +29,6 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
 };
 
 constexpr int kReflectionThreads = 32;
-
-void LogOfGrpc(gpr_log_func_args* args) {
-  const std::string_view path(args->file);
-  const observe::SafeText file(path.substr(path.rfind('/') + 1));
-  // What it says of handshakes is said better, with the peer's address, by tls_watch.cc.
-  if (file.text() == "ssl_transport_security.cc") return;
-  const bool error = args->severity == GPR_LOG_SEVERITY_ERROR;
-  // A hostile peer can make libgrpc log at line rate.
-  static observe::LogLimiter limiter(std::chrono::seconds(1));
-  if (const auto held = limiter.Allow()) {
-    observe::Log(error ? observe::Level::kWarn : observe::Level::kDebug, "grpc",
-                 {{"file", file}, {"line", args->line}, {"suppressed", *held}});
-  }
-}
 
 }  // namespace
 
@@ -92,15 +79,6 @@ void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
     builder.SetResourceQuota(quota);
     builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
   }
-}
-
-void DropGrpcLog() {
-  gpr_set_log_function([](gpr_log_func_args*) {});
-}
-
-void RouteGrpcLog() {
-  gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
-  gpr_set_log_function(LogOfGrpc);
 }
 
 }  // namespace userintent::rpc

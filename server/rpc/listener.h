@@ -1,4 +1,4 @@
-// How the gRPC server listens: credentials, limits, reflection, and where libgrpc's own log lines go.
+// How the gRPC server listens: credentials, limits and reflection.
 //
 // Used by server.cc before the server is built; not thread-safe.
 #pragma once
@@ -28,12 +28,5 @@ std::shared_ptr<grpc::ServerCredentials> MutualTls(const TlsMaterial& tls);
 // The limits that hold for every connection, and whether reflection is served. Linking libgrpc++_reflection switches
 // reflection on for every server of the process; without `reflection` the plugin is taken out again.
 void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection);
-
-// What libgrpc says goes nowhere: while a server starts, and its failure is told in one line.
-void DropGrpcLog();
-
-// libgrpc prints header values at error level ("Error parsing metadata: ..."), which may be personal data. From here on
-// its lines become JSON with file and line only; its texts go nowhere.
-void RouteGrpcLog();
 
 }  // namespace userintent::rpc

@@ -19,13 +19,14 @@ absl::Duration AtLeastMillis(absl::Duration d) {
   return std::max(absl::Ceil(d, absl::Milliseconds(1)), absl::Milliseconds(1));
 }
 
-// As PackFrom, but a map's entries come in order: the same error is the same bytes.
+// As PackFrom, but a map's entries come in order: the same error is the same bytes. Nothing here can fail: the messages
+// have no required field, and the string takes all.
 void Pack(const google::protobuf::Message& detail, google::protobuf::Any* any) {
   any->set_type_url(absl::StrCat("type.googleapis.com/", detail.GetTypeName()));
   google::protobuf::io::StringOutputStream bytes(any->mutable_value());
   google::protobuf::io::CodedOutputStream out(&bytes);
   out.SetSerializationDeterministic(true);
-  detail.SerializeToCodedStream(&out);
+  (void)detail.SerializeToCodedStream(&out);
 }
 
 }  // namespace
@@ -52,14 +53,14 @@ RpcError ToRpcError(const usecase::CallError& error) {
         out->set_field(std::string(violation.field));
         out->set_description(std::string(violation.description));
       }
-      status.add_details()->PackFrom(bad);
+      Pack(bad, status.add_details());
       break;
     }
     case v1::ERROR_REASON_PERSON_EXISTS: {
       google::rpc::ResourceInfo resource;
       resource.set_resource_type("astra.UserIntent");
       resource.set_resource_name(error.existing_intent_id);
-      status.add_details()->PackFrom(resource);
+      Pack(resource, status.add_details());
       break;
     }
     case v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED: {
@@ -67,7 +68,7 @@ RpcError ToRpcError(const usecase::CallError& error) {
       auto* violation = quota.add_violations();
       violation->set_subject("email");
       violation->set_description("Attempts to create a User Intent for one e-mail address, for ever.");
-      status.add_details()->PackFrom(quota);
+      Pack(quota, status.add_details());
       break;
     }
     default:
@@ -76,7 +77,7 @@ RpcError ToRpcError(const usecase::CallError& error) {
   if (row.retry_info) {
     google::rpc::RetryInfo retry;
     SetDuration(AtLeastMillis(error.retry_after), retry.mutable_retry_delay());
-    status.add_details()->PackFrom(retry);
+    Pack(retry, status.add_details());
   }
 
   RpcError converted;

@@ -119,7 +119,7 @@ void Creation::OnGo(const ledger::BeginAnswer& answer) {
 // Begins in the place of the call that it waited for.
 void Creation::TakeOver() {
   if (std::exchange(joined_, false)) {
-    request_.emplace().ParseFromString(packed_request_);
+    (void)request_.emplace().ParseFromString(packed_request_);  // what it was itself written to
     packed_request_ = {};
   }
   Begin();

@@ -25,7 +25,7 @@
 #include "server/base/crash_point.h"
 #include "server/config/load.h"
 #include "server/observe/log.h"
-#include "server/rpc/listener.h"
+#include "server/rpc/grpc_log.h"
 
 namespace userintent {
 

@@ -10,8 +10,13 @@ endmacro()
 
 userintent_find(Threads)
 userintent_find(OpenSSL)
-userintent_find(Protobuf)  # the module, before gRPC's own config
 userintent_find(absl CONFIG)
+# Before gRPC's own config. Newer protobufs bring a config, which the module of CMake cannot be mixed with; Debian's 3.21
+# has none.
+find_package(Protobuf CONFIG QUIET)
+if(NOT TARGET protobuf::libprotobuf)
+  userintent_find(Protobuf MODULE)
+endif()
 # Before gRPC, whose own search goes through pkg-config, which takes minutes over RE2 and Abseil on Debian 13.
 if(NOT TARGET re2::re2)
   find_library(RE2_LIBRARY re2)
