@@ -16,12 +16,8 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/errno_text.h"
 #include "server/observe/log.h"
-<<<<<<< HEAD
-#include "server/rpc/hand_over.h"
-=======
 #include "server/rpc/connection_watch.h"
-#include "server/rpc/tls_watch.h"
->>>>>>> c75c4e1 (Callers' frames are counted: calls without end, rapid resets and endless header blocks end their connection)
+#include "server/rpc/hand_over.h"
 
 // In this file: socket addresses; Listen; the thread (Run, AcceptFrom); the limits that a new connection meets
 // (TakeIn).
@@ -269,12 +265,8 @@ void Acceptor::TakeIn(int listener, int fd, const sockaddr_storage& peer) {
     }
     return;
   }
-<<<<<<< HEAD
   const HandOver scope({fd, AddressText(peer), probe});
-=======
-  const TlsPeerScope scope(AddressText(peer), probe);
   const WatchScope watch(fd, AddressText(peer));
->>>>>>> c75c4e1 (Callers' frames are counted: calls without end, rapid resets and endless header blocks end their connection)
   grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
   connection.listener_fd = listener;
   connection.fd = fd;

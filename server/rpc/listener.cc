@@ -9,11 +9,7 @@
 #include <algorithm>
 #include <chrono>
 
-<<<<<<< HEAD
-#include "server/observe/log.h"
 #include "server/rpc/frame_guard.h"
-=======
->>>>>>> f6a53c3 (Builds on a current gRPC and protobuf beside Debian's 1.51: log by Abseil, results that may not be ignored, names that changed)
 #include "server/rpc/methods.h"
 #include "server/usecase/watch_stream.h"
 
