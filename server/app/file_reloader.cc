@@ -25,6 +25,14 @@ void FileReloader::ReloadNow() {
     Tell(authorities, authorities_->RefusalIsNews(), authorities_reminder_, Event("astra_ca_reloaded"),
          Event("astra_ca_not_reloaded"));
   }
+  if (tls_) {
+    const absl::StatusOr<bool> certificate = tls_.certificate->Refresh();
+    Tell(certificate, tls_.certificate->RefusalIsNews(), tls_certificate_reminder_, Event("tls_certificate_reloaded"),
+         Event("tls_certificate_not_reloaded"));
+    const absl::StatusOr<bool> callers = tls_.authorities->Refresh();
+    Tell(callers, tls_.authorities->RefusalIsNews(), tls_client_ca_reminder_, Event("tls_client_ca_reloaded"),
+         Event("tls_client_ca_not_reloaded"));
+  }
   if (webhook_keys_ != nullptr) {
     TellClientSecret();
     const absl::StatusOr<bool> keys = webhook_keys_->Refresh();

@@ -1,10 +1,12 @@
 // FileReloader: reads the files again that may change while the server runs: Astra's credentials and its authorities,
-// and what the webhook door shows and knows.
+// what the callers' port shows of itself and whom it believes, and what the webhook door shows and knows.
 //
 // Belongs to main's thread; server.cc owns it, and what it is given outlives it. Reading blocks for as long as some
 // small local files take. The log and userintent_credential_reloads_total tell of each change and each refusal; after a
 // refusal the last good content stays in use.
 #pragma once
+
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "server/astra/credentials.h"
@@ -12,6 +14,7 @@
 #include "server/http/ca_file.h"
 #include "server/observe/log.h"
 #include "server/observe/metrics.h"
+#include "server/tls/files.h"
 #include "server/webhook/keys.h"
 #include "server/webhook/tls_identity.h"
 
@@ -19,9 +22,9 @@ namespace userintent {
 
 class FileReloader {
  public:
-  // `authorities` may be null: the system's, which are not watched.
-  FileReloader(astra::Credentials& credentials, http::CaFile* authorities, observe::Metrics& metrics)
-      : credentials_(credentials), authorities_(authorities), metrics_(metrics) {}
+  // `authorities` may be null: the system's, which are not watched. So may `tls`: the listener is in plaintext.
+  FileReloader(astra::Credentials& credentials, http::CaFile* authorities, tls::Files tls, observe::Metrics& metrics)
+      : credentials_(credentials), authorities_(authorities), tls_(std::move(tls)), metrics_(metrics) {}
 
   // Before the first poll. `identity` may be null: the door has none. The keys are told the client secret here, too.
   void WatchWebhooks(webhook::Keys* keys, webhook::TlsIdentity* identity) {
@@ -44,12 +47,15 @@ class FileReloader {
 
   astra::Credentials& credentials_;
   http::CaFile* const authorities_;
+  const tls::Files tls_;
   observe::Metrics& metrics_;
   webhook::Keys* webhook_keys_ = nullptr;
   webhook::TlsIdentity* webhook_identity_ = nullptr;
   SteadyTime next_ = SteadyClock::now() + kInterval;
   observe::LogLimiter credentials_reminder_{kReminder};
   observe::LogLimiter authorities_reminder_{kReminder};
+  observe::LogLimiter tls_certificate_reminder_{kReminder};
+  observe::LogLimiter tls_client_ca_reminder_{kReminder};
   observe::LogLimiter webhook_keys_reminder_{kReminder};
   observe::LogLimiter webhook_identity_reminder_{kReminder};
 

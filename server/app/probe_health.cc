@@ -1,12 +1,9 @@
 #include "server/app/probe_health.h"
 
 #include <chrono>
-#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "server/app/tls_material.h"
 #include "server/config/load.h"
 #include "server/rpc/health_door.h"
 #include "server/rpc/healthcheck.h"
@@ -39,11 +36,9 @@ absl::Status ProbeHealth(const config::Settings& settings) {
     if (!absl::IsNotFound(status)) return status;
   }
   // No door: nothing runs here, or in another network name space. The port itself tells.
-  absl::StatusOr<std::optional<config::TlsMaterial>> files = config::LoadTls(settings);
+  const absl::StatusOr<tls::Files> files = config::LoadTls(settings);
   if (!files.ok()) return files.status();
-  std::optional<rpc::TlsMaterial> tls;
-  if (*files) tls = TlsMaterialOf(**std::move(files));
-  return rpc::CheckHealth(PortOf(settings.listen).Text(), tls ? &*tls : nullptr, absl::Seconds(3));
+  return rpc::CheckHealth(PortOf(settings.listen).Text(), *files, absl::Seconds(3));
 }
 
 }  // namespace userintent

@@ -22,7 +22,6 @@
 #include "server/app/shard_parts.h"
 #include "server/app/side_doors.h"
 #include "server/app/telemetry.h"
-#include "server/app/tls_material.h"
 #include "server/app/webhooks.h"
 #include "server/base/process.h"
 #include "server/http/curl_global.h"
@@ -83,14 +82,14 @@ struct Server::Parts {
   void WatchFiles(config::Loaded& loaded);
   void OpenAdmission();
   absl::Status Listen();
-  absl::Status Build(std::optional<config::TlsMaterial> tls);
+  absl::Status Build();
   void Serve();
   absl::Status OpenWebhooks();
   absl::Status OpenSideDoors();
   void OpenOperatorsSocket();
   void Announce(const std::vector<std::string>& warnings) const;
 
-  absl::Status MakeShards(grpc::ServerBuilder& builder, bool mutual_tls);
+  absl::Status MakeShards(grpc::ServerBuilder& builder);
   void CountConnections();
 
   config::Settings settings;
@@ -98,6 +97,7 @@ struct Server::Parts {
   std::unique_ptr<Telemetry> telemetry;
   std::unique_ptr<astra::Credentials> credentials;
   std::unique_ptr<http::CaFile> authorities;          // null: the system's
+  tls::Files tls;                                     // null: the listener is in plaintext
   std::unique_ptr<webhook::Keys> webhook_keys;        // null: no webhooks are received
   std::unique_ptr<webhook::TlsIdentity> webhook_tls;  // null: the door has none
   std::unique_ptr<FileReloader> files;
@@ -146,7 +146,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(config::Loaded loaded) {
   if (absl::Status status = p.OpenLedger(loaded.ledger_keys); !status.ok()) return status;
   p.OpenAdmission();
   if (absl::Status status = p.Listen(); !status.ok()) return status;
-  if (absl::Status status = p.Build(std::move(loaded.tls)); !status.ok()) return status;
+  if (absl::Status status = p.Build(); !status.ok()) return status;
   p.Serve();
   if (absl::Status status = p.OpenWebhooks(); !status.ok()) return status;
   if (absl::Status status = p.OpenSideDoors(); !status.ok()) return status;
@@ -164,7 +164,8 @@ void Server::Parts::Observe() {
 void Server::Parts::WatchFiles(config::Loaded& loaded) {
   credentials = std::move(loaded.credentials);
   authorities = std::move(loaded.authorities);
-  files = std::make_unique<FileReloader>(*credentials, authorities.get(), *metrics);
+  tls = std::move(loaded.tls);
+  files = std::make_unique<FileReloader>(*credentials, authorities.get(), tls, *metrics);
   webhook_keys = std::move(loaded.webhook_keys);
   webhook_tls = std::move(loaded.webhook_tls);
   if (webhook_keys) files->WatchWebhooks(webhook_keys.get(), webhook_tls.get());
@@ -208,14 +209,13 @@ absl::Status Server::Parts::Listen() {
   return absl::OkStatus();
 }
 
-absl::Status Server::Parts::Build(std::optional<config::TlsMaterial> tls) {
+absl::Status Server::Parts::Build() {
   if (settings.reflection_on()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   rpc::ConfigureBuilder(builder, settings.reflection_on());
-  const bool mutual_tls = tls.has_value();
   connections = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
-      mutual_tls ? rpc::MutualTls(TlsMaterialOf(*std::move(tls))) : grpc::InsecureServerCredentials());
+      tls ? rpc::MutualTls(tls) : grpc::InsecureServerCredentials());
   service = std::make_unique<rpc::AsyncService>();
   builder.RegisterService(service.get());
   builder.RegisterService(&health_service);
@@ -223,16 +223,16 @@ absl::Status Server::Parts::Build(std::optional<config::TlsMaterial> tls) {
     reflection = rpc::NewReflectionService();
     builder.RegisterService(reflection.get());
   }
-  if (absl::Status status = MakeShards(builder, mutual_tls); !status.ok()) return status;
-  const rpc::TlsContextScope scope;
+  if (absl::Status status = MakeShards(builder); !status.ok()) return status;
+  const rpc::TlsContextScope scope(tls);
   grpc = builder.BuildAndStart();
   return grpc ? absl::OkStatus() : absl::InternalError("--listen: libgrpc does not start its server");
 }
 
 // Every shard brings its own completion queue.
-absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder, bool mutual_tls) {
+absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder) {
   const http::Options http = HttpOptionsOf(settings, authorities.get());
-  const SharedParts shared{settings,       http,       mutual_tls,    *credentials, *ledger,   *admission,     *reads,
+  const SharedParts shared{settings,       http,       tls,           *credentials, *ledger,   *admission,     *reads,
                            *fingerprinter, *telemetry, *telemetry,    *metrics,     *service,  health_service, health,
                            *changes,       *watch_hub, *watch_tokens, *telemetry,   gatekeeper};
   for (int i = 0; i < settings.shard_count(); ++i) {

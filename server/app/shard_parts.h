@@ -20,6 +20,7 @@
 #include "server/rpc/health_service.h"
 #include "server/rpc/methods.h"
 #include "server/rpc/shard.h"
+#include "server/tls/files.h"
 #include "server/usecase/admission_control.h"
 #include "server/usecase/creations.h"
 
@@ -32,7 +33,7 @@ http::Options HttpOptionsOf(const config::Settings& settings, const http::CaFile
 struct SharedParts {
   const config::Settings& settings;
   const http::Options& http;
-  bool mutual_tls;
+  const tls::Files& tls;  // null: the listener is in plaintext
   astra::Credentials& credentials;
   ledger::Ledger& ledger;
   usecase::AdmissionControl& admission;

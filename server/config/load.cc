@@ -1,10 +1,5 @@
 #include "server/config/load.h"
 
-#include <openssl/bio.h>
-#include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -22,12 +17,6 @@
 namespace userintent::config {
 namespace {
 
-using KeyPtr = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
-using BioPtr = std::unique_ptr<BIO, decltype(&BIO_free)>;
-
-// A key with a passphrase must fail, not ask the terminal for it.
-int NoPassphrase(char*, int, int, void*) { return 0; }
-
 // Moves the value out, or adds the problem.
 template <typename T>
 std::optional<T> Take(absl::StatusOr<T> read, Problems& problems) {
@@ -36,31 +25,17 @@ std::optional<T> Take(absl::StatusOr<T> read, Problems& problems) {
   return *std::move(read);
 }
 
-absl::Status CheckPrivateKey(const Secret& pem, const Certificates* chain) {
-  const std::string_view bytes = pem.Reveal();
-  const BioPtr bio{BIO_new_mem_buf(bytes.data(), static_cast<int>(bytes.size())), BIO_free};
-  const KeyPtr key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassphrase, nullptr), EVP_PKEY_free);
-  absl::Status status;
-  if (key == nullptr) {
-    status = Problem("tls_key_file", "holds no private key in PEM form without a passphrase");
-  } else if (chain != nullptr && X509_check_private_key(chain->parsed.front().get(), key.get()) != 1) {
-    status = Problem("tls_key_file", "is not the key of the first certificate in --tls_cert_file");
-  }
-  ERR_clear_error();
-  return status;
-}
-
-// Nothing where the flags are not given, all three (CheckListener), or where there is a problem.
-std::optional<TlsMaterial> ReadTls(const Settings& settings, Problems& problems) {
+// Null where the flags are not given, all three (CheckListener), or where there is a problem.
+tls::Files ReadTls(const Settings& settings, Problems& problems) {
   if (settings.tls_cert_file.empty() || settings.tls_key_file.empty() || settings.tls_client_ca_file.empty()) {
-    return std::nullopt;
+    return {};
   }
-  auto chain = Take(ReadCertificateFile(settings.tls_cert_file, "--tls_cert_file"), problems);
-  auto key = Take(ReadSecretFile(settings.tls_key_file, "--tls_key_file"), problems);
-  if (key) problems.Add(CheckPrivateKey(*key, chain ? &*chain : nullptr));
-  auto authorities = Take(ReadCertificateFile(settings.tls_client_ca_file, "--tls_client_ca_file"), problems);
-  if (!chain || !key || !authorities) return std::nullopt;
-  return TlsMaterial{*std::move(chain), *std::move(key), *std::move(authorities)};
+  tls::Files files;
+  files.certificate =
+      Take(tls::ServerCertificate::Load(settings.tls_cert_file, settings.tls_key_file), problems).value_or(nullptr);
+  files.authorities = Take(tls::ClientAuthorities::Load(settings.tls_client_ca_file), problems).value_or(nullptr);
+  if (!files.certificate || !files.authorities) return {};
+  return files;
 }
 
 // Null: there is a problem.
@@ -167,9 +142,9 @@ absl::StatusOr<Loaded> Load(int argc, const char* const* argv, const char* const
   return loaded;
 }
 
-absl::StatusOr<std::optional<TlsMaterial>> LoadTls(const Settings& settings) {
+absl::StatusOr<tls::Files> LoadTls(const Settings& settings) {
   Problems problems;
-  std::optional<TlsMaterial> tls = ReadTls(settings, problems);
+  tls::Files tls = ReadTls(settings, problems);
   if (!problems.empty()) return problems.Joined();
   return tls;
 }

@@ -1,6 +1,7 @@
 // config::Load: the settings, and what the files that they name hold: each file is read once, verified, and used as it
 // was read. Nothing else of the server reads a configured file; those that may change while it runs are read again by
-// astra::Credentials, http::CaFile, webhook::Keys and webhook::TlsIdentity themselves.
+// astra::Credentials, http::CaFile, tls::ServerCertificate, tls::ClientAuthorities, webhook::Keys and
+// webhook::TlsIdentity themselves.
 //
 // Called by main before other threads exist, and by tests. Blocks for as long as reading some small local files takes.
 // Writes nothing and does not touch the network.
@@ -13,22 +14,15 @@
 
 #include "absl/status/statusor.h"
 #include "server/astra/credentials.h"
-#include "server/base/certificates.h"
 #include "server/base/secret.h"
 #include "server/config/flags.h"
 #include "server/config/settings.h"
 #include "server/http/ca_file.h"
+#include "server/tls/files.h"
 #include "server/webhook/keys.h"
 #include "server/webhook/tls_identity.h"
 
 namespace userintent::config {
-
-// Of the listener; all three fit together.
-struct TlsMaterial {
-  Certificates chain;  // of the server, its own certificate first
-  Secret private_key;  // PEM, of that certificate
-  Certificates client_authorities;
-};
 
 // The keys that the ledger may hold rows under.
 struct LedgerKeys {
@@ -41,7 +35,7 @@ struct LedgerKeys {
 struct Loaded {
   Action action = Action::kServe;
   Settings settings;
-  std::optional<TlsMaterial> tls;  // without it the listener is in plaintext
+  tls::Files tls;  // without them the listener is in plaintext
   std::unique_ptr<astra::Credentials> credentials;
   std::unique_ptr<http::CaFile> authorities;  // Astra's; null: the system's
   LedgerKeys ledger_keys;
@@ -56,9 +50,9 @@ absl::StatusOr<Loaded> Load(int argc, const char* const* argv, const char* const
 // From settings, to serve.
 absl::StatusOr<Loaded> Load(Settings settings);
 
-// The files of the three --tls_ flags; nothing where they are not given. For --healthcheck, which alone may need them
+// The files of the three --tls_ flags; null where they are not given. For --healthcheck, which alone may need them
 // without the rest.
-absl::StatusOr<std::optional<TlsMaterial>> LoadTls(const Settings& settings);
+absl::StatusOr<tls::Files> LoadTls(const Settings& settings);
 
 // Load for main, with the process's environment: ends the process where it should not go on (--help, --version,
 // --check_config: 0; errors: 1, with a line on stderr for each wrong setting) and so returns with kServe and

@@ -1,5 +1,6 @@
 #include <openssl/x509.h>
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,7 +27,8 @@ void WarnOfListener(const Loaded& loaded, WarningList& warnings) {
                  "serves personal data without TLS off loopback, to callers that nobody authenticates");
   }
   if (!loaded.tls) return;
-  const X509* const own = loaded.tls->chain.parsed.front().get();
+  const std::shared_ptr<const tls::ServerCertificate::Pair> pair = loaded.tls.certificate->Snapshot();
+  const X509* const own = pair->own();
   if (X509_cmp_current_time(X509_get0_notAfter(own)) < 0) {
     warnings.Add("tls_cert_file", "the certificate has expired");
   }

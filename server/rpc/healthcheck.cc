@@ -50,14 +50,15 @@ std::string InWords(grpc::StatusCode code) {
 
 }  // namespace
 
-absl::Status CheckHealth(const std::string& target, const TlsMaterial* tls, absl::Duration timeout) {
+absl::Status CheckHealth(const std::string& target, const tls::Files& tls, absl::Duration timeout) {
   std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  if (tls != nullptr) {
-    credentials =
-        grpc::SslCredentials({tls->client_ca, std::string(tls->private_key.Reveal()), tls->certificate_chain});
-    if (const std::string name = FirstDnsName(tls->certificate_chain); !name.empty()) {
+  if (tls) {
+    const auto own = tls.certificate->Snapshot();
+    credentials = grpc::SslCredentials(
+        {tls.authorities->Snapshot()->certificates.pem, std::string(own->key_pem.Reveal()), own->certificates.pem});
+    if (const std::string name = FirstDnsName(own->certificates.pem); !name.empty()) {
       arguments.SetSslTargetNameOverride(name);
     }
   }

@@ -8,12 +8,13 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "server/rpc/listener.h"
+#include "server/tls/files.h"
 
 namespace userintent::rpc {
 
 // Asks grpc.health.v1 of the server at `target` ("127.0.0.1:50051") for its overall state. With `tls` it shows the
-// server's own certificate as client certificate, and trusts client_ca; the certificate must then allow both uses.
-absl::Status CheckHealth(const std::string& target, const TlsMaterial* tls, absl::Duration timeout);
+// server's own certificate as client certificate, and trusts the authorities of clients; the certificate must then
+// allow both uses.
+absl::Status CheckHealth(const std::string& target, const tls::Files& tls, absl::Duration timeout);
 
 }  // namespace userintent::rpc

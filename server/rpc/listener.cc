@@ -28,10 +28,11 @@ constexpr int kReflectionThreads = 32;
 
 }  // namespace
 
-std::shared_ptr<grpc::ServerCredentials> MutualTls(const TlsMaterial& tls) {
+std::shared_ptr<grpc::ServerCredentials> MutualTls(const tls::Files& tls) {
   grpc::SslServerCredentialsOptions options(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  options.pem_root_certs = tls.client_ca;
-  options.pem_key_cert_pairs.push_back({std::string(tls.private_key.Reveal()), tls.certificate_chain});
+  const auto own = tls.certificate->Snapshot();
+  options.pem_root_certs = tls.authorities->Snapshot()->certificates.pem;
+  options.pem_key_cert_pairs.push_back({std::string(own->key_pem.Reveal()), own->certificates.pem});
   return grpc::SslServerCredentials(options);
 }
 

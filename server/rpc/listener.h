@@ -6,9 +6,8 @@
 #include <grpcpp/server_builder.h>
 
 #include <memory>
-#include <string>
 
-#include "server/base/secret.h"
+#include "server/tls/files.h"
 
 namespace userintent::rpc {
 
@@ -16,14 +15,10 @@ namespace userintent::rpc {
 // and trace that proxies let pass (they stop at 60 KiB or less). libgrpc's own default is 8 KiB.
 inline constexpr int kMaxMetadataBytes = 64 * 1024;
 
-struct TlsMaterial {  // PEM
-  std::string certificate_chain;
-  Secret private_key;
-  std::string client_ca;
-};
-
-// mTLS: a client without a certificate that `client_ca` signed does not get past the handshake.
-std::shared_ptr<grpc::ServerCredentials> MutualTls(const TlsMaterial& tls);
+// mTLS: a client without a certificate that one of the authorities vouches for does not get past the handshake. Which
+// certificate and which authorities those are, each handshake learns by itself (tls_watch.h); what is current now only
+// makes libgrpc's context.
+std::shared_ptr<grpc::ServerCredentials> MutualTls(const tls::Files& tls);
 
 // The limits that hold for every connection, and whether reflection is served. Linking libgrpc++_reflection switches
 // reflection on for every server of the process; without `reflection` the plugin is taken out again.

@@ -91,17 +91,37 @@ void OnContextMade(void* context, void*, CRYPTO_EX_DATA*, int, long, void*) {
   if (current_contexts != nullptr) current_contexts->push_back(static_cast<SSL_CTX*>(context));
 }
 
-void OnContextFreed(void* context, void*, CRYPTO_EX_DATA*, int, long, void*) {
+void OnContextFreed(void* context, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
   if (current_contexts != nullptr) std::erase(*current_contexts, static_cast<SSL_CTX*>(context));
+  delete static_cast<tls::Files*>(mine);
+}
+
+int ContextIndex() {
+  static const int index = SSL_CTX_get_ex_new_index(0, nullptr, OnContextMade, nullptr, OnContextFreed);
+  return index;
+}
+
+// After the peer's first message, before the answer: the session gets what is current, in place of what libgrpc was
+// given at the start. OpenSSL counts who holds each part, so the snapshots may go.
+int OnCertificateNeeded(SSL* ssl, void* data) {
+  const auto& files = *static_cast<const tls::Files*>(data);
+  const auto pair = files.certificate->Snapshot();
+  const auto trust = files.authorities->Snapshot();
+  SSL_certs_clear(ssl);  // one of another kind of key would stay
+  if (SSL_use_cert_and_key(ssl, pair->own(), pair->key.get(), pair->chain.get(), 1) != 1 ||
+      SSL_set1_verify_cert_store(ssl, trust->store.get()) != 1) {
+    return 0;
+  }
+  SSL_set_client_CA_list(ssl, SSL_dup_CA_list(trust->names.get()));
+  return 1;
 }
 
 }  // namespace
 
 uint64_t RefusedHandshakes() { return refused.load(std::memory_order_relaxed); }
 
-TlsContextScope::TlsContextScope() {
-  static const int index = SSL_CTX_get_ex_new_index(0, nullptr, OnContextMade, nullptr, OnContextFreed);
-  (void)index;
+TlsContextScope::TlsContextScope(tls::Files files) : files_(std::move(files)) {
+  (void)ContextIndex();
   HandOver::Prepare();
   (void)PeerIndex();
   current_contexts = new std::vector<SSL_CTX*>;
@@ -110,7 +130,12 @@ TlsContextScope::TlsContextScope() {
 TlsContextScope::~TlsContextScope() {
   for (SSL_CTX* const context : *current_contexts) {
     HandOver::WatchContext(context);
-    SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
+    auto* const files = new tls::Files(files_);  // OnContextFreed deletes them
+    SSL_CTX_set_ex_data(context, ContextIndex(), files);
+    SSL_CTX_set_cert_cb(context, OnCertificateNeeded, files);
+    SSL_CTX_clear_extra_chain_certs(context);  // of the first certificate; later ones bring their own
+    SSL_CTX_set_mode(context, SSL_MODE_NO_AUTO_CHAIN);
+    SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION);
     SSL_CTX_set_num_tickets(context, 0);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_msg_callback(context, OnMessage);

@@ -24,7 +24,7 @@ class FileReloaderTest : public testing::Test {
     auto loaded = astra::Credentials::Load(directory_.Write("id", "client-id"), directory_.Write("secret", "first"));
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     credentials_ = *std::move(loaded);
-    reloader_ = std::make_unique<FileReloader>(*credentials_, nullptr, metrics_);
+    reloader_ = std::make_unique<FileReloader>(*credentials_, nullptr, tls::Files(), metrics_);
   }
 
   std::string Auth() const { return std::string(credentials_->Snapshot()->header_value.Reveal()); }

@@ -959,11 +959,11 @@ TEST_F(ConfigTest, WhatWasReadIsWhatIsUsed) {
   std::filesystem::remove_all(directory_);
 
   EXPECT_THAT(Warnings(*loaded), IsEmpty());
-  ASSERT_TRUE(loaded->tls.has_value());
-  EXPECT_EQ(loaded->tls->chain.pem, chain);
+  ASSERT_TRUE(static_cast<bool>(loaded->tls));
+  EXPECT_EQ(loaded->tls.certificate->Snapshot()->certificates.pem, chain);
   key.pop_back();  // the newline at the end of a secret is not part of it
-  EXPECT_EQ(Bytes(loaded->tls->private_key), key);
-  EXPECT_EQ(loaded->tls->client_authorities.pem, callers);
+  EXPECT_EQ(Bytes(loaded->tls.certificate->Snapshot()->key_pem), key);
+  EXPECT_EQ(loaded->tls.authorities->Snapshot()->certificates.pem, callers);
   ASSERT_NE(loaded->authorities, nullptr);
   EXPECT_EQ(loaded->authorities->Snapshot()->pem, upstream);
   ASSERT_NE(loaded->credentials, nullptr);
@@ -977,7 +977,7 @@ TEST_F(ConfigTest, WhatWasReadIsWhatIsUsed) {
 TEST_F(ConfigTest, WithoutTlsAndAuthoritiesThereIsNone) {
   const absl::StatusOr<Loaded> loaded = config::Load(Valid());
   ASSERT_TRUE(loaded.ok()) << loaded.status();
-  EXPECT_FALSE(loaded->tls.has_value());
+  EXPECT_FALSE(static_cast<bool>(loaded->tls));
   EXPECT_EQ(loaded->authorities, nullptr);
   EXPECT_TRUE(loaded->ledger_keys.previous.empty());
 }
@@ -989,14 +989,14 @@ TEST_F(ConfigTest, AProbeReadsNoFile) {
       Load({"--healthcheck", "--tls_cert_file=" + files.tls_cert_file, "--tls_key_file=" + files.tls_key_file,
             "--tls_client_ca_file=" + files.tls_client_ca_file, "--ledger_key_file=/nowhere"});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
-  EXPECT_FALSE(loaded->tls.has_value());
+  EXPECT_FALSE(static_cast<bool>(loaded->tls));
   EXPECT_EQ(loaded->credentials, nullptr);
   EXPECT_TRUE(loaded->settings.tls());
   const auto tls = LoadTls(loaded->settings);
   ASSERT_TRUE(tls.ok()) << tls.status();
-  ASSERT_TRUE(tls->has_value());
-  EXPECT_EQ((*tls)->chain.parsed.size(), 1u);
-  EXPECT_FALSE(LoadTls(Settings())->has_value());
+  ASSERT_TRUE(static_cast<bool>(*tls));
+  EXPECT_EQ(tls->certificate->Snapshot()->certificates.parsed.size(), 1u);
+  EXPECT_FALSE(static_cast<bool>(*LoadTls(Settings())));
   std::filesystem::remove(files.tls_key_file);
   EXPECT_THAT(Problem(LoadTls(loaded->settings).status()), StartsWith("--tls_key_file: cannot open"));
 }
