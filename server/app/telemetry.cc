@@ -162,6 +162,11 @@ void Telemetry::OnPersonToldAcross(const ledger::Key& key) {
       {{"request_id", SafeText(UuidText(key.request_id))}, {"caller", SafeText(key.caller)}});
 }
 
+void Telemetry::OnProbesLimited(const std::string& caller) {
+  // Of nobody's address: who asks is all that operators need.
+  Log(Level::kWarn, "probes_limited", {{"caller", SafeText(caller)}});
+}
+
 void Telemetry::OnRead(usecase::Asker asker, const std::optional<Uuid>& request_id, const astra::ReadOutcome& outcome,
                        SteadyClock::duration took) {
   metrics_.RecordRead(static_cast<size_t>(asker), static_cast<size_t>(outcome.verdict), absl::FromChrono(took));

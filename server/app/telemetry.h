@@ -34,6 +34,7 @@ class Telemetry final : public rpc::CallObserver,
   void OnSettled(usecase::SettleWay way, const ledger::Key& key, const ledger::SettleAnswer& answer) override;
   void OnRecorded(const ledger::Record& record, bool committed) override;
   void OnPersonToldAcross(const ledger::Key& key) override;
+  void OnProbesLimited(const std::string& caller) override;
   void OnRead(usecase::Asker asker, const std::optional<Uuid>& request_id, const astra::ReadOutcome& outcome,
               SteadyClock::duration took) override;
   void OnReadHeldBack(usecase::Asker asker) override;

@@ -62,6 +62,14 @@ void CallerAccount::GiveBackCreate() {
   if (create_.limited) create_.tokens.GiveBack();
 }
 
+bool CallerAccount::TellOfProbes(SteadyTime now) {
+  constexpr std::chrono::minutes kTellEvery{1};
+  const MutexLock lock(mutex_);
+  if (told_of_probes_ && now < *told_of_probes_ + kTellEvery) return false;
+  told_of_probes_ = now;
+  return true;
+}
+
 bool CallerAccount::MayEnter() {
   const MutexLock lock(mutex_);
   if (in_flight() < max_in_flight_) return true;

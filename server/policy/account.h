@@ -76,6 +76,8 @@ class CallerAccount {
   std::optional<absl::Duration> LookAtProbe(SteadyTime now) { return Take(now, Limit::kProbeRate, false); }
   // The call that took it does not begin after all.
   void GiveBackCreate();
+  // Whether the log is told that this caller is over its probe_rate: once a minute.
+  bool TellOfProbes(SteadyTime now);
 
   // Creations under way that hold a place among --max_in_flight. AdmissionControl alone changes the number, under its
   // lock.
@@ -111,6 +113,7 @@ class CallerAccount {
   Bucket probe_ ABSL_GUARDED_BY(mutex_);
   int max_in_flight_ ABSL_GUARDED_BY(mutex_);
   bool enforce_ ABSL_GUARDED_BY(mutex_);
+  std::optional<SteadyTime> told_of_probes_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Keeps the account of every caller that has used some of its limits, and of at most `most` callers. One that is idle

@@ -1,16 +1,29 @@
-// AdmissionControl: may a new creation begin now? Draining, Astra's rate limit, and the number of calls in flight.
+// AdmissionControl: may a new creation begin now? The caller's own limits, draining, Astra's rate limit, and the number
+// of calls in flight.
 //
 // One for the whole process, shared by all shards; every method may be called from any thread. It is asked on the
-// ledger's thread, for a call that everything else lets go: replays, joins and refusals hold no place. The order of its
-// checks is the contract's (section 3): draining, held back, overload, deadline.
+// ledger's thread, for a call that everything else lets go: replays, joins and refusals hold no place and cost no
+// token. The order of its checks is the contract's (section 3): caller's limit, draining, held back, overload,
+// deadline.
+//
+// Fair shares (contract section 9): while there are places, anybody gets one. When --max_in_flight are taken, a caller
+// that holds less than an equal share of them still gets one, and the others are refused, so whoever floods makes room
+// as its calls end. Shares are counted among the callers that hold a place or were refused within the last second.
+// There are never more than twice --max_in_flight calls.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
+#include <memory>
 #include <optional>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
 #include "server/base/loop.h"
+#include "server/base/mutex.h"
+#include "server/policy/account.h"
 #include "userintent/v1/errors.pb.h"
 
 namespace userintent::usecase {
@@ -25,27 +38,44 @@ class AdmissionControl {
     v1::ErrorReason reason;
     absl::Duration retry_after;
   };
+  // The caller's. Null: of one that stands for all that have none.
+  using Account = std::shared_ptr<policy::CallerAccount>;
 
   explicit AdmissionControl(const Options& options) : options_(options) {}
 
-  // Takes a place and answers nothing, or says why there is none. Each place taken is given back by one Leave().
-  std::optional<Refusal> Enter(SteadyTime now, SteadyTime deadline) {
-    if (draining_.load(std::memory_order_acquire)) {
-      return Refusal{v1::ERROR_REASON_DRAINING, absl::Seconds(1)};
+  // Takes a place and one of the caller's create tokens, and answers nothing; or takes neither and says why. Each place
+  // taken is given back by one Leave() or Undo() of the same account.
+  std::optional<Refusal> Enter(SteadyTime now, SteadyTime deadline, const Account& account = nullptr) {
+    const Account& who = account ? account : nobody_;
+    const MutexLock lock(mutex_);
+    std::optional<Refusal> refusal = Check(now, deadline, who);
+    if (!refusal) refusal = OverRate(who->TakeCreate(now));
+    if (!refusal) {
+      if (who->in_flight() == 0) ++holders_;
+      who->AddInFlight(1);
+      in_flight_.fetch_add(1, std::memory_order_acq_rel);
+    } else if (refusal->reason == v1::ERROR_REASON_OVERLOADED && refused_.size() < kMostRefused) {
+      refused_.insert_or_assign(who, now);
     }
-    const SteadyClock::duration held(held_until_.load(std::memory_order_relaxed) - now.time_since_epoch().count());
-    if (held.count() > 0) return Refusal{v1::ERROR_REASON_UPSTREAM_RATE_LIMITED, absl::FromChrono(held)};
-    if (in_flight_.fetch_add(1, std::memory_order_acq_rel) >= options_.max_in_flight) {
-      Leave();
-      return Refusal{v1::ERROR_REASON_OVERLOADED, absl::Seconds(1)};
-    }
-    if (deadline - now < options_.min_deadline) {
-      Leave();
-      return Refusal{v1::ERROR_REASON_DEADLINE_TOO_SHORT, absl::ZeroDuration()};
-    }
-    return std::nullopt;
+    return refusal;
   }
-  void Leave() { in_flight_.fetch_sub(1, std::memory_order_acq_rel); }
+  // What Enter() would say; nothing is taken.
+  std::optional<Refusal> Look(SteadyTime now, SteadyTime deadline, const Account& account = nullptr) {
+    const MutexLock lock(mutex_);
+    return Check(now, deadline, account ? account : nobody_);
+  }
+  void Leave(const Account& account = nullptr) {
+    const Account& who = account ? account : nobody_;
+    const MutexLock lock(mutex_);
+    who->AddInFlight(-1);
+    if (who->in_flight() == 0) --holders_;
+    in_flight_.fetch_sub(1, std::memory_order_acq_rel);
+  }
+  // As Leave(), for a call that does not begin after all: the token goes back as well.
+  void Undo(const Account& account = nullptr) {
+    Leave(account);
+    (account ? account : nobody_)->GiveBackCreate();
+  }
 
   // Astra answered 429: no creation begins before `wait` is over. Never shortens, and never holds for longer than
   // kLongestHold, so that one odd Retry-After cannot shut the gateway for a day.
@@ -69,11 +99,59 @@ class AdmissionControl {
 
  private:
   static constexpr absl::Duration kLongestHold = absl::Seconds(60);
+  static constexpr absl::Duration kRoomLater = absl::Seconds(1);  // nobody knows when a place comes free
+  static constexpr std::chrono::seconds kRefusedCounts{1};
+  static constexpr size_t kMostRefused = 1'000;
+
+  static std::optional<Refusal> OverRate(const std::optional<absl::Duration>& wait) {
+    if (!wait) return std::nullopt;
+    return Refusal{v1::ERROR_REASON_CALLER_RATE_LIMITED, *wait};
+  }
+
+  std::optional<Refusal> Check(SteadyTime now, SteadyTime deadline, const Account& who)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!who->MayEnter()) return Refusal{v1::ERROR_REASON_CALLER_RATE_LIMITED, kRoomLater};
+    if (const auto over = OverRate(who->LookAtCreate(now))) return over;
+    if (draining()) return Refusal{v1::ERROR_REASON_DRAINING, absl::Seconds(1)};
+    if (const absl::Duration held = Held(now); held > absl::ZeroDuration()) {
+      return Refusal{v1::ERROR_REASON_UPSTREAM_RATE_LIMITED, held};
+    }
+    if (!HasRoom(now, who)) return Refusal{v1::ERROR_REASON_OVERLOADED, kRoomLater};
+    if (deadline - now < options_.min_deadline) {
+      return Refusal{v1::ERROR_REASON_DEADLINE_TOO_SHORT, absl::ZeroDuration()};
+    }
+    return std::nullopt;
+  }
+
+  bool HasRoom(SteadyTime now, const Account& who) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const int64_t total = in_flight();
+    const int64_t most = options_.max_in_flight;
+    if (total < most) return true;
+    return total < 2 * most && who->in_flight() < std::max<int64_t>(1, most / Callers(now, who));
+  }
+
+  // Among how many the places are shared, `who` included.
+  int64_t Callers(SteadyTime now, const Account& who) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    int64_t callers = holders_ + (who->in_flight() == 0 ? 1 : 0);
+    for (auto one = refused_.begin(); one != refused_.end();) {
+      const auto at = one++;
+      if (now - at->second >= kRefusedCounts) {
+        refused_.erase(at);
+      } else if (at->first->in_flight() == 0 && at->first != who) {
+        ++callers;
+      }
+    }
+    return callers;
+  }
 
   const Options options_;
+  const Account nobody_ = std::make_shared<policy::CallerAccount>(policy::Limits{});
   std::atomic<bool> draining_{false};
-  std::atomic<int> in_flight_{0};
+  std::atomic<int> in_flight_{0};  // changed under the lock
   std::atomic<SteadyClock::rep> held_until_{0};
+  Mutex mutex_;
+  int64_t holders_ ABSL_GUARDED_BY(mutex_) = 0;                               // callers that hold a place
+  absl::flat_hash_map<Account, SteadyTime> refused_ ABSL_GUARDED_BY(mutex_);  // OVERLOADED, when last
 };
 
 }  // namespace userintent::usecase

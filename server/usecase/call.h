@@ -46,7 +46,7 @@ struct Call {
   Request request;     // parsed, not yet checked
   SteadyTime deadline;
   Done<Response> done;
-  std::shared_ptr<const policy::Access> access;  // what the caller may do; null in tests: no limits
+  std::shared_ptr<const policy::Access> access = nullptr;  // what the caller may do; null in tests: no limits
 };
 
 }  // namespace userintent::usecase

@@ -45,6 +45,7 @@ Creation::Creation(Passkey, Creations& creations, CreateCall&& call)
       request_(std::move(call.request)),
       validate_only_(request_->validate_only()),
       deadline_(call.deadline),
+      account_(call.access ? call.access->account : nullptr),
       done_(std::move(call.done)),
       key_{std::move(call.caller), Uuid{}} {}
 
@@ -72,11 +73,11 @@ void Creation::Begin() {
 // The place is taken inside the ledger's decision, so that no row ever waits between "reserved" and "sending", and only
 // by a call that everything else lets go.
 bool Creation::MayStart() {
-  refusal_ = deps_.admission.Enter(asked_at_, deadline_);
+  refusal_ = deps_.admission.Enter(asked_at_, deadline_, account_);
   if (refusal_) return false;
   Place none = Place::kNone;
   if (place_.compare_exchange_strong(none, Place::kTaken)) return true;
-  deps_.admission.Leave();
+  deps_.admission.Undo(account_);
   return false;
 }
 
@@ -94,7 +95,7 @@ void Creation::OnJoined() {
 void Creation::OnBegun(ledger::BeginAnswer answer) {
   begin_token_ = 0;
   if (answer.verdict == BeginVerdict::kGo) return OnGo(answer);
-  GiveBackPlace();
+  GiveBackPlace(false);
   // The call that ran was given up by its caller before anything was sent.
   const bool abandoned_under_join = answer.verdict == BeginVerdict::kRecorded && answer.own &&
                                     answer.own->state == ledger::State::kReleased && answer.own->reason == 0;
@@ -130,6 +131,15 @@ void Creation::AnswerFromLedger(const ledger::BeginAnswer& answer) {
   const bool untold = answer.verdict == BeginVerdict::kPersonExists && answer.existing_intent_id.empty() && late_;
   if (answer.verdict == BeginVerdict::kWouldGo || untold) return WouldGo(answer);
   if (answer.verdict == BeginVerdict::kRecorded) return AnswerFromRow(answer);
+  Refuse(answer);
+}
+
+void Creation::Refuse(const ledger::BeginAnswer& answer) {
+  // The others speak of the id's own row, or of nothing.
+  const bool tells = answer.verdict == BeginVerdict::kPersonExists || answer.verdict == BeginVerdict::kExhausted ||
+                     answer.verdict == BeginVerdict::kEmailBusy || answer.verdict == BeginVerdict::kEmailUnresolved ||
+                     answer.verdict == BeginVerdict::kSupersedesInvalid;
+  if (tells && !MayTell(answer, true)) return;
   CallError error = CallError::FromLedger(answer);
   if (answer.verdict == BeginVerdict::kPersonExists && answer.existing_intent_id.empty()) {
     deps_.observer.OnPersonToldAcross(key_);
@@ -144,19 +154,34 @@ void Creation::AnswerFromLedger(const ledger::BeginAnswer& answer) {
 void Creation::WouldGo(const ledger::BeginAnswer& answer) {
   if (validate_only_) {
     // What admission would say to the real call.
-    refusal_ = deps_.admission.Enter(deps_.loop.Now(), deadline_);
-    if (!refusal_) deps_.admission.Leave();
+    refusal_ = deps_.admission.Look(deps_.loop.Now(), deadline_, account_);
   } else if (!refusal_) {
     // It came too late to ask.
     refusal_ = AdmissionControl::Refusal{v1::ERROR_REASON_DEADLINE_TOO_SHORT, absl::ZeroDuration()};
   }
+  if (!MayTell(answer, !refusal_ && answer.budget.used_max > 0)) return;
   if (!refusal_) return Succeed(nullptr, answer.budget, false);
+  // Without the attempts: a caller can bring this about as often as it likes, by a short deadline.
   CallError error = CallError::Of(refusal_->reason);
   // Refused here, whatever the table says of the same reason when it comes from Astra; earlier tries of the id count.
   error.sent = answer.own ? answer.own->sent : Sent::kNo;
   error.retry_after = refusal_->retry_after;
-  error.attempts = answer.budget;
   Respond(std::move(error));
+}
+
+// False: the caller has been told that it is over its probe_rate, and is told nothing else. `tells`: the answer that
+// waits says something of the address, and takes a token.
+bool Creation::MayTell(const ledger::BeginAnswer& answer, bool tells) {
+  if (!account_) return true;
+  const SteadyTime now = deps_.loop.Now();
+  const std::optional<absl::Duration> wait = tells ? account_->TakeProbe(now) : account_->LookAtProbe(now);
+  if (!wait) return true;
+  if (account_->TellOfProbes(now)) deps_.observer.OnProbesLimited(key_.caller);
+  CallError error = CallError::Of(v1::ERROR_REASON_CALLER_RATE_LIMITED);
+  error.sent = answer.own ? answer.own->sent : Sent::kNo;
+  error.retry_after = *wait;
+  Respond(std::move(error));
+  return false;
 }
 
 void Creation::AnswerFromRow(const ledger::BeginAnswer& answer) {
@@ -271,7 +296,7 @@ void Creation::Finish(ledger::State state, v1::ErrorReason reason) {
 
 void Creation::OnRecorded(ledger::FinishAnswer answer) {
   state_ = State::kEnded;
-  GiveBackPlace();
+  GiveBackPlace(true);
   deps_.observer.OnRecorded(answer.record, answer.committed);
   if (late_answer_ && outcome_.verdict == Verdict::kUnknown) late_answer_->OnRecorded();
   late_answer_.reset();
@@ -360,13 +385,16 @@ void Creation::Respond(Result<v1::CreateUserIntentResponse> result) {
   std::exchange(done_, nullptr)(std::move(result));
 }
 
-void Creation::GiveBackPlace() {
+// `begun`: the call that held it was let go, so its token is spent, whatever came of it.
+void Creation::GiveBackPlace(bool begun) {
   Place taken = Place::kTaken;
-  if (place_.compare_exchange_strong(taken, Place::kNone)) deps_.admission.Leave();
+  if (!place_.compare_exchange_strong(taken, Place::kNone)) return;
+  begun ? deps_.admission.Leave(account_) : deps_.admission.Undo(account_);
 }
 
+// The token stays spent: the row may have begun.
 void Creation::ClosePlace() {
-  if (place_.exchange(Place::kClosed) == Place::kTaken) deps_.admission.Leave();
+  if (place_.exchange(Place::kClosed) == Place::kTaken) deps_.admission.Leave(account_);
 }
 
 }  // namespace userintent::usecase

@@ -8,8 +8,13 @@
 // shared_ptr only to tell it that the caller left; the callbacks that it waits for keep it alive, so that an exchange
 // whose caller is gone runs to its end and is recorded. `done` runs at most once, and never from inside Start().
 //
-// Admission control gives it a place only when the ledger would start it: replays, joins and refusals hold none, and a
-// call that waits for another one's end keeps no more than the bytes of its request, in case it must send it after all.
+// Admission control gives it a place, for one of the caller's create tokens, only when the ledger would start it:
+// replays, joins and refusals hold none, and a call that waits for another one's end keeps no more than the bytes of
+// its request, in case it must send it after all.
+//
+// An answer that tells of the address or the person what other callers did there, and that sends nothing, costs the
+// caller a probe token (contract section 9). While it has none left, no such answer is given, whatever it would say:
+// otherwise CALLER_RATE_LIMITED itself would tell.
 //
 // The rules it carries (contract sections 3 and 4): nothing is sent before the ledger answered kGo; another try needs
 // proof that Astra did not process the last one; once bytes may have left, neither the caller's cancel nor its
@@ -66,7 +71,9 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void OnGo(const ledger::BeginAnswer& answer);
   void TakeOver();
   void AnswerFromLedger(const ledger::BeginAnswer& answer);
+  void Refuse(const ledger::BeginAnswer& answer);
   void WouldGo(const ledger::BeginAnswer& answer);
+  bool MayTell(const ledger::BeginAnswer& answer, bool tells);
   void AnswerFromRow(const ledger::BeginAnswer& answer);
   void Succeed(const ledger::Record* record, const ledger::Budget& budget, bool replayed);
   void Send();
@@ -79,7 +86,7 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void OnAnswerBy(bool stopping = false);
   void OnLateBeginning();
   void Respond(Result<v1::CreateUserIntentResponse> result);
-  void GiveBackPlace();
+  void GiveBackPlace(bool begun);
   void ClosePlace();
 
   const Creations::Dependencies& deps_;
@@ -88,6 +95,7 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   std::string packed_request_;                          // the same as bytes, then
   const bool validate_only_;
   const SteadyTime deadline_;
+  const AdmissionControl::Account account_;  // the caller's
   Done<v1::CreateUserIntentResponse> done_;
 
   State state_ = State::kBeginning;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
@@ -38,6 +39,8 @@ class CreationObserver : public SettleObserver {
   virtual void OnRecorded(const ledger::Record& record, bool committed) = 0;
   // PERSON_EXISTS is told to this call about a person that another caller created.
   virtual void OnPersonToldAcross(const ledger::Key& key) = 0;
+  // The caller is over its probe_rate. At most once a minute a caller.
+  virtual void OnProbesLimited(const std::string& caller) = 0;
 };
 
 class Creations {

@@ -38,7 +38,7 @@ struct StreamCall {
   std::string caller;  // the authenticated identity
   Request request;     // parsed, not yet checked
   StreamOutput<Response>& output;
-  std::shared_ptr<const policy::Access> access;  // what the caller may do; null in tests: no limits
+  std::shared_ptr<const policy::Access> access = nullptr;  // what the caller may do; null in tests: no limits
 };
 
 }  // namespace userintent::usecase

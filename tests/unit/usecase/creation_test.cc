@@ -92,6 +92,7 @@ class Watcher final : public CreationObserver {
     if (committed) states.push_back(record.state);
   }
   void OnPersonToldAcross(const ledger::Key& key) override { told_across.push_back(key); }
+  void OnProbesLimited(const std::string& caller) override { probing.push_back(caller); }
   void OnLateAnswer(const Uuid&, const Uuid& attempt_id, const astra::Outcome& outcome) override {
     late.emplace_back(attempt_id, outcome.verdict);
   }
@@ -110,6 +111,7 @@ class Watcher final : public CreationObserver {
   std::vector<Ended> ended;
   std::vector<State> states;
   std::vector<ledger::Key> told_across;
+  std::vector<std::string> probing;
   std::vector<std::pair<Uuid, Verdict>> late;
   std::vector<ledger::SettleVerdict> settled;
 };
@@ -289,11 +291,14 @@ class CreationTest : public testing::Test {
                               const std::string& caller = "local") {
     auto heard = std::make_shared<Heard>();
     calls_.push_back(heard);
-    heard->creation = Creation::Start(
-        *creations_, {caller, request, loop_.Now() + deadline, [heard](Result<v1::CreateUserIntentResponse> result) {
-                        heard->reply.emplace(std::move(result));
-                        ++heard->replies;
-                      }});
+    auto access = std::make_shared<policy::Access>();
+    access->account = account_;
+    heard->creation = Creation::Start(*creations_, {caller, request, loop_.Now() + deadline,
+                                                    [heard](Result<v1::CreateUserIntentResponse> result) {
+                                                      heard->reply.emplace(std::move(result));
+                                                      ++heard->replies;
+                                                    },
+                                                    std::move(access)});
     EXPECT_FALSE(heard->reply) << "replied from inside Start";
     loop_.Settle();
     return heard;
@@ -321,6 +326,7 @@ class CreationTest : public testing::Test {
   FakeAstra astra_;
   TestLedger ledger_;
   AdmissionControl gate_{AdmissionControl::Options{2, 100ms}};
+  AdmissionControl::Account account_;  // of who calls; null: no limits
   intent::Fingerprinter fingerprinter_{Secret(std::string(32, 'k'))};
   Watcher observer_;
   Creations::Dependencies deps_{loop_, ledger_, astra_, gate_, fingerprinter_, observer_, intent::RulesOptions{},
@@ -925,7 +931,7 @@ TEST_F(CreationTest, RefusalsLeaveNoRowAndComeAfterTheLedgersAnswers) {
   const auto drained = Call(Person(6));
   EXPECT_EQ(drained->reply->reason, v1::ERROR_REASON_DRAINING);
   EXPECT_EQ(drained->reply->sent, Sent::kNo);
-  EXPECT_TRUE(drained->reply->attempts);
+  EXPECT_FALSE(drained->reply->attempts) << "a refusal that costs nothing tells nothing of the address";
   EXPECT_TRUE(Call(Person(1))->reply->ok());
   auto same_person = Person(1);
   same_person.set_request_id(Id(7));
@@ -1076,6 +1082,184 @@ TEST_F(CreationTest, AnothersPersonIsNotToldWhileNothingIsSent) {
   gate_.Drain();
   EXPECT_EQ(Call(guess)->reply->reason, v1::ERROR_REASON_DRAINING);
   EXPECT_TRUE(observer_.told_across.empty());
+}
+
+// ---- the caller's own limits
+
+policy::Limits CreateLimit(double per_second, int burst) {
+  policy::Limits limits;
+  limits.create = policy::Rate{per_second, burst};
+  return limits;
+}
+
+TEST_F(CreationTest, ATokenForEachCreationThatBeginsAndForNothingElse) {
+  account_ = std::make_shared<policy::CallerAccount>(CreateLimit(0.5, 2));
+  Call(Person(1));
+  for (int i = 0; i < 5; ++i) Call(Person(1));  // joins
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(Call(Person(1))->reply->replayed);
+  auto reused = Person(1);
+  reused.set_city("Elsewhere");
+  EXPECT_EQ(Call(reused)->reply->reason, v1::ERROR_REASON_REQUEST_ID_REUSED);
+  auto again = Person(1);
+  again.set_request_id(Id(9));
+  EXPECT_EQ(Call(again)->reply->reason, v1::ERROR_REASON_PERSON_EXISTS);
+  auto wrong = Person(8);
+  wrong.set_state("XX");
+  EXPECT_EQ(Call(wrong)->reply->reason, v1::ERROR_REASON_FIELD_INVALID);
+  EXPECT_EQ(Call(Person(7), 99ms)->reply->reason, v1::ERROR_REASON_DEADLINE_TOO_SHORT);
+  auto check = Person(7);
+  check.set_validate_only(true);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Call(check)->reply->ok());
+
+  const auto second = Call(Person(2));
+  EXPECT_FALSE(second->reply) << "one token was left";
+  const auto third = Call(Person(3));
+  ASSERT_TRUE(third->reply);
+  EXPECT_EQ(third->reply->reason, v1::ERROR_REASON_CALLER_RATE_LIMITED);
+  EXPECT_EQ(third->reply->retry_after, absl::Seconds(2));
+  EXPECT_EQ(third->reply->recovery, Recovery::kRetrySameId);
+  EXPECT_EQ(third->reply->sent, Sent::kNo);
+  EXPECT_FALSE(third->reply->attempts);
+  EXPECT_FALSE(HasRow(3));
+  EXPECT_EQ(Call(check)->reply->reason, v1::ERROR_REASON_CALLER_RATE_LIMITED) << "what the real call would hear";
+  EXPECT_TRUE(Call(Person(1))->reply->ok()) << "a replay needs none";
+  loop_.Advance(2s);
+  EXPECT_FALSE(Call(Person(3))->reply) << "as it was told";
+  EXPECT_EQ(astra_.posts.size(), 3u);
+}
+
+TEST_F(CreationTest, WhatNeverBeginsGivesItsTokenBack) {
+  account_ = std::make_shared<policy::CallerAccount>(CreateLimit(0.001, 1));
+  // Another caller's person: admitted, and then told instead of sent.
+  {
+    const AdmissionControl::Account mine = std::exchange(account_, nullptr);
+    Call(Person(1), 30s, kOther);
+    astra_.Answer(Verdict::kCreated, 201);
+    loop_.Settle();
+    account_ = mine;
+  }
+  auto guess = Person(2);
+  guess.set_email(Person(1).email());
+  EXPECT_EQ(Call(guess)->reply->reason, v1::ERROR_REASON_PERSON_EXISTS);
+  EXPECT_EQ(gate_.in_flight(), 0);
+  // A caller that is gone before the ledger asks.
+  ledger_.slow_to_ask = true;
+  const auto gone = Call(Person(3));
+  gone->creation->CallerLeft();
+  ledger_.slow_to_ask = false;
+  ledger_.Release();
+  loop_.Settle();
+  EXPECT_EQ(gate_.in_flight(), 0);
+  EXPECT_TRUE(astra_.posts.size() == 1);
+  EXPECT_FALSE(Call(Person(4))->reply) << "the token is still there";
+  EXPECT_EQ(gate_.in_flight(), 1);
+  EXPECT_EQ(account_->in_flight(), 1);
+  astra_.Answer(Verdict::kNotSent);
+  loop_.Advance(30s);
+  while (astra_.posts.back().done) {
+    astra_.Answer(Verdict::kNotSent);
+    loop_.Advance(30s);
+  }
+  EXPECT_EQ(account_->in_flight(), 0);
+  EXPECT_EQ(Call(Person(4))->reply->reason, v1::ERROR_REASON_CALLER_RATE_LIMITED) << "it had begun, so it costs one";
+}
+
+class ProbeTest : public CreationTest {
+ protected:
+  ProbeTest() {
+    // One address that is used up, one that is busy, one that is unresolved: another caller's.
+    const auto create = [this](int n, const std::string& email, Verdict verdict, int status) {
+      auto request = Person(n);
+      request.set_email(email);
+      request.set_ssn_last_four("000" + std::to_string(n));
+      Call(request, 30s, kOther);
+      astra_.Answer(verdict, status);
+      loop_.Settle();
+    };
+    for (const int n : {1, 2, 3}) create(n, "used@example.com", Verdict::kCreated, 201);
+    create(4, "unresolved@example.com", Verdict::kUnknown, 500);
+    create(5, "once@example.com", Verdict::kCreated, 201);
+    auto busy = Person(6);
+    busy.set_email("busy@example.com");
+    Call(busy, 30s, kOther);
+    posts_ = astra_.posts.size();
+    policy::Limits limits;
+    limits.probe = {1, 5};
+    account_ = std::make_shared<policy::CallerAccount>(limits);
+  }
+
+  Reply Ask(const std::string& email, bool validate_only, SteadyClock::duration left = 30s, int n = 20) {
+    auto request = Person(n);
+    request.set_email(email);
+    request.set_validate_only(validate_only);
+    const auto heard = Call(request, left);
+    EXPECT_TRUE(heard->reply) << email;
+    return *heard->reply;
+  }
+
+  size_t posts_ = 0;
+};
+
+TEST_F(ProbeTest, AnswersThatTellOfOthersTakeATokenUntilThereIsNone) {
+  EXPECT_EQ(Ask("used@example.com", false).reason, v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED);
+  EXPECT_EQ(Ask("unresolved@example.com", true).reason, v1::ERROR_REASON_EMAIL_UNRESOLVED);
+  EXPECT_EQ(Ask("busy@example.com", false).reason, v1::ERROR_REASON_EMAIL_BUSY);
+  EXPECT_EQ(Ask("once@example.com", true).attempts->used_min, 1) << "the attempts of a check tell as much";
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(Ask("nobody@example.com", true).ok()) << "tells of nobody";
+  EXPECT_TRUE(observer_.probing.empty());
+  EXPECT_EQ(Ask("busy@example.com", true).reason, v1::ERROR_REASON_EMAIL_BUSY);
+
+  // From here on nothing tells one address from another.
+  for (const char* const email : {"used", "unresolved", "busy", "once", "nobody"}) {
+    for (const bool validate_only : {true, false}) {
+      const Reply reply = Ask(std::string(email) + "@example.com", validate_only, 99ms);
+      EXPECT_EQ(reply.reason, v1::ERROR_REASON_CALLER_RATE_LIMITED) << email;
+      EXPECT_EQ(reply.retry_after, absl::Seconds(1));
+      EXPECT_EQ(reply.sent, Sent::kNo);
+      EXPECT_FALSE(reply.attempts);
+      EXPECT_FALSE(reply.unresolved_request_id);
+    }
+  }
+  EXPECT_EQ(observer_.probing, std::vector<std::string>{"local"}) << "once a minute";
+  EXPECT_EQ(astra_.posts.size(), posts_);
+  // Who creates is not held up.
+  EXPECT_FALSE(Call(Person(30))->reply);
+  EXPECT_EQ(astra_.posts.size(), posts_ + 1);
+  loop_.Advance(1s);
+  EXPECT_EQ(Ask("used@example.com", false).reason, v1::ERROR_REASON_EMAIL_ATTEMPTS_EXHAUSTED) << "as it was told";
+  EXPECT_EQ(Ask("used@example.com", false).reason, v1::ERROR_REASON_CALLER_RATE_LIMITED);
+  loop_.Advance(60s);
+  for (int i = 0; i < 6; ++i) Ask("used@example.com", true);
+  EXPECT_EQ(observer_.probing.size(), 2u);
+}
+
+TEST_F(ProbeTest, ReplaysAndRefusalsOfTheOwnIdAreFree) {
+  for (int i = 0; i < 5; ++i) Ask("used@example.com", true);
+  EXPECT_EQ(Ask("used@example.com", true).reason, v1::ERROR_REASON_CALLER_RATE_LIMITED);
+  const AdmissionControl::Account mine = std::exchange(account_, nullptr);
+  const auto lost = Call(Person(30));
+  astra_.Answer(Verdict::kUnknown, 500);
+  loop_.Settle();
+  account_ = mine;
+  EXPECT_EQ(Call(Person(30))->reply->reason, v1::ERROR_REASON_OUTCOME_UNKNOWN);
+  auto reused = Person(30);
+  reused.set_city("Elsewhere");
+  EXPECT_EQ(Call(reused)->reply->reason, v1::ERROR_REASON_REQUEST_ID_REUSED);
+}
+
+// A deadline that is too short, a full gate, a caller's own limit: none of them is a free look.
+TEST_F(ProbeTest, RefusalsForWantOfRoomTellNothing) {
+  const Reply late = Ask("once@example.com", false, 99ms);
+  EXPECT_EQ(late.reason, v1::ERROR_REASON_DEADLINE_TOO_SHORT);
+  EXPECT_FALSE(late.attempts);
+  auto invalid = Person(20);
+  invalid.set_email("once@example.com");
+  invalid.set_supersedes_request_id(Id(9));
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(Call(invalid)->reply->reason, v1::ERROR_REASON_SUPERSEDES_INVALID);
+  EXPECT_EQ(Call(invalid)->reply->reason, v1::ERROR_REASON_CALLER_RATE_LIMITED);
+  EXPECT_EQ(Ask("once@example.com", false, 99ms).reason, v1::ERROR_REASON_CALLER_RATE_LIMITED);
 }
 
 TEST_F(CreationTest, EmailRulesReachTheCaller) {
