@@ -266,7 +266,6 @@ void Acceptor::TakeIn(int listener, int fd, const sockaddr_storage& peer) {
     return;
   }
   const HandOver scope({fd, AddressText(peer), probe});
-  const WatchScope watch(fd, AddressText(peer));
   grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
   connection.listener_fd = listener;
   connection.fd = fd;

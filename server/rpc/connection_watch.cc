@@ -5,18 +5,25 @@
 #include <openssl/ssl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "server/base/mutex.h"
 #include "server/observe/log.h"
+#include "server/rpc/frame_guard.h"
+#include "server/rpc/hand_over.h"
 
 namespace userintent::rpc {
 namespace {
@@ -131,11 +138,10 @@ All& Everything() {
   return all;
 }
 
-thread_local const WatchScope* current = nullptr;
-
-void OnSessionMade(void*, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
-  if (current == nullptr) return;
-  auto* const watched = new Watched(current->fd(), current->peer());
+void OnSessionMade(void* session, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
+  const Connection* const from = HandOver::Of(static_cast<SSL*>(session));
+  if (from == nullptr) return;
+  auto* const watched = new Watched(from->fd, from->address);
   CRYPTO_set_ex_data(data, index, watched);
   All& all = Everything();
   const MutexLock lock(all.mutex);
@@ -175,11 +181,8 @@ Function OfOpenSsl(const char* name) {
 
 }  // namespace
 
-WatchScope::WatchScope(int fd, std::string peer) : fd_(fd), peer_(std::move(peer)) { current = this; }
-
-WatchScope::~WatchScope() { current = nullptr; }
-
 void StartWatching() {
+  HandOver::Prepare();
   static const int index = SSL_get_ex_new_index(0, nullptr, OnSessionMade, nullptr, OnSessionFreed);
   session_index.store(index, std::memory_order_relaxed);
 }

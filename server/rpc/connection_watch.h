@@ -4,7 +4,7 @@
 // How: libgrpc calls SSL_read and SSL_write of OpenSSL's shared library. The program has functions of these names of
 // its own (connection_watch.cc), which the loader finds first: they call OpenSSL's and look at what went through.
 // OpenSSL has callbacks for records and handshakes, but none for what a record holds, and libgrpc has none at all. Only
-// sessions that are made within a WatchScope are looked at; all others, such as those to Astra, pass. A connection
+// the sessions of a HandOver are looked at; all others, such as those to Astra, pass. A connection
 // that is ended hears nothing: its next read fails as a broken record does, so libgrpc closes it, and its calls end as
 // those of a lost connection do. Connections without TLS are not watched: they come from this machine or from a proxy
 // that speaks HTTP/2 itself.
@@ -12,32 +12,11 @@
 // Measured: see docs/threat-model.md. Any thread, unless said otherwise.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
-#include <optional>
-#include <string>
 
 #include "server/base/loop.h"
-#include "server/rpc/frame_guard.h"
 
 namespace userintent::rpc {
-
-// Around the hand-over of a connection, on the thread that does it; `fd` is the connection's socket.
-class WatchScope {
- public:
-  WatchScope(int fd, std::string peer);
-  ~WatchScope();
-  WatchScope(const WatchScope&) = delete;
-  WatchScope& operator=(const WatchScope&) = delete;
-
-  int fd() const { return fd_; }
-  const std::string& peer() const { return peer_; }
-
- private:
-  const int fd_;
-  const std::string peer_;
-};
 
 // Must come before the first session that is to be watched.
 void StartWatching();
