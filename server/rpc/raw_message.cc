@@ -16,7 +16,7 @@ intent::WireProblem FromRaw(grpc::ByteBuffer& bytes, google::protobuf::Message* 
 
 grpc::ByteBuffer ToRaw(const google::protobuf::Message& message) {
   grpc::Slice slice(message.ByteSizeLong());
-  message.SerializeWithCachedSizesToArray(const_cast<uint8_t*>(slice.begin()));
+  (void)message.SerializeWithCachedSizesToArray(const_cast<uint8_t*>(slice.begin()));
   return {&slice, 1};
 }
 
