@@ -7,13 +7,21 @@ import base64
 import json
 import urllib.parse
 
+from support.needles import SHORTEST, Needles
 from support.people import SSN, STEMS
 from support.protos import options_pb2
+from support.sandbox import CLIENT_SECRET
 
 _SHORTEST = 6  # shorter values occur by accident in ids, times and counters
 
 # Values of tests that the gateway's own addresses and texts hold, too.
 _ORDINARY = {"127.0.0.1", "0.0.0.0", "localhost", "example.com", "gateway_attempt_id"}
+
+# The stems in every other spelling, and the credentials of the suites.
+_SPELLED = Needles()
+for _number, _stem in enumerate((*STEMS, CLIENT_SECRET)):
+    if len(_stem) >= SHORTEST:
+        _SPELLED.add_text(f"stem {_number}", _stem)
 
 _used = set()
 _gateways = []
@@ -54,6 +62,8 @@ def find(text, values):
     for number, stem in enumerate(STEMS):
         if stem in lowered:
             return f"stem {number} of people.STEMS"
+    for what in _SPELLED.find(text):
+        return what
     for quote in ('"', '\\"', "'"):
         if f"{quote}{SSN}{quote}" in text:
             return "the SSN digits"
