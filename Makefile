@@ -5,7 +5,7 @@ export GOTOOLCHAIN := local
 JOBS ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps lint-deps build run test test-gateway test-clients soak mutants bench bench-gate lint format docs asan tsan compose-test clean
+.PHONY: help deps lint-deps build run test test-gateway test-clients soak fuzz mutants bench bench-gate lint format docs asan tsan compose-test clean
 
 help: ## this list
 	@echo 'The User Intent gateway. Targets:'
@@ -42,6 +42,10 @@ test-clients: build ## the client libraries, packaged as users get them, against
 
 soak: build ## crashes and random histories until SOAK_MINUTES (60) have passed
 	@scripts/soak.sh
+
+fuzz: deps ## inputs made up by libFuzzer, FUZZ_SECONDS (60) for each target, two at a time; FUZZ="policy text" for some
+	@scripts/deps.sh fuzz
+	@scripts/fuzz.sh $(or $(FUZZ_SECONDS),60) $(FUZZ)
 
 mutants: deps ## would the tests notice? mutations of the code that keeps the promise, one by one (many minutes)
 	@build/tools/venv/bin/python tests/mutants/mutants.py

@@ -9,6 +9,8 @@
   wide        prose of pages fits in 120 columns (a table's row is one line, code is as typed, a long word stands alone)
   gone        a file of server/, scripts/ or docs/ that a text names exists
   text        UTF-8, no tabs outside Makefiles, Go and its examples, no trailing blanks, a newline at the end, at most 1 MiB
+  corpus      an input of a fuzz target is at most 4 KiB, all together 500 KiB; what it is made of is free but for the
+              rules mail, ssn and path
 """
 
 import pathlib
@@ -27,6 +29,8 @@ SSN = re.compile(r"(?<![\w-])(?!000|666|9\d\d|078-05-1120|123-45-6789)\d{3}-\d{2
 PATH = re.compile(r"(?<![\w.$}/-])/(?:home|Users|work)/\w")
 NAMED = re.compile(r"(?<![\w/.$}*-])((?:server|scripts|docs)/[\w/-]+\.(?:cc|h|py|sh|md|cmake))\b")
 BINARY = {".png", ".gz", ".bin", ".db", ".jar", ".binpb", ".ico"}
+CORPUS = "tests/fuzz/corpus/"
+CORPUS_FILE, CORPUS_ALL = 4 << 10, 500 << 10
 TABS_OK = {".go", ".mod", ".sum", ".tsv", ".md"}
 
 
@@ -41,9 +45,27 @@ def wide(name: str, lines: list[str]):
             yield number
 
 
+def secrets(number: int, line: str):
+    """What must not stand in a line of any file: (line, rule, why)."""
+    for hit in MAIL.finditer(line):
+        # In Go and npm file names "package@v1.2" is a version, not an address.
+        if not RESERVED.search(hit[1]) and not re.match(r"v?\d", hit[1]):
+            yield number, "mail", f"domain {hit[1]} is not reserved for examples"
+    if SSN.search(line):
+        yield number, "ssn", "looks like a real number"
+    if PATH.search(line):
+        yield number, "path", "path of one machine"
+
+
 def breaches(name: str, data: bytes, names: set[str] | None = None):
     """(line, rule, why) of one file. `names` are all files of the project; without them rule "gone" is left out."""
     suffix = pathlib.PurePath(name).suffix
+    if name.startswith(CORPUS):
+        if len(data) > CORPUS_FILE:
+            yield 0, "corpus", "larger than 4 KiB"
+        for number, line in enumerate(data.decode("latin-1").split("\n"), 1):
+            yield from secrets(number, line)
+        return
     if len(data) > 1 << 20:
         yield 0, "text", "larger than 1 MiB"
     if suffix in BINARY:
@@ -71,17 +93,10 @@ def breaches(name: str, data: bytes, names: set[str] | None = None):
             yield number, "print", hit[0]
         if TODO.search(line):
             yield number, "todo", "without an issue"
-        for hit in MAIL.finditer(line):
-            # In Go and npm file names "package@v1.2" is a version, not an address.
-            if not RESERVED.search(hit[1]) and not re.match(r"v?\d", hit[1]):
-                yield number, "mail", f"domain {hit[1]} is not reserved for examples"
-        if SSN.search(line):
-            yield number, "ssn", "looks like a real number"
+        yield from secrets(number, line)
         for hit in NAMED.finditer(line) if names and name != "tests/e2e/test_scripts.py" else ():
             if hit[1] not in names:
                 yield number, "gone", f"{hit[1]} does not exist"
-        if PATH.search(line):
-            yield number, "path", "path of one machine"
 
 
 def main() -> int:
@@ -94,6 +109,10 @@ def main() -> int:
         for number, rule, why in breaches(name, (ROOT / name).read_bytes(), set(names)):
             found += 1
             print(f"{name}:{number}: [{rule}] {why}")
+    corpus = sum((ROOT / name).stat().st_size for name in names if name.startswith(CORPUS))
+    if corpus > CORPUS_ALL:
+        found += 1
+        print(f"{CORPUS}:0: [corpus] {corpus >> 10} KiB in all, at most {CORPUS_ALL >> 10}")
     print(f"text rules: {len(names)} files, {found} breaches")
     return 1 if found or not names else 0
 

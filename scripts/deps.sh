@@ -3,8 +3,10 @@
 #   run      only what `make run` needs: no test library, nothing of Python's but google/rpc/*.proto; grpcurl comes by `grpcurl`
 #   grpcurl  builds grpcurl (make run does it beside the compiler)
 #   lint     the linters
-#   java     what the Java client needs Run again, it only looks (well under a second) and says nothing. docs/dependencies.md explains
-# every name and every version.
+#   fuzz     clang with libFuzzer, for `make fuzz`
+#   java     what the Java client needs
+# Run again, it only looks (well under a second) and says nothing. docs/dependencies.md explains every name and every
+# version.
 # A step that takes long says every ten seconds that it lives; one that fails says why in one line.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -48,6 +50,12 @@ libgtest-dev            | unit tests
 libgmock-dev            | unit tests
 curl                    | commands of the documentation
 git                     | compares the API with what landed before
+'
+
+# For the fuzz targets only. The same release on Debian 12 and 13.
+readonly APT_FUZZ='
+clang-19                | compiles the fuzz targets
+libclang-rt-19-dev      | libFuzzer and the sanitizers of clang
 '
 
 # For the Java client and its tests only, where PATH has no javac or no mvn.
@@ -174,6 +182,7 @@ case $what in
     install_apt "$APT$APT_TESTS"
     venv lint scripts/requirements-lint.txt "clang-format, clang-tidy, buf, shellcheck, ruff, yamllint, hadolint, lizard"
     ;;
+  fuzz) install_apt "$APT$APT_TESTS$APT_FUZZ" ;;
   java) if ! command -v javac >/dev/null || ! command -v mvn >/dev/null; then install_apt "$APT_JAVA"; fi ;;
-  *) die "usage: deps.sh [all|run|grpcurl|lint|java]" ;;
+  *) die "usage: deps.sh [all|run|grpcurl|lint|fuzz|java]" ;;
 esac

@@ -253,6 +253,18 @@ def test_a_file_that_a_text_names_exists():
     assert list(found) == [(1, "gone", "server/base/old.h does not exist")]
 
 
+def test_inputs_of_fuzz_targets_are_any_bytes_but_small_and_invented():
+    sys.path.insert(0, str(SCRIPTS))
+    import check_text
+
+    def found(data):
+        return [(line, rule) for line, rule, _ in check_text.breaches("tests/fuzz/corpus/request/a", data)]
+
+    assert found(b"\xff\t \nsam@example.com") == []
+    assert found(b"x" * 4097) == [(0, "corpus")]
+    assert found(b"\xff\nsam@corp." + b"test-bank.de") == [(2, "mail")]
+
+
 PAGE = """## Rooms of the server
 | room | what it does | includes |
 |---|---|---|
