@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -31,6 +32,8 @@ using observe::SafeText;
 
 constexpr int kAcceptsPerTurn = 64;
 constexpr int kSweepEveryMs = 1000;
+// Open at once, also where there is room for few connections.
+constexpr int kFewestHandshakes = 16;
 constexpr auto kOutOfDescriptorsPause = std::chrono::milliseconds(10);
 
 struct Address {
@@ -265,6 +268,7 @@ void Acceptor::TakeIn(int listener, int fd, const sockaddr_storage& peer) {
     }
     return;
   }
+  MakeRoomForHandshake(std::max(kFewestHandshakes, options_.max_connections / 4));
   const HandOver scope({fd, AddressText(peer), probe});
   grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
   connection.listener_fd = listener;

@@ -13,7 +13,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
-#include <memory>
+#include <map>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -42,11 +42,10 @@ constexpr int64_t kConnectionBytes = 85 * 1024;
 constexpr int64_t kStreamBytes = 16 * 1024;
 constexpr int64_t kSpared = 1024 * 1024;
 
-enum Reason { kStreams, kHeaderBlock, kUnfinished, kResets, kIdleFrames, kSlow, kMemory, kReasons };
+enum Reason { kStreams, kHeaderBlock, kUnfinished, kResets, kIdleFrames, kSlow, kMemory, kHandshakes, kReasons };
 std::array<std::atomic<uint64_t>, kReasons> ended{};
 
 std::atomic<int64_t> all_unfinished{0};
-std::atomic<int> open_handshakes{0};
 
 void Tell(const std::string& peer, Reason reason, std::string_view text) {
   ended[reason].fetch_add(1, std::memory_order_relaxed);
@@ -57,6 +56,9 @@ void Tell(const std::string& peer, Reason reason, std::string_view text) {
   }
 }
 
+class Watched;
+void EndOfHandshake(Watched* watched);
+
 // A connection. Its guard belongs to whoever works on the session, which OpenSSL allows to one thread at a time; the
 // rest may be read by the thread that ends connections.
 class Watched {
@@ -64,19 +66,17 @@ class Watched {
   Watched(int fd, std::string peer) : fd_(fd), peer_(std::move(peer)), guard_(FrameLimits{}, all_unfinished) {
     struct stat status {};
     if (fstat(fd, &status) == 0) inode_ = status.st_ino;
-    open_handshakes.fetch_add(1, std::memory_order_relaxed);
-  }
-  ~Watched() {
-    if (!spoke_) open_handshakes.fetch_sub(1, std::memory_order_relaxed);
   }
   Watched(const Watched&) = delete;
   Watched& operator=(const Watched&) = delete;
+
+  uint64_t number = 0;  // once it is one of all
 
   bool ended() const { return ended_.load(std::memory_order_relaxed); }
 
   // False: the connection is to end.
   bool Received(std::string_view bytes) {
-    if (!std::exchange(spoke_, true)) open_handshakes.fetch_sub(1, std::memory_order_relaxed);
+    if (!std::exchange(spoke_, true)) EndOfHandshake(this);
     const Fault fault = guard_.OnReceived(bytes, SteadyClock::now());
     Publish();
     if (fault == Fault::kNone) return true;
@@ -131,11 +131,19 @@ class Watched {
 struct All {
   Mutex mutex;
   std::unordered_set<Watched*> connections ABSL_GUARDED_BY(mutex);
+  std::map<uint64_t, Watched*> handshakes ABSL_GUARDED_BY(mutex);  // that have not ended, in the order of their begin
+  uint64_t begun ABSL_GUARDED_BY(mutex) = 0;
 };
 
 All& Everything() {
   static All& all = *new All;  // sessions are freed as late as they like
   return all;
+}
+
+void EndOfHandshake(Watched* watched) {
+  All& all = Everything();
+  const MutexLock lock(all.mutex);
+  all.handshakes.erase(watched->number);
 }
 
 void OnSessionMade(void* session, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
@@ -146,6 +154,8 @@ void OnSessionMade(void* session, void*, CRYPTO_EX_DATA* data, int index, long, 
   All& all = Everything();
   const MutexLock lock(all.mutex);
   all.connections.insert(watched);
+  watched->number = ++all.begun;
+  all.handshakes.emplace(watched->number, watched);
 }
 
 void OnSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
@@ -155,6 +165,7 @@ void OnSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
   {
     const MutexLock lock(all.mutex);
     all.connections.erase(watched);
+    all.handshakes.erase(watched->number);
   }
   delete watched;
 }
@@ -195,6 +206,15 @@ void EndUnfinishedSince(SteadyTime then) {
   }
 }
 
+void MakeRoomForHandshake(int most) {
+  All& all = Everything();
+  const MutexLock lock(all.mutex);
+  while (all.handshakes.size() >= static_cast<size_t>(most)) {
+    all.handshakes.begin()->second->End(kHandshakes, "too many handshakes that do not end");
+    all.handshakes.erase(all.handshakes.begin());
+  }
+}
+
 int64_t EndLargest(int64_t bytes) {
   All& all = Everything();
   const MutexLock lock(all.mutex);
@@ -214,10 +234,9 @@ int64_t EndLargest(int64_t bytes) {
 
 Endings EndedConnections() {
   const auto of = [](Reason reason) { return ended[reason].load(std::memory_order_relaxed); };
-  return {of(kStreams), of(kHeaderBlock), of(kUnfinished), of(kResets), of(kIdleFrames), of(kSlow), of(kMemory)};
+  return {of(kStreams),    of(kHeaderBlock), of(kUnfinished), of(kResets),
+          of(kIdleFrames), of(kSlow),        of(kMemory),     of(kHandshakes)};
 }
-
-int OpenHandshakes() { return open_handshakes.load(std::memory_order_relaxed); }
 
 }  // namespace userintent::rpc
 

@@ -35,12 +35,14 @@ struct Endings {
   uint64_t unfinished = 0;
   uint64_t resets = 0;
   uint64_t idle_frames = 0;
-  uint64_t slow = 0;    // EndUnfinishedSince
-  uint64_t memory = 0;  // EndLargest
+  uint64_t slow = 0;        // EndUnfinishedSince
+  uint64_t memory = 0;      // EndLargest
+  uint64_t handshakes = 0;  // MakeRoomForHandshake
 };
 Endings EndedConnections();
 
-// Handshakes that have begun and not ended.
-int OpenHandshakes();
+// Makes room for one more handshake where `most` are open, by ending the oldest: so strangers who begin and do not end
+// push one another out, and a caller, who needs milliseconds, comes in.
+void MakeRoomForHandshake(int most);
 
 }  // namespace userintent::rpc

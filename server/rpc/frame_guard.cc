@@ -10,6 +10,8 @@ namespace {
 
 constexpr size_t kPreface = 24;
 constexpr size_t kHead = 9;
+// A frame of DATA with less, which is not the last one, is as good as empty.
+constexpr uint32_t kCrumb = 16;
 
 constexpr uint8_t kData = 0;
 constexpr uint8_t kHeaders = 1;
@@ -144,11 +146,10 @@ FrameGuard::Fault FrameGuard::OnData(uint32_t stream, uint32_t size, uint8_t fla
     EndOfRequest(found);
     return Fault::kNone;
   }
-  if (size == 0) return OnIdleFrame(now);
   found->second.bytes += size;
   unfinished_ += size;
   if (unfinished_ > limits_.unfinished) return Fault::kUnfinished;
-  return Fault::kNone;
+  return size < kCrumb ? OnIdleFrame(now) : Fault::kNone;
 }
 
 FrameGuard::Fault FrameGuard::OnReset(uint32_t stream, SteadyTime now) {

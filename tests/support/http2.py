@@ -80,8 +80,9 @@ class Connection:
     """`identity` None: in the clear. `preface`: the preface and empty settings go out at once; the server's settings are
     never acknowledged, so that none of them binds this side."""
 
-    def __init__(self, address, identity=None, preface=True, timeout=30, first_settings=b""):
+    def __init__(self, address, identity=None, preface=True, timeout=30, first_settings=b"", reads=True):
         self._timeout = timeout
+        self._reads = reads  # False: what comes is left where it is
         plain = socket.create_connection(split(address), timeout=timeout)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = plain if identity is None else identity.context.wrap_socket(plain, server_hostname="localhost")
@@ -123,7 +124,7 @@ class Connection:
 
     def read(self):
         """What is there already."""
-        while not self.ended:
+        while self._reads and not self.ended:
             try:
                 data = self.sock.recv(65536)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
