@@ -20,6 +20,7 @@ void FileReloader::ReloadNow() {
   const absl::StatusOr<bool> credentials = credentials_.Refresh();
   Tell(credentials, credentials_.RefusalIsNews(), credentials_reminder_, Event("credentials_reloaded"),
        Event("credentials_not_reloaded"));
+  if (policy_ != nullptr) policy_->Refresh();
   if (authorities_ != nullptr) {
     const absl::StatusOr<bool> authorities = authorities_->Refresh();
     Tell(authorities, authorities_->RefusalIsNews(), authorities_reminder_, Event("astra_ca_reloaded"),

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "server/app/policy_watch.h"
 #include "server/astra/credentials.h"
 #include "server/base/loop.h"
 #include "server/http/ca_file.h"
@@ -33,6 +34,9 @@ class FileReloader {
     TellClientSecret();
   }
 
+  // Before the first poll.
+  void WatchPolicy(PolicyWatch& policy) { policy_ = &policy; }
+
   // Reads the files again if the last time, or the start, was two seconds ago.
   void Poll(SteadyTime now);
 
@@ -51,6 +55,7 @@ class FileReloader {
   observe::Metrics& metrics_;
   webhook::Keys* webhook_keys_ = nullptr;
   webhook::TlsIdentity* webhook_identity_ = nullptr;
+  PolicyWatch* policy_ = nullptr;
   SteadyTime next_ = SteadyClock::now() + kInterval;
   observe::LogLimiter credentials_reminder_{kReminder};
   observe::LogLimiter authorities_reminder_{kReminder};

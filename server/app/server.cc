@@ -19,6 +19,7 @@
 #include "server/admin/admin_server.h"
 #include "server/app/file_reloader.h"
 #include "server/app/open_ledger.h"
+#include "server/app/policy_watch.h"
 #include "server/app/shard_parts.h"
 #include "server/app/side_doors.h"
 #include "server/app/telemetry.h"
@@ -102,6 +103,7 @@ struct Server::Parts {
   std::unique_ptr<webhook::TlsIdentity> webhook_tls;  // null: the door has none
   std::unique_ptr<FileReloader> files;
   policy::Gatekeeper gatekeeper;
+  std::unique_ptr<PolicyWatch> policy;
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
   std::unique_ptr<usecase::AdmissionControl> admission;
   std::unique_ptr<usecase::IntentReads> reads;
@@ -168,6 +170,8 @@ void Server::Parts::WatchFiles(config::Loaded& loaded) {
   files = std::make_unique<FileReloader>(*credentials, authorities.get(), tls, *metrics);
   webhook_keys = std::move(loaded.webhook_keys);
   webhook_tls = std::move(loaded.webhook_tls);
+  policy = std::make_unique<PolicyWatch>(std::move(loaded.policy), gatekeeper, *metrics);
+  files->WatchPolicy(*policy);
   if (webhook_keys) files->WatchWebhooks(webhook_keys.get(), webhook_tls.get());
 }
 
@@ -252,6 +256,9 @@ absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder) {
 
 void Server::Parts::Serve() {
   for (const auto& shard : shards) shard->Start();
+  policy->OnChange([this] {
+    for (const auto& shard : shards) shard->AnnouncePolicy();
+  });
   shards.front()->read_shard().loop.Post([this] { follow_up->Start(); });
   acceptor->Start(std::move(connections));
 }
@@ -294,6 +301,7 @@ void Server::Parts::Announce(const std::vector<std::string>& warnings) const {
        {"shards", settings.shard_count()},
        {"recovered", sqlite != nullptr ? sqlite->recovered() : 0},
        {"version", SafeText(config::ProgramVersion())}});
+  policy->Announce();
   const net::HostPort where = doors->metrics_address();
   if (!where.empty()) Log(Level::kInfo, "metrics_listening", {{"address", SafeText(where.Text())}});
   if (webhooks) Log(Level::kInfo, "webhook_listening", {{"address", SafeText(webhooks->address().Text())}});
@@ -361,6 +369,7 @@ void Server::HouseKeep() {
       p.metrics->SetLedgerInPlace(p.sqlite->InPlace());
     }
     for (const auto& shard : p.shards) shard->CountUpstream();
+    p.policy->ShowAge(now);
     p.telemetry->ShowFollowUp(p.follow_up->stats());
   }
   p.files->Poll(now);

@@ -58,7 +58,7 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
       rpc::UseCases{
           *parts->creations_,
           {{shared.ledger, shared.reads, {*parts->shard_, *parts->astra_}, shared.admission.options().min_deadline},
-           settings.app_url().value_or(net::Origin()).Text(),
+           settings.app_url() ? settings.app_url()->Text() : "",
            settings.oauth_redirect_uri.all,
            [&credentials = shared.credentials] { return credentials.Snapshot()->client_id; }},
           shared.ledger,

@@ -86,12 +86,17 @@ void CheckListener(const Settings& settings, Problems& problems) {
   if (any_tls && settings.allow_plaintext && !webhooks_in_plaintext) {
     problems.Add("allow_plaintext", "contradicts the --tls_ flags");
   }
-  if (!settings.policy_file.empty()) problems.Add("policy_file", "not supported by this version");
 }
 
-void CheckAuthorization(const Settings& settings, Problems& problems) {
-  if (settings.oauth_redirect_uri.all.empty() || settings.app_url()) return;
-  problems.Add("astra_app_url", "--oauth_redirect_uri needs it, because --astra_base_url is none of Astra's");
+void CheckAuthorization(const Settings& settings, const policy::Policy* policy, Problems& problems) {
+  if (settings.app_url()) return;
+  constexpr std::string_view kWhy = " needs it, because --astra_base_url is none of Astra's";
+  if (policy != nullptr) {
+    const bool any = std::ranges::any_of(policy->rules(), [](const auto& rule) { return !rule.redirect_uris.empty(); });
+    if (any) problems.Add("astra_app_url", std::string("a rule with redirect_uris in --policy_file").append(kWhy));
+  } else if (!settings.oauth_redirect_uri.all.empty()) {
+    problems.Add("astra_app_url", std::string("--oauth_redirect_uri").append(kWhy));
+  }
 }
 
 void CheckUpstream(const Settings& settings, Problems& problems) {

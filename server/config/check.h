@@ -6,17 +6,18 @@
 
 #include "server/config/problems.h"
 #include "server/config/settings.h"
+#include "server/policy/policy.h"
 
 namespace userintent::config {
 
-// --listen, --allow_plaintext, --policy_file, and that the three --tls_ flags go together.
+// --listen, --allow_plaintext, and that the three --tls_ flags go together.
 void CheckListener(const Settings& settings, Problems& problems);
 
 // --astra_base_url and --upstream_transport.
 void CheckUpstream(const Settings& settings, Problems& problems);
 
-// --astra_app_url, where --oauth_redirect_uri needs it.
-void CheckAuthorization(const Settings& settings, Problems& problems);
+// --astra_app_url, where the policy or, without one (null), --oauth_redirect_uri needs it.
+void CheckAuthorization(const Settings& settings, const policy::Policy* policy, Problems& problems);
 
 // Every number and every duration.
 void CheckRanges(const Settings& settings, Problems& problems);

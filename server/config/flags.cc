@@ -62,7 +62,10 @@ constexpr Row kRows[] = {
                                          "authorities of client certificates (PEM), which every caller must have"),
     RowOf<&Settings::allow_plaintext>("allow_plaintext",
                                       "listen off loopback without TLS, for a service mesh that adds it"),
-    RowOf<&Settings::policy_file>("policy_file", "which caller may call which method; not supported by this version"),
+    RowOf<&Settings::policy_file>("policy_file",
+                                  "which caller may call which method, and how often (JSON, see docs/policy.md); "
+                                  "without one every caller may call "
+                                  "everything"),
     RowOf<&Settings::astra_base_url>("astra_base_url", "where Astra is: https, host and port only"),
     RowOf<&Settings::astra_client_id_file>("astra_client_id_file", "required; holds the client id for HTTP Basic"),
     RowOf<&Settings::astra_client_secret_file>("astra_client_secret_file",
@@ -163,16 +166,20 @@ constexpr Row kRows[] = {
 struct ActionRow {
   const char* name;
   Action action;
+  const char* placeholder;  // of its value; null: it takes none
   const char* meaning;
 };
 
 constexpr ActionRow kActions[] = {
-    {"check_config", Action::kCheckConfig,
+    {"check_config", Action::kCheckConfig, nullptr,
      "check the settings, the files that they name and the ledger's place, changing nothing and without the network; "
      "prints every problem; exits 0 or 1"},
-    {"healthcheck", Action::kHealthcheck, "ask the server that runs with these settings whether it serves"},
-    {"help", Action::kHelp, "print this and exit; so does -h"},
-    {"version", Action::kVersion, "print the version and exit"},
+    {"check_policy", Action::kCheckPolicy, "CALLER,METHOD",
+     "print what --policy_file says of this caller and method, and which rule counts; needs no other flag; exits 0 for "
+     "allowed, else 1"},
+    {"healthcheck", Action::kHealthcheck, nullptr, "ask the server that runs with these settings whether it serves"},
+    {"help", Action::kHelp, nullptr, "print this and exit; so does -h"},
+    {"version", Action::kVersion, nullptr, "print the version and exit"},
 };
 
 constexpr std::string_view kEnvironmentPrefix = "USERINTENT_";
@@ -252,19 +259,23 @@ class CommandLine {
     const std::string_view name = word.substr(0, equals);
     std::optional<std::string> value;
     if (equals != std::string_view::npos) value = std::string(word.substr(equals + 1));
-    if (const ActionRow* action = FindAction(name)) return TakeAction(*action, value.has_value());
+    if (const ActionRow* action = FindAction(name)) return TakeAction(*action, std::move(value));
     TakeFlag(name, std::move(value));
   }
 
-  void TakeAction(const ActionRow& row, bool has_value) {
-    if (has_value) {
-      flags_.problems.Add(row.name, "takes no value");
-    } else if (flags_.action != Action::kServe && flags_.action != row.action) {
+  void TakeAction(const ActionRow& row, std::optional<std::string> value) {
+    if (value && row.placeholder == nullptr) return flags_.problems.Add(row.name, "takes no value");
+    if (flags_.action != Action::kServe && flags_.action != row.action) {
       flags_.problems.Add(row.name, "contradicts the other flag that says what to do");
-    } else {
-      flags_.action = row.action;
+      return;
     }
+    flags_.action = row.action;
+    if (row.placeholder == nullptr) return;
+    if (!value && !ValueFollows()) return flags_.problems.Add(row.name, "needs a value");
+    flags_.question = value ? *std::move(value) : argv_[++at_];
   }
+
+  bool ValueFollows() const { return at_ + 1 < argc_ && std::string_view(argv_[at_ + 1]).substr(0, 2) != "--"; }
 
   void TakeFlag(std::string_view name, std::optional<std::string> value) {
     const Row* row = FindRow(name);
@@ -273,15 +284,14 @@ class CommandLine {
       if (row != nullptr && !row->boolean) row = nullptr;
       if (row != nullptr) value = "false";
     }
-    const bool value_follows = at_ + 1 < argc_ && std::string_view(argv_[at_ + 1]).substr(0, 2) != "--";
     if (row == nullptr) {
       flags_.problems.Add(Shown(name), "there is no such flag; --help lists all");
-      if (!value && value_follows && argv_[at_ + 1][0] != '-') ++at_;  // its value, most likely
+      if (!value && ValueFollows() && argv_[at_ + 1][0] != '-') ++at_;  // its value, most likely
       return;
     }
     if (!value && row->boolean) value = "true";
     if (!value) {
-      if (!value_follows) return flags_.problems.Add(name, "needs a value");
+      if (!ValueFollows()) return flags_.problems.Add(name, "needs a value");
       value = argv_[++at_];
     }
     given_[row->name] = {*std::move(value), false};
@@ -369,6 +379,7 @@ std::string HelpText() {
   for (const ActionRow& action : kActions) {
     text += "  --";
     text += action.name;
+    if (action.placeholder != nullptr) text.append("=").append(action.placeholder);
     text += "\n      ";
     text += action.meaning;
     text += '\n';

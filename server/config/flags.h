@@ -15,12 +15,14 @@
 
 namespace userintent::config {
 
-// What the process shall do; given by --help, --version, --check_config and --healthcheck.
-enum class Action { kServe, kHelp, kVersion, kCheckConfig, kHealthcheck };
+// What the process shall do; given by --help, --version, --check_config, --check_policy and
+// --healthcheck.
+enum class Action { kServe, kHelp, kVersion, kCheckConfig, kCheckPolicy, kHealthcheck };
 
 // What was given. A flag that cannot be read has its default, and a line in `problems`.
 struct Flags {
   Action action = Action::kServe;
+  std::string question;  // of kCheckPolicy
   Settings settings;
   Problems problems;
   // False: a word could not be understood, so it is unknown what else was meant, and the settings are the defaults.

@@ -10,6 +10,7 @@
 
 #include "server/base/secret_file.h"
 #include "server/config/check.h"
+#include "server/config/check_policy.h"
 #include "server/config/problems.h"
 #include "server/intent/fingerprint.h"
 #include "server/ledger/look_at.h"
@@ -36,6 +37,12 @@ tls::Files ReadTls(const Settings& settings, Problems& problems) {
   files.authorities = Take(tls::ClientAuthorities::Load(settings.tls_client_ca_file), problems).value_or(nullptr);
   if (!files.certificate || !files.authorities) return {};
   return files;
+}
+
+// Null: there is none, or there is a problem.
+std::unique_ptr<policy::PolicyFile> ReadPolicy(const Settings& settings, Problems& problems) {
+  if (settings.policy_file.empty()) return nullptr;
+  return Take(policy::PolicyFile::Load(settings.policy_file), problems).value_or(nullptr);
 }
 
 // Null: there is a problem.
@@ -86,10 +93,12 @@ Loaded LoadAll(Settings settings, Problems& problems) {
   Loaded loaded;
   CheckListener(settings, problems);
   loaded.tls = ReadTls(settings, problems);
+  loaded.policy = ReadPolicy(settings, problems);
   CheckUpstream(settings, problems);
   loaded.credentials = ReadCredentials(settings, problems);
   loaded.authorities = ReadAuthorities(settings, problems);
-  CheckAuthorization(settings, problems);
+  const auto policy = loaded.policy ? loaded.policy->Snapshot().policy : nullptr;
+  CheckAuthorization(settings, policy.get(), problems);
   CheckRanges(settings, problems);
   CheckLedger(settings, problems);
   loaded.ledger_keys = ReadLedgerKeys(settings, problems).value_or(LedgerKeys());
@@ -98,6 +107,12 @@ Loaded LoadAll(Settings settings, Problems& problems) {
   CheckMetrics(settings, problems);
   loaded.settings = std::move(settings);
   return loaded;
+}
+
+std::unique_ptr<policy::PolicyFile> ReadPolicyToAsk(const Settings& settings, Problems& problems) {
+  // A check that passes because a variable was misspelt would be worse than none.
+  if (settings.policy_file.empty()) problems.Add("policy_file", "--check_policy needs it");
+  return ReadPolicy(settings, problems);
 }
 
 // The ledger's place and the file there, as far as that can be seen without changing anything.
@@ -117,6 +132,16 @@ void PrintProblems(const absl::Status& status) {
   for (const std::string& line : problems.lines()) std::fprintf(stderr, "userintent-server: %s\n", line.c_str());
 }
 
+[[noreturn]] void AnswerAndExit(const Loaded& loaded) {
+  const absl::StatusOr<PolicyAnswer> answer = CheckPolicy(*loaded.policy->Snapshot().policy, loaded.question);
+  if (!answer.ok()) {
+    PrintProblems(answer.status());
+    std::exit(1);
+  }
+  std::printf("%s\n", answer->text.c_str());
+  std::exit(answer->allowed ? 0 : 1);
+}
+
 }  // namespace
 
 absl::StatusOr<Loaded> Load(Settings settings) {
@@ -133,9 +158,13 @@ absl::StatusOr<Loaded> Load(int argc, const char* const* argv, const char* const
   if (flags.understood && complete) {
     loaded = LoadAll(std::move(flags.settings), flags.problems);
   } else {
+    if (flags.action == Action::kCheckPolicy && flags.problems.empty()) {
+      loaded.policy = ReadPolicyToAsk(flags.settings, flags.problems);
+    }
     loaded.settings = std::move(flags.settings);
   }
   loaded.action = flags.action;
+  loaded.question = std::move(flags.question);
   const bool place_can_be_told = !loaded.ledger_keys.current.empty() && !flags.problems.Has("ledger");
   if (flags.action == Action::kCheckConfig && place_can_be_told) flags.problems.Add(CheckLedgerPlace(loaded));
   if (!flags.problems.empty()) return flags.WithSources(flags.problems);
@@ -166,6 +195,8 @@ Loaded LoadOrExit(int argc, char** argv) {
       for (const std::string& warning : Warnings(*loaded)) std::fprintf(stderr, "warning: %s\n", warning.c_str());
       std::fputs("the configuration is valid\n", stdout);
       std::exit(0);
+    case Action::kCheckPolicy:
+      AnswerAndExit(*loaded);
     case Action::kServe:
     case Action::kHealthcheck:
       break;

@@ -1,7 +1,7 @@
 // config::Load: the settings, and what the files that they name hold: each file is read once, verified, and used as it
 // was read. Nothing else of the server reads a configured file; those that may change while it runs are read again by
-// astra::Credentials, http::CaFile, tls::ServerCertificate, tls::ClientAuthorities, webhook::Keys and
-// webhook::TlsIdentity themselves.
+// astra::Credentials, http::CaFile, policy::PolicyFile, tls::ServerCertificate, tls::ClientAuthorities, webhook::Keys
+// and webhook::TlsIdentity themselves.
 //
 // Called by main before other threads exist, and by tests. Blocks for as long as reading some small local files takes.
 // Writes nothing and does not touch the network.
@@ -18,6 +18,7 @@
 #include "server/config/flags.h"
 #include "server/config/settings.h"
 #include "server/http/ca_file.h"
+#include "server/policy/policy_file.h"
 #include "server/tls/files.h"
 #include "server/webhook/keys.h"
 #include "server/webhook/tls_identity.h"
@@ -31,11 +32,14 @@ struct LedgerKeys {
 };
 
 // With kServe and kCheckConfig all of it holds together. With kHealthcheck there are settings only, parsed but not
-// checked, because a probe may run without the rights to the secret files; with kHelp and kVersion nothing.
+// checked, because a probe may run without the rights to the secret files; with kCheckPolicy the policy and the
+// question; with kHelp and kVersion nothing.
 struct Loaded {
   Action action = Action::kServe;
+  std::string question;  // of kCheckPolicy
   Settings settings;
-  tls::Files tls;  // without them the listener is in plaintext
+  tls::Files tls;                              // without them the listener is in plaintext
+  std::unique_ptr<policy::PolicyFile> policy;  // null: everybody may call everything
   std::unique_ptr<astra::Credentials> credentials;
   std::unique_ptr<http::CaFile> authorities;  // Astra's; null: the system's
   LedgerKeys ledger_keys;
@@ -55,8 +59,8 @@ absl::StatusOr<Loaded> Load(Settings settings);
 absl::StatusOr<tls::Files> LoadTls(const Settings& settings);
 
 // Load for main, with the process's environment: ends the process where it should not go on (--help, --version,
-// --check_config: 0; errors: 1, with a line on stderr for each wrong setting) and so returns with kServe and
-// kHealthcheck only.
+// --check_config: 0; --check_policy: 0 or 1; errors: 1, with a line on stderr for each wrong setting) and so returns
+// with kServe and kHealthcheck only.
 Loaded LoadOrExit(int argc, char** argv);
 
 // What is allowed but should not go unnoticed; one line each, beginning with the flag's name.

@@ -1,5 +1,6 @@
 #include <openssl/x509.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -37,6 +38,25 @@ void WarnOfListener(const Loaded& loaded, WarningList& warnings) {
   }
 }
 
+void WarnOfPolicy(const Loaded& loaded, WarningList& warnings) {
+  const Settings& settings = loaded.settings;
+  if (!loaded.policy) {
+    if (settings.listen.loopback()) return;
+    warnings.Add("policy_file", loaded.tls ? "not given: every certificate of --tls_client_ca_file may call everything"
+                                           : "not given: whoever reaches the port may call everything");
+    return;
+  }
+  const std::shared_ptr<const policy::Policy> policy = loaded.policy->Snapshot().policy;
+  if (!loaded.tls && policy->RuleOf("local") == nullptr) {
+    warnings.Add("policy_file", "without TLS the caller is \"local\", which no rule names: every call is refused");
+  }
+  const bool tried_out = std::ranges::any_of(policy->rules(), [](const auto& rule) { return !rule.enforce; });
+  if (tried_out) warnings.Add("policy_file", "a rule says enforce: false, so it refuses nothing");
+  if (!settings.oauth_redirect_uri.all.empty()) {
+    warnings.Add("oauth_redirect_uri", "has no effect beside --policy_file, whose rules have redirect_uris");
+  }
+}
+
 void WarnOfWebhooks(const Settings& settings, WarningList& warnings) {
   if (settings.webhook_listen.empty() || settings.webhook_listen.loopback() || settings.webhook_tls()) return;
   warnings.Add("webhook_listen", "takes webhooks without TLS off loopback; what stands in front of it must add it");
@@ -56,6 +76,7 @@ std::vector<std::string> Warnings(const Loaded& loaded) {
   const Settings& settings = loaded.settings;
   WarningList warnings;
   WarnOfListener(loaded, warnings);
+  WarnOfPolicy(loaded, warnings);
   if (settings.allow_private_upstream) {
     warnings.Add("allow_private_upstream", "personal data may go to a private address");
   }

@@ -59,8 +59,9 @@ inline constexpr std::string_view kLogKeys[] = {
     "recovered",    // rows turned from SENDING into UNKNOWN at start
     "request_id",   // the caller's random id
     "rows",
-    "rule",  // name of a rule in the policy file
-    "sent",  // no, maybe, yes
+    "rule",    // name of a rule in the policy file
+    "sent",    // no, maybe, yes
+    "sha256",  // of a file that is no secret; the first 12 digits
     "shards",
     "signal",      // name or number of a signal
     "state",       // fixed word

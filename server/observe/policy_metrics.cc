@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "server/base/mutex.h"
+
 namespace userintent::observe {
 namespace {
 
@@ -32,6 +34,9 @@ std::vector<Counter*> MakeCounters(Registry& registry, const std::string& name, 
 struct PolicyMetrics::Parts {
   std::vector<Counter*> denied;      // by method
   std::vector<Counter*> would_deny;  // by reason
+  Mutex rules_mutex;
+  Family<Gauge>* rules_family = nullptr;
+  Gauge* rules ABSL_GUARDED_BY(rules_mutex) = nullptr;  // the one child of the family
   Gauge* age = nullptr;
   Counter* reload_failures = nullptr;
 };
@@ -45,6 +50,11 @@ PolicyMetrics::PolicyMetrics(Registry& registry, std::span<const std::string_vie
                                     "Calls that passed only because their rule says enforce: false, by what would have "
                                     "refused them.",
                                     "reason", would_deny);
+  parts_->rules_family = &BuildGauge()
+                              .Name("userintent_policy_rules")
+                              .Help("Rules of the policy in force; the label begins like `sha256sum` of its file.")
+                              .Register(registry);
+  SetPolicy("none", 0);
   parts_->age = &BuildGauge()
                      .Name("userintent_policy_age_seconds")
                      .Help("How long ago the policy file was last read and found good; 0: there is none.")
@@ -62,6 +72,18 @@ PolicyMetrics::~PolicyMetrics() = default;
 void PolicyMetrics::CountDenied(size_t method) noexcept { parts_->denied[method]->Increment(); }
 
 void PolicyMetrics::CountWouldDeny(size_t reason) noexcept { parts_->would_deny[reason]->Increment(); }
+
+void PolicyMetrics::SetPolicy(const std::string& sha256, size_t rules) noexcept {
+  const MutexLock lock(parts_->rules_mutex);
+  Gauge* const before = parts_->rules;
+  try {
+    parts_->rules = &parts_->rules_family->Add({{"sha256", sha256}});
+  } catch (...) {  // the label of before stays
+    return;
+  }
+  parts_->rules->Set(static_cast<double>(rules));
+  if (before != nullptr && before != parts_->rules) parts_->rules_family->Remove(before);
+}
 
 void PolicyMetrics::SetAge(absl::Duration age) noexcept { parts_->age->Set(absl::ToDoubleSeconds(age)); }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "absl/time/time.h"
@@ -30,6 +31,8 @@ class PolicyMetrics {
   void CountDenied(size_t method) noexcept;
   void CountWouldDeny(size_t reason) noexcept;
 
+  // What is in force: the first hex digits of the file's SHA-256, which are no secret, and how many rules it has.
+  void SetPolicy(const std::string& sha256, size_t rules) noexcept;
   // How long ago the file was last read and found good; zero where there is none.
   void SetAge(absl::Duration age) noexcept;
   void CountReloadFailure() noexcept;

@@ -9,13 +9,30 @@
 #include "server/usecase/messages.h"
 
 namespace userintent::usecase {
+namespace {
+
+// By the policy in force when the call began; one that names the caller not at all, and lets it pass nowhere, has none.
+// `enforce: false` makes no difference: a place to send people to is no try-out.
+bool IsRegistered(const AuthorizationDependencies& dependencies, const GetAuthorizationUrlCall& call) {
+  static const std::vector<std::string> none;
+  const policy::Access* const access = call.access.get();
+  const bool by_policy = access != nullptr && access->policy != nullptr;
+  const std::vector<std::string>& registered = !by_policy                ? dependencies.redirect_uris
+                                               : access->rule != nullptr ? access->rule->redirect_uris
+                                                                         : none;
+  return std::ranges::find(registered, call.request.redirect_uri()) != registered.end();
+}
+
+}  // namespace
 
 CallerLeft GetAuthorizationUrl(const AuthorizationDependencies& dependencies, GetAuthorizationUrlCall&& call) {
   std::vector<intent::Violation> violations;
   OwnIntentQuery query;
   query.key = KeyOf(call.request, &violations);
-  if (std::ranges::find(dependencies.redirect_uris, call.request.redirect_uri()) == dependencies.redirect_uris.end()) {
-    violations.push_back({"redirect_uri", "required: one that is registered (--oauth_redirect_uri), byte by byte"});
+  if (dependencies.app_url.empty() || !IsRegistered(dependencies, call)) {
+    violations.push_back({"redirect_uri",
+                          "required: one that is registered for you (redirect_uris in the policy file, or "
+                          "--oauth_redirect_uri), byte by byte"});
   }
   if (!IsAuthorizationState(call.request.state())) {
     violations.push_back({"state", "required: 16-256 of [A-Za-z0-9._~-]"});

@@ -18,8 +18,8 @@ using GetAuthorizationUrlCall = Call<v1::GetAuthorizationUrlRequest, v1::GetAuth
 // What a shard's calls of GetAuthorizationUrl use; outlives them.
 struct AuthorizationDependencies {
   ReadDependencies reads;
-  std::string app_url;                     // where Astra's pages are; an origin
-  std::vector<std::string> redirect_uris;  // where a person may be sent back to
+  std::string app_url;                     // where Astra's pages are; an origin. Empty: unknown, so all is refused
+  std::vector<std::string> redirect_uris;  // where a person may be sent back to, while there is no policy
   std::function<std::string()> client_id;  // Astra's name for the gateway, as it is now
 };
 

@@ -37,6 +37,9 @@ using testing::StartsWith;
 
 using Kind = LedgerLocation::Kind;
 
+constexpr char kPolicy[] = R"({"version": 1, "callers": [{"name": "local", "methods": []},
+    {"name": "spiffe://test.example/a", "methods": ["GetCreation"], "redirect_uris": ["https://test.example/done"]}]})";
+
 class ConfigTest : public testing::Test {
  protected:
   ConfigTest() {
@@ -67,6 +70,7 @@ class ConfigTest : public testing::Test {
     settings.tls_cert_file = File("tls.crt", CertificateText(key.get()), 0644);
     settings.tls_key_file = File("tls.key", KeyText(key.get()));
     settings.tls_client_ca_file = File("ca.crt", CertificateText(NewKey().get()), 0644);
+    settings.policy_file = File("policy.json", kPolicy, 0644);
     settings.listen = {"0.0.0.0", 443};
     return settings;
   }
@@ -383,6 +387,7 @@ TEST_F(ConfigTest, ValuesThatDoNotParse) {
 TEST_F(ConfigTest, Actions) {
   EXPECT_EQ(LoadMore({"--check_config"})->action, Action::kCheckConfig);
   EXPECT_EQ(Load({"--healthcheck"})->action, Action::kHealthcheck);
+  EXPECT_THAT(Problem(LoadMore({"--check_config=true"})), StartsWith("--check_config: takes no value"));
   EXPECT_EQ(Load({"--check_config"}).status().message(),
             "--astra_client_id_file: required\n--astra_client_secret_file: required\n--ledger_key_file: required");
   EXPECT_THAT(Problem(LoadMore({"--check_config", "--healthcheck"})), StartsWith("--healthcheck: contradicts"));
@@ -468,6 +473,13 @@ TEST_F(ConfigTest, MainExits) {
   EXPECT_EXIT(RunMain(arguments), ExitedWithCode(0), "^the configuration is valid\n$");
   arguments.emplace_back("--ledger=memory:");
   EXPECT_EXIT(RunMain(arguments), ExitedWithCode(0), "^warning: --ledger: memory: forgets");
+  const std::string policy = "--policy_file=" + File("policy", kPolicy);
+  EXPECT_EXIT(RunMain({policy, "--check_policy=local,GetCreation"}), ExitedWithCode(1),
+              "^denied: rule \"local\" does not list GetCreation\n$");
+  EXPECT_EXIT(RunMain({"--check_policy", "spiffe://test.example/a,GetCreation", policy}), ExitedWithCode(0),
+              "^allowed: rule \"spiffe://test.example/a\"\n$");
+  EXPECT_EXIT(RunMain({policy, "--check_policy=CANARY"}), ExitedWithCode(1),
+              "^userintent-server: --check_policy: must be CALLER,METHOD, for example [^\n]*\n$");
 }
 
 // --- what is checked
@@ -848,9 +860,25 @@ TEST_F(ConfigTest, Retention) {
   EXPECT_EQ(Problem(LoadMore({"--retention=0", "--ledger=memory:"})), "");
 }
 
-TEST_F(ConfigTest, WhatThisVersionCannotDoIsRefused) {
-  EXPECT_EQ(Problem(LoadMore({"--policy_file=" + File("policy", "{}")})),
-            "--policy_file: not supported by this version");
+TEST_F(ConfigTest, PolicyFile) {
+  const std::string file = File("policy", kPolicy);
+  const absl::StatusOr<Loaded> loaded = LoadMore({"--policy_file=" + file});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  ASSERT_NE(loaded->policy, nullptr);
+  EXPECT_EQ(loaded->policy->Snapshot().policy->rules().size(), 2u);
+  EXPECT_EQ(LoadMore({})->policy, nullptr);
+  EXPECT_EQ(Problem(LoadMore({"--policy_file=" + File("broken", R"({"version": 1, "callers": [{"CANARY-1": 2}]})")})),
+            "--policy_file: callers[0].name: required: a caller's name");
+  EXPECT_EQ(Problem(LoadMore({"--check_config", "--policy_file=" + File("broken", "{}")})),
+            "--policy_file: version: must be 1, the only one that this program knows");
+  EXPECT_EQ(Problem(LoadMore({}, {"USERINTENT_POLICY_FILE=/nonexistent/CANARY"})),
+            "--policy_file: cannot open the file: No such file or directory (set by USERINTENT_POLICY_FILE)");
+  EXPECT_EQ(Problem(LoadMore({"--policy_file=" + File("open", kPolicy, 0666)})),
+            "--policy_file: others may write the file; take that right away (chmod o-w)");
+  // Where GetAuthorizationUrl sends persons must be known.
+  EXPECT_EQ(Problem(LoadMore({"--policy_file=" + file, "--astra_base_url=https://astra.test.example"})),
+            "--astra_app_url: a rule with redirect_uris in --policy_file needs it, because --astra_base_url is none of "
+            "Astra's");
 }
 
 TEST_F(ConfigTest, MetricsListen) {
@@ -1022,7 +1050,19 @@ TEST_F(ConfigTest, WarningsNameTheirFlag) {
   EXPECT_THAT(warnings(Valid(), [](Settings&) {}), IsEmpty());
   EXPECT_THAT(warnings(ValidTls(), [](Settings&) {}), IsEmpty());
   EXPECT_THAT(warnings(Valid(), [](Settings& c) { c.listen.host = "0.0.0.0", c.allow_plaintext = true; }),
-              ElementsAre(StartsWith("--allow_plaintext: serves personal data without TLS")));
+              ElementsAre(StartsWith("--allow_plaintext: serves personal data without TLS"),
+                          StartsWith("--policy_file: not given: whoever reaches the port")));
+  EXPECT_THAT(warnings(ValidTls(), [](Settings& c) { c.policy_file.clear(); }),
+              ElementsAre(StartsWith("--policy_file: not given: every certificate")));
+  const std::string nobody_local = File("p", R"({"version": 1, "callers": [{"name": "a", "methods": []}]})");
+  EXPECT_THAT(warnings(Valid(), [&](Settings& c) { c.policy_file = nobody_local; }),
+              ElementsAre(StartsWith("--policy_file: without TLS the caller is \"local\"")));
+  const std::string tried_out =
+      File("q", R"({"version": 1, "callers": [{"name": "local", "methods": [], "enforce": false}]})");
+  EXPECT_THAT(warnings(Valid(), [&](Settings& c) { c.policy_file = tried_out; }),
+              ElementsAre(StartsWith("--policy_file: a rule says enforce: false")));
+  EXPECT_THAT(warnings(ValidTls(), [](Settings& c) { c.oauth_redirect_uri.all = {"https://test.example"}; }),
+              ElementsAre(StartsWith("--oauth_redirect_uri: has no effect beside --policy_file")));
   EXPECT_THAT(warnings(ValidTls(), [](Settings& c) { c.reflection = true; }),
               ElementsAre(StartsWith("--reflection: ")));
   EXPECT_THAT(warnings(Valid(),
