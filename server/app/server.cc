@@ -197,6 +197,7 @@ void Server::Parts::OpenAdmission() {
   usecase::AdmissionControl::Options options;
   options.max_in_flight = settings.max_in_flight;
   options.min_deadline = absl::ToChronoMilliseconds(settings.min_deadline);
+  options.clock = &SteadyClock::now;
   admission = std::make_unique<usecase::AdmissionControl>(options);
   reads = std::make_unique<usecase::IntentReads>(*ledger, *admission, *telemetry, settings.astra_read_rate);
 }
@@ -371,6 +372,7 @@ void Server::HouseKeep() {
     for (const auto& shard : p.shards) shard->CountUpstream();
     p.policy->ShowAge(now);
     p.telemetry->ShowFollowUp(p.follow_up->stats());
+    p.telemetry->ShowOverLimit(p.gatekeeper.over_limit());
   }
   p.files->Poll(now);
 }

@@ -225,6 +225,17 @@ void Telemetry::ShowFollowUp(const usecase::FollowUp::Stats& stats) {
   if (limiter.Allow()) Log(Level::kWarn, "follow_up_full", {{"count", stats.left_out}});
 }
 
+void Telemetry::ShowOverLimit(const policy::OverLimit& over_limit) {
+  // By Limit, in whose order the reasons follow the first one, which is of methods.
+  static_assert(policy::kWouldDenyCount == policy::kLimitCount + 1);
+  const policy::OverLimit before = std::exchange(over_limit_, over_limit);
+  for (size_t i = 0; i < policy::kLimitCount; ++i) {
+    metrics_.policy().AddWouldDeny(i + 1, over_limit.passed[i] - before.passed[i]);
+  }
+  constexpr auto kProbes = static_cast<size_t>(policy::Limit::kProbeRate);
+  metrics_.policy().AddProbesLimited(over_limit.refused[kProbes] - before.refused[kProbes]);
+}
+
 void Telemetry::OnBug(std::string_view where) { Log(Level::kError, "bug", {{"component", SafeText(where)}}); }
 
 }  // namespace userintent

@@ -49,10 +49,12 @@ class Telemetry final : public rpc::CallObserver,
 
   // Main's thread, now and then.
   void ShowFollowUp(const usecase::FollowUp::Stats& stats);
+  void ShowOverLimit(const policy::OverLimit& over_limit);
 
  private:
   observe::Metrics& metrics_;
-  uint64_t left_out_ = 0;  // of the follow-up, what is in the metrics
+  uint64_t left_out_ = 0;         // of the follow-up, what is in the metrics
+  policy::OverLimit over_limit_;  // likewise
 };
 
 }  // namespace userintent

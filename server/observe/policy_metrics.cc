@@ -37,6 +37,7 @@ struct PolicyMetrics::Parts {
   Mutex rules_mutex;
   Family<Gauge>* rules_family = nullptr;
   Gauge* rules ABSL_GUARDED_BY(rules_mutex) = nullptr;  // the one child of the family
+  Counter* probes_limited = nullptr;
   Gauge* age = nullptr;
   Counter* reload_failures = nullptr;
 };
@@ -55,6 +56,13 @@ PolicyMetrics::PolicyMetrics(Registry& registry, std::span<const std::string_vie
                               .Help("Rules of the policy in force; the label begins like `sha256sum` of its file.")
                               .Register(registry);
   SetPolicy("none", 0);
+  parts_->probes_limited = &BuildCounter()
+                                .Name("userintent_probes_limited_total")
+                                .Help(
+                                    "Answers that would have told a caller of others' requests, and were held back "
+                                    "because it is over its probe_rate.")
+                                .Register(registry)
+                                .Add({});
   parts_->age = &BuildGauge()
                      .Name("userintent_policy_age_seconds")
                      .Help("How long ago the policy file was last read and found good; 0: there is none.")
@@ -84,6 +92,12 @@ void PolicyMetrics::SetPolicy(const std::string& sha256, size_t rules) noexcept 
   parts_->rules->Set(static_cast<double>(rules));
   if (before != nullptr && before != parts_->rules) parts_->rules_family->Remove(before);
 }
+
+void PolicyMetrics::AddWouldDeny(size_t reason, uint64_t n) noexcept {
+  parts_->would_deny[reason]->Increment(static_cast<double>(n));
+}
+
+void PolicyMetrics::AddProbesLimited(uint64_t n) noexcept { parts_->probes_limited->Increment(static_cast<double>(n)); }
 
 void PolicyMetrics::SetAge(absl::Duration age) noexcept { parts_->age->Set(absl::ToDoubleSeconds(age)); }
 

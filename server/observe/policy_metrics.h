@@ -30,6 +30,9 @@ class PolicyMetrics {
   // One call that was refused, and one that passed because its rule says `enforce: false`.
   void CountDenied(size_t method) noexcept;
   void CountWouldDeny(size_t reason) noexcept;
+  // The same of limits, as a difference since the last call; and answers that were held back by a caller's probe_rate.
+  void AddWouldDeny(size_t reason, uint64_t n) noexcept;
+  void AddProbesLimited(uint64_t n) noexcept;
 
   // What is in force: the first hex digits of the file's SHA-256, which are no secret, and how many rules it has.
   void SetPolicy(const std::string& sha256, size_t rules) noexcept;

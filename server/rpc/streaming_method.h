@@ -101,6 +101,7 @@ class StreamingMethod final : public PostedMethod {
         case intent::WireProblem::kUnknownFields:
           return End(usecase::CallError::Of(v1::ERROR_REASON_UNKNOWN_FIELDS));
       }
+      if (auto over = TakeRead(call.access.get(), method_.options_.method)) return End(*std::move(over));
       stream_ = method_.handler_(std::move(call));
       if (stream_ && !ended()) method_.open_.insert(this);
     }

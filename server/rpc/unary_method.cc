@@ -36,6 +36,16 @@ bool StillAllowed(const std::string& caller, MethodContext& context, Method meth
   return admission.verdict.allowed;
 }
 
+std::optional<usecase::CallError> TakeRead(const policy::Access* access, Method method) {
+  if (access == nullptr || access->account == nullptr || !policy::IsRead(method)) return std::nullopt;
+  // Not the time of the shard's turn, which is a little earlier: who comes when it was told to must not be too early.
+  const std::optional<absl::Duration> wait = access->account->TakeRead(SteadyClock::now());
+  if (!wait) return std::nullopt;
+  usecase::CallError error = usecase::CallError::Of(v1::ERROR_REASON_CALLER_RATE_LIMITED);
+  error.retry_after = *wait;
+  return error;
+}
+
 SteadyTime SteadyDeadline(std::chrono::system_clock::time_point deadline, SteadyTime now,
                           SteadyClock::duration if_none) {
   if (deadline == std::chrono::system_clock::time_point::max()) return now + if_none;

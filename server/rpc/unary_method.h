@@ -66,6 +66,10 @@ Entry Enter(const grpc::ServerContext& call, MethodContext& context, Method meth
 // Whether the policy still lets `caller` call the method. Tells the observer where it does not.
 bool StillAllowed(const std::string& caller, MethodContext& context, Method method);
 
+// After a request was parsed: takes a token of the caller's read_rate where the method is a read. The error, where
+// there is none left.
+std::optional<usecase::CallError> TakeRead(const policy::Access* access, Method method);
+
 // gRPC's deadline is a time of the system clock; everything here runs on the steady one.
 SteadyTime SteadyDeadline(std::chrono::system_clock::time_point deadline, SteadyTime now,
                           SteadyClock::duration if_none);
@@ -137,6 +141,7 @@ class UnaryMethod final : public PostedMethod {
         case intent::WireProblem::kUnknownFields:
           return Answer(usecase::CallError::Of(v1::ERROR_REASON_UNKNOWN_FIELDS));
       }
+      if (auto over = TakeRead(entry.access.get(), method_.options_.method)) return Answer(*std::move(over));
       call.caller = std::move(entry.caller);
       call.access = std::move(entry.access);
       call.deadline = SteadyDeadline(context().deadline(), begun_, method_.context_.default_deadline);

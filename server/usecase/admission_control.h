@@ -33,6 +33,9 @@ class AdmissionControl {
   struct Options {
     int max_in_flight = 4096;
     SteadyClock::duration min_deadline = std::chrono::milliseconds(100);
+    // What tokens come and go by. Null: what the caller of each function says, which is the time of its loop's turn, a
+    // little earlier: whoever comes when it was told to must not find itself too early.
+    SteadyTime (*clock)() = nullptr;
   };
   struct Refusal {
     v1::ErrorReason reason;
@@ -49,7 +52,7 @@ class AdmissionControl {
     const Account& who = account ? account : nobody_;
     const MutexLock lock(mutex_);
     std::optional<Refusal> refusal = Check(now, deadline, who);
-    if (!refusal) refusal = OverRate(who->TakeCreate(now));
+    if (!refusal) refusal = OverRate(who->TakeCreate(Clock(now)));
     if (!refusal) {
       if (who->in_flight() == 0) ++holders_;
       who->AddInFlight(1);
@@ -92,6 +95,8 @@ class AdmissionControl {
     return std::max(absl::FromChrono(held), absl::ZeroDuration());
   }
 
+  SteadyTime Clock(SteadyTime now) const { return options_.clock == nullptr ? now : options_.clock(); }
+
   void Drain() { draining_.store(true, std::memory_order_release); }
   bool draining() const { return draining_.load(std::memory_order_acquire); }
   int in_flight() const { return in_flight_.load(std::memory_order_acquire); }
@@ -111,7 +116,7 @@ class AdmissionControl {
   std::optional<Refusal> Check(SteadyTime now, SteadyTime deadline, const Account& who)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (!who->MayEnter()) return Refusal{v1::ERROR_REASON_CALLER_RATE_LIMITED, kRoomLater};
-    if (const auto over = OverRate(who->LookAtCreate(now))) return over;
+    if (const auto over = OverRate(who->LookAtCreate(Clock(now)))) return over;
     if (draining()) return Refusal{v1::ERROR_REASON_DRAINING, absl::Seconds(1)};
     if (const absl::Duration held = Held(now); held > absl::ZeroDuration()) {
       return Refusal{v1::ERROR_REASON_UPSTREAM_RATE_LIMITED, held};

@@ -173,7 +173,7 @@ void Creation::WouldGo(const ledger::BeginAnswer& answer) {
 // waits says something of the address, and takes a token.
 bool Creation::MayTell(const ledger::BeginAnswer& answer, bool tells) {
   if (!account_) return true;
-  const SteadyTime now = deps_.loop.Now();
+  const SteadyTime now = deps_.admission.Clock(deps_.loop.Now());
   const std::optional<absl::Duration> wait = tells ? account_->TakeProbe(now) : account_->LookAtProbe(now);
   if (!wait) return true;
   if (account_->TellOfProbes(now)) deps_.observer.OnProbesLimited(key_.caller);

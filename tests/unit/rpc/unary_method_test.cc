@@ -39,13 +39,13 @@ class Watcher final : public CallObserver {
   };
 
   void OnCallBegun(Method method) override {
-    EXPECT_EQ(method, Method::kCreateUserIntent);
+    EXPECT_EQ(method, expected);
     const std::lock_guard lock(mutex_);
     ++begun_;
   }
   void OnCallEnded(Method method, std::optional<v1::ErrorReason> reason, bool replayed,
                    SteadyClock::duration took) override {
-    EXPECT_EQ(method, Method::kCreateUserIntent);
+    EXPECT_EQ(method, expected);
     EXPECT_GE(took, 0s);
     const std::lock_guard lock(mutex_);
     ended_.push_back({reason, replayed});
@@ -70,6 +70,7 @@ class Watcher final : public CallObserver {
     return ended_;
   }
 
+  Method expected = Method::kCreateUserIntent;
   int bugs = 0;  // on the shard's thread
 
  private:
@@ -264,6 +265,57 @@ TEST_F(UnaryMethodTest, TheHandlerIsToldWhatTheCallerMayDo) {
   EXPECT_EQ(told[1]->policy, policy);
   EXPECT_EQ(told[1]->rule, &policy->rules()[0]);
   EXPECT_FALSE(told[2]->rule->enforce);
+}
+
+TEST_F(UnaryMethodTest, AReadThatIsAMessageTakesAToken) {
+  policy::Rule rule;
+  rule.name = "local";
+  rule.methods.fill(true);
+  rule.read_rate = policy::Rate{0.001, 2};
+  policy::Gatekeeper keeper;
+  keeper.Install(std::make_shared<const policy::Policy>(std::vector{rule}));
+  policy::Gate gate(keeper);
+  context_.gate = &gate;
+  observer_.expected = Method::kGetCreation;
+  Start(
+      [](CreateCall&& call) -> usecase::CallerLeft {
+        call.done(v1::CreateUserIntentResponse());
+        return nullptr;
+      },
+      {.method = Method::kGetCreation, .posted = 2, .errors_say_sent = false});
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(InfoOf(CallWithBytes("\xff"))->reason(), "MALFORMED_REQUEST");
+  EXPECT_TRUE(Call().ok());
+  EXPECT_TRUE(Call().ok());
+  const grpc::Status status = Call();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  ASSERT_TRUE(InfoOf(status));
+  EXPECT_EQ(InfoOf(status)->reason(), "CALLER_RATE_LIMITED");
+  EXPECT_EQ(InfoOf(status)->metadata().at("recovery"), "RETRY_SAME_ID");
+  google::rpc::Status details;
+  google::rpc::RetryInfo retry;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  ASSERT_EQ(details.details_size(), 2);
+  ASSERT_TRUE(details.details(1).UnpackTo(&retry));
+  EXPECT_GT(retry.retry_delay().seconds(), 900);
+  EXPECT_LE(retry.retry_delay().seconds(), 1000);
+  EXPECT_EQ(InfoOf(CallWithBytes("\xff"))->reason(), "MALFORMED_REQUEST") << "comes before";
+  EXPECT_EQ(keeper.over_limit().refused[static_cast<size_t>(policy::Limit::kReadRate)], 1u);
+  server_.Stop();
+}
+
+TEST_F(UnaryMethodTest, ACreationTakesNoReadToken) {
+  policy::Access access;
+  EXPECT_FALSE(TakeRead(nullptr, Method::kGetCreation));
+  EXPECT_FALSE(TakeRead(&access, Method::kGetCreation)) << "no account";
+  policy::Limits limits;
+  limits.read = policy::Rate{0.001, 1};
+  access.account = std::make_shared<policy::CallerAccount>(limits);
+  for (int i = 0; i < 5; ++i) EXPECT_FALSE(TakeRead(&access, Method::kCreateUserIntent));
+  EXPECT_FALSE(TakeRead(&access, Method::kWatchUserIntents));
+  for (const Method read :
+       {Method::kGetCreation, Method::kGetUserIntent, Method::kGetAuthorizationUrl, Method::kWatchUserIntents}) {
+    EXPECT_TRUE(TakeRead(&access, read));
+  }
 }
 
 TEST_F(UnaryMethodTest, AnAnswerMayComeLaterAndOnlyTheFirstCounts) {
