@@ -33,6 +33,7 @@ ledger::SqliteLedgerOptions OptionsOf(const config::Settings& settings, const in
   options.waiters = WaiterLimitsOf(settings);
   options.webhook_limit = static_cast<size_t>(settings.webhook_queue);
   options.retention = settings.retention;
+  options.released_retention = settings.released_retention;
   options.watch_history = settings.watch_history;
   options.must_exist = settings.ledger_must_exist;
   options.restored = settings.ledger_restored;

@@ -181,10 +181,15 @@ void CheckLedger(const Settings& settings, Problems& problems) {
       break;
   }
   CheckLedgersLife(settings, problems);
+  // Not so long that the clock cannot count back.
+  constexpr absl::Duration kMost = absl::Hours(36525 * 24);
+  if (settings.released_retention < absl::Hours(24) || settings.released_retention > kMost) {
+    problems.Add("released_retention", "must be from 24h to 876600h");
+  }
   if (settings.retention == absl::ZeroDuration()) return;
-  // Callers may repeat an id for as long; and not so long that the clock cannot count back.
+  // Callers may repeat an id for as long.
   constexpr absl::Duration kLeast = absl::Hours(396 * 24);
-  if (settings.retention < kLeast || settings.retention > absl::Hours(36525 * 24)) {
+  if (settings.retention < kLeast || settings.retention > kMost) {
     problems.Add("retention", "must be 0, or from 9504h (13 months) to 876600h");
   }
   if (settings.ledger.kind != LedgerLocation::Kind::kSqlite) problems.Add("retention", "needs --ledger=sqlite:PATH");

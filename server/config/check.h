@@ -22,7 +22,7 @@ void CheckAuthorization(const Settings& settings, const policy::Policy* policy, 
 // Every number and every duration.
 void CheckRanges(const Settings& settings, Problems& problems);
 
-// --ledger, --ledger_must_exist, --ledger_restored, --retention.
+// --ledger, --ledger_must_exist, --ledger_restored, --retention, --released_retention.
 void CheckLedger(const Settings& settings, Problems& problems);
 
 // --metrics_listen.

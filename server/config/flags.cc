@@ -125,6 +125,9 @@ constexpr Row kRows[] = {
     RowOf<&Settings::retention>("retention",
                                 "requests that ended longer ago are forgotten, at least 9504h (13 months); 0: never; "
                                 "attempts of e-mail addresses are kept for ever"),
+    RowOf<&Settings::released_retention>("released_retention",
+                                         "requests that were not sent, or that Astra did not process, longer ago are "
+                                         "forgotten; at least 24h"),
     RowOf<&Settings::watch_history>("watch_history",
                                     "changes that are kept, of all callers; who followed an older one begins anew"),
     RowOf<&Settings::webhook_listen>("webhook_listen",

@@ -46,12 +46,13 @@ struct Settings {
   absl::Duration min_deadline = absl::Milliseconds(100);
   LedgerLocation ledger{LedgerLocation::Kind::kSqlite, "data/ledger.db"};
   std::string ledger_key_file;
-  std::string ledger_previous_key_file;             // see previous_key_files()
-  bool ledger_must_exist = false;                   // no new ledger is made
-  std::optional<absl::Time> ledger_restored;        // the time of the backup that stands for a newer ledger
-  absl::Duration retention = absl::ZeroDuration();  // of requests that ended; zero: no limit
-  int watch_history = 1'000'000;                    // changes that are kept for who follows them
-  net::HostPort webhook_listen;                     // empty: Astra's webhooks are not received
+  std::string ledger_previous_key_file;                  // see previous_key_files()
+  bool ledger_must_exist = false;                        // no new ledger is made
+  std::optional<absl::Time> ledger_restored;             // the time of the backup that stands for a newer ledger
+  absl::Duration retention = absl::ZeroDuration();       // of requests that ended; zero: no limit
+  absl::Duration released_retention = absl::Hours(720);  // of requests that were not sent or not processed
+  int watch_history = 1'000'000;                         // changes that are kept for who follows them
+  net::HostPort webhook_listen;                          // empty: Astra's webhooks are not received
   RequestPath webhook_path{"/astra/webhooks"};
   std::string webhook_tls_cert_file;
   std::string webhook_tls_key_file;

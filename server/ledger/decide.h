@@ -7,6 +7,7 @@
 //                     UNKNOWN --Settle--> SUCCEEDED | FAILED | RELEASED   proof from Astra
 //                     UNKNOWN --Resolve-> SUCCEEDED | FAILED              an operator, with evidence
 //                               SUCCEEDED | FAILED --Purge--> (none)      only where a retention is set
+//                                         RELEASED --Purge--> (none)      its id is free in any case
 //
 // A request is decided with the View that its Lookup asked for (LookupFor, beside each Decide). Thread-compatible.
 #pragma once
@@ -72,10 +73,12 @@ struct RecoverRequest {
   size_t limit = 1000;
 };
 
-// Looks at the next `limit` old rows and forgets those that ended before `before` and that no open row refers to.
+// Looks at the next `limit` old rows and forgets those that ended before `before`, or were released before
+// `released_before`, and that no open row refers to.
 struct PurgeRequest {
   absl::Time before;
   size_t limit = 200;
+  absl::Time released_before = absl::InfinitePast();
 };
 
 struct PurgeAnswer {
@@ -103,7 +106,7 @@ const char* WhyNotResolve(const Record& record, bool created);
 bool SpeaksOf(const Record& record, const Uuid& attempt_id);  // the proof about this POST, of this row
 SettleVerdict JudgeProof(const Record& record, const SettleRequest& proof);
 bool LeavesChain(State settled);  // no longer replaces another row, and is no longer replaced by one
-bool MayPurge(const Record& record, absl::Time before);
+bool MayPurge(const Record& record, const PurgeRequest& request);
 bool IsNeededBy(const Record& other);  // an old row, by one that it superseded or that superseded it
 }  // namespace rule
 
@@ -124,7 +127,7 @@ struct Rules {
   bool (*speaks_of)(const Record&, const Uuid&) = rule::SpeaksOf;
   SettleVerdict (*judge_proof)(const Record&, const SettleRequest&) = rule::JudgeProof;
   bool (*leaves_chain)(State) = rule::LeavesChain;
-  bool (*may_purge)(const Record&, absl::Time) = rule::MayPurge;
+  bool (*may_purge)(const Record&, const PurgeRequest&) = rule::MayPurge;
   bool (*is_needed_by)(const Record&) = rule::IsNeededBy;
 };
 inline constexpr Rules kRules{};

@@ -125,10 +125,10 @@ class Purge {
     }
   }
 
-  bool Forget(const Key& key, absl::Time before, Changes& changes) {
+  bool Forget(const Key& key, const PurgeRequest& request, Changes& changes) {
     State& state = rows_.at(key);
     const Record& record = state.row.record;
-    if (!rules_.may_purge(record, before)) return false;
+    if (!rules_.may_purge(record, request)) return false;
     const std::vector<State*> linked = LinkedTo(record);
     if (std::any_of(linked.begin(), linked.end(),
                     [this](const State* other) { return rules_.is_needed_by(other->row.record); })) {
@@ -185,7 +185,7 @@ Decision<PurgeAnswer> Decide(const OldRows& old, const PurgeRequest& request, co
   decision.answer.seen = old.rows.size();
   Purge purge(old, rules);
   for (const Row& row : old.rows) {
-    if (purge.Forget(row.record.key, request.before, decision.changes)) ++decision.answer.purged;
+    if (purge.Forget(row.record.key, request, decision.changes)) ++decision.answer.purged;
   }
   purge.AddChanged(decision.changes);
   return decision;

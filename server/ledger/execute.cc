@@ -1,5 +1,6 @@
 #include "server/ledger/execute.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace userintent::ledger {
@@ -88,7 +89,8 @@ absl::StatusOr<size_t> Execute(Store& store, const RecoverRequest& request, cons
 }
 
 absl::StatusOr<PurgeAnswer> Execute(Store& store, const PurgeRequest& request, const Rules& rules) {
-  const absl::StatusOr<OldRows> old = store.NextOldRows(request.before, request.limit);
+  const absl::StatusOr<OldRows> old =
+      store.NextOldRows(std::max(request.before, request.released_before), request.limit);
   if (!old.ok()) return old.status();
   return Take(store, Decide(*old, request, rules));
 }

@@ -113,7 +113,10 @@ SettleVerdict JudgeProof(const Record& record, const SettleRequest& proof) {
 
 bool LeavesChain(State settled) { return settled == State::kReleased; }
 
-bool MayPurge(const Record& record, absl::Time before) { return Final(record.state) && record.updated < before; }
+bool MayPurge(const Record& record, const PurgeRequest& request) {
+  if (record.state == State::kReleased) return record.updated < request.released_before;
+  return Final(record.state) && record.updated < request.before;
+}
 
 bool IsNeededBy(const Record& other) { return !Final(other.state); }
 

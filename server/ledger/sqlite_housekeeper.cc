@@ -55,7 +55,7 @@ void SqliteHousekeeper::WhenIdle(GroupCommit& commit, Time now) {
   };
   if (now >= prune_at_ && store_.LogIsLong(options_.watch_history)) PruneLog(commit, now);
   if (now >= forget_webhooks_at_) forget_webhooks_at_ = next(ForgetSomeWebhooks(commit));
-  if (options_.retention > absl::ZeroDuration() && now >= purge_at_) purge_at_ = next(PurgeSome(commit));
+  if (Purges() && now >= purge_at_) purge_at_ = next(PurgeSome(commit));
 }
 
 void SqliteHousekeeper::AfterTurn(const GroupCommit& commit) {
@@ -82,7 +82,7 @@ Housekeeper::Time SqliteHousekeeper::NextDue(bool healthy) const {
   if (!room_) return std::min(at, look_at_space_);
   if (!in_place()) return at;  // old rows wait until the files are back
   Time due = std::min(at, forget_webhooks_at_);
-  if (options_.retention > absl::ZeroDuration()) due = std::min(due, purge_at_);
+  if (Purges()) due = std::min(due, purge_at_);
   if (store_.LogIsLong(options_.watch_history)) due = std::min(due, prune_at_);
   return due;
 }
@@ -132,10 +132,13 @@ void SqliteHousekeeper::LookAtFreeSpace() {
 
 // False: all that is old was looked at.
 bool SqliteHousekeeper::PurgeSome(GroupCommit& commit) {
+  const auto before = [now = now_()](absl::Duration kept) {
+    return kept > absl::ZeroDuration() ? now - kept : absl::InfinitePast();
+  };
   PurgeAnswer purged;
   const absl::Status s = commit.Transact([&]() -> absl::Status {
-    absl::StatusOr<PurgeAnswer> some =
-        Execute(store_, PurgeRequest{now_() - options_.retention, options_.purge_at_once});
+    absl::StatusOr<PurgeAnswer> some = Execute(
+        store_, PurgeRequest{before(options_.retention), options_.purge_at_once, before(options_.released_retention)});
     if (some.ok()) purged = *some;
     return some.status();
   });

@@ -31,7 +31,8 @@ struct SqliteHousekeeping {
   // Rows that ended longer ago are forgotten; 0: never. So many of them are looked at in one turn, one turn an
   // interval, and when all were seen the writer waits for the pause before it looks again.
   absl::Duration retention = absl::ZeroDuration();
-  size_t purge_at_once = 200;  // also webhooks that are done, see kWebhooksKept
+  absl::Duration released_retention = absl::ZeroDuration();  // the same of RELEASED rows
+  size_t purge_at_once = 200;                                // also webhooks that are done, see kWebhooksKept
   absl::Duration purge_interval = absl::Seconds(1);
   absl::Duration purge_pause = absl::Minutes(10);
   // So many of the last changes are kept for who follows them; what is older is forgotten while nothing else waits, so
@@ -75,6 +76,9 @@ class SqliteHousekeeper final : public Housekeeper {
  private:
   void LookAtPlace();
   void LookAtFreeSpace();
+  bool Purges() const {
+    return options_.retention > absl::ZeroDuration() || options_.released_retention > absl::ZeroDuration();
+  }
   bool PurgeSome(GroupCommit& commit);
   void PruneLog(GroupCommit& commit, Time now);
   bool ForgetSomeWebhooks(GroupCommit& commit);

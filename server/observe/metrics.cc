@@ -221,8 +221,8 @@ void Metrics::Parts::AddLedger() {
                              "Requests whose outcome became unknown because the last process ended meanwhile.");
   persons_told_across = MakeCounter(registry, "userintent_person_exists_across_callers_total",
                                     "Calls that heard PERSON_EXISTS about a person of another caller.");
-  purged_rows =
-      MakeCounter(registry, "userintent_ledger_purged_rows_total", "Ended requests forgotten because of --retention.");
+  purged_rows = MakeCounter(registry, "userintent_ledger_purged_rows_total",
+                            "Requests forgotten because of --retention or --released_retention.");
   ledger_rows = MakeGauge(registry, "userintent_ledger_rows", "Requests in the ledger.");
   ledger_made_at = MakeGauge(registry, "userintent_ledger_made_at_seconds", "When the ledger was made, in Unix time.");
   ledger_restored = MakeGauge(registry, "userintent_ledger_restored_at_seconds",

@@ -146,6 +146,7 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(settings.ledger, (LedgerLocation{Kind::kSqlite, "data/ledger.db"}));
   EXPECT_EQ(settings.ledger_previous_key_file, "");
   EXPECT_EQ(settings.retention, absl::ZeroDuration());
+  EXPECT_EQ(settings.released_retention, absl::Hours(720));
   EXPECT_EQ(settings.astra_read_rate, 20);
   EXPECT_EQ(settings.follow_up, absl::Hours(168));
   EXPECT_EQ(settings.email_attempt_limit, 3);
@@ -237,6 +238,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"ledger_restored", "2026-01-31T09:30:00Z",
        [](const Settings& c) { return c.ledger_restored == absl::FromUnixSeconds(1769851800); }},
       {"retention", "9504h", [](const Settings& c) { return c.retention == absl::Hours(9504); }},
+      {"released_retention", "24h", [](const Settings& c) { return c.released_retention == absl::Hours(24); }},
       {"astra_read_rate", "0", [](const Settings& c) { return c.astra_read_rate == 0; }},
       {"follow_up", "90m", [](const Settings& c) { return c.follow_up == absl::Minutes(90); }},
       {"email_attempt_limit", "0", [](const Settings& c) { return c.email_attempt_limit == 0; }},
@@ -858,6 +860,14 @@ TEST_F(ConfigTest, Retention) {
   }
   EXPECT_EQ(Problem(LoadMore({"--retention=9504h", "--ledger=memory:"})), "--retention: needs --ledger=sqlite:PATH");
   EXPECT_EQ(Problem(LoadMore({"--retention=0", "--ledger=memory:"})), "");
+  for (const char* right : {"24h", "1d", "876600h"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--released_retention=") + right})), "") << right;
+  }
+  for (const char* wrong : {"0", "23h59m", "-24h", "inf", "876601h"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--released_retention=") + wrong})),
+              "--released_retention: must be from 24h to 876600h")
+        << wrong;
+  }
 }
 
 TEST_F(ConfigTest, PolicyFile) {

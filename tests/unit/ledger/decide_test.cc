@@ -968,6 +968,50 @@ TEST_P(RowTest, OnlyOldEndedRowsAreForgotten) {
   EXPECT_EQ(again.budget.used_max, 3);
 }
 
+// A released id is free again in any case, so its time is its own.
+TEST_P(RowTest, ReleasedRowsAreForgottenByTheirOwnTime) {
+  const auto run = [this] {
+    s_.Run({.id = 1, .email = "1@example.com", .person = "1"}, Done);
+    s_.Run({.id = 2, .email = "2@example.com"}, Back);
+    s_.Run({.id = 3, .email = "1@example.com", .person = "3"}, Back);
+    s_.Run({.id = 4, .email = "4@example.com"}, Maybe);
+  };
+  run();
+  EXPECT_EQ(s_.Purge(absl::InfinitePast(), 100, At(5)).purged, 0u);  // not old enough
+  s_.Purge(absl::InfinitePast(), 100, At(5));
+  EXPECT_EQ(s_.Purge(absl::InfinitePast(), 100, At(6)).purged, 2u);
+  EXPECT_EQ(s_.Purge(absl::InfinitePast(), 100, At(6)).seen, 0u);
+  for (const int id : {2, 3}) EXPECT_FALSE(s_.Get(Mine(id)).record) << id;
+  for (const int id : {1, 4}) EXPECT_TRUE(s_.Get(Mine(id)).record) << id;
+  // The id begins a new life, with other content if need be, and the address has what it had.
+  const BeginAnswer again = s_.Begin({.id = 3, .email = "1@example.com", .person = "other"});
+  EXPECT_EQ(again.verdict, V::kGo);
+  EXPECT_EQ(again.budget.used_min, 1);
+  EXPECT_EQ(again.budget.used_max, 2);
+  s_.Finish(Released(Mine(3)));
+  EXPECT_EQ(s_.Begin({.id = 2, .email = "2@example.com"}).budget.used_max, 1);
+  // Each by its own time.
+  EXPECT_EQ(s_.Purge(At(100)).purged, 1u);
+  EXPECT_FALSE(s_.Get(Mine(1)).record);
+  EXPECT_TRUE(s_.Get(Mine(3)).record);
+}
+
+TEST_P(RowTest, AReleasedRowThatAnOpenOneRefersToIsKept) {
+  s_.Run({.id = 1}, Maybe);
+  s_.Run({.id = 2, .supersedes = 1}, Maybe);
+  SettleRequest proof;
+  proof.key = Mine(2);
+  proof.attempt_id = s_.Get(Mine(2)).record->attempt_id;
+  proof.state = State::kReleased;
+  proof.action = "settle by late answer";
+  proof.evidence = "test";
+  proof.now = At(6);
+  ASSERT_EQ(s_.Settle(proof).verdict, SettleVerdict::kSettled);
+  EXPECT_EQ(s_.Get(Mine(1)).record->superseded_by, std::nullopt);
+  EXPECT_EQ(s_.Purge(absl::InfinitePast(), 100, At(100)).purged, 1u) << "nothing refers to it any more";
+  EXPECT_EQ(s_.Begin({.id = 3}).verdict, V::kEmailUnresolved);
+}
+
 TEST_P(RowTest, ForgettingGoesOnWhereItWas) {
   for (int id = 1; id <= 10; ++id) {
     s_.Run({.id = id, .email = std::to_string(id) + "@example.com", .at = id}, id % 2 == 0 ? Done : Maybe);

@@ -189,11 +189,13 @@ Rules RulesWith(Mistake mistake) {
       rules.leaves_chain = [](State s) { return rule::LeavesChain(s) || s == State::kFailed; };
       break;
     case Mistake::kPurgesYoung:
-      rules.may_purge = [](const Record& r, absl::Time) { return rule::MayPurge(r, absl::InfiniteFuture()); };
+      rules.may_purge = [](const Record& r, const PurgeRequest&) {
+        return rule::MayPurge(r, {absl::InfiniteFuture(), 0, absl::InfiniteFuture()});
+      };
       break;
     case Mistake::kPurgesUnknown:
-      rules.may_purge = [](const Record& r, absl::Time before) {
-        return r.state == State::kUnknown ? r.updated < before : rule::MayPurge(r, before);
+      rules.may_purge = [](const Record& r, const PurgeRequest& request) {
+        return r.state == State::kUnknown ? r.updated < request.before : rule::MayPurge(r, request);
       };
       break;
     case Mistake::kPurgesNeeded:
@@ -848,14 +850,17 @@ class Checker {
     }
   }
 
-  // Forgotten may be what ended long ago and is linked to nothing that is still open; and nothing else is.
+  // Forgotten may be what ended, or was released, long ago and is linked to nothing that is still open; and nothing else
+  // is.
   void ExpandPurge(const Node& node, const std::vector<std::optional<Row>>& rows) {
     if (violation_) return;
     Node after = Next(node, "purge");
     const auto ended = [](const Record& r) { return r.state == State::kSucceeded || r.state == State::kFailed; };
     for (size_t s = 0; s < Slots(); ++s) {
-      if (!rows[s] || !ended(rows[s]->record) || rows[s]->record.updated >= At(kAge)) continue;
+      if (!rows[s] || rows[s]->record.updated >= At(kAge)) continue;
       const Record& record = rows[s]->record;
+      const bool released = record.state == State::kReleased;
+      if (!ended(record) && !released) continue;
       const bool needed = std::any_of(rows.begin(), rows.end(), [&](const std::optional<Row>& row) {
         return row && row->record.key.caller == record.key.caller && !ended(row->record) &&
                (row->record.superseded_by == record.key.request_id ||
@@ -863,12 +868,12 @@ class Checker {
       });
       if (needed) continue;
       const size_t email = email_of_[static_cast<size_t>(node.truth[s].content)];
-      after.purged[email] += record.answer.confirmed ? Counters{1, 0} : Counters{0, 1};
+      if (!released) after.purged[email] += record.answer.confirmed ? Counters{1, 0} : Counters{0, 1};
       after.truth[s] = Truth{};
     }
     if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
     while (true) {
-      const auto answer = Execute(after.store, PurgeRequest{At(kAge), 2}, rules_);
+      const auto answer = Execute(after.store, PurgeRequest{At(kAge), 2, At(kAge)}, rules_);
       if (!answer.ok()) return Violate(after, answer.status().ToString());
       if (answer->seen == 0) break;
     }

@@ -757,6 +757,33 @@ TEST_F(RetentionTest, WhatEndedLongAgoIsForgottenByItself) {
   EXPECT_THAT(Refusal(), HasSubstr("an attempt counter is not the sum"));
 }
 
+TEST_F(RetentionTest, WhatWasReleasedLongAgoIsForgottenByItself) {
+  options_.retention = absl::ZeroDuration();
+  options_.released_retention = absl::Hours(720);
+  Open();
+  for (int id = 1; id <= 10; ++id) {
+    const Call call{.id = id, .email = std::to_string(id) + "@example.com"};
+    Begin(call);
+    Finish(id > 8 ? Succeeded(call.key_of()) : Released(call.key_of()));
+  }
+  g_now = At(5) + options_.released_retention;  // not a moment too early
+  Reopen();
+  for (int i = 0; i < 50; ++i) Get(key_);
+  EXPECT_EQ(purged_, 0u);
+  ledger_.reset();
+  g_now += absl::Microseconds(1);
+  Open();
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (purged_ < 8 && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(purged_, 8u);
+  EXPECT_FALSE(Get(key_).record);
+  EXPECT_TRUE(Get({"one", Id(9)}).record);
+  Reopen();  // counters are checked at the start
+  EXPECT_EQ(Begin({.email = "1@example.com"}).verdict, V::kGo);
+}
+
 TEST_F(RetentionTest, ForgottenAttemptsMoveToANewKey) {
   options_.retention = absl::ZeroDuration();
   options_.store.key_id = kOldKey;

@@ -254,8 +254,8 @@ class Session {
   ChangeFeed::Answer ReadChanges(const ChangeFeed::Request& request) {
     return In([&] { return Execute(store_, request).value(); });
   }
-  PurgeAnswer Purge(absl::Time before, size_t limit = 100) {
-    return In([&] { return Execute(store_, PurgeRequest{before, limit}).value(); });
+  PurgeAnswer Purge(absl::Time before, size_t limit = 100, absl::Time released_before = absl::InfinitePast()) {
+    return In([&] { return Execute(store_, PurgeRequest{before, limit, released_before}).value(); });
   }
   // Runs a whole request: Begin must say go.
   void Run(const Call& call, const std::function<FinishRequest(const Key&)>& finish) {
