@@ -14,9 +14,9 @@ import pytest
 from support import canary, names
 from support.check import UNKNOWN, assert_posts, assert_row
 from support.people import again, person
-from support.process import wait_for
+from support.process import refusing_address, wait_for
 from support.protos import CREATE, GET, SERVICE
-from support.wire import Call, TcpTap, connect, frame, free_port, split
+from support.wire import Call, TcpTap, connect, frame, split
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -387,7 +387,7 @@ def serves(gateway):
 
 def test_dead_upstream(new_gateway):
     """Without an upstream every call is told that nothing was sent, and the health stays SERVING."""
-    dead = new_gateway(None, astra_base_url=f"https://127.0.0.1:{free_port()}")
+    dead = new_gateway(None, astra_base_url=f"https://{refusing_address()}")
     for _ in range(10):
         dead.create(person()).failed("UPSTREAM_UNREACHABLE", sent="no")
     assert dead.health() == "SERVING"  # a load balancer would remove the only instance that can replay

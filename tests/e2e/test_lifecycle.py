@@ -15,9 +15,8 @@ import pytest
 from support.check import NONE, assert_posts, assert_row
 from support.gateway import SERVER, clean_environment, write_secret
 from support.people import again, person
-from support.process import PATIENCE, wait_for
+from support.process import PATIENCE, refusing_address, wait_for
 from support.protos import SERVICE
-from support.wire import free_port
 
 
 # -- health ----------------------------------------------------------------------------------------------------------------
@@ -68,7 +67,7 @@ def test_many_watch_at_once(gateway):
 
 
 def test_a_dead_upstream_does_not_flip_the_health(new_gateway):
-    dead = new_gateway(None, astra_base_url=f"https://127.0.0.1:{free_port()}")
+    dead = new_gateway(None, astra_base_url=f"https://{refusing_address()}")
     for _ in range(6):
         dead.create(person()).failed("UPSTREAM_UNREACHABLE")
     assert dead.health("") == dead.health(SERVICE) == "SERVING"
@@ -83,7 +82,7 @@ def probe(gateway, *flags):
 def test_healthcheck_of_the_program_itself(gateway):
     """--healthcheck exits with 0 beside a server that serves, else with 1 and one line."""
     assert probe(gateway).returncode == 0
-    nobody = subprocess.run([str(SERVER), "--healthcheck", f"--listen=127.0.0.1:{free_port()}"], capture_output=True,
+    nobody = subprocess.run([str(SERVER), "--healthcheck", f"--listen={refusing_address()}"], capture_output=True,
                             text=True, timeout=PATIENCE + 20, env=clean_environment())
     assert nobody.returncode == 1
     assert len(nobody.stderr.strip().splitlines()) == 1

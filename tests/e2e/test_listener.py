@@ -17,8 +17,8 @@ from support.certs import Authority
 from support.check import assert_posts
 from support.gateway import SERVER, clean_environment
 from support.people import person
-from support.process import PATIENCE, wait_for
-from support.wire import connect, free_port, split
+from support.process import PATIENCE, refusing_address, wait_for
+from support.wire import connect, split
 
 
 def secured_flags(authority):
@@ -347,4 +347,4 @@ def test_two_servers_on_one_machine_have_a_door_each(new_gateway):
     two.stop()
     assert healthcheck(one).returncode == 0
     assert healthcheck(two).returncode == 1
-    assert healthcheck(two, listen=f"127.0.0.1:{free_port()}").returncode == 1
+    assert healthcheck(two, listen=refusing_address()).returncode == 1

@@ -15,9 +15,9 @@ from support import names
 from support.check import FAILED, RELEASED, SUCCEEDED, UNKNOWN, assert_posts, assert_row
 from support.gateway import Gateway, write_secret
 from support.people import person
-from support.process import wait_for
+from support.process import refusing_address, wait_for
 from support.sandbox import Sandbox
-from support.wire import TcpTap, free_port
+from support.wire import TcpTap
 
 
 @dataclasses.dataclass
@@ -247,7 +247,7 @@ def test_rows_2_and_3_after_a_working_connection(gateway_of_each, transport, mod
 
 def test_row_2_refused(gateway_of_each):
     """A refused connection is told as not sent."""
-    nowhere = gateway_of_each(None, astra_base_url=f"https://127.0.0.1:{free_port()}")
+    nowhere = gateway_of_each(None, astra_base_url=f"https://{refusing_address()}")
     request = person()
     nowhere.create(request).failed("UPSTREAM_UNREACHABLE", sent="no")
     assert nowhere.state(request.request_id) == "NOT_SENT"

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from support.process import BIN_DIR, PATIENCE
+from support.process import BIN_DIR, PATIENCE, wait_for
 from support.protos import REPO
 
 SCRIPTS = REPO / "scripts"
@@ -87,6 +87,63 @@ def test_some_suites_only(tmp_path):
     assert ran == ["client-go", *SUITES[4:]]
     assert errors(shell("scripts/test.sh release nonsense", **suites(tmp_path, []))) == [
         "error: there is no suite nonsense; scripts/test.sh --list tells all"]
+
+
+def meeting(tmp_path, name, does):
+    """Puts a suite in place that says when it begins and ends in files, with lines of shell in between. `met NAME` waits
+    for such a file, and ends the suite with 9 when it does not come."""
+    return program(tmp_path / "suites" / name, f"""#!/bin/sh
+met() {{ for _ in $(seq 600); do [ ! -e "{tmp_path}/$1" ] || return 0; sleep 0.1; done; exit 9; }}
+touch "{tmp_path}/{name} begins"
+{does}
+touch "{tmp_path}/{name} ends"
+""")
+
+
+def test_clients_run_beside_the_gateway(tmp_path):
+    """Each suite waits for what another one does at the same time; cpp has the machine for itself."""
+    environment = suites(tmp_path, [])
+    meeting(tmp_path, "cpp", f'[ ! -e "{tmp_path}/client-python begins" ] || exit 8')
+    meeting(tmp_path, "client-python", f'[ -e "{tmp_path}/cpp ends" ] || exit 8; met "crash begins"')
+    meeting(tmp_path, "crash", 'met "client-go begins"')
+    meeting(tmp_path, "client-go", "sleep 0.5")
+    ended = shell("scripts/test.sh", **environment)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    headings = [line.removeprefix("==> Suite ") for line in ended.stdout.splitlines() if line.startswith("==> Suite ")]
+    assert headings == SUITES
+
+
+def test_one_after_the_other_on_request(tmp_path):
+    environment = suites(tmp_path, [])
+    for before, name in zip(SUITES[2:], SUITES[3:]):
+        meeting(tmp_path, name, f'[ -e "{tmp_path}/{before} ends" ] || exit 8')
+    meeting(tmp_path, "crash", "sleep 0.5")
+    ended = shell("scripts/test.sh", TEST_AT_ONCE="no", **environment)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_a_suite_that_is_killed_has_failed(tmp_path):
+    """Also beside others, and when its lane ends with it."""
+    environment = suites(tmp_path, [])
+    program(tmp_path / "suites" / "client-go", "#!/bin/sh\nkill -9 $$\n")
+    program(tmp_path / "suites" / "client-java", "#!/bin/sh\nkill -9 $PPID\n")
+    ended = shell("scripts/test.sh", **environment)
+    assert ended.returncode == 1
+    words = dict(line.split()[1::-1] for line in ended.stdout.splitlines() if re.match(r" +(ok|FAILED) ", line))
+    assert [name for name in SUITES if words[name] == "FAILED"] == ["client-go", "client-java", "client-cpp", "client-cross"]
+
+
+def test_all_suites_end_with_the_script(tmp_path):
+    environment = suites(tmp_path, [])
+    for name in ("e2e", "client-python"):
+        meeting(tmp_path, name, f'echo $$ >"{tmp_path}/{name} pid"; sleep 600')
+    running = subprocess.Popen(["scripts/test.sh"], cwd=REPO, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+    pids = [tmp_path / f"{name} pid" for name in ("e2e", "client-python")]
+    wait_for(lambda: all(path.exists() and path.read_text().strip() for path in pids), "both suites")
+    running.terminate()
+    assert running.wait(PATIENCE) == 143
+    for path in pids:
+        wait_for(lambda: not os.path.exists(f"/proc/{path.read_text().strip()}"), f"the end of {path.name}")
 
 
 def test_the_commands_of_failed_tests_name_program_and_case(tmp_path):

@@ -83,6 +83,18 @@ def free_port():
         return server.getsockname()[1]
 
 
+_held = []
+
+
+def refusing_address():
+    """An address where connections are refused, for as long as this process lives: its port is taken, so that nobody else
+    comes to listen there, and nothing listens."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    _held.append(taken)
+    return "127.0.0.1:%d" % taken.getsockname()[1]
+
+
 class Process:
     """One thread per stream reads what the program says. `log`: a file that gets every line of stderr, too.
     `dies_with_us`: the kernel kills the program when the thread that started it ends, however that comes."""
