@@ -16,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "server/app/probe_health.h"
 #include "server/app/server.h"
+#include "server/base/environment.h"
 #include "server/base/mutex.h"
 #include "server/base/process.h"
 #include "server/config/load.h"
@@ -34,7 +35,6 @@ void Harden() {
   const rlimit none{0, 0};
   setrlimit(RLIMIT_CORE, &none);
   prctl(PR_SET_DUMPABLE, 0);
-  unsetenv("SSLKEYLOGFILE");  // libcurl would write the keys of its connections there
   IgnoreStraySignals();  // with SIGXFSZ: a file that may not grow is a failing disk, which the ledger knows how to bear
 }
 
@@ -141,5 +141,8 @@ int Main(int argc, char** argv) {
 
 [[gnu::used,
   gnu::section(".preinit_array")]] void (*open_standard_descriptors)() = &userintent::OpenStandardDescriptors;
+
+[[gnu::used, gnu::section(".preinit_array")]] void (*clean_environment)(int, char**,
+                                                                        char**) = &userintent::CleanEnvironment;
 
 int main(int argc, char** argv) { return userintent::Main(argc, argv); }

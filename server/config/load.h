@@ -63,7 +63,8 @@ absl::StatusOr<tls::Files> LoadTls(const Settings& settings);
 // with kServe and kHealthcheck only.
 Loaded LoadOrExit(int argc, char** argv);
 
-// What is allowed but should not go unnoticed; one line each, beginning with the flag's name.
+// What is allowed but should not go unnoticed; one line each, beginning with the flag's name, or with those of the
+// environment's variables that are not heeded (base/environment.h).
 std::vector<std::string> Warnings(const Loaded& loaded);
 
 }  // namespace userintent::config

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "server/base/environment.h"
 #include "server/config/load.h"
 #include "server/config/problems.h"
 
@@ -15,6 +16,7 @@ namespace {
 class WarningList {
  public:
   void Add(std::string_view flag, std::string_view text) { lines_.emplace_back(Problem(flag, text).message()); }
+  void Add(const RemovedVariables& removed) { lines_.push_back(removed.names + ": " + removed.why); }
   std::vector<std::string> Take() && { return std::move(lines_); }
 
  private:
@@ -75,6 +77,7 @@ void WarnOfEmailAttemptLimit(int limit, WarningList& warnings) {
 std::vector<std::string> Warnings(const Loaded& loaded) {
   const Settings& settings = loaded.settings;
   WarningList warnings;
+  for (const RemovedVariables& removed : WhatWasRemoved()) warnings.Add(removed);
   WarnOfListener(loaded, warnings);
   WarnOfPolicy(loaded, warnings);
   if (settings.allow_private_upstream) {

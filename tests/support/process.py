@@ -39,10 +39,14 @@ def wait_for(condition, what, timeout=None, interval=0.01):
         interval = min(interval * 1.5, 0.1)
 
 
+# Settings of the gateway, and what it does not heed and would warn of (server/base/environment.cc).
+_NOT_OURS = ("USERINTENT_", "GRPC_", "CURL_", "SSL_CERT_", "OPENSSL_", "SSLKEYLOGFILE", "CTLOG_FILE", "MALLOC_CONF")
+
+
 def clean_environment(**extra):
-    """This process's environment without settings of the gateway and of proxies."""
+    """This process's environment without settings of the gateway, of its libraries and of proxies."""
     environment = {name: value for name, value in os.environ.items()
-                   if not name.startswith("USERINTENT_") and not name.lower().endswith("_proxy")}
+                   if not name.startswith(_NOT_OURS) and not name.lower().endswith("_proxy")}
     environment.update(extra)
     return environment
 
