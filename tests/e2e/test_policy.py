@@ -333,13 +333,14 @@ def test_a_bad_file_leaves_the_last_good_one_in_force(guarded, callers):
     assert "callers[0].methods[0]" in told(gateway, "policy_not_reloaded")[3]["error"]
     grown = gateway.metric("userintent_policy_age_seconds")
     wait_for(lambda: gateway.metric("userintent_policy_age_seconds") > grown + 3, "an age that grows", interval=0.2)
+    old = gateway.metric("userintent_policy_age_seconds")
     failures = gateway.metric("userintent_policy_reload_failures_total")
     wait_for(lambda: gateway.metric("userintent_policy_reload_failures_total") > failures, "a failure of each reading", interval=0.2)
     good = policy_text(rule(ALL, ["GetUserIntent"]), rule(DNS))
     replace(path, good)
     wait_for(lambda: reason_of(channel, "GetUserIntent") == "MALFORMED_REQUEST", "the good policy", interval=0.1)
     assert list(rules_in_force(gateway).values()) == [2]
-    wait_for(lambda: gateway.metric("userintent_policy_age_seconds") < grown, "a young file")
+    wait_for(lambda: gateway.metric("userintent_policy_age_seconds") < old, "a young file")
     digest = subprocess.run(["sha256sum"], input=good.encode(), capture_output=True, check=True).stdout.decode()
     assert digest.startswith(next(iter(rules_in_force(gateway))))
 
