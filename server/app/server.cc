@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/admin/admin_server.h"
+#include "server/app/connection_counts.h"
 #include "server/app/file_reloader.h"
 #include "server/app/open_ledger.h"
 #include "server/app/policy_watch.h"
@@ -31,6 +32,7 @@
 #include "server/rpc/acceptor.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/listener.h"
+#include "server/rpc/memory_watch.h"
 #include "server/rpc/methods.h"
 #include "server/rpc/reflection.h"
 #include "server/rpc/tls_watch.h"
@@ -63,6 +65,8 @@ rpc::AcceptorOptions AcceptorOptionsFor(const config::Settings& settings) {
   // On loopback every caller, a mesh's proxy above all, has the one address.
   const int fair = settings.listen.loopback() ? options.max_connections : std::max(1, options.max_connections / 2);
   options.max_per_address = settings.max_connections_per_address == 0 ? fair : settings.max_connections_per_address;
+  options.memory_mark =
+      settings.memory_watermark == 0 ? rpc::DefaultMemoryMark() : static_cast<int64_t>(settings.memory_watermark) << 20;
   // No client sends 64 KiB slower, and a request without its end holds memory. A question to reflection may stay open.
   if (!settings.reflection_on()) options.longest_request = std::chrono::seconds(30);
   return options;
@@ -127,8 +131,7 @@ struct Server::Parts {
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections;  // from Build to Serve
   std::unique_ptr<SideDoors> doors;
   net::HostPort bound;
-  rpc::Refusals refused;  // what is in the metrics, as the next one
-  uint64_t refused_handshakes = 0;
+  ConnectionCounts counts;
   std::optional<bool> serving;  // what was announced last
   SteadyTime next_stats{};
 };
@@ -378,16 +381,8 @@ void Server::HouseKeep() {
 }
 
 void Server::Parts::CountConnections() {
-  using observe::RefusedConnection;
-  const rpc::Refusals now = acceptor->refusals();
-  const rpc::Refusals before = std::exchange(refused, now);
-  const uint64_t handshakes = rpc::RefusedHandshakes();
-  metrics->SetConnections(acceptor->connections());
+  counts.Count(*acceptor, *metrics);
   metrics->SetPortAnswers(doors->port_answers());
-  metrics->AddRefusedConnections(RefusedConnection::kFull, now.full - before.full);
-  metrics->AddRefusedConnections(RefusedConnection::kAddressFull, now.address_full - before.address_full);
-  metrics->AddRefusedConnections(RefusedConnection::kNoDescriptor, now.no_descriptor - before.no_descriptor);
-  metrics->AddRefusedConnections(RefusedConnection::kTls, handshakes - std::exchange(refused_handshakes, handshakes));
 }
 
 void Server::ReloadFiles() {

@@ -128,6 +128,7 @@ void CheckRanges(const Settings& settings, Problems& problems) {
       {"upstream_connections", &Settings::upstream_connections, 1, 10000},
       {"max_connections", &Settings::max_connections, 0, 1000000},
       {"max_connections_per_address", &Settings::max_connections_per_address, 0, 1000000},
+      {"memory_watermark", &Settings::memory_watermark, 0, 1 << 20},
       {"max_in_flight", &Settings::max_in_flight, 1, 1000000},
       {"max_waiters_per_request", &Settings::max_waiters_per_request, 0, 1000000},
       {"max_waiters_per_caller", &Settings::max_waiters_per_caller, 0, 1000000},

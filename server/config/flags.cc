@@ -101,6 +101,9 @@ constexpr Row kRows[] = {
                                       "callers' connections, at most; 0: as the descriptor limit allows, up to 2000"),
     RowOf<&Settings::max_connections_per_address>("max_connections_per_address",
                                                   "of these, from one address (IPv6: /64); 0: half, on loopback all"),
+    RowOf<&Settings::memory_watermark>("memory_watermark",
+                                       "MiB of memory above which nobody is taken in and the connections that hold "
+                                       "most are ended; 0: 80 % of the container's limit, off where there is none"),
     RowOf<&Settings::max_in_flight>("max_in_flight", "calls admitted at once; more are refused at once"),
     RowOf<&Settings::max_waiters_per_request>("max_waiters_per_request",
                                               "calls that may wait for one running request; more are answered at once"),

@@ -37,6 +37,7 @@ struct Settings {
   http::Transport upstream_transport{};  // kAuto
   int max_connections = 0;               // 0: as the descriptor limit allows, up to 2000
   int max_connections_per_address = 0;   // 0: half of all; all where --listen is loopback
+  int memory_watermark = 0;              // MiB; 0: as the container's limit allows
   int max_in_flight = 4096;
   int max_waiters_per_request = 64;
   int max_waiters_per_caller = 1024;

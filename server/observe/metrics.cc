@@ -28,7 +28,11 @@ using prometheus::Registry;
 
 // Indexed by RefusedConnection.
 constexpr std::string_view kRefusedNames[kRefusedConnections] = {"max_connections", "max_connections_per_address",
-                                                                 "descriptors", "tls"};
+                                                                 "descriptors", "tls", "memory"};
+
+// Indexed by EndedConnection.
+constexpr std::string_view kEndedNames[kEndedConnections] = {
+    "calls", "header_block", "unfinished_bytes", "resets", "idle_frames", "unfinished_time", "memory", "handshakes"};
 
 // Indexed by LateEnd.
 constexpr std::string_view kLateEndNames[kLateEnds] = {"silent", "lost", "gave_way"};
@@ -246,6 +250,13 @@ void Metrics::Parts::AddOperation() {
                                  .Register(registry);
   for (size_t i = 0; i < kRefusedConnections; ++i) {
     refused_connections[i] = &refused.Add({{"reason", std::string(kRefusedNames[i])}});
+  }
+  Family<Counter>& ended = BuildCounter()
+                               .Name("userintent_connections_ended_total")
+                               .Help("Callers' connections that were ended because they did what no client does.")
+                               .Register(registry);
+  for (size_t i = 0; i < kEndedConnections; ++i) {
+    ended_connections[i] = &ended.Add({{"reason", std::string(kEndedNames[i])}});
   }
   port_answers =
       MakeGauge(registry, "userintent_port_answers", "1 while the gateway's own port answers; /livez says so too.");

@@ -43,8 +43,21 @@ struct Labels {
 };
 
 // Why a caller's connection was not taken in, or not kept.
-enum class RefusedConnection { kFull, kAddressFull, kNoDescriptor, kTls };
-inline constexpr int kRefusedConnections = 4;
+enum class RefusedConnection { kFull, kAddressFull, kNoDescriptor, kTls, kMemory };
+inline constexpr int kRefusedConnections = 5;
+
+// What a caller's connection did that ended it.
+enum class EndedConnection {
+  kStreams,
+  kHeaderBlock,
+  kUnfinished,
+  kResets,
+  kIdleFrames,
+  kSlow,
+  kMemory,
+  kHandshakes,
+};
+inline constexpr int kEndedConnections = 8;
 
 // Why an exchange is no longer listened to, when no answer came: the window was over, the connection was lost, or it
 // gave way to another exchange.
@@ -132,6 +145,7 @@ class Metrics {
   // Callers' connections: open ones, and how many were sent away, as differences since the last call.
   void SetConnections(int open) noexcept;
   void AddRefusedConnections(RefusedConnection why, uint64_t n) noexcept;
+  void AddEndedConnections(EndedConnection why, uint64_t n) noexcept;
   void SetPortAnswers(bool answers) noexcept;
   void CountCredentialReload(bool ok) noexcept;
 

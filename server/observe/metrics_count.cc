@@ -126,6 +126,10 @@ void Metrics::AddRefusedConnections(RefusedConnection why, uint64_t n) noexcept 
   parts_->refused_connections[static_cast<size_t>(why)]->Increment(static_cast<double>(n));
 }
 
+void Metrics::AddEndedConnections(EndedConnection why, uint64_t n) noexcept {
+  parts_->ended_connections[static_cast<size_t>(why)]->Increment(static_cast<double>(n));
+}
+
 void Metrics::SetPortAnswers(bool answers) noexcept { parts_->port_answers->Set(answers ? 1 : 0); }
 
 WebhookMetrics& Metrics::webhooks() noexcept { return *parts_->webhooks; }

@@ -72,6 +72,7 @@ struct Metrics::Parts {
   std::array<prometheus::Counter*, 2> credential_reloads{};  // [ok]
   prometheus::Gauge* connections = nullptr;
   std::array<prometheus::Counter*, kRefusedConnections> refused_connections{};
+  std::array<prometheus::Counter*, kEndedConnections> ended_connections{};
   prometheus::Gauge* port_answers = nullptr;
   prometheus::Gauge* log_lines_dropped = nullptr;
   std::unique_ptr<WebhookMetrics> webhooks;

@@ -32,6 +32,7 @@ using observe::SafeText;
 
 constexpr int kAcceptsPerTurn = 64;
 constexpr int kSweepEveryMs = 1000;
+constexpr int kMemoryEveryMs = 20;  // a fast link brings 25 MB meanwhile
 // Open at once, also where there is room for few connections.
 constexpr int kFewestHandshakes = 16;
 constexpr auto kOutOfDescriptorsPause = std::chrono::milliseconds(10);
@@ -107,7 +108,10 @@ std::string AddressText(const sockaddr_storage& address) {
 }
 
 Acceptor::Acceptor(AcceptorOptions options)
-    : options_(std::move(options)), port_(options_.port), table_(options_.max_connections, options_.max_per_address) {}
+    : options_(std::move(options)),
+      port_(options_.port),
+      table_(options_.max_connections, options_.max_per_address),
+      memory_(options_.memory_mark) {}
 
 absl::Status Acceptor::Bind(const sockaddr_storage& address, socklen_t size) {
   const int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -178,7 +182,9 @@ void Acceptor::Stop() {
   for (const int fd : std::exchange(listeners_, {})) close(fd);
 }
 
-Refusals Acceptor::refusals() const { return {full_.load(), address_full_.load(), no_descriptor_.load()}; }
+Refusals Acceptor::refusals() const {
+  return {full_.load(), address_full_.load(), no_descriptor_.load(), no_memory_.load()};
+}
 
 void Acceptor::Run() {
   std::vector<pollfd> waits;
@@ -186,8 +192,9 @@ void Acceptor::Run() {
   waits.push_back({wake_, POLLIN, 0});
   SteadyTime next_sweep{};
   for (;;) {
-    const int ready = poll(waits.data(), waits.size(), kSweepEveryMs);
+    const int ready = poll(waits.data(), waits.size(), memory_.on() ? kMemoryEveryMs : kSweepEveryMs);
     if (ready > 0 && waits.back().revents != 0) return;
+    memory_short_ = memory_.Look(SteadyClock::now());
     for (size_t i = 0; ready > 0 && i < listeners_.size(); ++i) {
       if (waits[i].revents != 0) AcceptFrom(listeners_[i]);
     }
@@ -243,6 +250,12 @@ void Acceptor::RefuseForDescriptors(int listener) {
   }
 }
 
+// Those who are connected are served on; a refusal is an invitation to come again.
+void Acceptor::RefuseForMemory(int fd) {
+  Reset(fd);
+  no_memory_.fetch_add(1, std::memory_order_relaxed);
+}
+
 bool Acceptor::IsProbe(int fd, const sockaddr_storage& peer) const {
   if (PortOf(peer) != probe_port_.load(std::memory_order_acquire)) return false;
   sockaddr_storage own{};
@@ -253,6 +266,7 @@ bool Acceptor::IsProbe(int fd, const sockaddr_storage& peer) const {
 
 void Acceptor::TakeIn(int listener, int fd, const sockaddr_storage& peer) {
   const bool probe = IsProbe(fd, peer);
+  if (memory_short_ && !probe) return RefuseForMemory(fd);
   const auto verdict = probe ? ConnectionTable::Verdict::kAdmitted : table_.Admit(fd, PlaceOf(peer));
   if (verdict != ConnectionTable::Verdict::kAdmitted) {
     Reset(fd);

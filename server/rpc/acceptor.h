@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "server/base/loop.h"
 #include "server/rpc/connection_table.h"
+#include "server/rpc/memory_watch.h"
 
 namespace userintent::rpc {
 
@@ -29,6 +30,7 @@ struct Refusals {
   uint64_t full = 0;
   uint64_t address_full = 0;
   uint64_t no_descriptor = 0;
+  uint64_t memory = 0;
 };
 
 struct AcceptorOptions {
@@ -38,6 +40,7 @@ struct AcceptorOptions {
   int max_per_address = 500;  // an IPv6 address counts with its /64
   // From a request's first byte to its last, where that can be seen (connection_watch.h); zero: no limit.
   SteadyClock::duration longest_request{};
+  int64_t memory_mark = 0;  // see MemoryWatch
 };
 
 class Acceptor {
@@ -72,6 +75,7 @@ class Acceptor {
   void AcceptFrom(int listener);
   void TakeIn(int listener, int fd, const sockaddr_storage& peer);
   void RefuseForDescriptors(int listener);
+  void RefuseForMemory(int fd);
   bool IsProbe(int fd, const sockaddr_storage& peer) const;
 
   const AcceptorOptions options_;
@@ -81,11 +85,14 @@ class Acceptor {
   int spare_ = -1;  // given up for a moment where no descriptor is free
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> sink_;
   ConnectionTable table_;
+  MemoryWatch memory_;
+  bool memory_short_ = false;
   std::atomic<uint16_t> probe_port_{0};
   std::atomic<int> connections_{0};
   std::atomic<uint64_t> full_{0};
   std::atomic<uint64_t> address_full_{0};
   std::atomic<uint64_t> no_descriptor_{0};
+  std::atomic<uint64_t> no_memory_{0};
   std::thread thread_;
 };
 

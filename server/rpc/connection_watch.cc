@@ -77,8 +77,14 @@ class Watched {
   // False: the connection is to end.
   bool Received(std::string_view bytes) {
     if (!std::exchange(spoke_, true)) EndOfHandshake(this);
-    const Fault fault = guard_.OnReceived(bytes, SteadyClock::now());
+    const SteadyTime now = SteadyClock::now();
+    const Fault fault = guard_.OnReceived(bytes, now);
     Publish();
+    if (const int resets = guard_.recent_resets(); resets != resets_) {
+      resets_ = resets;
+      reset_bytes_.store(resets * kStreamBytes, std::memory_order_relaxed);
+      reset_at_.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+    }
     if (fault == Fault::kNone) return true;
     if (!ended_.exchange(true, std::memory_order_relaxed)) {
       Tell(peer_, static_cast<Reason>(static_cast<int>(fault) - 1), TextOf(fault));
@@ -91,7 +97,12 @@ class Watched {
     Publish();
   }
 
-  int64_t held() const { return held_.load(std::memory_order_relaxed); }
+  // About. Calls that were reset are cleared away within seconds, by whoever serves them.
+  int64_t held(SteadyTime now) const {
+    const SteadyTime reset_at(SteadyClock::duration(reset_at_.load(std::memory_order_relaxed)));
+    const bool lately = now - reset_at < std::chrono::seconds(2);
+    return held_.load(std::memory_order_relaxed) + (lately ? reset_bytes_.load(std::memory_order_relaxed) : 0);
+  }
   SteadyTime unfinished_since() const {
     return SteadyTime(SteadyClock::duration(since_.load(std::memory_order_relaxed)));
   }
@@ -110,9 +121,7 @@ class Watched {
 
  private:
   void Publish() {
-    held_.store(kConnectionBytes + guard_.streams() * kStreamBytes + guard_.recent_resets() * kStreamBytes +
-                    guard_.unfinished(),
-                std::memory_order_relaxed);
+    held_.store(kConnectionBytes + guard_.streams() * kStreamBytes + guard_.unfinished(), std::memory_order_relaxed);
     const auto since = guard_.unfinished_since();
     since_.store(since ? since->time_since_epoch().count() : SteadyTime::max().time_since_epoch().count(),
                  std::memory_order_relaxed);
@@ -125,6 +134,9 @@ class Watched {
   bool spoke_ = false;  // the handshake is done
   std::atomic<bool> ended_{false};
   std::atomic<int64_t> held_{kConnectionBytes};
+  int resets_ = 0;
+  std::atomic<int64_t> reset_bytes_{0};
+  std::atomic<SteadyClock::rep> reset_at_{0};
   std::atomic<SteadyClock::rep> since_{SteadyTime::max().time_since_epoch().count()};
 };
 
@@ -216,17 +228,19 @@ void MakeRoomForHandshake(int most) {
 }
 
 int64_t EndLargest(int64_t bytes) {
+  const SteadyTime now = SteadyClock::now();
   All& all = Everything();
   const MutexLock lock(all.mutex);
-  std::vector<Watched*> large;
+  std::vector<std::pair<int64_t, Watched*>> large;
   for (Watched* const one : all.connections) {
-    if (!one->ended() && one->held() >= kSpared) large.push_back(one);
+    const int64_t held = one->held(now);
+    if (!one->ended() && held >= kSpared) large.emplace_back(held, one);
   }
-  std::sort(large.begin(), large.end(), [](const Watched* a, const Watched* b) { return a->held() > b->held(); });
+  std::sort(large.rbegin(), large.rend());
   int64_t let_go = 0;
-  for (Watched* const one : large) {
+  for (const auto& [held, one] : large) {
     if (let_go >= bytes) break;
-    let_go += one->held();
+    let_go += held;
     one->End(kMemory, "it holds most while memory is short");
   }
   return let_go;

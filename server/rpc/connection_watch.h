@@ -9,7 +9,7 @@
 // those of a lost connection do. Connections without TLS are not watched: they come from this machine or from a proxy
 // that speaks HTTP/2 itself.
 //
-// Measured: see docs/threat-model.md. Any thread, unless said otherwise.
+// Counting costs a call 0.1 us (docs/decisions/0016-frames-are-counted.md). Any thread, unless said otherwise.
 #pragma once
 
 #include <cstdint>

@@ -239,6 +239,27 @@ def test_resets_that_the_server_is_brought_to(siege, sandbox):
     assert len(sandbox.posts(request.email)) <= 1
 
 
+def test_memory_watermark(besiege):
+    """60 connections that each stay within every limit of their own, with 400 unfinished calls each: together they would
+    take 300 MB. Those that hold most are ended until memory is below the mark, and the others are served on."""
+    siege = besiege(memory_watermark=100)
+    block = headers(CREATE)
+    connections = []
+    for _ in range(60):
+        try:
+            connections.append(siege.connection())
+        except OSError:  # nobody is taken in meanwhile
+            continue
+        connections[-1].send(b"".join(frame(HEADERS, END_HEADERS, stream, block) for stream in streams(400)))
+    wait_for(lambda: siege.gateway.metrics()['userintent_connections_ended_total{reason="memory"}'] >= 5,
+             "the end of those who hold most")
+    for one in connections:
+        one.read()
+    print(f"{len(connections)} taken in, {sum(one.ended for one in connections)} ended")
+    assert [entry for entry in siege.gateway.log() if entry["event"] == "memory_short"]
+    assert siege.memory() < 150
+
+
 # -- frames that ask for nothing -------------------------------------------------------------------------------------------
 
 OPEN = frame(HEADERS, END_HEADERS, 1, headers(CREATE))

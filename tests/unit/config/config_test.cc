@@ -134,6 +134,7 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(settings.upstream_transport, http::Transport::kAuto);
   EXPECT_EQ(settings.max_connections, 0);
   EXPECT_EQ(settings.max_connections_per_address, 0);
+  EXPECT_EQ(settings.memory_watermark, 0);
   EXPECT_EQ(settings.max_in_flight, 4096);
   EXPECT_EQ(settings.max_waiters_per_request, 64);
   EXPECT_EQ(settings.max_waiters_per_caller, 1024);
@@ -206,6 +207,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"upstream_transport", "libcurl",
        [](const Settings& c) { return c.upstream_transport == http::Transport::kLibcurl; }},
       {"max_connections", "9", [](const Settings& c) { return c.max_connections == 9; }},
+      {"memory_watermark", "180", [](const Settings& c) { return c.memory_watermark == 180; }},
       {"max_connections_per_address", "5", [](const Settings& c) { return c.max_connections_per_address == 5; }},
       {"max_in_flight", "8", [](const Settings& c) { return c.max_in_flight == 8; }},
       {"max_waiters_per_request", "9", [](const Settings& c) { return c.max_waiters_per_request == 9; }},
@@ -764,6 +766,7 @@ TEST_F(ConfigTest, Ranges) {
       {"upstream_connections", {"0", "-1", "10001"}},
       {"max_connections", {"-1", "1000001"}},
       {"max_connections_per_address", {"-1", "1000001"}},
+      {"memory_watermark", {"-1", "1048577"}},
       {"max_in_flight", {"0", "-1", "1000001"}},
       {"max_waiters_per_request", {"-1", "1000001"}},
       {"max_waiters_per_caller", {"-1", "1000001"}},

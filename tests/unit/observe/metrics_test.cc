@@ -154,12 +154,17 @@ TEST_F(MetricsTest, GaugesFollow) {
   metrics_.AddRefusedConnections(RefusedConnection::kAddressFull, 2);
   metrics_.AddRefusedConnections(RefusedConnection::kNoDescriptor, 3);
   metrics_.AddRefusedConnections(RefusedConnection::kTls, 4);
+  metrics_.AddRefusedConnections(RefusedConnection::kMemory, 5);
+  for (int i = 0; i < kEndedConnections; ++i) metrics_.AddEndedConnections(static_cast<EndedConnection>(i), 10 + i);
   EXPECT_EQ(Value("userintent_connections"), 7);
   EXPECT_EQ(Value("userintent_port_answers"), 1);
   EXPECT_EQ(Value("userintent_connections_refused_total{reason=\"max_connections\"}"), 1);
   EXPECT_EQ(Value("userintent_connections_refused_total{reason=\"max_connections_per_address\"}"), 2);
   EXPECT_EQ(Value("userintent_connections_refused_total{reason=\"descriptors\"}"), 3);
   EXPECT_EQ(Value("userintent_connections_refused_total{reason=\"tls\"}"), 4);
+  EXPECT_EQ(Value("userintent_connections_refused_total{reason=\"memory\"}"), 5);
+  EXPECT_EQ(Value("userintent_connections_ended_total{reason=\"calls\"}"), 10);
+  EXPECT_EQ(Value("userintent_connections_ended_total{reason=\"handshakes\"}"), 17);
   EXPECT_EQ(Value("userintent_ledger_commit_operations_sum"), 17);
   EXPECT_EQ(Value("userintent_ledger_commit_seconds_bucket{le=\"0.0025\"}"), 1);
   EXPECT_EQ(Value("userintent_ledger_commit_failures_total"), 1);
