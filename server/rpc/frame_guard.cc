@@ -10,7 +10,7 @@ namespace {
 
 constexpr size_t kPreface = 24;
 constexpr size_t kHead = 9;
-// A frame of DATA with less, which is not the last one, is as good as empty.
+// A frame of DATA with less, which is not the last one, is as good as empty; so is one of CONTINUATION.
 constexpr uint32_t kCrumb = 16;
 
 constexpr uint8_t kData = 0;
@@ -21,10 +21,10 @@ constexpr uint8_t kContinuation = 9;
 constexpr uint8_t kEndStream = 1;
 constexpr uint8_t kEndHeaders = 4;
 
-uint32_t SizeOf(const uint8_t* head) { return head[0] << 16 | head[1] << 8 | head[2]; }
+uint32_t SizeOf(const uint8_t* head) { return uint32_t{head[0]} << 16 | uint32_t{head[1]} << 8 | head[2]; }
 
 uint32_t StreamOf(const uint8_t* head) {
-  return (uint32_t{head[5]} << 24 | head[6] << 16 | head[7] << 8 | head[8]) & 0x7fffffff;
+  return (uint32_t{head[5]} << 24 | uint32_t{head[6]} << 16 | uint32_t{head[7]} << 8 | head[8]) & 0x7fffffff;
 }
 
 }  // namespace
@@ -119,7 +119,8 @@ FrameGuard::Fault FrameGuard::OnHeaders(uint32_t stream, uint32_t size, uint8_t 
   block_begun_ = now;
   if (block_bytes_ > limits_.header_block) return Fault::kHeaderBlock;
   auto found = streams_.find(stream);
-  if (found == streams_.end()) {
+  const bool trailers = found != streams_.end();
+  if (!trailers) {
     // Numbers only grow; one that is over, or the server's, begins nothing.
     if (stream <= last_stream_ || stream % 2 == 0) return OnIdleFrame(now);
     last_stream_ = stream;
@@ -129,14 +130,15 @@ FrameGuard::Fault FrameGuard::OnHeaders(uint32_t stream, uint32_t size, uint8_t 
     idle_.Add(limits_.idle_frames_per_call);
   }
   if ((flags & kEndStream) != 0) EndOfRequest(found);
-  return Fault::kNone;
+  // No client of gRPC sends trailers. libgrpc skips all but the first ones of a call, so they could go on for ever.
+  return trailers ? OnIdleFrame(now) : Fault::kNone;
 }
 
 FrameGuard::Fault FrameGuard::OnContinuation(uint32_t size, uint8_t flags, SteadyTime now) {
   block_bytes_ += size;
   if (block_bytes_ > limits_.header_block) return Fault::kHeaderBlock;
   if ((flags & kEndHeaders) != 0) in_block_ = false;
-  return size == 0 ? OnIdleFrame(now) : Fault::kNone;
+  return size < kCrumb ? OnIdleFrame(now) : Fault::kNone;
 }
 
 FrameGuard::Fault FrameGuard::OnData(uint32_t stream, uint32_t size, uint8_t flags, SteadyTime now) {

@@ -41,9 +41,9 @@ struct FrameLimits {
   // resets all of its calls, so it is twice what it may have.
   double resets = 2.0 * kMaxStreams;
   double resets_per_second = 1000;
-  // Frames that ask for nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, DATA of a few bytes, resets of calls that are
-  // over, kinds that nobody knows. Every call and every message that is answered adds to what is allowed, because
-  // clients tell of windows and measure round trips as they read.
+  // Frames that ask for nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, DATA and CONTINUATION of a few bytes,
+  // trailers, resets of calls that are over, kinds that nobody knows. Every call and every message that is answered
+  // adds to what is allowed, because clients tell of windows and measure round trips as they read.
   double idle_frames = 5000;
   double idle_frames_per_second = 500;
   double idle_frames_per_call = 8;

@@ -110,6 +110,18 @@ TEST_F(FrameGuardTest, EmptyContinuationsAreAFloodToo) {
   EXPECT_EQ(fault, Fault::kIdleFrames);
 }
 
+TEST_F(FrameGuardTest, CrumbsOfABlockAreAFloodToo) {
+  EXPECT_EQ(Take(Frame(kHeaders, 0, 1, 60)), Fault::kNone);
+  for (int i = 0; i < 30; ++i) EXPECT_EQ(Take(Frame(kContinuation, 0, 1, 1)), Fault::kNone) << i;
+  EXPECT_EQ(Take(Frame(kContinuation, 0, 1, 1)), Fault::kIdleFrames);
+}
+
+TEST_F(FrameGuardTest, TrailersAreAFloodToo) {
+  EXPECT_EQ(Take(Frame(kHeaders, kEndHeaders, 1, 60)), Fault::kNone);
+  for (int i = 0; i < 30; ++i) EXPECT_EQ(Take(Frame(kHeaders, kEndHeaders, 1, 60)), Fault::kNone) << i;
+  EXPECT_EQ(Take(Frame(kHeaders, kEndHeaders, 1, 60)), Fault::kIdleFrames);
+}
+
 TEST_F(FrameGuardTest, BytesOfOneConnectionAreBounded) {
   ASSERT_EQ(Take(Frame(kHeaders, kEndHeaders, 1, 60) + Frame(kData, 0, 1, 2500)), Fault::kNone);
   ASSERT_EQ(Take(Frame(kHeaders, kEndHeaders, 3, 60) + Frame(kData, 0, 3, 2500)), Fault::kNone);
