@@ -48,7 +48,7 @@ run_suite() {
   case $1 in
     cpp) GTEST_OUTPUT=xml:$results/gtest/ ctest --preset "$preset" --output-junit "$results/ctest.xml" ;;
     # A file's tests stay together: they share processes, and their order counts.
-    e2e) pytest_suite tests/e2e --numprocesses "${E2E_WORKERS:-$(($(nproc) + 1))}" --dist loadfile ;;
+    e2e) pytest_suite tests/e2e --numprocesses "${E2E_WORKERS:-$(($(nproc) + 1))}" --dist loadfile --no-loadscope-reorder ;;
     crash | histories) pytest_suite "tests/$1" ;;
     client-python) CLIENT_PYTHON_MORE=${CLIENT_PYTHON_MORE-} scripts/test-client-python.sh ;;
     client-cross) "$python" tests/conformance/run.py --cross-only ;;

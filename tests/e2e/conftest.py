@@ -22,6 +22,14 @@ def pytest_sessionstart(session):
         raise pytest.UsageError(absent)
 
 
+# Files that take longest begin first, so that the last of several processes does not begin with one of them.
+LONGEST = ["test_webhook_form", "test_get_retry_table", "test_late_answers", "test_ledger_tool", "test_retry_table"]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(autouse=True)
 def no_personal_data_gets_out(request):
     """After every test: the gateways' logs and metrics hold nothing of the requests."""

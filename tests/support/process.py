@@ -189,9 +189,9 @@ class Process:
         self.popen.wait(10)
         self._join()
 
-    def terminate(self, timeout):
-        """SIGTERM; the exit code, or None if it had to be killed."""
-        if self.running():
+    def terminate(self, timeout, ask=True):
+        """SIGTERM, unless it was asked already; the exit code, or None if it had to be killed."""
+        if ask and self.running():
             self.popen.send_signal(signal.SIGTERM)
         try:
             code = self.popen.wait(timeout)

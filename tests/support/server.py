@@ -47,6 +47,7 @@ class Server:
         self.metrics_address = None
         self.webhook_address = None
         self.stopped = True
+        self._asked_to_end = False
         self.exit_code = None
         if start:
             self.start()
@@ -59,7 +60,7 @@ class Server:
     def start(self):
         command = [*self._wrapper, self._program, *self.arguments()]
         self.process = Process(command[0], command[1:], env=self.environment, cwd=self.directory, **self._how)
-        self.stopped = False
+        self.stopped = self._asked_to_end = False
         self._started()
         try:
             self.address = self.announced("listening")["address"]
@@ -105,12 +106,13 @@ class Server:
         self.stopped = True
 
     def stop(self, timeout=None):
-        """SIGTERM, and the program must end with 0 by itself."""
+        """SIGTERM, if the test has not sent it, and the program must end with 0 by itself."""
         if self.stopped:
             return
         self._before_end()
         self._close_channels()
-        code = self.process.terminate(PATIENCE + 20 if timeout is None else timeout)
+        # A second SIGTERM would end a drain at once, with another exit status.
+        code = self.process.terminate(PATIENCE + 20 if timeout is None else timeout, ask=not self._asked_to_end)
         self.stopped = True
         self.exit_code = code
         assert code == 0, f"the gateway's exit status after SIGTERM: {code}; log ends: {self.process.text()[-3000:]}"
@@ -133,6 +135,7 @@ class Server:
                 self._directory.cleanup()
 
     def signal(self, number=signal.SIGTERM):
+        self._asked_to_end |= number == signal.SIGTERM
         self.process.signal(number)
 
     # -- HTTP: metrics, livez, readyz ----------------------------------------------------------------------------------
