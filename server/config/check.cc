@@ -99,6 +99,34 @@ void CheckAuthorization(const Settings& settings, const policy::Policy* policy, 
   }
 }
 
+// Credentials look alike in both environments, so what is compared is what the operator says and the host. A mistake
+// here spends attempts of real people, or shows real people's data to the wrong side.
+void CheckEnvironment(const Settings& settings, Problems& problems) {
+  const Environment said = settings.environment;
+  const Environment host = EnvironmentOf(settings.astra_base_url.host);
+  if (said == Environment::kNotSaid && host == Environment::kProduction) {
+    problems.Add("astra_base_url", "is Astra's production; --environment=production says that this is meant");
+  } else if (said == Environment::kSandbox && host == Environment::kProduction) {
+    problems.Add("environment", "sandbox contradicts --astra_base_url, which is Astra's production");
+  } else if (said == Environment::kProduction && host == Environment::kSandbox) {
+    problems.Add("environment",
+                 "production contradicts --astra_base_url, which is Astra's sandbox (also where it is not given)");
+  } else if (said == Environment::kProduction && host != Environment::kProduction) {
+    problems.Add("environment",
+                 "production goes with Astra's own host alone, --astra_base_url=https://api.astra.finance");
+  }
+  if (said == Environment::kProduction && settings.ledger.kind == LedgerLocation::Kind::kMemory) {
+    problems.Add("ledger", "memory: forgets every request, which --environment=production does not allow");
+  }
+  if (!settings.astra_app_url) return;
+  const Environment pages = EnvironmentOf(settings.astra_app_url->host);
+  if (pages == Environment::kProduction && settings.astra_environment() != Environment::kProduction) {
+    problems.Add("astra_app_url", "is of Astra's production, and --astra_base_url is not");
+  } else if (pages == Environment::kSandbox && settings.astra_environment() == Environment::kProduction) {
+    problems.Add("astra_app_url", "is of Astra's sandbox, and --astra_base_url is not");
+  }
+}
+
 void CheckUpstream(const Settings& settings, Problems& problems) {
   // Names are judged when they are resolved.
   if (const std::optional<net::IpAddress> literal = net::ParseIp(settings.astra_base_url.host)) {

@@ -13,6 +13,9 @@ namespace userintent::config {
 // --listen, --allow_plaintext, and that the three --tls_ flags go together.
 void CheckListener(const Settings& settings, Problems& problems);
 
+// --environment, and that --astra_base_url, --astra_app_url and --ledger go with it.
+void CheckEnvironment(const Settings& settings, Problems& problems);
+
 // --astra_base_url and --upstream_transport.
 void CheckUpstream(const Settings& settings, Problems& problems);
 

@@ -94,6 +94,7 @@ Loaded LoadAll(Settings settings, Problems& problems) {
   CheckListener(settings, problems);
   loaded.tls = ReadTls(settings, problems);
   loaded.policy = ReadPolicy(settings, problems);
+  CheckEnvironment(settings, problems);
   CheckUpstream(settings, problems);
   loaded.credentials = ReadCredentials(settings, problems);
   loaded.authorities = ReadAuthorities(settings, problems);

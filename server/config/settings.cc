@@ -21,6 +21,21 @@ std::vector<Settings::KeyFile> Settings::previous_key_files() const {
   return files;
 }
 
+Environment EnvironmentOf(std::string_view host) {
+  for (const char* name : {"api.astra.finance", "secure.api.astra.finance", "app.astra.finance"}) {
+    if (host == name) return Environment::kProduction;
+  }
+  for (const char* name :
+       {"api-sandbox.astra.finance", "secure.api-sandbox.astra.finance", "app-sandbox.astra.finance"}) {
+    if (host == name) return Environment::kSandbox;
+  }
+  return Environment::kNotSaid;
+}
+
+Environment Settings::astra_environment() const {
+  return environment != Environment::kNotSaid ? environment : EnvironmentOf(astra_base_url.host);
+}
+
 std::optional<net::Origin> Settings::app_url() const {
   if (astra_app_url) return astra_app_url;
   if (astra_base_url.host == "api.astra.finance") return net::Origin{"app.astra.finance", 443};

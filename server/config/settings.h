@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -20,6 +21,7 @@ struct Settings {
   std::string tls_client_ca_file;
   bool allow_plaintext = false;
   std::string policy_file;
+  Environment environment = Environment::kNotSaid;  // see astra_environment()
   net::Origin astra_base_url{"api-sandbox.astra.finance", 443};
   std::string astra_client_id_file;
   std::string astra_client_secret_file;
@@ -81,11 +83,16 @@ struct Settings {
     std::string what;
   };
   std::vector<KeyFile> previous_key_files() const;
+  // --environment, or the one that --astra_base_url is of where it is Astra's own; kNotSaid for another host.
+  Environment astra_environment() const;
   // --astra_app_url, or the host of Astra's pages that goes with --astra_base_url; nothing where none does.
   std::optional<net::Origin> app_url() const;
   bool reflection_on() const { return reflection.value_or(listen.loopback()); }
   // --shards, or one per two cores.
   int shard_count() const;
 };
+
+// The environment that a host is of, by Astra's documentation of its hosts; kNotSaid for every other one.
+Environment EnvironmentOf(std::string_view host);
 
 }  // namespace userintent::config

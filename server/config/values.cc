@@ -34,6 +34,25 @@ bool ParseOptional(std::string_view text, std::optional<T>* out) {
   return true;
 }
 
+// Of a type whose values have names: pairs of value and name.
+template <typename Names, typename T>
+bool ParseName(const Names& names, std::string_view text, T* out) {
+  for (const auto& [value, name] : names) {
+    if (name != text) continue;
+    *out = value;
+    return true;
+  }
+  return false;
+}
+
+template <typename Names, typename T>
+std::string NameIn(const Names& names, T wanted) {
+  for (const auto& [value, name] : names) {
+    if (value == wanted) return std::string(name);
+  }
+  return "";
+}
+
 }  // namespace
 
 template <>
@@ -180,25 +199,22 @@ std::string Text(const std::optional<astra::LimitRule>& value) {
 }
 
 template <>
+Form FormOf<Environment>() {
+  return {"sandbox|production", "must be sandbox or production"};
+}
+constexpr std::pair<Environment, std::string_view> kEnvironmentNames[] = {
+    {Environment::kNotSaid, ""}, {Environment::kSandbox, "sandbox"}, {Environment::kProduction, "production"}};
+bool Parse(std::string_view text, Environment* out) { return ParseName(kEnvironmentNames, text, out); }
+std::string Text(Environment value) { return NameIn(kEnvironmentNames, value); }
+
+template <>
 Form FormOf<http::Transport>() {
   return {"auto|nghttp2|libcurl", "must be auto, nghttp2 or libcurl"};
 }
 constexpr std::pair<http::Transport, std::string_view> kTransportNames[] = {
     {http::Transport::kAuto, "auto"}, {http::Transport::kNghttp2, "nghttp2"}, {http::Transport::kLibcurl, "libcurl"}};
-bool Parse(std::string_view text, http::Transport* out) {
-  for (const auto& [transport, name] : kTransportNames) {
-    if (name != text) continue;
-    *out = transport;
-    return true;
-  }
-  return false;
-}
-std::string Text(http::Transport value) {
-  for (const auto& [transport, name] : kTransportNames) {
-    if (transport == value) return std::string(name);
-  }
-  return "";
-}
+bool Parse(std::string_view text, http::Transport* out) { return ParseName(kTransportNames, text, out); }
+std::string Text(http::Transport value) { return NameIn(kTransportNames, value); }
 
 template <>
 Form FormOf<observe::Level>() {

@@ -39,6 +39,9 @@ struct RedirectUris {
   friend bool operator==(const RedirectUris&, const RedirectUris&) = default;
 };
 
+// Astra has two, with credentials, persons and attempts of their own.
+enum class Environment { kNotSaid, kSandbox, kProduction };
+
 // How values of a type are written, for --help and for errors.
 struct Form {
   const char* placeholder;
@@ -62,6 +65,7 @@ bool Parse(std::string_view text, std::optional<net::Origin>* out);  // empty: n
 bool Parse(std::string_view text, RedirectUris* out);                // separated by commas; empty: none
 bool Parse(std::string_view text, RequestPath* out);
 bool Parse(std::string_view text, LedgerLocation* out);
+bool Parse(std::string_view text, Environment* out);  // empty: not said
 bool Parse(std::string_view text, http::Transport* out);
 bool Parse(std::string_view text, observe::Level* out);
 
@@ -78,6 +82,7 @@ std::string Text(const RedirectUris& value);
 std::string Text(const RequestPath& value);
 std::string Text(const LedgerLocation& value);
 std::string Text(const std::optional<astra::LimitRule>& value);
+std::string Text(Environment value);
 std::string Text(http::Transport value);
 std::string Text(observe::Level value);
 

@@ -179,6 +179,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"tls_client_ca_file", "/a", [](const Settings& c) { return c.tls_client_ca_file == "/a"; }},
       {"allow_plaintext", "true", [](const Settings& c) { return c.allow_plaintext; }},
       {"policy_file", "/a", [](const Settings& c) { return c.policy_file == "/a"; }},
+      {"environment", "sandbox", [](const Settings& c) { return c.environment == Environment::kSandbox; }},
       {"astra_base_url", "https://Example.COM:8443",
        [](const Settings& c) {
          return c.astra_base_url == net::Origin{"example.com", 8443};
@@ -411,6 +412,7 @@ TEST_F(ConfigTest, HelpNamesEveryFlagOnceWithFormAndDefaultInTheContractsOrder) 
                            "  --tls_client_ca_file=FILE  (default: none)\n",
                            "  --allow_plaintext=true|false  (default: false)\n",
                            "  --policy_file=FILE  (default: none)\n",
+                           "  --environment=sandbox|production  (default: none)\n",
                            "  --astra_base_url=https://HOST[:PORT]  (default: https://api-sandbox.astra.finance)\n",
                            "  --astra_client_id_file=FILE  (default: none)\n",
                            "  --astra_client_secret_file=FILE  (default: none)\n",
@@ -704,6 +706,63 @@ TEST_F(ConfigTest, UpstreamAddresses) {
   EXPECT_EQ((net::Origin{"::1", 8443}).Text(), "https://[::1]:8443");
 }
 
+TEST_F(ConfigTest, TheEnvironmentAndTheHostGoTogether) {
+  const char* const kProduction = "https://api.astra.finance";
+  const char* const kSandbox = "https://api-sandbox.astra.finance";
+  const char* const kOther = "https://astra.example.com";
+  const char* const kHere = "https://127.0.0.1:8443";
+  struct Case {
+    const char* environment;
+    const char* base;  // null: the default
+    const char* pages;
+    const char* refused;  // how the line begins; empty: it is right
+  };
+  const Case cases[] = {
+      {"", nullptr, "", ""},
+      {"", kSandbox, "", ""},
+      {"", kOther, "", ""},
+      {"", kHere, "", ""},
+      {"", kProduction, "", "--astra_base_url: is Astra's production; --environment=production"},
+      {"", "https://API.ASTRA.finance:443", "", "--astra_base_url: is Astra's production"},
+      {"", "https://api.astra.finance:8443", "", "--astra_base_url: is Astra's production"},
+      {"", "https://secure.api.astra.finance", "", "--astra_base_url: is Astra's production"},
+      {"sandbox", nullptr, "", ""},
+      {"sandbox", kSandbox, "", ""},
+      {"sandbox", kOther, "", ""},
+      {"sandbox", kHere, "", ""},
+      {"sandbox", kProduction, "", "--environment: sandbox contradicts --astra_base_url"},
+      {"production", kProduction, "", ""},
+      {"production", "https://Api.Astra.Finance", "", ""},
+      {"production", nullptr, "", "--environment: production contradicts --astra_base_url"},
+      {"production", kSandbox, "", "--environment: production contradicts --astra_base_url"},
+      {"production", kOther, "", "--environment: production goes with Astra's own host alone"},
+      {"production", kHere, "", "--environment: production goes with Astra's own host alone"},
+      {"production", "https://api.astra.finance.example.com", "", "--environment: production goes with Astra's own"},
+      {"production", "https://sandbox.astra.finance", "", "--environment: production goes with Astra's own"},
+      {"live", nullptr, "", "--environment: must be sandbox or production"},
+      {"Production", nullptr, "", "--environment: must be sandbox or production"},
+      {"", kSandbox, "https://app.astra.finance", "--astra_app_url: is of Astra's production"},
+      {"", kOther, "https://app.astra.finance", "--astra_app_url: is of Astra's production"},
+      {"sandbox", kHere, "https://app.astra.finance", "--astra_app_url: is of Astra's production"},
+      {"production", kProduction, "https://app-sandbox.astra.finance", "--astra_app_url: is of Astra's sandbox"},
+      {"production", kProduction, "https://app.astra.finance", ""},
+      {"production", kProduction, "https://pages.example.com", ""},
+      {"", kHere, "https://app-sandbox.astra.finance", ""},
+  };
+  for (const Case& c : cases) {
+    std::vector<std::string> more = {std::string("--environment=") + c.environment,
+                                     std::string("--astra_app_url=") + c.pages};
+    if (c.base != nullptr) more.push_back(std::string("--astra_base_url=") + c.base);
+    const std::string problem = Problem(LoadMore(more));
+    const std::string what = absl::StrCat(c.environment, " with ", c.base == nullptr ? "the default" : c.base);
+    EXPECT_EQ(problem.substr(0, std::string_view(c.refused).size()), c.refused) << what;
+    EXPECT_EQ(problem.empty(), std::string_view(c.refused).empty()) << what << ": " << problem;
+  }
+  EXPECT_EQ(
+      Problem(LoadMore({"--environment=production", "--astra_base_url=https://api.astra.finance", "--ledger=memory:"})),
+      "--ledger: memory: forgets every request, which --environment=production does not allow");
+}
+
 TEST_F(ConfigTest, WhereAstrasPagesAre) {
   const std::pair<const char*, const char*> pages[] = {
       {"https://api.astra.finance", "https://app.astra.finance"},
@@ -711,7 +770,9 @@ TEST_F(ConfigTest, WhereAstrasPagesAre) {
       {"https://localhost:8443", "https://app-sandbox.astra.finance"},
       {"https://[::1]:8443", "https://app-sandbox.astra.finance"}};
   for (const auto& [base, app] : pages) {
-    const auto loaded = LoadMore({std::string("--astra_base_url=") + base, "--oauth_redirect_uri=https://a.example"});
+    const bool production = std::string_view(base) == "https://api.astra.finance";
+    const auto loaded = LoadMore({std::string("--astra_base_url=") + base, "--oauth_redirect_uri=https://a.example",
+                                  production ? "--environment=production" : "--environment="});
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     EXPECT_EQ(loaded->settings.app_url()->Text(), app);
   }
