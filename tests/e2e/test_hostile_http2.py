@@ -70,6 +70,9 @@ class Siege:
         with open(f"/proc/{self.gateway.process.pid}/status") as file:
             return next(int(line.split()[1]) for line in file if line.startswith(name)) / 1000
 
+    def another_channel(self):
+        return self.gateway.new_channel(self._credentials)
+
     def connection(self, **more):
         return self.keep(http2.Connection(self.address, self.attacker, **more))
 
@@ -91,7 +94,7 @@ class Siege:
         self._call(self._channel, self._kept)
         began = time.monotonic()
         # A connection may be refused at first; on the one that stands every call succeeds.
-        wait_for(lambda: self._call(self.gateway.new_channel(self._credentials), self._anew).response,
+        wait_for(lambda: self._call(self.another_channel(), self._anew).response,
                  "a call on a new connection")
         anew = time.monotonic() - began
         self._over.set()
@@ -152,6 +155,40 @@ def pour(connection, pieces, at_once=200):
             sent += len(batch)
             batch = []
     return sent + len(batch) if connection.send(b"".join(batch)) else sent
+
+
+# -- what clients do -------------------------------------------------------------------------------------------------------
+
+def test_busy_callers_meet_no_limit(besiege, sandbox):
+    """More calls at once than a connection carries, all given up at once, again and again; and the largest requests."""
+    siege = besiege(reflection=False)
+    channel = siege.another_channel()
+    for _ in range(3):
+        requests = [person() for _ in range(700)]
+        for request in requests[:50]:
+            sandbox.fault("delay", request.email, delay_ms=500)
+        running = [siege.gateway.begin(request, channel=channel) for request in requests]
+        for one in running[::2]:
+            one.cancel()
+        for one in running[1::2]:
+            one.reply().ok()
+        for request in requests:
+            assert len(sandbox.posts(request.email)) <= 1
+    sizes = [60_000] * 300
+    large = channel.unary_unary(CREATE, request_serializer=None)
+    calls = [large.future(b"\x62" + varint(size) + b"x" * size, timeout=PATIENCE) for size in sizes]
+    for one in calls:
+        assert one.exception().code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert siege.gateway.metric("userintent_connections_ended_total") == 0
+    assert not [entry for entry in siege.gateway.log() if entry["event"] == "connection_ended"]
+
+
+def varint(number):
+    out = b""
+    while number >= 128:
+        out += bytes([number % 128 + 128])
+        number //= 128
+    return out + bytes([number])
 
 
 # -- calls that come and do not end ----------------------------------------------------------------------------------------
