@@ -37,6 +37,8 @@ FILES = {
     "server/usecase/get_user_intent.cc": ["get_user_intent_test"],
     "server/usecase/intent_reads.cc": ["get_user_intent_test"],
     "server/astra/classify.cc": ["astra_test"],
+    "server/policy/policy.cc": ["policy_decide_test"],
+    "server/policy/access.cc": ["policy_decide_test"],
     "server/ledger/rules.cc": LEDGER,
     "server/ledger/decide.cc": LEDGER,
     "server/ledger/decide_operator.cc": LEDGER,
