@@ -225,6 +225,7 @@ TEST(Access, WithoutAFileEverythingIsAllowed) {
   const auto access = gate.Admit("uri:spiffe://test.example/a", Method::kGetCreation, kNow).access;
   EXPECT_EQ(access->policy, nullptr);
   EXPECT_EQ(access->rule, nullptr);
+  EXPECT_NE(access->account, nullptr);  // some limits need no file
   for (size_t i = 0; i < kMethodCount; ++i) {
     const Verdict verdict = access->Decide(static_cast<Method>(i));
     EXPECT_TRUE(verdict.allowed);
@@ -248,8 +249,12 @@ TEST(Gate, AsksAgainWhenThePolicyChanged) {
 TEST(Gate, RemembersABoundedNumberOfCallers) {
   Gatekeeper keeper;
   Gate gate(keeper);
-  for (int i = 0; i < 5000; ++i) gate.Admit("dns:caller" + std::to_string(i) + ".example", Method::kGetCreation, kNow);
-  EXPECT_LE(gate.size(), 1000u);
+  size_t most = 0;
+  for (int i = 0; i < 5000; ++i) {
+    gate.Admit("dns:caller" + std::to_string(i) + ".example", Method::kGetCreation, kNow);
+    most = std::max(most, gate.size());
+  }
+  EXPECT_EQ(most, 1000u);
 }
 
 TEST(Gate, OneLineForManyDenialsOfACallerAndMethod) {
