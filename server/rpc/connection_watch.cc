@@ -72,6 +72,9 @@ class Watched {
 
   uint64_t number = 0;  // once it is one of all
 
+  // The peer's address without its port.
+  std::string_view host() const { return std::string_view(peer_).substr(0, peer_.rfind(':')); }
+
   bool ended() const { return ended_.load(std::memory_order_relaxed); }
 
   // False: the connection is to end.
@@ -143,7 +146,9 @@ class Watched {
 struct All {
   Mutex mutex;
   std::unordered_set<Watched*> connections ABSL_GUARDED_BY(mutex);
-  std::map<uint64_t, Watched*> handshakes ABSL_GUARDED_BY(mutex);  // that have not ended, in the order of their begin
+  // Those whose handshake has not ended, in the order of their begin; and how many of these each host has.
+  std::map<uint64_t, Watched*> handshakes ABSL_GUARDED_BY(mutex);
+  std::map<std::string, int, std::less<>> hosts ABSL_GUARDED_BY(mutex);
   uint64_t begun ABSL_GUARDED_BY(mutex) = 0;
 };
 
@@ -152,10 +157,25 @@ All& Everything() {
   return all;
 }
 
+void Forget(All& all, const Watched& watched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(all.mutex) {
+  if (all.handshakes.erase(watched.number) == 0) return;
+  const auto host = all.hosts.find(watched.host());
+  if (--host->second == 0) all.hosts.erase(host);
+}
+
 void EndOfHandshake(Watched* watched) {
   All& all = Everything();
   const MutexLock lock(all.mutex);
-  all.handshakes.erase(watched->number);
+  Forget(all, *watched);
+}
+
+// The oldest of the host that has most: a flood pushes out its own before anybody else's.
+Watched* HandshakeToEnd(All& all) ABSL_EXCLUSIVE_LOCKS_REQUIRED(all.mutex) {
+  const auto most = std::max_element(all.hosts.begin(), all.hosts.end(),
+                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto found = std::find_if(all.handshakes.begin(), all.handshakes.end(),
+                                  [&](const auto& one) { return one.second->host() == most->first; });
+  return found->second;
 }
 
 void OnSessionMade(void* session, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
@@ -167,7 +187,9 @@ void OnSessionMade(void* session, void*, CRYPTO_EX_DATA* data, int index, long, 
   const MutexLock lock(all.mutex);
   all.connections.insert(watched);
   watched->number = ++all.begun;
+  if (from->probe) return;  // the server's own is in nobody's way
   all.handshakes.emplace(watched->number, watched);
+  ++all.hosts[std::string(watched->host())];
 }
 
 void OnSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
@@ -177,7 +199,7 @@ void OnSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
   {
     const MutexLock lock(all.mutex);
     all.connections.erase(watched);
-    all.handshakes.erase(watched->number);
+    Forget(all, *watched);
   }
   delete watched;
 }
@@ -222,8 +244,9 @@ void MakeRoomForHandshake(int most) {
   All& all = Everything();
   const MutexLock lock(all.mutex);
   while (all.handshakes.size() >= static_cast<size_t>(most)) {
-    all.handshakes.begin()->second->End(kHandshakes, "too many handshakes that do not end");
-    all.handshakes.erase(all.handshakes.begin());
+    Watched* const one = HandshakeToEnd(all);
+    one->End(kHandshakes, "too many handshakes that do not end");
+    Forget(all, *one);
   }
 }
 

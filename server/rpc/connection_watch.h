@@ -41,8 +41,8 @@ struct Endings {
 };
 Endings EndedConnections();
 
-// Makes room for one more handshake where `most` are open, by ending the oldest: so strangers who begin and do not end
-// push one another out, and a caller, who needs milliseconds, comes in.
+// Makes room for one more handshake where `most` are open, by ending the oldest of the address that has most: so
+// strangers who begin and do not end push one another out, and a caller, who needs milliseconds, comes in.
 void MakeRoomForHandshake(int most);
 
 }  // namespace userintent::rpc

@@ -297,6 +297,31 @@ def test_memory_watermark(besiege):
     assert siege.memory() < 150
 
 
+def test_attackers_who_come_again(besiege, sandbox):
+    """Eight at once, each sent away and back again 25 times, with calls that are reset, that never end, and whose
+    requests never end."""
+    siege = besiege(memory_watermark=150)
+    request = person()
+    canary.record(request)
+    block, body = headers(CREATE), message(request.SerializeToString())
+    kinds = [lambda stream: call(stream, block, body) + frame(RST_STREAM, 0, stream, CANCEL),
+             lambda stream: frame(HEADERS, END_HEADERS, stream, block),
+             lambda stream: frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, 0, stream, b"x" * 16_000)]
+
+    def attack(number):
+        taken = 0
+        for turn in range(25):
+            with contextlib.suppress(OSError):  # sent away while memory is short
+                with http2.Connection(siege.address, siege.attacker) as connection:
+                    kind = kinds[(number + turn) % len(kinds)]
+                    taken += pour(connection, (kind(stream) for stream in streams(3_000)))
+        return taken
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        print(f"{sum(pool.map(attack, range(8)))} calls taken")
+    assert len(sandbox.posts(request.email)) <= 1
+
+
 # -- frames that ask for nothing -------------------------------------------------------------------------------------------
 
 OPEN = frame(HEADERS, END_HEADERS, 1, headers(CREATE))

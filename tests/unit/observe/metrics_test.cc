@@ -53,7 +53,7 @@ class MetricsTest : public testing::Test {
   }
 
   Metrics metrics_{{"1.2.3", "1.51", "7.88", "3.40"},
-                   {kReasons, kMethods, kVerdicts, kVerdicts, kAskers, kWays, kStates, {}, {}, {}}};
+                   {kReasons, kMethods, kVerdicts, kVerdicts, kAskers, kWays, kStates, {}, {}, {}, {}}};
 };
 
 std::string Calls(const std::string& method, const std::string& code, const std::string& reason) {
