@@ -127,7 +127,7 @@ ROWS = [
     (25, ("huge_body", {"status": 201, "bytes": 20000000}), "OUTCOME_UNKNOWN", 1, UNKNOWN, 201, 1),
     (25, S(201, body='{"id":"x","deep":' + "[" * 5000 + "]" * 5000 + "}"), ..., 1, None, ..., 1),
     # an ordinary answer, a byte at a time
-    (0, ("slow_body", {"byte_ms": 2}), CREATED, 1, SUCCEEDED, None, 1),
+    (0, ("slow_body", {"byte_ms": 1}), CREATED, 1, SUCCEEDED, None, 1),
     (0, ("delay", {"delay_ms": 200}), CREATED, 1, SUCCEEDED, None, 1),
 ]
 

@@ -106,12 +106,12 @@ class Server:
         self.stopped = True
 
     def stop(self, timeout=None):
-        """SIGTERM, if the test has not sent it, and the program must end with 0 by itself."""
+        """SIGTERM, unless the test has asked it to end, and the program must end with 0 by itself."""
         if self.stopped:
             return
         self._before_end()
         self._close_channels()
-        # A second SIGTERM would end a drain at once, with another exit status.
+        # A second signal would end a drain at once, with another exit status.
         code = self.process.terminate(PATIENCE + 20 if timeout is None else timeout, ask=not self._asked_to_end)
         self.stopped = True
         self.exit_code = code
@@ -135,7 +135,7 @@ class Server:
                 self._directory.cleanup()
 
     def signal(self, number=signal.SIGTERM):
-        self._asked_to_end |= number == signal.SIGTERM
+        self._asked_to_end |= number in (signal.SIGTERM, signal.SIGINT)
         self.process.signal(number)
 
     # -- HTTP: metrics, livez, readyz ----------------------------------------------------------------------------------
