@@ -28,6 +28,7 @@ ledger::SqliteLedgerOptions OptionsOf(const config::Settings& settings, const in
   options.store.path = settings.ledger.path;
   options.store.key_id = fingerprinter.key_id();
   options.store.previous_key_ids = fingerprinter.previous_key_ids();
+  options.store.environment = config::Text(settings.astra_environment());
   options.store.crash_point = CrashHook::Get();
   options.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
   options.waiters = WaiterLimitsOf(settings);

@@ -122,7 +122,8 @@ absl::Status CheckLedgerPlace(const Loaded& loaded) {
   const intent::Fingerprinter fingerprinter(loaded.ledger_keys.current, loaded.ledger_keys.previous);
   std::vector<uint64_t> keys = fingerprinter.previous_key_ids();
   keys.insert(keys.begin(), fingerprinter.key_id());
-  const absl::Status status = ledger::LookAt(loaded.settings.ledger.path, keys);
+  const absl::Status status =
+      ledger::LookAt(loaded.settings.ledger.path, keys, Text(loaded.settings.astra_environment()));
   return status.ok() ? status : Problem("ledger", std::string(status.message()));
 }
 

@@ -68,13 +68,28 @@ absl::Status CheckKnown(sqlite3* db, const char* sql, const std::vector<uint64_t
   return all ? absl::OkStatus() : Refuse(otherwise);
 }
 
-absl::Status AskDatabase(sqlite3* db, const std::vector<uint64_t>& keys) {
+absl::Status CheckEnvironment(sqlite3* db, int64_t version, const std::string& environment) {
+  if (environment.empty() || version < 8) return absl::OkStatus();
+  sqlite3_stmt* statement = nullptr;
+  absl::Status status;
+  if (sqlite3_prepare_v2(db, "SELECT name FROM environment", -1, &statement, nullptr) == SQLITE_OK &&
+      sqlite3_step(statement) == SQLITE_ROW) {
+    const auto* const text = reinterpret_cast<const char*>(sqlite3_column_text(statement, 0));
+    const std::string name = text == nullptr ? "" : text;
+    if (name != environment) status = Refuse(OfAnotherEnvironment(name));
+  }
+  sqlite3_finalize(statement);
+  return status;
+}
+
+absl::Status AskDatabase(sqlite3* db, const std::vector<uint64_t>& keys, const std::string& environment) {
   const auto version = Query(db, "PRAGMA user_version");
   if (!version.ok()) return version.status();
   if (version->at(0) > SchemaVersion()) return Refuse("was written by a newer version");
   const auto tables = Query(db, "SELECT count(*) FROM sqlite_schema WHERE name = 'ledger_key'");
   if (!tables.ok()) return tables.status();
   if (tables->at(0) == 0) return absl::OkStatus();  // its making was cut short before it held anything
+  if (absl::Status s = CheckEnvironment(db, version->at(0), environment); !s.ok()) return s;
   if (absl::Status s = CheckKnown(db, "SELECT key_id FROM ledger_key WHERE retired_at IS NULL", keys,
                                   "was made with another key; with this one it would know nobody");
       !s.ok()) {
@@ -87,7 +102,7 @@ absl::Status AskDatabase(sqlite3* db, const std::vector<uint64_t>& keys) {
 }
 
 // The caller holds the lock, or there is none to hold.
-absl::Status LookInside(const std::string& path, const std::vector<uint64_t>& keys) {
+absl::Status LookInside(const std::string& path, const std::vector<uint64_t>& keys, const std::string& environment) {
   sqlite3* db = nullptr;
   absl::Cleanup close = [&] { sqlite3_close(db); };
   // A log that a crash left can only be read by a writer, who then must not copy it at the end. Without a log nobody
@@ -101,12 +116,12 @@ absl::Status LookInside(const std::string& path, const std::vector<uint64_t>& ke
   sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
   // Before the log is first used: its index then needs no file.
   sqlite3_exec(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA query_only = ON", nullptr, nullptr, nullptr);
-  return AskDatabase(db, keys);
+  return AskDatabase(db, keys, environment);
 }
 
 }  // namespace
 
-absl::Status LookAt(const std::string& path, const std::vector<uint64_t>& keys) {
+absl::Status LookAt(const std::string& path, const std::vector<uint64_t>& keys, const std::string& environment) {
   const std::filesystem::path file(path);
   if (absl::Status s = LookAtDirectory(file.has_parent_path() ? file.parent_path() : "."); !s.ok()) return s;
   struct stat info {};
@@ -129,7 +144,7 @@ absl::Status LookAt(const std::string& path, const std::vector<uint64_t>& keys) 
   if (info.st_size == 0) return absl::OkStatus();
   std::error_code none;  // a link's log lies beside what it leads to
   const std::filesystem::path real = std::filesystem::canonical(file, none);
-  return LookInside(none ? path : real.string(), keys);
+  return LookInside(none ? path : real.string(), keys, environment);
 }
 
 }  // namespace userintent::ledger

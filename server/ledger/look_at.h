@@ -11,11 +11,12 @@
 
 namespace userintent::ledger {
 
-// `keys`: Fingerprints::key_id of the current key and of each previous one. Refused: a directory that cannot be made or
-// written or that others may write, a file that is no ledger, one of a newer schema, one made with none of the keys. A
-// ledger that a running server uses is fine, and is not opened.
+// `keys`: Fingerprints::key_id of the current key and of each previous one. `environment`: as in SqliteStoreOptions.
+// Refused: a directory that cannot be made or written or that others may write, a file that is no ledger, one of a
+// newer schema, one made with none of the keys, one of another environment. A ledger that a running server uses is
+// fine, and is not opened.
 //
 // While it looks (milliseconds) it holds the ledger's lock, if there is a lock file, so that no server starts under it.
-absl::Status LookAt(const std::string& path, const std::vector<uint64_t>& keys);
+absl::Status LookAt(const std::string& path, const std::vector<uint64_t>& keys, const std::string& environment = "");
 
 }  // namespace userintent::ledger

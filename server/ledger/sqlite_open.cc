@@ -139,6 +139,7 @@ absl::Status SqliteStore::CheckKey() {
   if (absl::Status s = connection_.Execute("BEGIN IMMEDIATE"); !s.ok()) return s;
   if (absl::Status s = UseKey(); !s.ok()) return s;
   if (absl::Status s = LookForOlderKeys(); !s.ok()) return s;
+  if (absl::Status s = UseEnvironment(); !s.ok()) return s;
   Reach("during-rotation");
   return connection_.Execute("COMMIT");
 }
@@ -165,6 +166,24 @@ absl::Status SqliteStore::UseKey() {
       absl::StrCat("UPDATE ledger_key SET retired_at = ", Micros(options_.now()), " WHERE retired_at IS NULL");
   if (absl::Status s = connection_.Execute(retire.c_str()); !s.ok()) return s;
   return connection_.Execute(insert.c_str());
+}
+
+absl::Status SqliteStore::UseEnvironment() {
+  if (options_.environment.empty()) return absl::OkStatus();
+  {
+    SqliteUse use(connection_, "SELECT name FROM environment");
+    const absl::StatusOr<bool> known = use.Step();
+    if (!known.ok()) return known.status();
+    if (*known) {
+      const std::string name = use.Text(0);
+      if (name == options_.environment) return absl::OkStatus();
+      return absl::FailedPreconditionError(absl::StrCat("ledger ", options_.path, ": ", OfAnotherEnvironment(name)));
+    }
+  }
+  SqliteUse use(connection_, "INSERT INTO environment VALUES (1, ?1, ?2)");
+  use.Bind(1, options_.environment);
+  use.Bind(2, Micros(options_.now()));
+  return use.Step().status();
 }
 
 // A row moves to a new key when somebody shows its content again. Until the last one has moved, its key is needed.

@@ -32,6 +32,9 @@ namespace userintent::ledger {
 // that wait, by when they are due and by when they came; all by when they came, for the 30 days that they are kept; and
 // those that name an attempt or none, for what an operator is shown of an unresolved request. receiver_period: when
 // webhooks could be received.
+//
+// Version 8. environment: which of Astra's environments the attempts, persons and intents are of; empty until a start
+// could tell.
 const std::vector<Migration>& Migrations() {
   static const auto* const kAll = new std::vector<Migration>{
       {1, R"sql(
@@ -199,8 +202,19 @@ CREATE TABLE receiver_period (
   until INTEGER NOT NULL
 ) STRICT;
 )sql"},
+      {8, R"sql(
+CREATE TABLE environment (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  name TEXT NOT NULL CHECK (length(name) BETWEEN 1 AND 64),
+  since INTEGER NOT NULL
+) STRICT;
+)sql"},
   };
   return *kAll;
+}
+
+std::string OfAnotherEnvironment(const std::string& name) {
+  return "is of Astra's " + name + ": what it knows of attempts and persons is not true elsewhere; give another path";
 }
 
 int SchemaVersion() { return Migrations().back().version; }

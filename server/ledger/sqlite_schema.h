@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace userintent::ledger {
@@ -16,6 +17,9 @@ const std::vector<Migration>& Migrations();
 
 // The present one.
 int SchemaVersion();
+
+// What is said of a ledger whose table `environment` has this name, where another one is in use.
+std::string OfAnotherEnvironment(const std::string& name);
 
 // What SQLite writes into the head of the file, to tell a ledger from other databases: "UILG".
 inline constexpr int64_t kApplicationId = 0x55494c47;

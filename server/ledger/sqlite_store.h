@@ -39,6 +39,9 @@ struct SqliteStoreOptions {
   // is refused: it would know nobody, and the promise would be void. So is one with rows under a key that is not given.
   uint64_t key_id = 0;
   std::vector<uint64_t> previous_key_ids;
+  // Which of Astra's environments it is used with, by any name; empty where that cannot be told. The first name is
+  // kept, and a ledger of another one is refused: it would count the attempts of other persons.
+  std::string environment;
   // For an operator's tool: the ledger must be there already, and its key is not asked for, because nothing is looked
   // up by a hash.
   bool for_operator = false;
@@ -160,6 +163,7 @@ class SqliteStore : public Store, public Inspector {
 
   absl::Status ConnectToRead();
   absl::Status UseKey();
+  absl::Status UseEnvironment();
   absl::Status LookForOlderKeys();
 
   enum Statement : int {

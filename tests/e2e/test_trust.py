@@ -63,6 +63,26 @@ def test_environments_that_fit(files):
     assert ended.returncode == 1 and "USERINTENT_ENVIRONMENT" in ended.stderr
 
 
+def test_a_ledger_is_of_one_environment(durable, ledger):
+    """Said by the flag at a start with the stand-in; a start and --check_config with the other one are refused, and the tool
+    works on."""
+    gateway = durable(environment={"USERINTENT_ENVIRONMENT": "sandbox"})
+    request = person()
+    gateway.create(request).ok()
+    gateway.stop()
+    flags = {**gateway.flags, "astra_base_url": PRODUCTION, "environment": "production"}
+    for words in ([], ["--check_config"]):
+        ended = subprocess.run([str(SERVER), *words, *as_arguments(flags)], capture_output=True, text=True, timeout=PATIENCE + 30,
+                               env=clean_environment(), cwd=gateway.directory)
+        assert ended.returncode == 1
+        [line] = ended.stderr.splitlines()
+        assert line.startswith("userintent-server: --ledger: ") and "is of Astra's sandbox" in line, line
+    assert ledger.state(request) == "SUCCEEDED"
+    gateway.environment.pop("USERINTENT_ENVIRONMENT")
+    gateway.restart()  # nobody says which: as before
+    assert gateway.create(request).ok().replayed
+
+
 def test_a_stand_in_serves_the_sandbox(new_gateway):
     new_gateway(environment={"USERINTENT_ENVIRONMENT": "sandbox"}).create(person()).ok()
 

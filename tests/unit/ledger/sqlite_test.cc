@@ -7,10 +7,12 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "server/ledger/ledger_file.h"
+#include "server/ledger/look_at.h"
 #include "server/ledger/sqlite_ledger.h"
 #include "tests/unit/ledger/fault_vfs.h"
 #include "tests/unit/ledger/support.h"
@@ -20,6 +22,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::StartsWith;
 using V = BeginVerdict;
 
 constexpr int kUnknownReason = 19;
@@ -204,6 +207,36 @@ TEST_F(SqliteTest, ANewerSchemaIsRefused) {
   ledger_.reset();
   Tamper("PRAGMA user_version = 99");
   EXPECT_THAT(Refusal(), HasSubstr("newer version (schema 99"));
+}
+
+TEST_F(SqliteTest, ALedgerIsOfOneEnvironment) {
+  Open();  // nobody says of which
+  Begin({});
+  ledger_.reset();
+  const auto look = [this] { return LookAt(options_.store.path, {options_.store.key_id}, options_.store.environment); };
+  options_.store.environment = "sandbox";
+  EXPECT_TRUE(look().ok()) << look();
+  Open();  // of this one, from now on
+  ledger_.reset();
+  options_.store.environment = "production";
+  EXPECT_THAT(std::string(look().message()), StartsWith("is of Astra's sandbox"));
+  EXPECT_THAT(Refusal(), HasSubstr("is of Astra's sandbox"));
+  for (const char* name : {"", "sandbox"}) {
+    options_.store.environment = name;
+    EXPECT_TRUE(look().ok()) << look();
+    Open();
+    EXPECT_NE(Begin({}).verdict, V::kGo) << "the row is there";
+    ledger_.reset();
+  }
+  // Who is refused for the key has not said of which it is.
+  options_.store.path = directory_.File("other/ledger.db");
+  Open();
+  ledger_.reset();
+  const uint64_t key = std::exchange(options_.store.key_id, 99);
+  Refusal();
+  options_.store.key_id = key;
+  options_.store.environment = "production";
+  Open();
 }
 
 TEST_F(SqliteTest, AnotherProgramsDatabaseIsRefused) {
@@ -402,6 +435,7 @@ TEST_F(SqliteTest, TooLittleSpaceStopsOnlyWhatIsNew) {
 
 // What the present version of the schema has and an older one does not.
 constexpr char kBackToSchema6[] =
+    "DROP TABLE environment; DELETE FROM migration WHERE version = 8; "
     "DROP TABLE webhook; DROP TABLE receiver_period; DELETE FROM migration WHERE version = 7; PRAGMA user_version = 6;";
 constexpr char kBackToSchema5[] =
     "DROP INDEX request_attempt; DROP TABLE change; DROP TABLE conflict; DELETE FROM migration WHERE version = 6;"
