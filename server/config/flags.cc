@@ -64,12 +64,8 @@ constexpr Row kRows[] = {
                                       "listen off loopback without TLS, for a service mesh that adds it"),
     RowOf<&Settings::policy_file>("policy_file",
                                   "which caller may call which method, and how often (JSON, see docs/policy.md); "
-                                  "without one every caller may call "
-                                  "everything"),
-    RowOf<&Settings::environment>("environment",
-                                  "which of Astra's environments this is; production must be said, and then goes with "
-                                  "its own host alone; sandbox "
-                                  "never goes with that host"),
+                                  "without one every caller may call everything"),
+    RowOf<&Settings::environment>("environment", "Astra's; production must be said, and goes with its own host alone"),
     RowOf<&Settings::astra_base_url>("astra_base_url", "where Astra is: https, host and port only"),
     RowOf<&Settings::astra_client_id_file>("astra_client_id_file", "required; holds the client id for HTTP Basic"),
     RowOf<&Settings::astra_client_secret_file>("astra_client_secret_file",
