@@ -57,6 +57,7 @@ tell() {
   printf '<testcase classname="fuzz" name="%s"><failure message="%s"/></testcase>\n' "$1" "$why" >>"$REPORT"
 }
 
+rm -f "$REPORT"
 [ -f $BUILD/build.ninja ] || quietly cmake --preset fuzz
 say "Building the fuzz targets"
 cmake --build --preset fuzz -j "${JOBS:-$(nproc)}"
