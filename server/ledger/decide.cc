@@ -189,16 +189,44 @@ class BeginDecision {
     for (const Row& row : view_.open) {
       if (row.record.key != request_.key && rules_.is_busy(row)) return Decide(BeginVerdict::kEmailBusy);
     }
-    supersedes_ = view_.other && rules_.may_supersede(rules_, *view_.other, request_);
+    replaced_ = Named();
     bool unresolved = false;
     for (const Row& row : view_.open) {
       if (row.record.key == request_.key || !rules_.is_unresolved(row, request_.key)) continue;
-      if (supersedes_ && row.record.key == view_.other->record.key) continue;
+      if (replaced_ != nullptr && row.record.key == replaced_->record.key) continue;
       unresolved = true;
       if (row.record.key.caller == request_.key.caller) answer().unresolved = row.record.key.request_id;
     }
-    if (request_.supersedes && !supersedes_) return Decide(BeginVerdict::kSupersedesInvalid);
+    if (request_.supersedes && replaced_ == nullptr) return Decide(BeginVerdict::kSupersedesInvalid);
     return unresolved && Decide(BeginVerdict::kEmailUnresolved);
+  }
+
+  // The row that this call knowingly replaces: the caller's own with that id, or else, with the right to it, another
+  // caller's. Null: there is none that it may replace, or several callers used the id and it cannot be told whose is
+  // meant.
+  const Row* Named() const {
+    if (!request_.supersedes) return nullptr;
+    if (view_.other && rules_.may_supersede(rules_, *view_.other, request_)) return &*view_.other;
+    const Row* found = nullptr;
+    for (const Row& row : view_.open) {
+      if (row.record.key.request_id != *request_.supersedes) continue;
+      if (!rules_.may_supersede(rules_, row, request_)) continue;
+      if (found != nullptr) return nullptr;
+      found = &row;
+    }
+    return found;
+  }
+
+  // For operators: one caller has put aside what another one did.
+  AuditEntry EntryOfReplacing() const {
+    AuditEntry entry;
+    entry.at = request_.now;
+    entry.actor = "caller";
+    entry.action = "supersede another caller's request";
+    entry.key = replaced_->record.key;
+    entry.from = entry.to = replaced_->record.state;
+    entry.evidence = "by " + request_.key.caller + ", request " + UuidText(request_.key.request_id);
+    return entry;
   }
 
   // 6.
@@ -227,8 +255,9 @@ class BeginDecision {
     const Counters was = view_.own ? rules_.count_of(view_.own->record) : Counters{};
     counters += Replace(was, std::move(row), RowChange::Part::kWhole, rules_, changes);
     answer().budget = BudgetOf(counters);
-    if (supersedes_) {
-      Row named = *view_.other;
+    if (replaced_ != nullptr) {
+      if (replaced_->record.key.caller != request_.key.caller) changes.audit = EntryOfReplacing();
+      Row named = *replaced_;
       named.email = request_.current.email;  // it has moved with its address
       MarkSuperseded(std::move(named), request_.key.request_id, request_.now, changes);
     }
@@ -240,7 +269,7 @@ class BeginDecision {
   const Rules& rules_;
   Decision<BeginAnswer> decision_;
   bool created_elsewhere_ = false;
-  bool supersedes_ = false;
+  const Row* replaced_ = nullptr;  // in view_
 };
 
 }  // namespace

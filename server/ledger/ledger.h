@@ -134,8 +134,9 @@ struct BeginRequest {
   Uuid attempt_id{};
   bool allow_repeat = false;
   std::optional<Uuid> supersedes;
-  int attempt_limit = 3;      // 0: no limit
-  int verification_type = 0;  // kept in the row
+  bool may_supersede_others = false;  // `supersedes` may be another caller's; a right that an operator gives
+  int attempt_limit = 3;              // 0: no limit
+  int verification_type = 0;          // kept in the row
   // True: insert the row and go. False: decide everything, write nothing (validate_only, or admission refused).
   bool may_start = true;
   // True: when the request runs already, wait for its end, as far as WaiterLimits allow. False: answer kInProgress.
@@ -154,7 +155,7 @@ enum class BeginVerdict {
   kExhausted,          // used_min >= attempt_limit
   kEmailBusy,          // another request for the address is SENDING
   kEmailUnresolved,    // another request for the address is UNKNOWN; unresolved set only if it is this caller's
-  kSupersedesInvalid,  // `supersedes` names no unresolved request of this caller for this address
+  kSupersedesInvalid,  // `supersedes` names no unresolved request for this address that this caller may replace
   kUnavailable,        // the ledger cannot be read or written; nothing was recorded
 };
 

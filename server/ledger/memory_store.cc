@@ -105,6 +105,23 @@ const Row* MemoryStore::Find(const Key& key) const {
   return at == rows_.end() ? nullptr : &at->second;
 }
 
+// The request with this id that `own` has replaced, or that has replaced `own`: the caller's own, or else another's.
+const Row* MemoryStore::FindLinked(const Row& own, const Uuid& id, bool own_replaces) const {
+  const Row* const mine = Find({own.record.key.caller, id});
+  // What was released replaces nothing, though it may still say so.
+  const auto linked = [&](const Row& row) {
+    return own_replaces ? Replaces(own, row) : Replaces(row, own) && row.record.state != State::kReleased;
+  };
+  if (mine != nullptr && linked(*mine)) return mine;
+  if (const auto at = by_email_.find(own.email); at != by_email_.end()) {
+    for (const Key& key : at->second) {
+      const Row& row = rows_.at(key);
+      if (key.request_id == id && linked(row)) return &row;
+    }
+  }
+  return mine;
+}
+
 const Row* MemoryStore::FindIntent(const std::string& caller, const std::string& intent) const {
   const auto at = by_intent_.find(intent);
   if (at == by_intent_.end()) return nullptr;
@@ -151,10 +168,10 @@ absl::StatusOr<View> MemoryStore::Load(const Lookup& lookup) {
   view.own = copy(lookup.intent == nullptr ? Find(*lookup.key) : FindIntent(caller, *lookup.intent));
   if (lookup.other) view.other = copy(Find({caller, *lookup.other}));
   if (lookup.superseded && view.own && view.own->record.supersedes) {
-    view.other = copy(Find({caller, *view.own->record.supersedes}));
+    view.other = copy(FindLinked(*view.own, *view.own->record.supersedes, true));
   }
   if (lookup.superseding && view.own && view.own->record.superseded_by) {
-    view.superseding = copy(Find({caller, *view.own->record.superseded_by}));
+    view.superseding = copy(FindLinked(*view.own, *view.own->record.superseded_by, false));
   }
   if (lookup.counters && view.own) view.counters = Of(view.own->email).counters;
   for (const Digest* email : lookup.emails) view.counters += Of(*email).counters;

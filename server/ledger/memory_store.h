@@ -50,6 +50,7 @@ class MemoryStore : public Store {
     Counters counters;
     Counters purged;
   };
+  const Row* FindLinked(const Row& own, const Uuid& id, bool own_replaces) const;
   const Row* FindIntent(const std::string& caller, const std::string& intent) const;
   const Row* FindAttempt(const Uuid& attempt_id, const TraceRequest& request, TraceAnswer& answer) const;
   void AddOpen(const Digest& email, std::vector<const Row*>& open) const;

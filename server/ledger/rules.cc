@@ -43,7 +43,7 @@ bool IsUnresolved(const Row& other, const Key& asking) {
 }
 
 bool MaySupersede(const Rules& rules, const Row& named, const BeginRequest& request) {
-  return named.record.key.caller == request.key.caller && SameEmail(named, request) &&
+  return (named.record.key.caller == request.key.caller || request.may_supersede_others) && SameEmail(named, request) &&
          rules.is_unresolved(named, request.key);
 }
 

@@ -93,10 +93,10 @@ absl::StatusOr<View> SqliteStore::Load(const Lookup& lookup) {
   absl::Status s = lookup.intent == nullptr ? Find(key, view.own) : FindIntent(key.caller, *lookup.intent, view.own);
   if (s.ok() && lookup.other) s = Find({key.caller, *lookup.other}, view.other);
   if (s.ok() && lookup.superseded && view.own && view.own->record.supersedes) {
-    s = Find({key.caller, *view.own->record.supersedes}, view.other);
+    s = FindLinked(*view.own, *view.own->record.supersedes, true, view.other);
   }
   if (s.ok() && lookup.superseding && view.own && view.own->record.superseded_by) {
-    s = Find({key.caller, *view.own->record.superseded_by}, view.superseding);
+    s = FindLinked(*view.own, *view.own->record.superseded_by, false, view.superseding);
   }
   if (!s.ok()) return s;
   if (lookup.counters && view.own) {
@@ -108,6 +108,21 @@ absl::StatusOr<View> SqliteStore::Load(const Lookup& lookup) {
     if (s = LoadAddresses(lookup, view); !s.ok()) return s;
   }
   return view;
+}
+
+// The request with this id that `own` has replaced, or that has replaced `own`: the caller's own, or else another's.
+absl::Status SqliteStore::FindLinked(const Row& own, const Uuid& id, bool own_replaces, std::optional<Row>& into) {
+  // What was released replaces nothing, though it may still say so.
+  const auto linked = [&](const Row& row) {
+    return own_replaces ? Replaces(own, row) : Replaces(row, own) && row.record.state != State::kReleased;
+  };
+  if (absl::Status s = Find({own.record.key.caller, id}, into); !s.ok()) return s;
+  if (into && linked(*into)) return absl::OkStatus();
+  absl::StatusOr<std::vector<Row>> all = WithId(id);
+  if (!all.ok()) return all.status();
+  const auto found = std::find_if(all->begin(), all->end(), linked);
+  if (found != all->end()) into = std::move(*found);
+  return absl::OkStatus();
 }
 
 absl::Status SqliteStore::LoadAddresses(const Lookup& lookup, View& view) {

@@ -218,6 +218,7 @@ class SqliteStore : public Store, public Inspector {
   absl::StatusOr<std::optional<int64_t>> CallerId(const std::string& name, bool make);
 
   absl::Status Find(const Key& key, std::optional<Row>& row);
+  absl::Status FindLinked(const Row& own, const Uuid& id, bool own_replaces, std::optional<Row>& into);
   absl::Status FindIntent(const std::string& caller, const std::string& intent, std::optional<Row>& row);
   absl::Status LoadAddresses(const Lookup& lookup, View& view);
   absl::StatusOr<std::optional<Row>> One(SqliteUse& use) const;

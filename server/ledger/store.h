@@ -39,6 +39,13 @@ struct Row {
   int64_t handle = 0;  // the store's own number of the row; 0: the store does not have it, or needs no number
 };
 
+// Whether one row has replaced the other. They tell each other by their ids alone, and the other one may be another
+// caller's; so both must say it, of one address.
+inline bool Replaces(const Row& by, const Row& row) {
+  return by.record.supersedes == row.record.key.request_id && row.record.superseded_by == by.record.key.request_id &&
+         by.email == row.email;
+}
+
 // Attempts of one e-mail address. used_min = confirmed, used_max = confirmed + possible.
 struct Counters {
   int confirmed = 0;  // a 2xx status line came
@@ -85,8 +92,8 @@ struct Lookup {
   const Key* key = nullptr;             // View::own: this row,
   const std::string* intent = nullptr;  // or the newest SUCCEEDED row of key->caller with this intent
   std::optional<Uuid> other;            // View::other: this request of key->caller,
-  bool superseded = false;              // or the one that `own` superseded
-  bool superseding = false;             // View::superseding: the one that superseded `own`
+  bool superseded = false;              // or the one that `own` superseded, perhaps another caller's
+  bool superseding = false;             // View::superseding: the one that superseded `own`, likewise
   // View::counters: of these addresses, added up;
   Digests emails;
   bool counters = false;  // or of the address of `own`

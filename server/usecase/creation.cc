@@ -46,6 +46,7 @@ Creation::Creation(Passkey, Creations& creations, CreateCall&& call)
       validate_only_(request_->validate_only()),
       deadline_(call.deadline),
       account_(call.access ? call.access->account : nullptr),
+      may_supersede_others_(call.access && call.access->rule != nullptr && call.access->rule->may_supersede_others),
       done_(std::move(call.done)),
       key_{std::move(call.caller), Uuid{}} {}
 
@@ -60,6 +61,7 @@ void Creation::Begin() {
   begin.attempt_id = attempt_id_ = RandomUuid();
   begin.allow_repeat = request_->allow_repeat();
   if (!request_->supersedes_request_id().empty()) begin.supersedes = ParseUuid(request_->supersedes_request_id());
+  begin.may_supersede_others = may_supersede_others_;
   begin.attempt_limit = deps_.email_attempt_limit;
   begin.verification_type = AskedType(request_->verification_type());
   begin.may_start = begin.may_join = !validate_only_;
@@ -135,10 +137,9 @@ void Creation::AnswerFromLedger(const ledger::BeginAnswer& answer) {
 }
 
 void Creation::Refuse(const ledger::BeginAnswer& answer) {
-  // The others speak of the id's own row, or of nothing.
-  const bool tells = answer.verdict == BeginVerdict::kPersonExists || answer.verdict == BeginVerdict::kExhausted ||
-                     answer.verdict == BeginVerdict::kEmailBusy || answer.verdict == BeginVerdict::kEmailUnresolved ||
-                     answer.verdict == BeginVerdict::kSupersedesInvalid;
+  // These three speak of the id's own row, or of nothing.
+  const bool tells = answer.verdict != BeginVerdict::kReused && answer.verdict != BeginVerdict::kInProgress &&
+                     answer.verdict != BeginVerdict::kUnavailable;
   if (tells && !MayTell(answer, true)) return;
   CallError error = CallError::FromLedger(answer);
   if (answer.verdict == BeginVerdict::kPersonExists && answer.existing_intent_id.empty()) {
@@ -152,11 +153,9 @@ void Creation::Refuse(const ledger::BeginAnswer& answer) {
 }
 
 void Creation::WouldGo(const ledger::BeginAnswer& answer) {
-  if (validate_only_) {
-    // What admission would say to the real call.
+  if (validate_only_) {  // what admission would say to the real call
     refusal_ = deps_.admission.Look(deps_.loop.Now(), deadline_, account_);
-  } else if (!refusal_) {
-    // It came too late to ask.
+  } else if (!refusal_) {  // it came too late to ask
     refusal_ = AdmissionControl::Refusal{v1::ERROR_REASON_DEADLINE_TOO_SHORT, absl::ZeroDuration()};
   }
   if (!MayTell(answer, !refusal_ && answer.budget.used_max > 0)) return;

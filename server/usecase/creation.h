@@ -96,6 +96,7 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   const bool validate_only_;
   const SteadyTime deadline_;
   const AdmissionControl::Account account_;  // the caller's
+  const bool may_supersede_others_;
   Done<v1::CreateUserIntentResponse> done_;
 
   State state_ = State::kBeginning;

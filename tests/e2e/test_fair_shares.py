@@ -141,7 +141,7 @@ def test_joins_take_no_token(secured, sandbox):
 
 def test_who_comes_when_it_is_told_to_is_let_in(secured):
     """RetryInfo is the time of the next token: nobody who waits for it is refused again."""
-    it = secured(rule(ALICE, create_rate=rate(2, 1), read_rate=rate(3, 1)))
+    it = secured(rule(ALICE, create_rate=rate(0.5, 1), read_rate=rate(0.5, 1)))
 
     def honoured(call):
         waits = 0
@@ -150,11 +150,11 @@ def test_who_comes_when_it_is_told_to_is_let_in(secured):
             if reply.error is None or reply.error.reason != "CALLER_RATE_LIMITED":
                 continue
             waits += 1
-            assert reply.error.retry_after <= 0.501
+            assert reply.error.retry_after <= 2.001
             time.sleep(reply.error.retry_after)
             reply = call()
             assert reply.error is None or reply.error.reason != "CALLER_RATE_LIMITED", f"told {reply}, and came then"
-            if waits == 5:
+            if waits == 2:
                 return
         raise AssertionError("never refused")
 
@@ -216,7 +216,7 @@ def test_nobody_is_kept_out_by_a_flood(secured):
     """Alice keeps ten times --max_in_flight calls under way; every call of Bob's is served."""
     upstream = Sandbox(delay="300ms")
     try:
-        it = secured(rule(ALICE), rule(BOB), upstream=upstream, max_in_flight=4)
+        it = secured(upstream=upstream, max_in_flight=4)
         stop, reasons = threading.Event(), {}
 
         def flood():
@@ -249,7 +249,7 @@ def test_nobody_is_kept_out_by_a_flood(secured):
 
 def test_joins_keep_nobody_out(secured, sandbox):
     """Alice has one request that runs and any number of calls that wait for it; they hold no place."""
-    it = secured(rule(ALICE), rule(BOB), max_in_flight=2)
+    it = secured(max_in_flight=2)
     slow = person()
     sandbox.fault("hang", slow.email)
     first = it.gateway.begin(slow, channel=it.alice)

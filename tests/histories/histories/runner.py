@@ -18,7 +18,7 @@ import grpc.aio
 from support import errors
 from support.gateway import CHANNEL_OPTIONS, Gateway
 from support.people import PERSON
-from support.process import free_port
+from support.process import free_port, write_secret
 from support.protos import pb, pb_grpc
 from support.sandbox import Sandbox
 
@@ -84,6 +84,13 @@ def _row(creation):
     return row
 
 
+# The callers meet at the same addresses all the time, which looks like probing.
+POLICY = {"version": 1, "callers": [
+    {"name": name, "methods": ["CreateUserIntent", "GetCreation", "GetUserIntent", "WatchUserIntents"],
+     "probe_rate": {"per_second": 100_000, "burst": 1_000_000}}
+    for name in ("spiffe://example.test/a", "b.example.test")]}
+
+
 class Episode:
     def __init__(self, plan, authority):
         self.plan = plan
@@ -98,6 +105,7 @@ class Episode:
             tls_client_ca_file=authority.ca_file, upstream_timeout=f"{UPSTREAM_TIMEOUT * 1000:.0f}ms",
             connect_timeout="400ms", drain_timeout="5s", reflection="false", astra_read_rate=500,
             webhook_listen=f"127.0.0.1:{free_port()}", **plan.gateway_flags)
+        self.gateway.flags["policy_file"] = write_secret(self.gateway.directory / "policy.json", json.dumps(POLICY))
         self.ledger = self.gateway.directory / "ledger"
         self.gateway.flags["ledger"] = f"sqlite:{self.ledger}/ledger.db"
         self.credentials = {

@@ -943,6 +943,94 @@ TEST_P(RowTest, AResolvedRowIsNoLongerOpenWhenItsSuccessorIsReleased) {
   EXPECT_EQ(s_.Begin({.id = 3}).verdict, V::kGo);
 }
 
+// --- superseding another caller's request ---
+
+TEST_P(RowTest, AnothersRequestIsSupersededByRightAlone) {
+  s_.Run({.id = 1}, Maybe);
+  const Call call{.caller = "two", .id = 9, .supersedes = 1};
+  EXPECT_EQ(s_.Begin(call).verdict, V::kSupersedesInvalid);
+  Call bold = call;
+  bold.supersedes_others = true;
+  bold.may_start = false;
+  EXPECT_EQ(s_.Begin(bold).verdict, V::kWouldGo);
+  bold.may_start = true;
+  bold.supersedes = 7;
+  EXPECT_EQ(s_.Begin(bold).verdict, V::kSupersedesInvalid) << "nobody's";
+  bold.supersedes = 1;
+  bold.email = "other@example.com";
+  EXPECT_EQ(s_.Begin(bold).verdict, V::kSupersedesInvalid) << "of another address";
+  bold.email = call.email;
+  EXPECT_EQ(s_.Begin(bold).verdict, V::kGo);
+  EXPECT_EQ(s_.Get(Mine(1)).record->superseded_by, Id(9));
+  EXPECT_EQ(s_.Begin({.id = 1}).verdict, V::kRecorded) << "its own repeats hear what they heard";
+
+  // Not sent after all: it blocks again, and may be superseded again.
+  s_.Finish(Released({"two", Id(9)}));
+  EXPECT_EQ(s_.Get(Mine(1)).record->superseded_by, std::nullopt);
+  EXPECT_EQ(s_.Begin({.caller = "three", .id = 3}).verdict, V::kEmailUnresolved);
+  EXPECT_EQ(s_.Begin(bold).verdict, V::kGo);
+  s_.Finish(Succeeded({"two", Id(9)}, "theirs"));
+  EXPECT_EQ(s_.Get(Mine(1)).record->superseded_by, Id(9));
+  const BeginAnswer next = s_.Begin({.caller = "three", .id = 3, .person = "carl"});
+  EXPECT_EQ(next.verdict, V::kGo);
+  EXPECT_EQ(next.budget.used_min, 1);
+  EXPECT_EQ(next.budget.used_max, 3) << "what was superseded still counts";
+}
+
+TEST(PureDecideTest, SupersedingAnothersRequestIsAudited) {
+  const Call theirs{.id = 1};
+  View view;
+  Row& row = view.open.emplace_back();
+  row.record.key = theirs.key_of();
+  row.record.state = State::kUnknown;
+  row.email = theirs.request().current.email;
+  BeginRequest request = Call{.caller = "two", .id = 9, .supersedes = 1, .supersedes_others = true, .at = 77}.request();
+  Decision<BeginAnswer> decision = Decide(view, request);
+  EXPECT_EQ(decision.answer.verdict, V::kGo);
+  ASSERT_TRUE(decision.changes.audit);
+  const AuditEntry& entry = *decision.changes.audit;
+  EXPECT_EQ(entry.actor, "caller");
+  EXPECT_EQ(entry.action, "supersede another caller's request");
+  EXPECT_EQ(entry.key, theirs.key_of());
+  EXPECT_EQ(entry.from, State::kUnknown);
+  EXPECT_EQ(entry.to, State::kUnknown);
+  EXPECT_EQ(entry.evidence, "by two, request " + UuidText(Id(9)));
+  EXPECT_EQ(entry.at, At(77));
+  // Two callers used the id: whose is meant?
+  view.open.push_back(view.open[0]);
+  view.open[1].record.key.caller = "three";
+  EXPECT_EQ(Decide(view, request).answer.verdict, V::kSupersedesInvalid);
+  // The own one is nobody else's business.
+  view.open.pop_back();
+  view.open[0].record.key.caller = "two";
+  view.other = view.open[0];
+  decision = Decide(view, request);
+  EXPECT_EQ(decision.answer.verdict, V::kGo);
+  EXPECT_FALSE(decision.changes.audit);
+}
+
+TEST_P(RowTest, AnIdOfSeveralCallersNamesTheOwnFirstAndElseNobodys) {
+  s_.Run({.caller = "one", .id = 1}, Maybe);
+  s_.Run({.caller = "two", .id = 1, .supersedes = 1, .supersedes_others = true}, Maybe);
+  // Only two's is open; one's was superseded by it.
+  EXPECT_EQ(s_.Get(Mine(1)).record->superseded_by, Id(1));
+  SettleRequest proof;
+  proof.key = {"two", Id(1)};
+  proof.attempt_id = s_.Get(proof.key).record->attempt_id;
+  proof.state = State::kReleased;
+  proof.action = "settle by late answer";
+  proof.evidence = "test";
+  proof.now = At(6);
+  ASSERT_EQ(s_.Settle(proof).verdict, SettleVerdict::kSettled);
+  EXPECT_EQ(s_.Get(Mine(1)).record->superseded_by, std::nullopt) << "it leaves the chain across callers";
+  s_.Run({.caller = "two", .id = 1, .supersedes = 1, .supersedes_others = true}, Back);
+  EXPECT_EQ(s_.Get(Mine(1)).record->superseded_by, std::nullopt);
+  s_.Run({.caller = "three", .id = 4, .email = "4@example.com"}, Maybe);
+  EXPECT_EQ(s_.Begin({.caller = "four", .id = 5, .email = "4@example.com", .supersedes = 4, .supersedes_others = true})
+                .verdict,
+            V::kGo);
+}
+
 // --- forgetting ---
 
 // Everything ends at At(5).

@@ -32,6 +32,7 @@ enum class Mistake {
   kSupersedesOtherEmail,
   kSupersedesTwice,
   kSupersededStillBlocks,
+  kSupersedesStrangers,
   kReleaseKeepsMark,
   kFailureFreesSuperseded,
   kEndsTwice,
@@ -106,6 +107,13 @@ Rules RulesWith(Mistake mistake) {
         Row fresh = named;
         if (fresh.record.state == State::kUnknown) fresh.record.superseded_by.reset();
         return rule::MaySupersede(all, fresh, request);
+      };
+      break;
+    case Mistake::kSupersedesStrangers:
+      rules.may_supersede = [](const Rules& all, const Row& named, const BeginRequest& request) {
+        BeginRequest bold = request;
+        bold.may_supersede_others = true;
+        return rule::MaySupersede(all, named, bold);
       };
       break;
     case Mistake::kReleaseKeepsMark:
@@ -262,6 +270,7 @@ struct World {
   int rotations = 0;
   std::vector<int> most_attempts;  // POSTs of each slot
   bool aging = false;              // after a while, what ended before it may be forgotten
+  bool others = false;             // everybody may supersede other callers' requests
 };
 
 constexpr int64_t kAge = 1'000'000;  // seconds
@@ -287,7 +296,7 @@ struct Node {
   std::array<Truth, kMaxSlots> truth;
   std::array<int8_t, kMaxSlots> used{};      // per e-mail (index of the first content with it): attempts at Astra
   std::array<Counters, kMaxSlots> purged{};  // per e-mail: what forgotten rows counted for
-  int8_t resolved = 0;                       // by the operator
+  int8_t resolved = 0;                       // by the operator; and superseded by another caller
   int8_t rotated = 0;                        // so many times
   bool aged = false;
   std::shared_ptr<const Step> path;
@@ -333,6 +342,8 @@ class Checker {
   Key KeyOf(size_t slot) const { return {world_.slots[slot].first, Id(world_.slots[slot].second)}; }
   bool SameCaller(size_t a, size_t b) const { return world_.slots[a].first == world_.slots[b].first; }
 
+  bool MayLink(size_t a, size_t b) const { return world_.others || SameCaller(a, b); }
+
   struct Asked {
     size_t slot;
     size_t content;
@@ -350,6 +361,7 @@ class Checker {
               .allow_repeat = asked.allow_repeat,
               .limit = world_.limit};
     if (asked.supersedes != 0) call.supersedes = asked.supersedes;
+    call.supersedes_others = world_.others;
     call.key = KeyAfter(rotated);
     for (int before = rotated; before-- > 0;) call.previous.push_back(KeyAfter(before));
     return call.request();
@@ -406,9 +418,19 @@ class Checker {
     const auto open = [&](size_t s) {
       return s != asked.slot && at_email(s) && state(s) == State::kUnknown && !rows[s]->record.superseded_by;
     };
-    if (asked.supersedes != 0 && !(named && open(*named))) return V::kSupersedesInvalid;
+    size_t replaced = named && open(*named) ? *named : kMaxSlots;
+    if (replaced == kMaxSlots && world_.others) {
+      int found = 0;
+      for (size_t s = 0; s < Slots(); ++s) {
+        if (world_.slots[s].second != asked.supersedes || SameCaller(s, asked.slot) || !open(s)) continue;
+        replaced = s;
+        ++found;
+      }
+      if (found > 1) replaced = kMaxSlots;  // whose is meant?
+    }
+    if (asked.supersedes != 0 && replaced == kMaxSlots) return V::kSupersedesInvalid;
     for (size_t s = 0; s < Slots(); ++s) {
-      if (open(s) && (!named || *named != s)) return V::kEmailUnresolved;
+      if (open(s) && s != replaced) return V::kEmailUnresolved;
     }
     return V::kWouldGo;
   }
@@ -475,20 +497,23 @@ class Checker {
       if (record.superseded_by) {
         bool found = false;
         for (size_t by = 0; by < Slots(); ++by) {
-          if (!SameCaller(by, s) || KeyOf(by).request_id != *record.superseded_by || !rows[by]) continue;
-          found = rows[by]->record.supersedes == record.key.request_id && rows[by]->record.state != State::kReleased &&
-                  email_of_[static_cast<size_t>(node.truth[by].content)] == email;
+          if (!MayLink(by, s) || KeyOf(by).request_id != *record.superseded_by || !rows[by]) continue;
+          found = found ||
+                  (rows[by]->record.supersedes == record.key.request_id && rows[by]->record.state != State::kReleased &&
+                   email_of_[static_cast<size_t>(node.truth[by].content)] == email);
         }
         if (!found || record.state == State::kSending || record.state == State::kReleased)
           return Violate(node, "a mark of superseding that is not true");
       }
       if (record.supersedes && record.state != State::kReleased) {
+        bool known = false;
+        bool marked = false;
         for (size_t of = 0; of < Slots(); ++of) {
-          if (SameCaller(of, s) && KeyOf(of).request_id == *record.supersedes && rows[of] &&
-              rows[of]->record.superseded_by != record.key.request_id) {
-            return Violate(node, "a superseded row without its mark");
-          }
+          if (!MayLink(of, s) || KeyOf(of).request_id != *record.supersedes || !rows[of]) continue;
+          known = true;
+          marked = marked || rows[of]->record.superseded_by == record.key.request_id;
         }
+        if (known && !marked) return Violate(node, "a superseded row without its mark");
       }
     }
     for (const auto& [email, purged] : node.store.AllPurged()) sums[email] += purged;
@@ -660,6 +685,17 @@ class Checker {
       truth.posts = static_cast<int8_t>(truth.posts + 1);
       truth.live = true;
       truth.arrived = false;
+      bool anothers = false;
+      const auto now = RowsOf(after);
+      for (size_t s = 0; s < Slots(); ++s) {
+        if (rows[s] && now[s] && !SameCaller(s, asked.slot) &&
+            rows[s]->record.superseded_by != now[s]->record.superseded_by) {
+          anothers = true;
+        }
+      }
+      after.resolved = static_cast<int8_t>(node.resolved + anothers);
+      if (after.store.audit().size() != static_cast<size_t>(after.resolved))
+        return Violate(after, "who superseded whom is not on record");
       if (answer->budget.used_max != look->budget.used_max + 1)
         return Violate(after, "the fresh attempt is not in the budget");
     } else if (answer->budget.used_max != look->budget.used_max) {
@@ -850,8 +886,8 @@ class Checker {
     }
   }
 
-  // Forgotten may be what ended, or was released, long ago and is linked to nothing that is still open; and nothing else
-  // is.
+  // Forgotten may be what ended, or was released, long ago and is linked to nothing that is still open; and nothing
+  // else is.
   void ExpandPurge(const Node& node, const std::vector<std::optional<Row>>& rows) {
     if (violation_) return;
     Node after = Next(node, "purge");
@@ -947,6 +983,18 @@ World Aging() {
   return {"aging", {{"one", 1}, {"one", 2}, {"two", 1}}, {{"a@example.com", "ann", "8.8.8.8"}}, 2, 0, {1, 1, 1}, true};
 }
 
+// Callers that may supersede each other's requests; two of them used one id.
+World Others() {
+  return {"others",
+          {{"one", 1}, {"two", 2}, {"three", 1}, {"two", 3}},
+          {{"a@example.com", "ann", "8.8.8.8"}},
+          3,
+          0,
+          {1, 1, 1, 1},
+          false,
+          true};
+}
+
 size_t Explore(const World& world) {
   Checker checker(world, Mistake::kNone);
   const std::optional<std::string> violation = checker.Run(5'000'000);
@@ -960,6 +1008,8 @@ TEST(ModelTest, EveryHistoryKeepsThePromise) {
       Explore(RotatingTwice()) + Explore(Rotating()) + Explore(Chains()) + Explore(Wide()) + Explore(Aging());
   EXPECT_GE(states, 100'000u);
 }
+
+TEST(ModelTest, SupersedingOthersKeepsIt) { EXPECT_GE(Explore(Others()), 1'000u); }
 
 void ExpectCaught(Mistake mistake, bool specification) {
   for (const size_t most_states : {60'000u, 5'000'000u}) {  // most are seen soon, each in its world

@@ -66,6 +66,7 @@ struct Call {
   std::string person = "ann";
   std::string ip = "8.8.8.8";
   std::optional<int> supersedes = std::nullopt;
+  bool supersedes_others = false;
   bool allow_repeat = false;
   bool may_start = true;
   bool may_join = true;
@@ -86,6 +87,7 @@ struct Call {
     r.attempt_id = Id(attempt);
     r.allow_repeat = allow_repeat;
     if (supersedes) r.supersedes = Id(*supersedes);
+    r.may_supersede_others = supersedes_others;
     r.attempt_limit = limit;
     r.verification_type = verification_type;
     r.may_start = may_start;
