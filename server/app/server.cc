@@ -24,6 +24,7 @@
 #include "server/app/shard_parts.h"
 #include "server/app/side_doors.h"
 #include "server/app/telemetry.h"
+#include "server/app/tls_counts.h"
 #include "server/app/webhooks.h"
 #include "server/base/process.h"
 #include "server/http/curl_global.h"
@@ -132,6 +133,7 @@ struct Server::Parts {
   std::unique_ptr<SideDoors> doors;
   net::HostPort bound;
   ConnectionCounts counts;
+  std::unique_ptr<TlsCounts> tls_counts;
   std::optional<bool> serving;  // what was announced last
   SteadyTime next_stats{};
 };
@@ -213,6 +215,7 @@ absl::Status Server::Parts::Listen() {
         absl::StrCat("--listen: cannot listen on ", settings.listen.Text(), ": is the port in use?"));
   }
   acceptor = *std::move(listening);
+  tls_counts = std::make_unique<TlsCounts>(tls, *metrics);
   bound = {settings.listen.host, acceptor->port()};
   return absl::OkStatus();
 }
@@ -220,7 +223,7 @@ absl::Status Server::Parts::Listen() {
 absl::Status Server::Parts::Build() {
   if (settings.reflection_on()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  rpc::ConfigureBuilder(builder, settings.reflection_on());
+  rpc::ConfigureBuilder(builder, settings.reflection_on(), absl::ToChronoMilliseconds(settings.max_connection_age));
   connections = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
       tls ? rpc::MutualTls(tls) : grpc::InsecureServerCredentials());
@@ -382,6 +385,7 @@ void Server::HouseKeep() {
 
 void Server::Parts::CountConnections() {
   counts.Count(*acceptor, *metrics);
+  tls_counts->Count();
   metrics->SetPortAnswers(doors->port_answers());
 }
 

@@ -49,9 +49,9 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
       *parts->shard_, shared.ledger, *parts->astra_, shared.admission, shared.fingerprinter, shared.creation_observer,
       intent::RulesOptions{settings.kyc_delegation, settings.allow_non_public_ip}, settings.email_attempt_limit,
       shared.http.late_window});
-  parts->context_ = std::make_unique<rpc::MethodContext>(
-      rpc::MethodContext{*parts->shard_, shared.call_observer, static_cast<bool>(shared.tls),
-                         absl::ToChronoNanoseconds(settings.default_deadline)});
+  parts->context_ = std::make_unique<rpc::MethodContext>(rpc::MethodContext{
+      *parts->shard_, shared.call_observer, static_cast<bool>(shared.tls),
+      absl::ToChronoNanoseconds(settings.default_deadline), rpc::CertificateClock(shared.tls.authorities)});
   parts->context_->gate = &parts->gate_;
   parts->methods_ = rpc::NewMethods(
       shared.service, *parts->context_,

@@ -6,6 +6,7 @@
 
 #include "server/app/webhooks.h"
 #include "server/observe/log.h"
+#include "server/rpc/handshake_result.h"
 #include "server/usecase/error_table.h"
 
 namespace userintent {
@@ -90,7 +91,8 @@ observe::Labels Telemetry::Labels() {
           Webhooks::Labels(),
           usecase::kWatchEventNames,
           usecase::kWatchEndNames,
-          policy::kWouldDenyNames};
+          policy::kWouldDenyNames,
+          rpc::kHandshakeResultNames};
 }
 
 void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }

@@ -4,8 +4,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cstddef>
-
 #include "absl/status/status.h"
 #include "server/base/errno_text.h"
 
@@ -18,8 +16,7 @@ absl::Status Refused(std::string_view what, std::string_view reason) {
 
 }  // namespace
 
-absl::StatusOr<std::string> ReadPublicFile(const std::string& path, std::string_view what) {
-  constexpr size_t kMax = size_t{1} << 20;
+absl::StatusOr<std::string> ReadPublicFile(const std::string& path, std::string_view what, size_t max) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) return Refused(what, "cannot open the file: " + ErrnoText());
   struct stat info {};
@@ -27,7 +24,7 @@ absl::StatusOr<std::string> ReadPublicFile(const std::string& path, std::string_
   ssize_t got = -1;
   if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) {
     char buffer[16384];
-    while ((got = read(fd, buffer, sizeof buffer)) > 0 && bytes.size() <= kMax) {
+    while ((got = read(fd, buffer, sizeof buffer)) > 0 && bytes.size() <= max) {
       bytes.append(buffer, static_cast<size_t>(got));
     }
   }
@@ -36,7 +33,7 @@ absl::StatusOr<std::string> ReadPublicFile(const std::string& path, std::string_
   if ((info.st_mode & S_IWOTH) != 0) {
     return Refused(what, "others may write the file; take that right away (chmod o-w)");
   }
-  if (bytes.size() > kMax) return Refused(what, "the file is larger than 1 MiB");
+  if (bytes.size() > max) return Refused(what, "the file is larger than " + std::to_string(max >> 20) + " MiB");
   return bytes;
 }
 

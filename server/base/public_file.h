@@ -2,6 +2,7 @@
 // for as long as reading a small local file takes.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -9,8 +10,10 @@
 
 namespace userintent {
 
-// Refuses a file that is not regular, that others may write, or that is larger than 1 MiB. Symbolic links are followed.
+// Refuses a file that is not regular, that others may write, or that has more than `max` bytes. Symbolic links are
+// followed.
 // `what` names the setting that gave the path, and begins the text of an error, which never holds content or path.
-absl::StatusOr<std::string> ReadPublicFile(const std::string& path, std::string_view what);
+absl::StatusOr<std::string> ReadPublicFile(const std::string& path, std::string_view what,
+                                           size_t max = size_t{1} << 20);
 
 }  // namespace userintent

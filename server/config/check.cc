@@ -29,6 +29,8 @@ struct NumberRange {
   int max;
 };
 
+constexpr std::string_view kNeedsTls = "needs --tls_cert_file, --tls_key_file and --tls_client_ca_file";
+
 absl::Status CheckLedgerPath(const std::string& path) {
   if (path.empty() || path.back() == '/') return Problem("ledger", "sqlite: needs the path of a file");
   // SQLite's own words for databases that vanish, and its URIs with options that would undo durability.
@@ -76,6 +78,8 @@ void CheckListener(const Settings& settings, Problems& problems) {
   if (any_tls && first_missing != std::end(files)) {
     problems.Add(first_missing->first, "missing; --tls_cert_file, --tls_key_file and --tls_client_ca_file go together");
   }
+  if (!any_tls && !settings.tls_client_crl_file.empty()) problems.Add("tls_client_crl_file", kNeedsTls);
+  if (!any_tls && !settings.trust_domain.all.empty()) problems.Add("trust_domain", kNeedsTls);
   if (!settings.listen.loopback() && !any_tls && !settings.allow_plaintext) {
     problems.Add("listen",
                  "off loopback needs the three --tls_ flags, or --allow_plaintext behind a mesh that adds TLS");
@@ -179,6 +183,9 @@ void CheckRanges(const Settings& settings, Problems& problems) {
   if (settings.follow_up != absl::ZeroDuration() &&
       (settings.follow_up < absl::Minutes(1) || settings.follow_up > absl::Hours(8784))) {
     problems.Add("follow_up", "must be 0, or from 1m to 8784h");
+  }
+  if (settings.max_connection_age < absl::Seconds(10) || settings.max_connection_age > absl::Hours(24)) {
+    problems.Add("max_connection_age", "must be from 10s to 24h");
   }
   for (const NumberRange& range : kNumbers) {
     const int value = settings.*range.value;

@@ -34,7 +34,10 @@ tls::Files ReadTls(const Settings& settings, Problems& problems) {
   tls::Files files;
   files.certificate =
       Take(tls::ServerCertificate::Load(settings.tls_cert_file, settings.tls_key_file), problems).value_or(nullptr);
-  files.authorities = Take(tls::ClientAuthorities::Load(settings.tls_client_ca_file), problems).value_or(nullptr);
+  files.authorities = Take(tls::ClientAuthorities::Load(
+                               {settings.tls_client_ca_file, settings.tls_client_crl_file, settings.trust_domain}),
+                           problems)
+                          .value_or(nullptr);
   if (!files.certificate || !files.authorities) return {};
   return files;
 }
@@ -175,7 +178,10 @@ absl::StatusOr<Loaded> Load(int argc, const char* const* argv, const char* const
 
 absl::StatusOr<tls::Files> LoadTls(const Settings& settings) {
   Problems problems;
-  tls::Files tls = ReadTls(settings, problems);
+  Settings without_callers = settings;  // a probe judges nobody
+  without_callers.tls_client_crl_file.clear();
+  without_callers.trust_domain = {};
+  tls::Files tls = ReadTls(without_callers, problems);
   if (!problems.empty()) return problems.Joined();
   return tls;
 }

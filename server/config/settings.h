@@ -19,6 +19,8 @@ struct Settings {
   std::string tls_cert_file;
   std::string tls_key_file;
   std::string tls_client_ca_file;
+  std::string tls_client_crl_file;  // empty: nothing is revoked
+  TrustDomains trust_domain;        // empty: names are not pinned
   bool allow_plaintext = false;
   std::string policy_file;
   Environment environment = Environment::kNotSaid;  // see astra_environment()
@@ -39,7 +41,8 @@ struct Settings {
   http::Transport upstream_transport{};  // kAuto
   int max_connections = 0;               // 0: as the descriptor limit allows, up to 2000
   int max_connections_per_address = 0;   // 0: half of all; all where --listen is loopback
-  int memory_watermark = 0;              // MiB; 0: as the container's limit allows
+  absl::Duration max_connection_age = absl::Minutes(30);
+  int memory_watermark = 0;  // MiB; 0: as the container's limit allows
   int max_in_flight = 4096;
   int max_waiters_per_request = 64;
   int max_waiters_per_caller = 1024;

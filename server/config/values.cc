@@ -147,6 +147,26 @@ bool Parse(std::string_view text, RedirectUris* out) {
 std::string Text(const RedirectUris& value) { return absl::StrJoin(value.all, ","); }
 
 template <>
+Form FormOf<TrustDomains>() {
+  return {"DOMAIN[=FILE],...", "must be trust domains in lower case, each once, separated by commas"};
+}
+bool Parse(std::string_view text, TrustDomains* out) {
+  std::optional<TrustDomains> parsed = tls::ParseTrustDomains(text);
+  if (!parsed) return false;
+  *out = *std::move(parsed);
+  return true;
+}
+std::string Text(const TrustDomains& value) {
+  std::string text;
+  for (const tls::TrustDomain& domain : value.all) {
+    if (!text.empty()) text += ',';
+    text += domain.name;
+    if (!domain.authority_file.empty()) text.append("=").append(domain.authority_file);
+  }
+  return text;
+}
+
+template <>
 Form FormOf<RequestPath>() {
   return {"/PATH", "must begin with / and be at most 256 visible characters without ?, # and %"};
 }

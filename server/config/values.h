@@ -13,6 +13,7 @@
 #include "server/net/host_port.h"
 #include "server/net/origin.h"
 #include "server/observe/level.h"
+#include "server/tls/trust_domains.h"
 
 namespace userintent::http {
 enum class Transport;  // server/http/client.h
@@ -41,6 +42,7 @@ struct RedirectUris {
 
 // Astra has two, with credentials, persons and attempts of their own.
 enum class Environment { kNotSaid, kSandbox, kProduction };
+using tls::TrustDomains;
 
 // How values of a type are written, for --help and for errors.
 struct Form {
@@ -63,6 +65,7 @@ bool Parse(std::string_view text, net::HostPort* out);              // empty: no
 bool Parse(std::string_view text, net::Origin* out);
 bool Parse(std::string_view text, std::optional<net::Origin>* out);  // empty: not set
 bool Parse(std::string_view text, RedirectUris* out);                // separated by commas; empty: none
+bool Parse(std::string_view text, TrustDomains* out);                // separated by commas; empty: none
 bool Parse(std::string_view text, RequestPath* out);
 bool Parse(std::string_view text, LedgerLocation* out);
 bool Parse(std::string_view text, Environment* out);  // empty: not said
@@ -79,6 +82,7 @@ std::string Text(const net::HostPort& value);
 std::string Text(const net::Origin& value);
 std::string Text(const std::optional<net::Origin>& value);
 std::string Text(const RedirectUris& value);
+std::string Text(const TrustDomains& value);
 std::string Text(const RequestPath& value);
 std::string Text(const LedgerLocation& value);
 std::string Text(const std::optional<astra::LimitRule>& value);

@@ -58,6 +58,7 @@ inline constexpr std::string_view kLogKeys[] = {
     "reason",       // name of an ErrorReason
     "recovered",    // rows turned from SENDING into UNKNOWN at start
     "request_id",   // the caller's random id
+    "result",       // fixed word: what became of a TLS handshake
     "rows",
     "rule",    // name of a rule in the policy file
     "sent",    // no, maybe, yes

@@ -70,6 +70,7 @@ Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make
   parts_->AddFollowUp();
   parts_->AddLedger();
   parts_->AddOperation();
+  parts_->tls = std::make_unique<TlsMetrics>(parts_->registry, names.handshake_results);
   parts_->webhooks = std::make_unique<WebhookMetrics>(parts_->registry, names.webhooks);
   parts_->policy = std::make_unique<PolicyMetrics>(parts_->registry, names.methods, names.policy_would_deny);
 }

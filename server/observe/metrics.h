@@ -15,6 +15,7 @@
 
 #include "absl/time/time.h"
 #include "server/observe/policy_metrics.h"
+#include "server/observe/tls_metrics.h"
 #include "server/observe/webhook_metrics.h"
 
 namespace userintent::observe {
@@ -40,6 +41,7 @@ struct Labels {
   std::span<const std::string_view> watch_events;
   std::span<const std::string_view> watch_ends;
   std::span<const std::string_view> policy_would_deny;
+  std::span<const std::string_view> handshake_results;
 };
 
 // Why a caller's connection was not taken in, or not kept.
@@ -149,8 +151,9 @@ class Metrics {
   void SetPortAnswers(bool answers) noexcept;
   void CountCredentialReload(bool ok) noexcept;
 
-  // Of Astra's webhooks; shown with the rest.
+  // Of Astra's webhooks, and of TLS; shown with the rest.
   WebhookMetrics& webhooks() noexcept;
+  TlsMetrics& tls() noexcept;
 
   // Of who may call what; shown with the rest.
   PolicyMetrics& policy() noexcept;

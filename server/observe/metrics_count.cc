@@ -133,6 +133,7 @@ void Metrics::AddEndedConnections(EndedConnection why, uint64_t n) noexcept {
 void Metrics::SetPortAnswers(bool answers) noexcept { parts_->port_answers->Set(answers ? 1 : 0); }
 
 WebhookMetrics& Metrics::webhooks() noexcept { return *parts_->webhooks; }
+TlsMetrics& Metrics::tls() noexcept { return *parts_->tls; }
 
 PolicyMetrics& Metrics::policy() noexcept { return *parts_->policy; }
 

@@ -77,6 +77,7 @@ struct Metrics::Parts {
   prometheus::Gauge* log_lines_dropped = nullptr;
   std::unique_ptr<WebhookMetrics> webhooks;
   std::unique_ptr<PolicyMetrics> policy;
+  std::unique_ptr<TlsMetrics> tls;
 };
 
 }  // namespace userintent::observe

@@ -2,17 +2,27 @@
 
 #include <grpc/grpc_security_constants.h>
 #include <openssl/bio.h>
+#include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
-#include <time.h>
 
-#include <algorithm>
 #include <memory>
 
 #include "server/base/text.h"
 
 namespace userintent::rpc {
 namespace {
+
+using CertificatePtr = std::unique_ptr<X509, decltype(&X509_free)>;
+
+// Null: it cannot be read.
+CertificatePtr Read(const std::string& pem) {
+  const std::unique_ptr<BIO, decltype(&BIO_free)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
+                                                      BIO_free);
+  CertificatePtr certificate(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free);
+  ERR_clear_error();
+  return certificate;
+}
 
 bool Usable(grpc::string_ref name) {
   return !name.empty() && name.size() <= 512 && AllVisible({name.data(), name.size()});
@@ -34,15 +44,9 @@ std::optional<std::string> CallerOf(const grpc::AuthContext& context, bool requi
 }
 
 std::optional<CertificateClock::SystemTime> CertificateClock::EndOf(const std::string& pem) {
-  const std::unique_ptr<BIO, decltype(&BIO_free)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
-                                                      BIO_free);
-  const std::unique_ptr<X509, decltype(&X509_free)> certificate(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr),
-                                                                X509_free);
-  std::tm end{};
-  if (!certificate || ASN1_TIME_to_tm(X509_get0_notAfter(certificate.get()), &end) != 1) return std::nullopt;
-  // The year 9999 means "no end" (RFC 5280), which a system_clock in nanoseconds cannot hold.
-  constexpr time_t kFar = 4102444800;  // 2100
-  return std::chrono::system_clock::from_time_t(std::min(timegm(&end), kFar));
+  const CertificatePtr certificate = Read(pem);
+  if (!certificate) return std::nullopt;
+  return tls::TimeOf(X509_get0_notAfter(certificate.get()));
 }
 
 bool CertificateClock::Ended(const grpc::AuthContext& context, SystemTime now) {
@@ -50,14 +54,20 @@ bool CertificateClock::Ended(const grpc::AuthContext& context, SystemTime now) {
   const auto pems = context.FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
   if (pems.size() != 1) return true;
   std::string pem(pems[0].data(), pems[0].size());
-  auto found = ends_.find(pem);
-  if (found == ends_.end()) {
-    if (ends_.size() >= kKept) ends_.clear();  // callers with short certificates leave theirs behind
+  auto found = known_.find(pem);
+  if (found == known_.end()) {
+    if (known_.size() >= kKept) known_.clear();  // callers with short certificates leave theirs behind
     const SystemTime end = EndOf(pem).value_or(SystemTime::min());
-    found = ends_.emplace(std::move(pem), end).first;
+    found = known_.emplace(std::move(pem), Known{end}).first;
+  }
+  Known& known = found->second;
+  if (const uint64_t generation = authorities_ ? authorities_->generation() : 0; known.generation != generation) {
+    const CertificatePtr certificate = Read(found->first);
+    known.revoked = certificate && authorities_->Snapshot()->Revoked(*certificate);
+    known.generation = generation;
   }
   // The last second still counts (RFC 5280: "inclusive").
-  return now >= found->second + std::chrono::seconds(1);
+  return known.revoked || now >= known.end + std::chrono::seconds(1);
 }
 
 }  // namespace userintent::rpc

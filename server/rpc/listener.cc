@@ -36,7 +36,7 @@ std::shared_ptr<grpc::ServerCredentials> MutualTls(const tls::Files& tls) {
   return grpc::SslServerCredentials(options);
 }
 
-void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
+void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection, std::chrono::milliseconds max_age) {
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
   // A message that is small on the wire and grows when it is unpacked costs whoever unpacks it, so compressed requests
   // are refused, and libgrpc is kept from unpacking them before it looks. Answers are never compressed.
@@ -51,7 +51,7 @@ void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
   // Per connection; the calls of the whole process are limited by the gate.
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
   // A peer that connects and stays silent is let go.
-  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 5000);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, static_cast<int>(kHandshakeTimeout.count()));
   // Callers behind a NAT may ping every 10 s, also when idle, without being thrown out for too many pings.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60 * 1000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20 * 1000);
@@ -59,8 +59,9 @@ void ConfigureBuilder(grpc::ServerBuilder& builder, bool reflection) {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10 * 1000);
   // Nobody needs a connection on which nothing was asked for that long; the next call makes another.
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 15 * 60 * 1000);
-  // Callers look up the address again from time to time, which spreads them after a deployment.
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, 30 * 60 * 1000);
+  // Callers look up the address again from time to time, which spreads them after a deployment, and show a certificate
+  // that may have changed to authorities that may have changed.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, static_cast<int>(max_age.count()));
   // Calls that run when a connection has become old are left their time, the longest of all included: a stream ends by
   // itself before its connection does.
   constexpr auto kGrace = usecase::kLongestWatch + std::chrono::minutes(1);

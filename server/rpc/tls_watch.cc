@@ -5,62 +5,78 @@
 #include <openssl/x509.h>
 
 #include <atomic>
+#include <numeric>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/loop.h"
 #include "server/observe/log.h"
 #include "server/rpc/hand_over.h"
+#include "server/rpc/listener.h"
 
 namespace userintent::rpc {
 namespace {
 
-constexpr unsigned char kFinished = 20;  // the handshake message
 constexpr unsigned char kHandshakeRecord = 22;
 
 // Of one session; belongs to it, and to the thread that works on it.
 struct Peer {
   std::string address;
   bool quiet = false;
+  SteadyTime begun{};
   bool spoke = false;    // a record came
   bool settled = false;  // the handshake is done, or its end was told
 };
 
 thread_local std::vector<SSL_CTX*>* current_contexts = nullptr;
 
-std::atomic<uint64_t> refused{0};
+std::array<std::atomic<uint64_t>, kHandshakeResults> results{};
 
-void Tell(Peer& peer, std::string_view reason) {
-  if (std::exchange(peer.settled, true) || peer.quiet) return;
-  refused.fetch_add(1, std::memory_order_relaxed);
+// The first word on a handshake counts.
+bool Settle(Peer& peer, HandshakeResult result) {
+  if (std::exchange(peer.settled, true) || peer.quiet) return false;
+  results[static_cast<size_t>(result)].fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+void Tell(Peer& peer, HandshakeResult result, std::string_view reason) {
+  if (!Settle(peer, result)) return;
   static observe::LogLimiter limiter(std::chrono::milliseconds(200));  // a stranger may come by the thousand
   if (const auto held = limiter.Allow()) {
-    observe::Log(
-        observe::Level::kWarn, "tls_handshake_refused",
-        {{"peer", observe::SafeText(peer.address)}, {"detail", observe::SafeText(reason)}, {"suppressed", *held}});
+    observe::Log(observe::Level::kWarn, "tls_handshake_refused",
+                 {{"peer", observe::SafeText(peer.address)},
+                  {"result", observe::SafeText(kHandshakeResultNames[static_cast<size_t>(result)])},
+                  {"detail", observe::SafeText(reason)},
+                  {"suppressed", *held}});
   }
 }
 
 // Fixed texts of OpenSSL: of the certificate's fault, or else of what this side did not like.
-std::string OwnReason(const SSL* ssl) {
-  if (const long verified = SSL_get_verify_result(ssl); verified != X509_V_OK) {
-    return absl::StrCat("client certificate: ", X509_verify_cert_error_string(verified));
+void TellOwnRefusal(Peer& peer, const SSL* ssl) {
+  if (const long verified = SSL_get_verify_result(ssl); verified != X509_V_OK) {  // NOLINT: OpenSSL's type
+    return Tell(peer, OfVerifyResult(verified), absl::StrCat("client certificate: ", tls::VerifyErrorText(verified)));
   }
-  const char* const text = ERR_reason_error_string(ERR_peek_last_error());
-  return text != nullptr ? text : "refused";
+  const unsigned long error = ERR_peek_last_error();  // NOLINT: OpenSSL's type
+  const char* const text = ERR_reason_error_string(error);
+  Tell(peer, OfSslError(error), text != nullptr ? text : "refused");
 }
 
 void OnSessionMade(void* session, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
   const Connection* const from = HandOver::Of(static_cast<SSL*>(session));
-  if (from != nullptr) CRYPTO_set_ex_data(data, index, new Peer{from->address, from->probe});
+  if (from != nullptr) CRYPTO_set_ex_data(data, index, new Peer{from->address, from->probe, SteadyClock::now()});
 }
 
 void OnSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
   auto* const peer = static_cast<Peer*>(mine);
   if (peer == nullptr) return;
   // A port that is merely looked at, by a balancer's check, is no news.
-  if (peer->spoke) Tell(*peer, "the peer left, or was too slow");
+  if (peer->spoke) {
+    const bool slow = SteadyClock::now() - peer->begun >= kHandshakeTimeout;
+    Tell(*peer, slow ? HandshakeResult::kHandshakeTimeout : HandshakeResult::kPeerConnectionClosed,
+         slow ? "the peer was too slow" : "the peer left");
+  }
   delete peer;
 }
 
@@ -74,17 +90,24 @@ void OnMessage(int written, int, int type, const void* data, size_t size, SSL* s
   if (peer == nullptr || peer->settled || size == 0) return;
   const auto* const bytes = static_cast<const unsigned char*>(data);
   if (type == SSL3_RT_HEADER && written == 0) {
-    if (!std::exchange(peer->spoke, true) && bytes[0] != kHandshakeRecord) Tell(*peer, "the peer does not speak TLS");
-  } else if (type == SSL3_RT_HANDSHAKE && written == 0 && bytes[0] == kFinished) {
-    peer->settled = true;
+    if (!std::exchange(peer->spoke, true) && bytes[0] != kHandshakeRecord) {
+      Tell(*peer, HandshakeResult::kUnexpectedMessage, "the peer does not speak TLS");
+    }
   } else if (type == SSL3_RT_ALERT && size >= 2) {
     const int alert = bytes[0] << 8 | bytes[1];
     if (written != 0) {
-      Tell(*peer, OwnReason(ssl));
+      TellOwnRefusal(*peer, ssl);
     } else {
-      Tell(*peer, absl::StrCat("the peer refuses: ", SSL_alert_desc_string_long(alert)));
+      Tell(*peer, HandshakeResult::kRefusedByPeer,
+           absl::StrCat("the peer refuses: ", SSL_alert_desc_string_long(alert)));
     }
   }
+}
+
+void OnProgress(const SSL* ssl, int where, int) {
+  if ((where & SSL_CB_HANDSHAKE_DONE) == 0) return;
+  auto* const peer = static_cast<Peer*>(SSL_get_ex_data(ssl, PeerIndex()));
+  if (peer != nullptr) Settle(*peer, HandshakeResult::kSuccess);
 }
 
 void OnContextMade(void* context, void*, CRYPTO_EX_DATA*, int, long, void*) {
@@ -112,13 +135,23 @@ int OnCertificateNeeded(SSL* ssl, void* data) {
       SSL_set1_verify_cert_store(ssl, trust->store.get()) != 1) {
     return 0;
   }
+  SSL_set_info_callback(ssl, OnProgress);  // libgrpc's own is for its log only
   SSL_set_client_CA_list(ssl, SSL_dup_CA_list(trust->names.get()));
   return 1;
 }
 
 }  // namespace
 
-uint64_t RefusedHandshakes() { return refused.load(std::memory_order_relaxed); }
+std::array<uint64_t, kHandshakeResults> Handshakes() {
+  std::array<uint64_t, kHandshakeResults> now{};
+  for (size_t i = 0; i < now.size(); ++i) now[i] = results[i].load(std::memory_order_relaxed);
+  return now;
+}
+
+uint64_t RefusedHandshakes() {
+  const auto all = Handshakes();
+  return std::accumulate(all.begin(), all.end(), uint64_t{0}) - all[static_cast<size_t>(HandshakeResult::kSuccess)];
+}
 
 TlsContextScope::TlsContextScope(tls::Files files) : files_(std::move(files)) {
   (void)ContextIndex();
@@ -130,6 +163,7 @@ TlsContextScope::TlsContextScope(tls::Files files) : files_(std::move(files)) {
 TlsContextScope::~TlsContextScope() {
   for (SSL_CTX* const context : *current_contexts) {
     HandOver::WatchContext(context);
+    if (!files_) continue;
     auto* const files = new tls::Files(files_);  // OnContextFreed deletes them
     SSL_CTX_set_ex_data(context, ContextIndex(), files);
     SSL_CTX_set_cert_cb(context, OnCertificateNeeded, files);

@@ -48,7 +48,7 @@ struct MethodContext {
   CallObserver& observer;
   bool require_identity = false;  // the listener has TLS
   SteadyClock::duration default_deadline = std::chrono::seconds(35);
-  CertificateClock certificates = {};
+  CertificateClock certificates = CertificateClock();
   policy::Gate* gate = nullptr;  // null in tests: everything is allowed
 };
 

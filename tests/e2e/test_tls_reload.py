@@ -1,14 +1,16 @@
 """The listener's certificate, and the authorities of its callers, change while the gateway runs."""
 
 import signal
+import threading
 
 import grpc
 import pytest
 
 from support.certs import Authority
-from support.gateway import Gateway
+from support.gateway import CHANNEL_OPTIONS, Gateway
 from support.people import person
 from support.process import wait_for
+from support.protos import pb, pb_grpc
 from support.rotation import Files, der, shown
 
 GATEWAY_NAMES = ["DNS:localhost", "IP:127.0.0.1"]
@@ -144,3 +146,114 @@ def test_the_authorities_of_callers_change(rotating):
     rotating.wait_told("tls_client_ca_reloaded", 2)
     assert enters(new, "late") and not enters(old, "gone")
     gateway.create(person(), channel=first).ok()
+
+
+# -- under load ------------------------------------------------------------------------------------------------------------
+
+class Client(threading.Thread):
+    """Calls without a pause, over a new connection each few calls, and with what the test hands it from time to time."""
+
+    def __init__(self, gateway, request, credentials):
+        super().__init__(daemon=True)
+        self._gateway, self._request, self._ending = gateway, request, threading.Event()
+        self._wanted = self.used = credentials
+        self.good, self.bad, self.connections = 0, [], 0
+
+    def give(self, credentials):
+        self._wanted = credentials
+
+    def run(self):
+        while not self._ending.is_set():
+            self.used = self._wanted
+            with grpc.secure_channel(self._gateway.address, grpc.ssl_channel_credentials(*self.used), [
+                    *CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", "localhost")]) as channel:
+                self.connections += 1
+                stub = pb_grpc.UserIntentServiceStub(channel)
+                for _ in range(5):
+                    try:
+                        stub.GetCreation(pb.GetCreationRequest(request_id=self._request), timeout=60)
+                        self.good += 1
+                    except grpc.RpcError as error:
+                        self.bad.append((error.code(), error.details()))
+
+    def end(self):
+        self._ending.set()
+        self.join(90)
+        assert not self.is_alive()
+
+
+def test_twenty_rotations_under_load_without_a_failed_call(sandbox, tmp_path):
+    """Certificate and authority of the gateway, authority and certificates of its callers: as an operator changes them,
+    first what is believed, then what is shown, then what is believed no longer. Connections age meanwhile."""
+    rotating = Rotating(sandbox, tmp_path, max_connection_age="10s")
+    gateway, current = rotating.gateway, rotating.authority
+
+    def credentials(authority, *roots):
+        key, certificate = authority.issue("caller", [CALLER])
+        return b"".join(root.ca_file.read_bytes() for root in roots), key.read_bytes(), certificate.read_bytes()
+
+    request = person()
+    gateway.create(request, channel=rotating.channel()).ok()
+    clients = [Client(gateway, request.request_id, credentials(current, current)) for _ in range(4)]
+    for client in clients:
+        client.start()
+
+    def change(number, **contents):
+        rotating.files.swap(**contents)
+        if number > 1:  # the first ones are found by the gateway itself
+            gateway.signal(signal.SIGHUP)
+
+    for number in range(20):
+        following = rotating.another_authority(f"CA {number}")
+        both = current.ca_file.read_bytes() + following.ca_file.read_bytes()
+        change(number, ca_crt=both)
+        rotating.wait_told("tls_client_ca_reloaded", 2 * number + 1)
+        handed = credentials(following, current, following)
+        for client in clients:
+            client.give(handed)
+        for client in clients:
+            wait_for(lambda client=client: client.used is handed, "every client has its new certificate", 60)
+        key, content, certificate = rotating.issue("gateway", authority=following)
+        change(number, tls_key=key, tls_crt=content)
+        rotating.wait_told("tls_certificate_reloaded", number + 1)
+        assert shown(gateway.address) == der(certificate)
+        before = [client.connections for client in clients]
+        change(number, ca_crt=following.ca_file.read_bytes())
+        rotating.wait_told("tls_client_ca_reloaded", 2 * number + 2)
+        for client, connections in zip(clients, before):  # over connections that were made since
+            wait_for(lambda client=client, least=connections + 2: client.connections >= least, "new connections", 60)
+        current = following
+    for client in clients:
+        client.end()
+    assert [client.bad for client in clients] == [[]] * len(clients)
+    assert sum(client.good for client in clients) >= 20 * len(clients)
+    # The looks of shown() have no certificate, and a client that is done may leave during a handshake.
+    expected = ("SUCCESS", "PEER_CERTIFICATE_REQUIRED_BUT_MISSING", "PEER_CONNECTION_CLOSED")
+    failed = {name: value for name, value in gateway.metrics().items()
+              if name.startswith("grpc_server_tls_handshakes_total") and value and name.split('"')[1] not in expected}
+    assert failed == {}
+    rotating.close()
+
+
+def test_a_connection_ends_when_it_is_old(sandbox, tmp_path):
+    """The next call shows its certificate again, to the authorities of then; a call that runs is not cut off."""
+    rotating = Rotating(sandbox, tmp_path, max_connection_age="10s")
+    gateway = rotating.gateway
+    channel = rotating.channel()
+    gateway.create(person(), channel=channel).ok()
+    rotating.files.swap(ca_crt=rotating.another_authority().ca_file.read_bytes())
+    rotating.wait_told("tls_client_ca_reloaded", 1)
+    gateway.create(person(), channel=channel).ok()  # it stands
+    slow = person()
+    sandbox.fault("delay", slow.email, delay_ms=14000)
+    running = gateway.begin(slow, channel=channel, timeout=60)
+    states = []
+    channel.subscribe(states.append)
+    wait_for(lambda: grpc.ChannelConnectivity.IDLE in states or grpc.ChannelConnectivity.TRANSIENT_FAILURE in states,
+             "the end of the connection", 60)
+    running.reply().ok()
+    reply = gateway.create(person(), channel=channel, timeout=20)
+    assert reply.raw and reply.raw[0] is grpc.StatusCode.UNAVAILABLE, reply
+    refused = 'grpc_server_tls_handshakes_total{result="CERTIFICATE_AUTHORITY_INVALID"}'
+    wait_for(lambda: gateway.metrics()[refused] >= 1, "the refused handshake is counted")
+    rotating.close()

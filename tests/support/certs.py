@@ -1,8 +1,10 @@
 """Certificates for the tests, by the openssl command."""
 
+import datetime
 import pathlib
 import subprocess
 import tempfile
+import time
 
 _EC = ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 
@@ -17,6 +19,13 @@ class Authority:
         self.ca_file = self.directory / "ca.crt"
         self.ca_key = self.directory / "ca.key"
         self._make(name)
+
+    @classmethod
+    def of(cls, key, certificate):
+        """One that nobody made an authority, in the directory of its files."""
+        self = object.__new__(cls)
+        self._directory, self.directory, self.ca_key, self.ca_file = None, certificate.parent, key, certificate
+        return self
 
     def _make(self, name):
         self._openssl("req", "-x509", *_new_key(), "-keyout", self.ca_key, "-out", self.ca_file, "-days", "2",
@@ -63,8 +72,8 @@ class Authority:
         return ("ca", "-batch", "-config", settings, "-cert", self.ca_file, "-keyfile", self.ca_key)
 
     def _sign_between(self, request, extensions, certificate, digest, start, end):
-        times = [part for word, time in (("-startdate", start), ("-enddate", end)) if time is not None
-                 for part in (word, _text(time))]
+        times = [part for word, moment in (("-startdate", start), ("-enddate", end)) if moment is not None
+                 for part in (word, _text(moment))]
         self._openssl(*self._database(), "-in", request, "-extfile", extensions, "-notext", "-md", digest,
                       *times, *([] if end is not None else ["-days", "2"]), "-out", certificate)
 
@@ -77,6 +86,17 @@ class Authority:
         crl = self.directory / name
         self._openssl(*self._database(), "-gencrl", "-crlsec", seconds, "-out", crl)
         return crl
+
+    @staticmethod
+    def end_of(crl):
+        """When the list must have been renewed, in seconds since 1970."""
+        text = subprocess.run(["openssl", "crl", "-in", crl, "-noout", "-nextupdate"], check=True, capture_output=True,
+                              text=True).stdout.strip().removeprefix("nextUpdate=")
+        end = datetime.datetime.strptime(text, "%b %d %H:%M:%S %Y GMT").replace(tzinfo=datetime.timezone.utc)
+        return end.timestamp()
+
+    def has_ended(self, crl):
+        return time.time() > self.end_of(crl) + 1
 
     def close(self):
         if self._directory is not None:
@@ -98,8 +118,8 @@ class Intermediate(Authority):
         certificate.rename(self.ca_file)
 
 
-def _text(time):
-    return time.strftime("%Y%m%d%H%M%SZ")
+def _text(moment):
+    return moment.strftime("%Y%m%d%H%M%SZ")
 
 
 def _new_key(kind=None):

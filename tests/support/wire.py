@@ -32,10 +32,13 @@ def frame(message, compressed=0, length=None):
 
 class Call:
     """One gRPC call over a connection of its own, without a gRPC library: headers and body are what the test says. `lawful`:
-    headers that HTTP/2 forbids fail here already."""
+    headers that HTTP/2 forbids fail here already. `tls`: an ssl.SSLContext, who calls."""
 
-    def __init__(self, address, path, body, headers=(), end_stream=True, content_type="application/grpc", lawful=True):
+    def __init__(self, address, path, body, headers=(), end_stream=True, content_type="application/grpc", lawful=True,
+                 tls=None):
         self._socket = connect(address)
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket)
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(
             client_side=True, header_encoding="utf-8", validate_outbound_headers=lawful, normalize_outbound_headers=lawful))
         self._h2.initiate_connection()

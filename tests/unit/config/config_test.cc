@@ -142,6 +142,7 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(settings.watch_streams_per_caller, 100);
   EXPECT_EQ(settings.watch_history, 1000000);
   EXPECT_EQ(settings.webhook_queue, 10000);
+  EXPECT_EQ(settings.max_connection_age, absl::Minutes(30));
   EXPECT_EQ(settings.default_deadline, absl::Seconds(35));
   EXPECT_EQ(settings.min_deadline, absl::Milliseconds(100));
   EXPECT_EQ(settings.ledger, (LedgerLocation{Kind::kSqlite, "data/ledger.db"}));
@@ -177,6 +178,11 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"tls_cert_file", "/a", [](const Settings& c) { return c.tls_cert_file == "/a"; }},
       {"tls_key_file", "/a", [](const Settings& c) { return c.tls_key_file == "/a"; }},
       {"tls_client_ca_file", "/a", [](const Settings& c) { return c.tls_client_ca_file == "/a"; }},
+      {"tls_client_crl_file", "/a", [](const Settings& c) { return c.tls_client_crl_file == "/a"; }},
+      {"trust_domain", "a.example,b=/b",
+       [](const Settings& c) {
+         return c.trust_domain == TrustDomains{{{"a.example", ""}, {"b", "/b"}}};
+       }},
       {"allow_plaintext", "true", [](const Settings& c) { return c.allow_plaintext; }},
       {"policy_file", "/a", [](const Settings& c) { return c.policy_file == "/a"; }},
       {"environment", "sandbox", [](const Settings& c) { return c.environment == Environment::kSandbox; }},
@@ -229,6 +235,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"webhook_connections_per_address", "9",
        [](const Settings& c) { return c.webhook_connections_per_address == 9; }},
       {"webhook_queue", "9", [](const Settings& c) { return c.webhook_queue == 9; }},
+      {"max_connection_age", "9m", [](const Settings& c) { return c.max_connection_age == absl::Minutes(9); }},
       {"default_deadline", "9s", [](const Settings& c) { return c.default_deadline == absl::Seconds(9); }},
       {"min_deadline", "10ms", [](const Settings& c) { return c.min_deadline == absl::Milliseconds(10); }},
       {"ledger", "memory:",
@@ -826,6 +833,7 @@ TEST_F(ConfigTest, Ranges) {
       {"drain_timeout", {"0s", "-1s", "-inf", "61m"}},
       {"upstream_connections", {"0", "-1", "10001"}},
       {"max_connections", {"-1", "1000001"}},
+      {"max_connection_age", {"0", "-1s", "9s", "25h", "inf"}},
       {"max_connections_per_address", {"-1", "1000001"}},
       {"memory_watermark", {"-1", "1048577"}},
       {"max_in_flight", {"0", "-1", "1000001"}},

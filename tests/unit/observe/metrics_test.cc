@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <map>
 #include <sstream>
 #include <string>
@@ -25,6 +26,7 @@ constexpr std::string_view kVerdicts[] = {"created", "refused", "not_sent", "unk
 constexpr std::string_view kAskers[] = {"caller", "webhook"};
 constexpr std::string_view kWays[] = {"late_answer", "webhook"};
 constexpr std::string_view kStates[] = {"succeeded", "failed"};
+constexpr std::string_view kHandshakes[] = {"SUCCESS", "CERTIFICATE_REVOKED"};
 
 // Every series with its value, by the text before the last space.
 std::map<std::string, double> Series(const std::string& text) {
@@ -53,7 +55,7 @@ class MetricsTest : public testing::Test {
   }
 
   Metrics metrics_{{"1.2.3", "1.51", "7.88", "3.40"},
-                   {kReasons, kMethods, kVerdicts, kVerdicts, kAskers, kWays, kStates, {}, {}, {}, {}}};
+                   {kReasons, kMethods, kVerdicts, kVerdicts, kAskers, kWays, kStates, {}, {}, {}, {}, kHandshakes}};
 };
 
 std::string Calls(const std::string& method, const std::string& code, const std::string& reason) {
@@ -211,6 +213,19 @@ TEST_F(MetricsTest, LateAnswersAndWhatTheySettle) {
   EXPECT_EQ(Value("userintent_settled_total{state=\"failed\",way=\"late_answer\"}"), 1);
   EXPECT_EQ(Value("userintent_settled_total{state=\"succeeded\",way=\"late_answer\"}"), 0);
   EXPECT_EQ(Value("userintent_settle_conflicts_total{way=\"webhook\"}"), 1);
+}
+
+TEST_F(MetricsTest, Tls) {
+  EXPECT_EQ(Value("grpc_server_tls_handshakes_total{result=\"CERTIFICATE_REVOKED\"}"), 0);
+  metrics_.tls().AddHandshakes(0, 3);
+  metrics_.tls().AddHandshakes(1, 2);
+  EXPECT_EQ(Value("grpc_server_tls_handshakes_total{result=\"SUCCESS\"}"), 3);
+  EXPECT_EQ(Value("grpc_server_tls_handshakes_total{result=\"CERTIFICATE_REVOKED\"}"), 2);
+  EXPECT_EQ(Value("userintent_certificate_not_after_seconds{which=\"client_crl\"}"), 0);
+  metrics_.tls().SetEnd(Ending::kServer, std::chrono::system_clock::from_time_t(1893456000));
+  metrics_.tls().SetEnd(Ending::kClientCa, std::chrono::system_clock::from_time_t(1893456001));
+  EXPECT_EQ(Value("userintent_certificate_not_after_seconds{which=\"server\"}"), 1893456000);
+  EXPECT_EQ(Value("userintent_certificate_not_after_seconds{which=\"client_ca\"}"), 1893456001);
 }
 
 }  // namespace

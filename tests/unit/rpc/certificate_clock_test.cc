@@ -8,7 +8,10 @@
 #include <vector>
 
 #include "server/rpc/identity.h"
+#include "server/tls/client_authorities.h"
+#include "tests/unit/base/temporary_directory.h"
 #include "tests/unit/rpc/peer.h"
+#include "tests/unit/tls/certificates.h"
 
 namespace userintent::rpc {
 namespace {
@@ -66,6 +69,28 @@ TEST(CertificateClock, ManyCertificatesAreNotKeptForEver) {
   }
   EXPECT_LE(clock.size(), 1000u);
   EXPECT_FALSE(clock.Ended(good, At(kNewYear2030)));
+}
+
+TEST(CertificateClock, ARevokedCertificateHasEndedFromTheNextListOn) {
+  const test::Authority authority;
+  const TemporaryDirectory directory;
+  directory.Write("ca", authority.pem(), 0644);
+  directory.Write("crl", authority.Revoked({1}), 0644);
+  auto loaded = tls::ClientAuthorities::Load({directory.Path("ca"), directory.Path("crl"), {}});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const std::shared_ptr<tls::ClientAuthorities> authorities = *std::move(loaded);
+  CertificateClock clock(authorities);
+  const auto peer = [&](long serial) {  // NOLINT: OpenSSL's type
+    return With({test::PemOf(authority.Issue(test::NewKey().get(), {.serial = serial, .extensions = {}}).get())});
+  };
+  const Peer first = peer(1), second = peer(2);
+  const CertificateClock::SystemTime now = std::chrono::system_clock::now();
+  EXPECT_TRUE(clock.Ended(first, now));
+  EXPECT_FALSE(clock.Ended(second, now));
+  directory.Write("crl", authority.Revoked({2}), 0644);
+  EXPECT_EQ(authorities->Refresh().value(), true);
+  EXPECT_FALSE(clock.Ended(first, now));
+  EXPECT_TRUE(clock.Ended(second, now));
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ class Authority {
       : key_(NewKey()), certificate_(nullptr, X509_free) {
     CertificateOptions options;
     options.name = name;
-    options.serial = 1000;
+    options.serial = parent == nullptr ? 1000 : 2000;
     options.extensions = {{"basicConstraints", "critical,CA:TRUE"}, {"keyUsage", "critical,keyCertSign,cRLSign"}};
     certificate_ = (parent != nullptr ? *parent : *this).Sign(key_.get(), options, parent == nullptr);
   }

@@ -1,0 +1,19 @@
+#include "server/app/tls_counts.h"
+
+namespace userintent {
+
+using observe::Ending;
+
+void TlsCounts::Count() {
+  const auto now = rpc::Handshakes();
+  for (size_t i = 0; i < now.size(); ++i) {
+    metrics_.tls().AddHandshakes(i, now[i] - std::exchange(handshakes_[i], now[i]));
+  }
+  if (!tls_) return;
+  metrics_.tls().SetEnd(Ending::kServer, tls_.certificate->Snapshot()->not_after);
+  const auto trust = tls_.authorities->Snapshot();
+  metrics_.tls().SetEnd(Ending::kClientCa, trust->not_after);
+  if (trust->lists_end) metrics_.tls().SetEnd(Ending::kClientCrl, *trust->lists_end);
+}
+
+}  // namespace userintent
