@@ -261,13 +261,13 @@ TEST(Parse, BadFiles) {
 // Somebody may have named the file of a secret, or a secret may stand where it does not belong.
 TEST(Parse, ErrorsHoldNoContent) {
   const std::string secret = "S3cr3t-value/42";
+  const std::string member = "\"" + secret + "\": 1";
   for (const std::string& text :
        {secret, "\"" + secret + "\"", "{\"" + secret + "\": 1}", "[\"" + secret + "\"]",
-        "{\"version\": \"" + secret + "\"}", Named(secret + " "), Named("*" + secret),
-        RuleWith("\"" + secret + "\": 1"), RuleWith("\"" + secret + "\": 1, \"" + secret + "\": 2"),
-        RuleWith("\"" + secret + "\": {\"a\": 1, \"a\": 2}"), RuleWith("\"redirect_uris\": [\"" + secret + "\"]"),
-        RuleWith("\"create_rate\": \"" + secret + "\""), File("{\"name\": \"a\", \"methods\": [\"" + secret + "\"]}"),
-        Named(secret) + secret}) {
+        "{\"version\": \"" + secret + "\"}", Named(secret + " "), Named("*" + secret), RuleWith(member),
+        RuleWith(member + ", " + member), RuleWith("\"" + secret + "\": {\"a\": 1, \"a\": 2}"),
+        RuleWith("\"redirect_uris\": [\"" + secret + "\"]"), RuleWith("\"create_rate\": \"" + secret + "\""),
+        File("{\"name\": \"a\", \"methods\": [\"" + secret + "\"]}"), Named(secret) + secret}) {
     const std::string error = ErrorOf(text);
     EXPECT_NE(error, "") << text;
     EXPECT_EQ(error.find(secret), std::string::npos) << error;
