@@ -44,7 +44,7 @@ class ClientAuthorities {
   // Never changes once it is made.
   struct Trust {
     struct FreeNames {
-      void operator()(STACK_OF(X509_NAME) * names) const { sk_X509_NAME_pop_free(names, X509_NAME_free); }
+      void operator()(STACK_OF(X509_NAME) * stack) const { sk_X509_NAME_pop_free(stack, X509_NAME_free); }
     };
     // Of revoked certificates; with the authority of `certificates` that signed it.
     struct List {

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import socket
 import ssl
 import time
 
@@ -15,7 +14,7 @@ from support.check import assert_posts
 from support.gateway import Gateway
 from support.people import person
 from support.process import wait_for
-from support.wire import connect, split
+from support.wire import connect
 
 
 class Secured:
@@ -69,78 +68,10 @@ def test_a_client_certificate_is_needed(secured, sandbox):
     assert_no_entry(secured, secured.gateway.new_channel(), sandbox)  # plaintext
 
 
-def test_a_certificate_of_another_authority(secured, sandbox):
-    """A certificate of another CA of the same name does not get in."""
-    other = Authority("e2e CA")  # the same name, another key
-    channel = secured.channel("URI:spiffe://example.test/caller", authority=other)
-    assert_no_entry(secured, channel, sandbox)
-    other.close()
-
-
-def test_an_expired_certificate(secured, sandbox):
-    """A certificate that has expired does not get in."""
-    channel = secured.channel("URI:spiffe://example.test/expired", days=-1)
-    assert_no_entry(secured, channel, sandbox)
-
-
-def test_a_certificate_for_servers_only(secured, sandbox):
-    """A certificate without the client usage does not get in."""
-    assert_no_entry(secured, secured.channel("URI:spiffe://example.test/server", usage="serverAuth"), sandbox)
-
-
-def test_a_self_signed_certificate(secured, sandbox):
-    """A self-signed certificate does not get in."""
-    own = Authority("self")
-    channel = secured.gateway.new_channel(grpc.ssl_channel_credentials(
-        secured.authority.ca_file.read_bytes(), (own.directory / "ca.key").read_bytes(), own.ca_file.read_bytes()))
-    assert_no_entry(secured, channel, sandbox)
-    own.close()
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_old_tls_versions_are_refused(secured):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with contextlib.suppress(ssl.SSLError, ValueError):
-        context.set_ciphers("ALL:@SECLEVEL=0")
-    context.minimum_version = ssl.TLSVersion.TLSv1
-    context.maximum_version = ssl.TLSVersion.TLSv1_1
-    with pytest.raises((ssl.SSLError, OSError)):
-        with socket.create_connection(split(secured.gateway.address), 10) as raw:
-            context.wrap_socket(raw).close()
-
-
-@pytest.mark.parametrize("sans", [
-    ["URI:spiffe://example.test/one"],
-    ["DNS:caller.example.test"],
-    ["DNS:first.example.test", "DNS:second.example.test"],
-    ["URI:spiffe://example.test/one", "DNS:caller.example.test"],
-    ["URI:https://example.test/with/path?and=query"],
-    ["URI:spiffe://example.test/one", "IP:8.8.8.8", "email:caller@example.test"],
-], ids=["a URI", "a DNS name", "two DNS names, the first counts", "a URI before a DNS name", "a URI with a query",
-        "a URI beside what is no name"])
-def test_identities(secured, sandbox, sans):
-    """A certificate with one usable URI, or DNS names, is a caller."""
+def test_no_usable_identity(secured, sandbox):
+    """A certificate without one clear name is refused before anything is read (test_certificates.py has them all)."""
     request = person()
-    channel = secured.channel(*sans)
-    secured.gateway.create(request, channel=channel).ok()
-    assert secured.gateway.state(request.request_id, channel=channel) == "CREATED"
-    assert_posts(sandbox, request.email, 1)
-
-
-@pytest.mark.parametrize("sans", [
-    [],
-    ["IP:8.8.8.8"],
-    ["email:caller@example.test"],
-    ["URI:spiffe://example.test/one", "URI:spiffe://example.test/two"],
-    ["URI:spiffe://example.test/one", "URI:spiffe://example.test/one"],
-    ["URI:spiffe://example.test/one", "URI:spiffe://example.test/two", "DNS:caller.example.test"],
-], ids=["no SAN", "IP only", "e-mail only", "two URIs", "the same URI twice", "two URIs and a DNS name"])
-def test_no_usable_identity(secured, sandbox, sans):
-    """A certificate without one clear name is refused before anything is read."""
-    request = person()
-    channel = secured.channel(*sans)
+    channel = secured.channel("URI:spiffe://example.test/one", "URI:spiffe://example.test/two")
     secured.gateway.create(request, channel=channel).failed("CALLER_UNAUTHENTICATED", sent="no", recovery="STOP")
     secured.gateway.get(request.request_id, channel=channel).failed("CALLER_UNAUTHENTICATED")
     # Also before anything is looked at.
@@ -158,10 +89,6 @@ def test_the_identity_is_the_uri_then_the_first_dns_name(secured):
     assert not same_caller(secured, dns, secured.channel("DNS:two.example.test"))
 
 
-def test_uri_and_dns_names_are_different_callers(secured):
-    assert not same_caller(secured, secured.channel("URI:same.example.test"), secured.channel("DNS:same.example.test"))
-
-
 def test_no_header_is_an_identity(secured):
     one, two = secured.channel("URI:spiffe://example.test/h1"), secured.channel("URI:spiffe://example.test/h2")
     request = person()
@@ -171,11 +98,6 @@ def test_no_header_is_an_identity(secured):
     reply = secured.gateway.create(request, channel=two, metadata=headers)
     assert reply.response is None  # to the second caller it is a new request, for a person that exists
     reply.failed("PERSON_EXISTS", recovery="STOP")
-
-
-def test_a_common_name_is_no_identity(secured):
-    # The certificates here are CN=clientN; test_no_usable_identity shows that it counts for nothing.
-    secured.gateway.create(person(), channel=secured.channel()).failed("CALLER_UNAUTHENTICATED")
 
 
 def test_health_with_tls(secured):
@@ -192,6 +114,7 @@ def test_the_callers_name_is_not_secret_but_the_request_is(secured, sandbox):
 
 
 # -- the end of a certificate ----------------------------------------------------------------------------------------------
+
 
 def test_a_certificate_that_ends_ends_its_connection_too(secured, sandbox):
     """The handshake saw a good one; from its end on every call on the same connection is refused, health is not."""
@@ -227,6 +150,7 @@ def test_a_session_is_never_resumed(secured, version):
 
 
 # -- refused handshakes ----------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def apart(sandbox):
@@ -292,7 +216,7 @@ def test_a_refused_handshake_is_one_line_with_address_and_reason(apart):
         handshake(gateway, address, apart.authority.issue("server", ["DNS:s.example.test"], usage="serverAuth"))
     with one_refusal(gateway, "does not speak TLS") as address:
         handshake(gateway, address, data=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-    with one_refusal(gateway, "the peer left") as address:
+    with one_refusal(gateway, "the peer was too slow") as address:
         handshake(gateway, address, data=b"\x16\x03\x01\x00\x40" + bytes(10))
     other.close()
     wait_for(lambda: gateway.metrics()['userintent_connections_refused_total{reason="tls"}'] >= 7, "all of them counted")
