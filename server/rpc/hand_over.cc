@@ -1,7 +1,10 @@
 #include "server/rpc/hand_over.h"
 
+#include <dlfcn.h>
+
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <optional>
 #include <utility>
 
@@ -33,14 +36,16 @@ Slot& TheSlot() {
 
 std::atomic<bool> watching{false};
 
+// The context that this thread makes a session from; see SSL_new below.
+thread_local const SSL_CTX* making = nullptr;
+
 int ContextIndex() {
   static const int index = SSL_CTX_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
   return index;
 }
 
-void OnSessionMade(void* session, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
-  const SSL_CTX* const context = SSL_get_SSL_CTX(static_cast<SSL*>(session));
-  if (context == nullptr || SSL_CTX_get_ex_data(context, ContextIndex()) == nullptr) return;
+void OnSessionMade(void*, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
+  if (making == nullptr || SSL_CTX_get_ex_data(making, ContextIndex()) == nullptr) return;
   Slot& slot = TheSlot();
   const MutexLock lock(slot.mutex);
   if (slot.pending > 0 && --slot.pending == 0) slot.lost = false;
@@ -96,3 +101,15 @@ HandOver::~HandOver() {
 }
 
 }  // namespace userintent::rpc
+
+// In place of OpenSSL's, for libgrpc too: the loader finds the program's function first. Which context a session is of
+// can be asked in its new_func up to OpenSSL 3.0 only; later ones set it afterwards.
+extern "C" SSL* SSL_new(SSL_CTX* context) {
+  using Function = SSL* (*)(SSL_CTX*);
+  static const auto of_openssl = reinterpret_cast<Function>(dlsym(RTLD_NEXT, "SSL_new"));
+  if (of_openssl == nullptr) std::abort();  // the library that we are linked to always has it
+  userintent::rpc::making = context;
+  SSL* const session = of_openssl(context);
+  userintent::rpc::making = nullptr;
+  return session;
+}
