@@ -232,7 +232,7 @@ absl::Status Server::Parts::Build() {
   builder.RegisterService(&health_service);
   if (settings.reflection_on()) {
     reflection = rpc::NewReflectionService();
-    builder.RegisterService(reflection.get());
+    if (reflection) builder.RegisterService(reflection.get());
   }
   if (absl::Status status = MakeShards(builder); !status.ok()) return status;
   const rpc::TlsContextScope scope(tls);

@@ -1,5 +1,15 @@
 #include "server/rpc/reflection.h"
 
+#ifdef USERINTENT_GRPC_REFLECTION_V1
+
+namespace userintent::rpc {
+
+std::unique_ptr<grpc::Service> NewReflectionService() { return nullptr; }
+
+}  // namespace userintent::rpc
+
+#else
+
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/descriptor.pb.h>
 
@@ -106,3 +116,5 @@ class Reflection final : public grpc::reflection::v1::ServerReflection::Service 
 std::unique_ptr<grpc::Service> NewReflectionService() { return std::make_unique<Reflection>(); }
 
 }  // namespace userintent::rpc
+
+#endif
