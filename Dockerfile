@@ -4,15 +4,33 @@
 #   tools        openssl, grpcurl: keys and calls for the compose file
 #   integration  the integration suite
 #   conformance  the four client libraries, packaged as users get them, and what performs the scenarios with them
+#   current      the C++ unit tests on the gRPC of the image (make grpc-current)
 # The gateway comes last, so that a plain `docker build .` makes it.
+#
+# DEBIAN_IMAGE and GOLANG_IMAGE may name the public images by digest (docs/dependencies.md, "Images"). GRPC_FLOOR: a gRPC
+# that is older fails the build.
+ARG DEBIAN_IMAGE=debian:trixie-slim
+ARG GOLANG_IMAGE=golang:1.26-trixie
 
-FROM debian:trixie-slim AS compiler
+# Debian 13 with the gRPC of Debian experimental, because Debian 13's own lacks the fixes of public faults
+# (docs/decisions/0014-current-grpc.md).
+FROM ${DEBIAN_IMAGE} AS current-debian
+COPY docker/use-current-grpc.sh docker/current-grpc.pref docker/check-grpc.sh /opt/docker/
+RUN /opt/docker/use-current-grpc.sh
+
+FROM current-debian AS compiler
+ARG GRPC_FLOOR=1.83
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      g++ cmake ninja-build ccache pkg-config \
+      ca-certificates g++ cmake ninja-build ccache pkg-config \
       libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev python3-googleapis-common-protos libabsl-dev libre2-dev \
       libcurl4-openssl-dev libnghttp2-dev libjemalloc-dev libicu-dev libssl-dev libsqlite3-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev libmicrohttpd-dev \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* \
+    && /opt/docker/check-grpc.sh "$GRPC_FLOOR"
 WORKDIR /src
+
+# For scripts/grpc-current.sh, which brings the sources along.
+FROM compiler AS current
+RUN apt-get update && apt-get install -y --no-install-recommends libgtest-dev libgmock-dev && rm -rf /var/lib/apt/lists/*
 
 FROM compiler AS build
 COPY CMakeLists.txt CMakePresets.json ./
@@ -23,7 +41,7 @@ RUN --mount=type=cache,target=/root/.cache/ccache \
     cmake --preset release -DUSERINTENT_TESTS=OFF -DUSERINTENT_SANDBOX=OFF && cmake --build --preset release \
     && strip --strip-debug build/release/bin/*
 
-FROM golang:1.26-trixie AS go-sandbox
+FROM ${GOLANG_IMAGE} AS go-sandbox
 WORKDIR /src
 COPY tests/astra_sandbox/go.mod tests/astra_sandbox/go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
@@ -31,7 +49,7 @@ COPY tests/astra_sandbox ./
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/astra-sandbox .
 
-FROM golang:1.26-trixie AS go-tools
+FROM ${GOLANG_IMAGE} AS go-tools
 WORKDIR /src
 COPY tests/tools ./
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
@@ -44,13 +62,13 @@ EXPOSE 8443 8444
 HEALTHCHECK --interval=2s --timeout=3s --retries=15 CMD ["/astra-sandbox", "--healthcheck"]
 ENTRYPOINT ["/astra-sandbox"]
 
-FROM debian:trixie-slim AS tools
+FROM ${DEBIAN_IMAGE} AS tools
 RUN apt-get update && apt-get install -y --no-install-recommends openssl && rm -rf /var/lib/apt/lists/*
 COPY --from=go-tools /out/grpcurl /usr/local/bin/grpcurl
 COPY --chmod=0755 scripts/compose/ /usr/local/bin/
 USER 10003:10003
 
-FROM debian:trixie-slim AS python
+FROM ${DEBIAN_IMAGE} AS python
 # ca-certificates before pip: it brings the certificates that pip checks the package registry against.
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv && rm -rf /var/lib/apt/lists/*
 
@@ -69,14 +87,30 @@ WORKDIR /suite
 USER 10003:10003
 ENTRYPOINT ["/suite/venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "/suite/tests/compose"]
 
-# What the gateway's programs and the C++ client need to run.
-FROM debian:trixie-slim AS runtime
-RUN apt-get update && apt-get install -y --no-install-recommends \
-      ca-certificates libgrpc++1.51t64 libcurl4t64 libnghttp2-14 libjemalloc2 libicu76 libsqlite3-0 libspdlog1.15 libprometheus-cpp-core1.0 libcivetweb1 libmicrohttpd12t64 libgnutls30t64 libre2-11 \
+# What the gateway's image is made of: the programs, what they need of this Debian, and the list of it all.
+FROM build AS packed
+COPY docker/pack.sh /opt/docker/
+RUN cp build/release/bin/* /usr/local/bin/ \
+    && /opt/docker/pack.sh /image /usr/local/bin/userintent-server /usr/local/bin/userintent-ledger \
+    && dpkg-query -W -f '${Package}\t${Version}\t${Architecture}\t${source:Package}\t${source:Version}\n' \
+         nlohmann-json3-dev python3-googleapis-common-protos >/image.build \
+    && userintent-server --version >/image.version
+
+FROM python AS sbom
+COPY docker/sbom.py /opt/docker/
+COPY --from=packed /image.files /image.build /image.version /
+RUN python3 /opt/docker/sbom.py /image.files /image.build "$(sed 's/.* //' /image.version)" >/sbom.cdx.json
+
+# Debian with what the programs need of it; for the image of the conformance scenarios, which has a shell and more.
+FROM current-debian AS runtime
+# hadolint ignore=DL4006
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates \
+      "$(apt-cache depends libgrpc++-dev | sed -n 's/.*Depends: \(libgrpc++[0-9].*\)/\1/p')" \
+      libcurl4t64 libnghttp2-14 libjemalloc2 libicu76 libsqlite3-0 libspdlog1.15 libprometheus-cpp-core1.0 libcivetweb1 libmicrohttpd12t64 libgnutls30t64 \
     && rm -rf /var/lib/apt/lists/*
 
 # The Go library: a module that another one names.
-FROM golang:1.26-trixie AS conformance-go
+FROM ${GOLANG_IMAGE} AS conformance-go
 WORKDIR /src
 COPY client_lib/go client_lib/go
 COPY tests/conformance/go tests/conformance/go
@@ -95,7 +129,7 @@ RUN /build/bin/python -m build --outdir /dist client_lib/python \
     && /opt/client-python/bin/pip install --no-cache-dir --disable-pip-version-check /dist/userintent-*.whl
 
 # The Java library: an artifact in the Maven repository, and a project that depends on it.
-FROM debian:trixie-slim AS conformance-java
+FROM ${DEBIAN_IMAGE} AS conformance-java
 RUN mkdir -p /usr/share/man/man1 && apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates default-jdk-headless maven && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
@@ -119,11 +153,10 @@ RUN --mount=type=cache,target=/root/.cache/ccache \
     && cmake -S tests/conformance/cpp -B /build/runner -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH=/prefix \
     && cmake --build /build/runner && install -D -s /build/runner/conformance /out/conformance-cpp
 
-FROM runtime AS gateway
-RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/userintent
-COPY --from=build /src/build/release/bin/ /usr/local/bin/
-# A library that is missing here must fail the build, not the start.
-RUN for program in /usr/local/bin/*; do case "$(ldd "$program")" in *'not found'*) ldd "$program"; exit 1 ;; esac; done
+# No shell, no package manager: the programs, their libraries, and the bill of materials.
+FROM scratch AS gateway
+COPY --from=packed /image/ /
+COPY --from=sbom /sbom.cdx.json /usr/share/doc/userintent/sbom.cdx.json
 # Settings come as USERINTENT_ variables and not as arguments, so that the health check sees the same ones.
 ENV USERINTENT_LEDGER=sqlite:/var/lib/userintent/ledger.db
 USER 10001:10001

@@ -5,7 +5,7 @@ export GOTOOLCHAIN := local
 JOBS ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps lint-deps build run test test-gateway test-clients soak fuzz mutants bench bench-gate lint format docs asan tsan compose-test clean
+.PHONY: help deps lint-deps build run test test-gateway test-clients soak fuzz mutants bench bench-gate lint format docs asan tsan compose-test grpc-current sbom audit clean
 
 help: ## this list
 	@echo 'The User Intent gateway. Targets:'
@@ -75,6 +75,15 @@ tsan: build-tsan ## C++ tests under ThreadSanitizer
 
 compose-test: ## the containers; the integration suite and the conformance scenarios in them (needs docker)
 	@scripts/compose-test.sh
+
+grpc-current: ## the C++ unit tests on the gRPC of the image, in a container (needs docker)
+	@JOBS=$(JOBS) scripts/grpc-current.sh
+
+sbom: ## the bill of materials of the gateway's image, to build/sbom (needs docker)
+	@scripts/sbom.sh
+
+audit: sbom ## known faults of what the image holds; 1: some, 2: a source could not be asked (needs docker)
+	@scripts/audit.py build/sbom/userintent-gateway.cdx.json
 
 clean: ## remove build output; the installed tools in build/tools stay
 	@find build -mindepth 1 -maxdepth 1 ! -name tools -exec rm -rf {} + 2>/dev/null || true

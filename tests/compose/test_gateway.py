@@ -7,6 +7,8 @@ work together, and that the promise holds there: what reached Astra is counted b
 import concurrent.futures
 import os
 import re
+import socket
+import ssl
 import time
 import uuid
 
@@ -14,7 +16,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from caller import DEADLINE, GATEWAY, channel, failure
+from caller import DEADLINE, GATEWAY, SECRETS, channel, failure
+from support.hostile_headers import HEADERS, say
 from support.people import person
 from support.protos import pb, pb_grpc
 
@@ -228,3 +231,16 @@ def test_replay_after_restart(client, sandbox):
     assert recorded.state == pb.CREATION_STATE_CREATED
     (post,) = sandbox.posts(f"ada.{re.match('[0-9a-f]+', request_id)[0]}@example.com")
     assert post["intent_id"] == recorded.user_intent.id
+
+
+def test_bad_headers_hurt_nobody(client):
+    """libgrpc prints such values as errors; scripts/compose-test.sh looks for this word in the gateway's log afterwards."""
+    context = ssl.create_default_context(cafile=SECRETS / "ca.crt")
+    context.load_cert_chain(SECRETS / "client.crt", SECRETS / "client.key")
+    context.set_alpn_protocols(["h2"])
+    host, _, port = GATEWAY.rpartition(":")
+    for header in HEADERS:
+        with socket.create_connection((host, int(port)), timeout=DEADLINE) as plain, \
+                context.wrap_socket(plain, server_hostname=host) as connection:
+            say(connection, "canaryword", header)
+    assert client.create(person()).user_intent.id
