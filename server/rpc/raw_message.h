@@ -8,7 +8,8 @@
 
 namespace userintent::rpc {
 
-// `bytes` are let go of.
+// `bytes` are let go of, and overwritten: they may be a person. What was parsed of a person before a problem was found
+// is overwritten, too.
 intent::WireProblem FromRaw(grpc::ByteBuffer& bytes, google::protobuf::Message* message);
 
 grpc::ByteBuffer ToRaw(const google::protobuf::Message& message);

@@ -89,8 +89,7 @@ void Creation::OnWaiting() {
 
 void Creation::OnJoined() {
   joined_ = true;
-  packed_request_ = request_->SerializeAsString();
-  request_.reset();
+  request_.Pack();
   if (late_) OnLateBeginning();
 }
 
@@ -121,10 +120,7 @@ void Creation::OnGo(const ledger::BeginAnswer& answer) {
 
 // Begins in the place of the call that it waited for.
 void Creation::TakeOver() {
-  if (std::exchange(joined_, false)) {
-    (void)request_.emplace().ParseFromString(packed_request_);  // what it was itself written to
-    packed_request_ = {};
-  }
+  if (std::exchange(joined_, false)) request_.Unpack();
   Begin();
 }
 

@@ -29,6 +29,7 @@
 #include "absl/time/time.h"
 #include "server/astra/astra.h"
 #include "server/base/loop.h"
+#include "server/intent/held_request.h"
 #include "server/ledger/ledger.h"
 #include "server/usecase/admission_control.h"
 #include "server/usecase/creations.h"
@@ -91,8 +92,7 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
 
   const Creations::Dependencies& deps_;
   Creations& creations_;
-  std::optional<v1::CreateUserIntentRequest> request_;  // nothing while the call waits for another one's end
-  std::string packed_request_;                          // the same as bytes, then
+  intent::HeldRequest request_;  // packed while the call waits for another one's end
   const bool validate_only_;
   const SteadyTime deadline_;
   const AdmissionControl::Account account_;  // the caller's
