@@ -6,12 +6,17 @@ neighbours, every message, detail and trailer, tokens of watches, the operators'
 what /proc shows, files where a core would be.
 """
 
+import base64
 import contextlib
+import json
 import os
+import pathlib
+import re
 import signal
 import socket
 import ssl
 import struct
+import subprocess
 import uuid
 
 import grpc
@@ -21,8 +26,9 @@ from support import canaries
 from support.canaries import fields, person
 from support.canary_stage import (AUTHORIZE, CREATE, GET, NO_ANSWER, READ, REDIRECT_URI, WATCH, Stage, log_events, wait_event)
 from support.certs import Authority
+from support.gateway import SERVER
 from support.people import again
-from support.process import wait_for, write_secret
+from support.process import PATIENCE, as_arguments, clean_environment, wait_for, write_secret
 from support.protos import errors_pb2, pb
 from support.webhook_door import Door, ask, body_of, post
 from support.wire import TcpTap, connect, frame, split
@@ -401,6 +407,108 @@ def test_certificates(stage, secured):
     shout(gateway.address, canaries.STREAM.encode() * 40)
 
 
+# -- settings and files --------------------------------------------------------------------------------------------------------
+
+FILE_FLAGS = ["astra_client_id_file", "astra_client_secret_file", "ledger_key_file", "ledger_previous_key_file", "astra_ca_file",
+              "tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_client_crl_file", "policy_file", "webhook_secret_file",
+              "webhook_previous_secret_file", "webhook_tls_cert_file", "webhook_tls_key_file"]
+PLACES = dict(listen="127.0.0.1:0", metrics_listen="", webhook_listen="127.0.0.1:0", ledger="memory:")
+
+
+def contents():
+    """What a file may hold by mistake: another secret, a person, PEM around them, a policy with them."""
+    mark = canaries.FILE
+    yield f"{mark}\n{canaries.CLIENT_SECRET}:{canaries.FIRST_NAME}\n".encode()
+    yield b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(mark.encode() * 9) + b"-----END CERTIFICATE-----\n"
+    yield b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(mark.encode() * 9) + b"-----END PRIVATE KEY-----\n"
+    yield b"-----BEGIN X509 CRL-----\n" + base64.encodebytes(mark.encode() * 9) + b"-----END X509 CRL-----\n"
+    for policy in ({mark: 1}, {"version": mark}, {"version": 1, "callers": [{"name": mark}]},
+                   {"version": 1, "callers": [{"name": "dns/*", mark: mark}]},
+                   {"version": 1, "callers": [{"name": "local", "methods": [mark]}]},
+                   {"version": 1, "callers": [{"name": "local", "methods": [], "redirect_uris": [mark]}]}):
+        yield json.dumps(policy).encode()
+    yield json.dumps({"version": 1, "callers": []}).encode()[:-1] + mark.encode()
+
+
+def run_server(stage, *words, flags, environment=None):
+    ended = subprocess.run([str(SERVER), *words, *as_arguments(flags)], capture_output=True, timeout=PATIENCE + 30,
+                           env=clean_environment(**(environment or {})), cwd=stage.directory)
+    stage.hear("a start that fails", ended.stdout)
+    stage.hear("a start that fails", ended.stderr)
+    return ended.returncode
+
+
+def flags_that_there_are():
+    text = subprocess.run([str(SERVER), "--help"], capture_output=True, text=True, check=True, env=clean_environment()).stdout
+    return re.findall(r"^  --(\w+)=", text, re.MULTILINE)
+
+
+def test_settings_that_are_secrets_or_persons(stage):
+    """In place of every flag's value, and as its twin of the environment: neither a start nor --check_config repeats it."""
+    files = {**stage.secrets, **PLACES}
+    for flag in flags_that_there_are():
+        for value in (canaries.CLIENT_SECRET, canaries.FIRST_NAME):
+            run_server(stage, "--check_config", flags={**files, flag: value})
+        run_server(stage, "--check_config", flags={name: value for name, value in files.items() if name != flag},
+                   environment={f"USERINTENT_{flag.upper()}": canaries.VARIABLE})
+    # The name of an unknown flag, --NAME, is told: it is no value.
+    for words in ([canaries.CLIENT_SECRET], ["--check_config=" + canaries.CLIENT_SECRET],
+                  ["--check_policy=" + canaries.CLIENT_SECRET], ["--check_policy", canaries.FIRST_NAME]):
+        assert run_server(stage, *words, flags=files) == 1
+
+
+def test_files_that_hold_something_else(stage):
+    """In place of every file that a setting names, the ledger included."""
+    files = {**stage.secrets, **PLACES}
+    wrong = stage.directory / "operator" / "something-else"
+    known = flags_that_there_are()
+    for content in contents():
+        write_secret(wrong, content)
+        for flag in FILE_FLAGS:
+            if flag in known:
+                run_server(stage, "--check_config", flags={**files, flag: wrong})
+        assert run_server(stage, "--check_config", flags={**files, "ledger": f"sqlite:{wrong}"}) == 1
+        assert run_server(stage, flags={**files, "ledger": f"sqlite:{wrong}"}) == 1
+        stage.tool(None, "stats", ledger=f"sqlite:{wrong}")
+        stage.tool(None, "check", str(wrong), ledger="sqlite:/nowhere")
+    wrong.unlink()
+
+
+def test_files_that_break_while_it_runs(stage, secured):
+    """Each of those that are read again, one after the other; the last good ones stay in use."""
+    gateway, authority = secured
+    good = channel_of(gateway, authority, authority, "caller", "URI:spiffe://test.example/caller")
+    assert stage.create(gateway, person(), channel=good) == "OK"
+    for name in ("tls_cert_file", "tls_key_file", "tls_client_ca_file"):
+        path = pathlib.Path(gateway.flags[name])
+        before = path.read_bytes()
+        for content in contents():
+            write_secret(path, content)
+            gateway.signal(signal.SIGHUP)
+            assert stage.create(gateway, person(), channel=good) == "OK"
+        wait_for(lambda: any("not_reloaded" in str(event) for event in log_events(gateway)), "a line about a file")
+        write_secret(path, before)
+
+
+def test_who_may_not(stage):
+    """Denied before the request is read, by a rule and for want of one; a rule on trial; a new file, a broken one."""
+    policy = write_secret(stage.directory / "operator" / "policy", json.dumps(
+        {"version": 1, "callers": [{"name": "local", "methods": ["GetCreation"]}]}))
+    gateway = stage.gateway(policy_file=policy)
+    assert stage.create(gateway, person()) == "CALLER_NOT_ALLOWED"
+    assert stage.create(gateway, person().SerializeToString()[:-3]) == "CALLER_NOT_ALLOWED"
+    for method in (READ, AUTHORIZE, WATCH):
+        assert stage.call(gateway, method, canaries.FIRST_NAME.encode()) == "CALLER_NOT_ALLOWED"
+    for content in contents():
+        write_secret(policy, content)
+        gateway.signal(signal.SIGHUP)
+    wait_event(gateway, "policy_not_reloaded")
+    write_secret(policy, json.dumps({"version": 1, "callers": [{"name": "local", "methods": [], "enforce": False}]}))
+    gateway.signal(signal.SIGHUP)
+    wait_for(lambda: stage.create(gateway, person()) == "OK", "the rule on trial")
+    gateway.stop()
+
+
 # -- bytes that are no calls ---------------------------------------------------------------------------------------------------
 
 def shout(address, data):
@@ -559,7 +667,6 @@ def test_the_operators_tool(stage, beside):
 def test_every_reason_was_met(whole_stage):
     """After all of the tests above: each reason that there is was heard by a caller, but for those named here."""
     not_to_be_met = {"UNSPECIFIED", "INTERNAL",  # a bug of the gateway's
-                     "UPSTREAM_SUSPENDED",       # no breaker in this version
-                     "CALLER_NOT_ALLOWED"}       # without a policy file everybody is allowed
+                     "UPSTREAM_SUSPENDED"}       # no breaker in this version
     every = {name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.keys()}
     assert every - whole_stage.reasons == not_to_be_met

@@ -126,8 +126,7 @@ class Stage:
 
     def tool(self, gateway, *words, stdin="", ledger=None):
         """userintent-ledger on the gateway's ledger: what it says is heard, too."""
-        path = ledger or gateway.flags["ledger"]
-        ended = run_tool(f"--ledger={path}", *words, stdin=stdin)
+        ended = run_tool(f"--ledger={ledger or gateway.flags['ledger']}", *words, stdin=stdin)
         self.hear(f"userintent-ledger {words[0]}", ended.out)
         self.hear(f"userintent-ledger {words[0]}", ended.err)
         return ended
