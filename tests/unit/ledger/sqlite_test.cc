@@ -230,8 +230,10 @@ TEST_F(SqliteTest, ALedgerIsOfOneEnvironment) {
   }
   // Who is refused for the key has not said of which it is.
   options_.store.path = directory_.File("other/ledger.db");
+  options_.store.environment = "";
   Open();
   ledger_.reset();
+  options_.store.environment = "sandbox";
   const uint64_t key = std::exchange(options_.store.key_id, 99);
   Refusal();
   options_.store.key_id = key;
