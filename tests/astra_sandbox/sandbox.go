@@ -240,10 +240,11 @@ func (s *sandbox) finish(p *entry, status int) {
 		return
 	}
 	seq := map[string]string{http.MethodPost: "seq", http.MethodGet: "get_seq"}[p.method]
+	now := time.Now() // once: readers take the beginning to be this time less what it took
 	p.account.mu.Lock()
 	line := fmt.Sprintf(`{"time":%q,%q:%d,"known_path":%t,"proto":%q,"connection":%d,"status":%d,"committed":%t,"fault":%q,"ms":%.3f}`+"\n",
-		time.Now().UTC().Format(time.RFC3339Nano), seq, p.seq, p.path == intentPath || (p.method == http.MethodGet && p.intentID != ""),
-		p.proto, p.connection, p.status, p.committed, p.fault, float64(time.Since(p.start).Microseconds())/1000)
+		now.UTC().Format(time.RFC3339Nano), seq, p.seq, p.path == intentPath || (p.method == http.MethodGet && p.intentID != ""),
+		p.proto, p.connection, p.status, p.committed, p.fault, float64(now.Sub(p.start).Microseconds())/1000)
 	p.account.mu.Unlock()
 	s.logMu.Lock()
 	_, _ = io.WriteString(s.log, line)
