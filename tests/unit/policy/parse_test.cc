@@ -262,10 +262,11 @@ TEST(Parse, BadFiles) {
 TEST(Parse, ErrorsHoldNoContent) {
   const std::string secret = "S3cr3t-value/42";
   const std::string member = "\"" + secret + "\": 1";
+  const std::string twice = member + ", " + member;
   for (const std::string& text :
        {secret, "\"" + secret + "\"", "{\"" + secret + "\": 1}", "[\"" + secret + "\"]",
         "{\"version\": \"" + secret + "\"}", Named(secret + " "), Named("*" + secret), RuleWith(member),
-        RuleWith(member + ", " + member), RuleWith("\"" + secret + "\": {\"a\": 1, \"a\": 2}"),
+        RuleWith(twice), RuleWith("\"" + secret + "\": {\"a\": 1, \"a\": 2}"),
         RuleWith("\"redirect_uris\": [\"" + secret + "\"]"), RuleWith("\"create_rate\": \"" + secret + "\""),
         File("{\"name\": \"a\", \"methods\": [\"" + secret + "\"]}"), Named(secret) + secret}) {
     const std::string error = ErrorOf(text);
