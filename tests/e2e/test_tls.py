@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import ssl
+import subprocess
 import time
 
 import grpc
@@ -147,6 +148,18 @@ def test_a_session_is_never_resumed(secured, version):
             assert not tls.session_reused
             assert tls.session is None or not tls.session.has_ticket
             session = tls.session
+
+
+def test_a_connection_is_never_renegotiated(secured):
+    """TLS 1.2 knows that; HTTP/2 forbids it (RFC 9113, section 9.2.1), and it would skip what a handshake is counted by."""
+    key, certificate = secured.authority.issue("renegotiates", ["URI:spiffe://example.test/renegotiates"])
+    with subprocess.Popen(["openssl", "s_client", "-connect", secured.gateway.address, "-tls1_2", "-alpn", "h2", "-cert",
+                           certificate, "-key", key], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True) as client:
+        client.stdin.write("R\n")  # its word for "renegotiate"
+        client.stdin.flush()
+        said = client.communicate(timeout=60)[0]
+    assert "Verify return code" in said and "RENEGOTIATING" in said and "no renegotiation" in said, said[-2000:]
 
 
 # -- refused handshakes ----------------------------------------------------------------------------------------------------
