@@ -14,6 +14,10 @@ held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
 print(*(s.getsockname()[1] for s in held))')
 REQUEST_ID=$(cat /proc/sys/kernel/random/uuid)
 export GATEWAY_PORT METRICS_PORT REQUEST_ID
+# An engine that is itself limited cannot give a container more than it has.
+NOFILE=$(docker run --rm --network none --entrypoint "" debian:trixie-slim sh -c 'ulimit -Hn')
+if [ "$NOFILE" = unlimited ] || [ "$NOFILE" -gt 65536 ]; then NOFILE=65536; fi
+export NOFILE
 results=$ROOT/build/compose-results
 rm -rf "$results"
 mkdir -p "$results"
@@ -72,7 +76,7 @@ unprivileged() {
     grep -q '^CapBnd:[[:space:]]*0*$' <<<"$status" && grep -q '^CapEff:[[:space:]]*0*$' <<<"$status" &&
     grep -q '^NoNewPrivs:[[:space:]]*1$' <<<"$status" && grep -q '^Seccomp:[[:space:]]*2$' <<<"$status"
 }
-limited() { grep -Eq '^Max open files +65536 +65536 ' < <(beside_gateway cat /proc/1/limits); }
+limited() { grep -Eq "^Max open files +$NOFILE +$NOFILE " < <(beside_gateway cat /proc/1/limits); }
 # As the program sees it: its root is mounted read only, and nothing can be put there from outside either.
 read_only() {
   local id
