@@ -100,8 +100,8 @@ current_grpc() {
 # The integration suite sends bad headers with this word in their values; libgrpc prints such values where it is let.
 stderr_is_clean() {
   local log
-  log=$(docker compose logs --no-log-prefix gateway 2>/dev/null) && grep -q '"event":"grpc"' <<<"$log" && ! grep -qi 'canaryword' <<<"$log" &&
-    ! grep -qv '^{.*}$' <<<"$log"
+  log=$(docker logs "$(gateway_id)" 2>&1) && grep -q '"event":"grpc"' <<<"$log" && ! grep -qi 'canaryword' <<<"$log" &&
+    ! grep -qv '^{.*}$' <<<"$log"  # compose would put codes of a terminal between the lines
 }
 restart() { docker compose restart --timeout 45 gateway 2>/dev/null && docker compose up --detach --wait --wait-timeout 60 gateway 2>/dev/null; }
 exits_0_on_sigterm() { docker compose stop --timeout 45 gateway 2>/dev/null && [ "$(docker inspect -f '{{.State.ExitCode}}' "$(docker compose ps -aq gateway)")" = 0 ]; }
