@@ -59,8 +59,9 @@ def channel_options(tls: Optional[Tls], extra: Optional[ChannelOptions]) -> Chan
         # Repeats are this library's business: gRPC's own do not know which errors may be repeated, and when.
         ("grpc.enable_retries", 0),
         ("grpc.service_config_disable_resolution", 1),
-        # The gateway pings every 60 s and allows pings every 10 s, also without calls.
-        ("grpc.keepalive_time_ms", 30_000),
+        # The gateway pings every 60 s and allows pings every 10 s, also without calls. gRPC 1.60 does not see a reset that
+        # comes together with data: the connection stays open, and silent, until a ping cannot be sent.
+        ("grpc.keepalive_time_ms", 15_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
