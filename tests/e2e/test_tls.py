@@ -155,7 +155,7 @@ def test_a_connection_is_never_renegotiated(secured):
     key, certificate = secured.authority.issue("renegotiates", ["URI:spiffe://example.test/renegotiates"])
     with subprocess.Popen(["openssl", "s_client", "-connect", secured.gateway.address, "-tls1_2", "-alpn", "h2", "-cert",
                            certificate, "-key", key], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True) as client:
+                          stderr=subprocess.STDOUT, text=True, errors="replace") as client:
         client.stdin.write("R\n")  # its word for "renegotiate"
         client.stdin.flush()
         said = client.communicate(timeout=60)[0]
