@@ -76,8 +76,9 @@ void CheckWords(Input input) {
   Flags flags = Timed([&] { return Read(words, environment); });
   Timed([&] {
     CheckListener(flags.settings, flags.problems);
+    CheckEnvironment(flags.settings, flags.problems);
     CheckUpstream(flags.settings, flags.problems);
-    CheckAuthorization(flags.settings, flags.problems);
+    CheckAuthorization(flags.settings, nullptr, flags.problems);
     CheckRanges(flags.settings, flags.problems);
     CheckLedger(flags.settings, flags.problems);
     CheckMetrics(flags.settings, flags.problems);
