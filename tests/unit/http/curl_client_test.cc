@@ -771,7 +771,7 @@ TEST(CurlClient, ADeadAddressLeavesTimeForTheNext) {
   });
   const BlackHole hole("127.0.0.2", server.port());
   Options options = Http1("https://two.example.test:" + std::to_string(server.port()));
-  options.connect_timeout = milliseconds(3000);
+  options.connect_timeout = milliseconds(8000);
   Harness harness(options);
   for (int i = 0; i < 2; ++i) ExpectAnswered(harness.Ask(), 201, "ok");  // the name is cached the second time
   EXPECT_EQ(server.requests, 2);
