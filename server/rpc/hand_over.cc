@@ -48,7 +48,10 @@ void OnSessionMade(void*, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
   if (making == nullptr || SSL_CTX_get_ex_data(making, ContextIndex()) == nullptr) return;
   Slot& slot = TheSlot();
   const MutexLock lock(slot.mutex);
-  if (slot.pending > 0 && --slot.pending == 0) slot.lost = false;
+  if (slot.pending > 0) {
+    --slot.pending;
+    if (slot.pending == 0) slot.lost = false;
+  }
   if (!slot.waiting) return;
   CRYPTO_set_ex_data(data, index, new Connection(*std::exchange(slot.waiting, std::nullopt)));
   slot.made.NotifyOne();
