@@ -4,6 +4,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import json
 import pathlib
 import secrets
 import shutil
@@ -82,6 +83,12 @@ def leak_in(directory, values=()):
     return None
 
 
+# The callers meet at the same addresses all the time, which looks like probing.
+POLICY = {"version": 1, "callers": [
+    {"name": "local", "methods": ["CreateUserIntent", "GetCreation", "GetUserIntent", "WatchUserIntents"],
+     "probe_rate": {"per_second": 100_000, "burst": 1_000_000}}]}
+
+
 class CrashServer:
     """Processes on one ledger, one after the other. Callers wait for the next one by `serving()`."""
 
@@ -91,6 +98,7 @@ class CrashServer:
         self.ledger = self._server.directory / "ledger"
         self.flags = self._server.flags
         self.flags["ledger"] = f"sqlite:{self.ledger}/ledger.db"
+        self.flags["policy_file"] = write_secret(self._server.directory / "policy.json", json.dumps(POLICY))
         self._keys = 0
         self.epoch = 0        # counts processes that served
         self.recovered = None
