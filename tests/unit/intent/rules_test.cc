@@ -346,8 +346,8 @@ TEST(Rules, UnsafeCharactersAreRefusedEverywhere) {
     for (int i = 0; i < Request::descriptor()->field_count(); ++i) {
       const auto& field = *Request::descriptor()->field(i);
       if (field.cpp_type() != field.CPPTYPE_STRING) continue;
-      const Request request = With(field.name(), "A" + unsafe + "B");
-      EXPECT_THAT(BrokenFields(request), ElementsAre(field.name())) << testing::PrintToString(unsafe);
+      const Request request = With(std::string(field.name()), "A" + unsafe + "B");
+      EXPECT_THAT(BrokenFields(request), ElementsAre(std::string(field.name()))) << testing::PrintToString(unsafe);
     }
     Request request = ValidRequest();
     (*request.mutable_metadata())["key"] = "a" + unsafe;
@@ -368,7 +368,7 @@ TEST(Rules, DamagedUtf8IsRefusedEverywhere) {
     for (int i = 0; i < Request::descriptor()->field_count(); ++i) {
       const auto& field = *Request::descriptor()->field(i);
       if (field.cpp_type() != field.CPPTYPE_STRING) continue;
-      EXPECT_THAT(BrokenFields(With(field.name(), "A" + damaged)), ElementsAre(field.name()));
+      EXPECT_THAT(BrokenFields(With(std::string(field.name()), "A" + damaged)), ElementsAre(std::string(field.name())));
     }
     Request request = ValidRequest();
     (*request.mutable_metadata())["key"] = damaged;
@@ -485,7 +485,7 @@ TEST(Rules, AllBrokenFieldsAtOnceInFieldOrder) {
   std::vector<std::string> expected;
   for (int i = 0; i < Request::descriptor()->field_count(); ++i) {
     const auto& field = *Request::descriptor()->field(i);
-    if (field.cpp_type() != field.CPPTYPE_BOOL) expected.push_back(field.name());
+    if (field.cpp_type() != field.CPPTYPE_BOOL) expected.emplace_back(field.name());
   }
   std::vector<std::string> fields;
   size_t size = 0;
