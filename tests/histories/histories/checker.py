@@ -30,6 +30,7 @@ from histories.record import key_of
 
 LIMIT = 3
 SLACK = 0.002          # seconds between two programs' ideas of now on one machine
+ON_ITS_WAY = 1.0       # seconds that a POST may need from the ledger's decision to Astra where the machine is busy
 FINAL = {"CREATED", "REJECTED", "UNKNOWN"}
 # Made by the gRPC library on either side: the deadline, the cancel, the connection of a process that is gone.
 BARE = {"UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED"}
@@ -323,10 +324,11 @@ class _Checker:
             return []   # sent again since
         return [(at, fact) for at, fact in facts if fact != ("UNKNOWN",)]
 
-    def _unknown_at(self, key, when):
-        """Whether the row's outcome was not known then, though perhaps it is now. Nothing: nobody can tell."""
+    def _unknown_at(self, key, when, before=SLACK):
+        """Whether the row's outcome was not known then, though perhaps it is now. Nothing: nobody can tell, because it
+        became known at that time or less than `before` seconds earlier."""
         for entry in self.settled[key]:
-            if abs(entry["at"] - when) <= SLACK:
+            if when - before <= entry["at"] <= when + SLACK:
                 return None
             if when < entry["at"]:
                 return True     # or it still ran
@@ -398,7 +400,7 @@ class _Checker:
             sure = {self._key(other["ref"]) for other in earlier
                     if not refused_unprocessed(other)}
             sure = {other for other in sure if self.last.get(other) and confirmed(self.last[other]) and
-                    not (self.settled[other] and post["t0"] is not None and self._unknown_at(other, post["t0"]) is not False)}
+                    not (self.settled[other] and post["t0"] is not None and self._unknown_at(other, post["t0"], ON_ITS_WAY) is not False)}
             if len(sure) >= LIMIT:
                 self._say("I7", f"POST {post['seq']} for {key}, though {len(sure)} attempts were surely used")
             for other in earlier:
