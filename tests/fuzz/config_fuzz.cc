@@ -87,6 +87,10 @@ void CheckWords(Input input) {
   CheckProblems(flags.problems);
   Check(flags.WithSources(flags.problems).ok() == flags.problems.empty(), "a problem makes the status one");
 
+  // A name may be told, and may hold the mark by chance.
+  const auto holds_mark = [](const std::string& word) { return word.find("#a v") != word.npos; };
+  if (std::any_of(words.begin(), words.end(), holds_mark)) return;
+  if (std::any_of(environment.begin(), environment.end(), holds_mark)) return;
   for (std::string& word : words) word = Marked(std::move(word));
   for (std::string& word : environment) word = word.find('=') == word.npos ? word : Marked(std::move(word));
   const Flags marked = Timed([&] { return Read(words, environment); });
