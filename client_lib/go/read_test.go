@@ -199,7 +199,7 @@ func TestReadsThatEndHere(t *testing.T) {
 			equal(t, "RPCs that arrived", g.count(), test.tries)
 		})
 	}
-	g, dialer := serve(t, overloaded(time.Minute), ok)
+	g, dialer := serve(t, overloaded(20*time.Second), ok)
 	waiting, stop := context.WithCancel(context.Background())
 	go func() {
 		<-g.arrived
