@@ -157,9 +157,8 @@ TEST_F(MetricsTest, GaugesFollow) {
   metrics_.AddRefusedConnections(RefusedConnection::kNoDescriptor, 3);
   metrics_.AddRefusedConnections(RefusedConnection::kTls, 4);
   metrics_.AddRefusedConnections(RefusedConnection::kMemory, 5);
-  for (int i = 0; i < kEndedConnections; ++i) {
-    metrics_.AddEndedConnections(static_cast<EndedConnection>(i), static_cast<uint64_t>(10 + i));
-  }
+  uint64_t ended = 10;
+  for (int i = 0; i < kEndedConnections; ++i) metrics_.AddEndedConnections(static_cast<EndedConnection>(i), ended++);
   EXPECT_EQ(Value("userintent_connections"), 7);
   EXPECT_EQ(Value("userintent_port_answers"), 1);
   EXPECT_EQ(Value("userintent_connections_refused_total{reason=\"max_connections\"}"), 1);
