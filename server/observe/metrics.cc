@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "server/observe/metric_makers.h"
 #include "server/observe/metrics_parts.h"
 
 // In this file: helpers that make one metric; the constructor, a table of all metrics. They count in metrics_count.cc.
@@ -22,7 +23,6 @@ using prometheus::BuildGauge;
 using prometheus::BuildHistogram;
 using prometheus::Counter;
 using prometheus::Family;
-using prometheus::Gauge;
 using prometheus::Histogram;
 using prometheus::Registry;
 
@@ -45,14 +45,6 @@ const Histogram::BucketBoundaries kCommitBuckets = {0.00025, 0.0005, 0.001, 0.00
                                                     0.05,    0.1,    0.25,  0.5,    1,     5};
 
 const Histogram::BucketBoundaries kBatchBuckets = {1, 2, 4, 8, 16, 32, 64, 128, 256};
-
-Counter* MakeCounter(Registry& registry, const std::string& name, const std::string& help) {
-  return &BuildCounter().Name(name).Help(help).Register(registry).Add({});
-}
-
-Gauge* MakeGauge(Registry& registry, const std::string& name, const std::string& help) {
-  return &BuildGauge().Name(name).Help(help).Register(registry).Add({});
-}
 
 Histogram* MakeHistogram(Registry& registry, const std::string& name, const std::string& help,
                          const Histogram::BucketBoundaries& buckets) {

@@ -9,25 +9,16 @@
 #include <vector>
 
 #include "server/base/mutex.h"
+#include "server/observe/metric_makers.h"
 
 namespace userintent::observe {
 namespace {
 
-using prometheus::BuildCounter;
 using prometheus::BuildGauge;
 using prometheus::Counter;
 using prometheus::Family;
 using prometheus::Gauge;
 using prometheus::Registry;
-
-// One counter for each word.
-std::vector<Counter*> MakeCounters(Registry& registry, const std::string& name, const std::string& help,
-                                   const std::string& label, std::span<const std::string_view> words) {
-  Family<Counter>& family = BuildCounter().Name(name).Help(help).Register(registry);
-  std::vector<Counter*> counters;
-  for (const std::string_view word : words) counters.push_back(&family.Add({{label, std::string(word)}}));
-  return counters;
-}
 
 }  // namespace
 
@@ -56,23 +47,13 @@ PolicyMetrics::PolicyMetrics(Registry& registry, std::span<const std::string_vie
                               .Help("Rules of the policy in force; the label begins like `sha256sum` of its file.")
                               .Register(registry);
   SetPolicy("none", 0);
-  parts_->probes_limited = &BuildCounter()
-                                .Name("userintent_probes_limited_total")
-                                .Help(
-                                    "Answers that would have told a caller of others' requests, and were held back "
-                                    "because it is over its probe_rate.")
-                                .Register(registry)
-                                .Add({});
-  parts_->age = &BuildGauge()
-                     .Name("userintent_policy_age_seconds")
-                     .Help("How long ago the policy file was last read and found good; 0: there is none.")
-                     .Register(registry)
-                     .Add({});
-  parts_->reload_failures = &BuildCounter()
-                                 .Name("userintent_policy_reload_failures_total")
-                                 .Help("Readings of the policy file that were refused; the last good one stays.")
-                                 .Register(registry)
-                                 .Add({});
+  parts_->probes_limited = MakeCounter(registry, "userintent_probes_limited_total",
+                                       "Answers that would have told a caller of others' requests, and were held back "
+                                       "because it is over its probe_rate.");
+  parts_->age = MakeGauge(registry, "userintent_policy_age_seconds",
+                          "How long ago the policy file was last read and found good; 0: there is none.");
+  parts_->reload_failures = MakeCounter(registry, "userintent_policy_reload_failures_total",
+                                        "Readings of the policy file that were refused; the last good one stays.");
 }
 
 PolicyMetrics::~PolicyMetrics() = default;

@@ -9,11 +9,12 @@
 #include <string>
 #include <vector>
 
+#include "server/observe/metric_makers.h"
+
 namespace userintent::observe {
 namespace {
 
 using prometheus::BuildCounter;
-using prometheus::BuildGauge;
 using prometheus::BuildHistogram;
 using prometheus::Counter;
 using prometheus::Family;
@@ -23,19 +24,6 @@ using prometheus::Registry;
 
 // Seconds. An answer is due within 50 ms; Astra gives up after 10 s.
 const Histogram::BucketBoundaries kAnswerBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10};
-
-Gauge* MakeGauge(Registry& registry, const std::string& name, const std::string& help) {
-  return &BuildGauge().Name(name).Help(help).Register(registry).Add({});
-}
-
-// One counter for each word.
-std::vector<Counter*> MakeCounters(Registry& registry, const std::string& name, const std::string& help,
-                                   const std::string& label, std::span<const std::string_view> words) {
-  Family<Counter>& family = BuildCounter().Name(name).Help(help).Register(registry);
-  std::vector<Counter*> counters;
-  for (const std::string_view word : words) counters.push_back(&family.Add({{label, std::string(word)}}));
-  return counters;
-}
 
 }  // namespace
 

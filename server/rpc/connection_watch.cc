@@ -1,6 +1,5 @@
 #include "server/rpc/connection_watch.h"
 
-#include <dlfcn.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <sys/socket.h>
@@ -12,7 +11,6 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <map>
 #include <string>
 #include <string_view>
@@ -24,6 +22,7 @@
 #include "server/observe/log.h"
 #include "server/rpc/frame_guard.h"
 #include "server/rpc/hand_over.h"
+#include "server/rpc/of_openssl.h"
 
 namespace userintent::rpc {
 namespace {
@@ -215,13 +214,6 @@ Watched* WatchedOf(const SSL* ssl) {
 int Fail() {
   ERR_raise(ERR_LIB_SSL, SSL_R_APPLICATION_DATA_AFTER_CLOSE_NOTIFY);
   return -1;
-}
-
-template <typename Function>
-Function OfOpenSsl(const char* name) {
-  auto* const found = reinterpret_cast<Function>(dlsym(RTLD_NEXT, name));
-  if (found == nullptr) std::abort();  // the library that we are linked to always has it
-  return found;
 }
 
 }  // namespace

@@ -1,14 +1,12 @@
 #include "server/rpc/hand_over.h"
 
-#include <dlfcn.h>
-
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <optional>
 #include <utility>
 
 #include "server/base/mutex.h"
+#include "server/rpc/of_openssl.h"
 
 namespace userintent::rpc {
 namespace {
@@ -108,9 +106,7 @@ HandOver::~HandOver() {
 // In place of OpenSSL's, for libgrpc too: the loader finds the program's function first. Which context a session is of
 // can be asked in its new_func up to OpenSSL 3.0 only; later ones set it afterwards.
 extern "C" SSL* SSL_new(SSL_CTX* context) {
-  using Function = SSL* (*)(SSL_CTX*);
-  static const auto of_openssl = reinterpret_cast<Function>(dlsym(RTLD_NEXT, "SSL_new"));
-  if (of_openssl == nullptr) std::abort();  // the library that we are linked to always has it
+  static auto* const of_openssl = userintent::rpc::OfOpenSsl<SSL* (*)(SSL_CTX*)>("SSL_new");
   userintent::rpc::making = context;
   SSL* const session = of_openssl(context);
   userintent::rpc::making = nullptr;

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "server/base/public_file.h"
+#include "server/tls/pem.h"
 #include "server/tls/verify_rules.h"
 
 namespace userintent::tls {
@@ -22,14 +23,6 @@ constexpr std::string_view kDomainsFlag = "--trust_domain";
 constexpr size_t kMostOfLists = size_t{16} << 20;  // bytes; some 300,000 certificates
 
 using Trust = ClientAuthorities::Trust;
-
-absl::Status Refused(std::string_view flag, std::string_view reason) {
-  ERR_clear_error();
-  return absl::InvalidArgumentError(std::string(flag).append(": ").append(reason));
-}
-
-// A key with a passphrase must fail, not ask the terminal for it.
-int NoPassphrase(char*, int, int, void*) { return 0; }
 
 // The authority of the file that signed the list; null: none.
 X509* SignerOf(X509_CRL* list, const Certificates& authorities) {

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "server/base/secret_file.h"
+#include "server/tls/pem.h"
 
 namespace userintent::tls {
 namespace {
@@ -19,14 +20,6 @@ constexpr std::string_view kCertificateFlag = "--tls_cert_file";
 constexpr std::string_view kKeyFlag = "--tls_key_file";
 
 using Pair = ServerCertificate::Pair;
-
-absl::Status Refused(std::string_view flag, std::string_view reason) {
-  ERR_clear_error();
-  return absl::InvalidArgumentError(std::string(flag).append(": ").append(reason));
-}
-
-// A key with a passphrase must fail, not ask the terminal for it.
-int NoPassphrase(char*, int, int, void*) { return 0; }
 
 absl::Status ReadKey(Pair& pair) {
   const std::string_view bytes = pair.key_pem.Reveal();
