@@ -28,7 +28,7 @@ TEST(RawMessage, ReceivedBytesAreOverwritten) {
   request.set_email(std::string(100, 'e'));
   request.set_first_name(std::string(100, 'f'));
   const std::string bytes = request.SerializeAsString();
-  for (const size_t pieces : {1, 2}) {
+  for (const size_t pieces : {size_t{1}, size_t{2}}) {
     for (const bool whole : {true, false}) {
       const std::string sent = whole ? bytes : bytes.substr(0, bytes.size() - 1);
       std::vector<grpc::Slice> slices;
