@@ -14,12 +14,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/time/time.h"
+#include "server/base/lease.h"
 #include "server/base/loop.h"
 #include "server/base/uuid.h"
 
@@ -142,6 +144,7 @@ struct BeginRequest {
   // True: when the request runs already, wait for its end, as far as WaiterLimits allow. False: answer kInProgress.
   bool may_join = true;
   Admission* admission = nullptr;  // null: go, and tell nobody. Lives as long as `done`.
+  int64_t owner = 0;               // the ledger's to set: Owner::epoch of the process that asks
   absl::Time now;
 };
 
@@ -159,6 +162,13 @@ enum class BeginVerdict {
   kUnavailable,        // the ledger cannot be read or written; nothing was recorded
 };
 
+// Who answers for a row that is SENDING, where several processes share one ledger.
+struct Owner {
+  int64_t epoch = 0;  // one start of one process; never used again. 0: the ledger is one process's
+  // While it holds, a request of this owner may begin to leave. Null: there is no such limit.
+  std::shared_ptr<const Lease> lease;
+};
+
 struct BeginAnswer {
   BeginVerdict verdict = BeginVerdict::kUnavailable;
   bool joined = false;             // kRecorded after waiting for the call that ran
@@ -167,11 +177,13 @@ struct BeginAnswer {
   std::string existing_intent_id;  // kPersonExists
   std::optional<Uuid> unresolved;  // kEmailUnresolved, kSupersedesInvalid
   std::optional<Digest> content;   // kReused: what the id's own row is bound to
+  Owner owner;                     // kGo: to be looked at before the first byte of each try, and told to Finish
 };
 
 // How the sending call ends its row.
 struct FinishRequest {
   Key key;
+  int64_t owner = 0;              // BeginAnswer::owner
   State state = State::kUnknown;  // kSucceeded, kFailed, kUnknown or kReleased
   Sent sent = Sent::kMaybe;       // of the tries since Begin; the ledger keeps the strongest
   int reason = 0;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "server/base/loop.h"
@@ -48,6 +49,9 @@ class Operation {
   virtual absl::Status Apply(Workplace& at) = 0;
   // Where nothing can be written: instead of Apply, or after one that was rolled back.
   virtual void ApplyReadOnly(Workplace& at) = 0;
+  // Adds what Apply will ask the store by Load; they point into this operation. Apply may run several times, when its
+  // transaction met another process's changes.
+  virtual void AddLookups(std::vector<Lookup>& /*lookups*/) const {}
   // Posts the answer. Where Apply had none, it is the default of its kind: unavailable, not committed.
   virtual void Deliver(Workplace& at) = 0;
 

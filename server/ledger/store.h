@@ -18,6 +18,7 @@
 #include "absl/hash/hash.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "server/ledger/change_feed.h"
 #include "server/ledger/ledger.h"
 #include "server/ledger/webhook_store.h"
@@ -37,6 +38,8 @@ struct Row {
   Digest person{};
   Digest email{};
   int64_t handle = 0;  // the store's own number of the row; 0: the store does not have it, or needs no number
+  // Owner::epoch of the process that began what runs, as long as nobody but a recovery ended it; then 0.
+  int64_t owner = 0;
 };
 
 // Whether one row has replaced the other. They tell each other by their ids alone, and the other one may be another
@@ -200,12 +203,19 @@ class Store {
   virtual ~Store() = default;
 
   // One transaction at a time. After a failed Commit nothing of it may be seen by later reads once Rollback was called.
+  // A Commit that says Aborted has met another process's changes: nothing was committed, nothing is wrong with the
+  // store, and what was decided must be decided again, after Rollback, in a new transaction.
   virtual absl::Status Start() = 0;
   virtual absl::Status Commit() = 0;
   virtual void Rollback() = 0;
 
+  // What the transaction will be asked by Load, all at once: one round trip for a store behind a network. Only a hint:
+  // other lookups are answered as well. After Start; at most once a transaction.
+  virtual absl::Status Prepare(absl::Span<const Lookup> /*lookups*/) { return absl::OkStatus(); }
   virtual absl::StatusOr<View> Load(const Lookup& lookup) = 0;
-  // Up to `limit` rows that are SENDING, in any order.
+  // Who rows belong to that are begun from now on.
+  virtual Owner owner() const { return {}; }
+  // Up to `limit` rows that are SENDING and whose owner is known to be gone, in any order.
   virtual absl::StatusOr<std::vector<Row>> Sending(size_t limit) = 0;
   // Up to `limit` rows of any state that were created before that time, in the order of arrival. Each call goes on
   // where the last one ended; one that finds nothing says that all were seen, and the next one begins anew.
