@@ -154,6 +154,7 @@ class SqliteStore : public Store, public Inspector {
   absl::Status Connect();
   absl::Status CheckOurs();
   absl::Status CheckUndamaged();
+  absl::Status CheckPartialIndexes();
   absl::Status Migrate();
   absl::Status CheckKey();
   absl::Status CheckCounters();

@@ -283,6 +283,16 @@ TEST_F(BackupTest, ADamagedCopyIsFoundOut) {
       "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'state = 2', 'state = 3') "
       "WHERE name = 'request_person'");
   EXPECT_FALSE(CheckCopy(options_.path).ok());
+  // The same by one entry too many.
+  again();
+  damage(
+      "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'state = 2', 'state = 9') "
+      "WHERE name = 'request_person'");
+  damage("UPDATE request SET state = 3, confirmed = 0 WHERE id = (SELECT min(id) FROM request WHERE state = 2)");
+  damage(
+      "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'state = 9', 'state = 2') "
+      "WHERE name = 'request_person'");
+  EXPECT_FALSE(CheckCopy(options_.path).ok());
   again();
   ASSERT_EQ(::truncate(options_.path.c_str(), bytes - 3 * 4096), 0);
   EXPECT_FALSE(CheckCopy(options_.path).ok());
