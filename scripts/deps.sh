@@ -32,6 +32,7 @@ libjemalloc-dev         | allocator of the server
 libicu-dev              | Unicode: what can be seen, what is the same text
 libssl-dev              | TLS, HMAC, random numbers
 libsqlite3-dev          | the ledger
+libpq-dev               | the ledger in PostgreSQL
 libre2-dev              | patterns of PO boxes; gRPC links it too
 nlohmann-json3-dev      | reads JSON answers of Astra
 libspdlog-dev           | log

@@ -1,0 +1,43 @@
+// Rows of the table `request` as ledger::Row, and back.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "server/ledger/store.h"
+#include "server/postgres/connection.h"
+
+namespace userintent::postgres {
+
+// "SELECT <columns> FROM request r JOIN caller c ... JOIN email e ... <rest>": the columns of ReadRow.
+std::string SelectRows(std::string_view rest);
+
+// How many columns those are; a statement may have others behind them.
+extern const int kRowColumns;
+
+// A row of an answer. A value that cannot be is a damaged ledger: Internal.
+absl::StatusOr<ledger::Row> ReadRow(const Rows& rows, int at);
+
+// What the address of that row held, as of the same moment.
+struct AddressState {
+  int64_t id = 0;  // 0: it was never seen
+  int64_t version = 0;
+  ledger::Counters counters;
+  friend bool operator==(const AddressState&, const AddressState&) = default;
+};
+AddressState ReadAddress(const Rows& rows, int at);  // of an answer of SelectRows
+
+// The rows of one statement that begins with SelectRows.
+absl::StatusOr<std::vector<ledger::Row>> ReadRows(Connection& connection, std::string_view sql,
+                                                  absl::Span<const Value> values);
+absl::StatusOr<std::vector<ledger::Row>> ReadRows(const Rows& rows);
+
+// The columns of many rows as arrays, in this order; see the statements of store_commit.cc.
+std::vector<Value> ProgressArrays(absl::Span<const ledger::Row* const> rows);
+std::vector<Value> BindingArrays(absl::Span<const ledger::Row* const> rows);
+std::vector<Value> LatestArrays(absl::Span<const ledger::Row* const> rows);
+
+}  // namespace userintent::postgres
