@@ -199,9 +199,10 @@ BEGIN
 END $$;
 
 -- A statement touched as many rows as it was sent for; otherwise another transaction was first, and nothing holds.
-CREATE FUNCTION expect(touched bigint, wanted bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION expect(touched bigint, wanted bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
   IF touched <> wanted THEN RAISE EXCEPTION 'lost' USING ERRCODE = 'UI002'; END IF;
+  RETURN 0;
 END $$;
 )sql"},
 };
