@@ -102,8 +102,9 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
       phase_ = Phase::kResuming;
       position_ = *revision;
     }
-    // A revision that the ledger has not reached is of one that was lost.
-    reset_due_ = request.too_old || position_ > goal_;
+    reset_due_ = request.too_old;
+    // What this process has not heard of yet, another replica may have told; or it is of a ledger that was lost.
+    ahead_ = position_ > goal_;
     Step();
   }
 
@@ -138,6 +139,7 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
     if (next_ready_ < ready_.size()) return TellReady();
     position_ = std::max(position_, ready_upto_);
     if (std::exchange(reset_due_, false)) return TellReset();
+    if (ahead_) return ReadLog();
     if (phase_ == Phase::kInitial && next_initial_ < seat_->request_ids().size()) return ReadInitial();
     if (phase_ != Phase::kLive && (phase_ == Phase::kInitial || position_ >= goal_)) return TellSynced();
     const WatchHub::Seat::News news = seat_->Take(position_, kBatch);
@@ -200,9 +202,11 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
 
   void OnLog(ledger::ChangeFeed::Answer answer) {
     if (!EndReading(answer.available)) return;
+    const bool ahead = std::exchange(ahead_, false);
     // A log that does not go on would be read for ever.
-    reset_due_ = answer.too_old || answer.upto <= position_;
+    reset_due_ = answer.too_old || answer.upto < position_ || (answer.upto == position_ && !ahead);
     if (reset_due_) return Step();
+    if (ahead) goal_ = answer.upto;
     ready_.reserve(answer.changed.size());
     for (const ledger::ChangeFeed::Changed& changed : answer.changed) {
       ready_.push_back(ReadyOf(changed.revision, changed.record, changed.budget));
@@ -267,6 +271,7 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
     goal_ = seat_->Restart();
     phase_ = Phase::kInitial;
     position_ = 0;
+    ahead_ = false;
     ready_upto_ = 0;
     next_initial_ = 0;
   }
@@ -332,6 +337,7 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
   int64_t goal_ = 0;  // the revision at which the stream began
   size_t next_initial_ = 0;
   int64_t position_ = 0;      // everything up to this revision has been told, the message under way included
+  bool ahead_ = false;        // of all that this process has heard of: the log is to say whether that was told
   std::vector<Ready> ready_;  // what was read and is to be told, from next_ready_ on
   size_t next_ready_ = 0;
   int64_t ready_upto_ = 0;  // the position once ready_ has been told

@@ -68,6 +68,8 @@ class WatchLedger final : public ledger::Ledger, public ledger::ChangeFeed {
     waiting_.clear();
   }
 
+  // While true, revision() is what the listener was told: other replicas commit, and their commits are heard of later.
+  bool shared = false;
   // While true, answers wait for Answer().
   bool held = false;
   bool available = true;
@@ -110,7 +112,7 @@ class WatchLedger final : public ledger::Ledger, public ledger::ChangeFeed {
 
   // ledger::ChangeFeed.
   uint64_t ledger_id() const override { return 7; }
-  int64_t revision() const override { return revision_; }
+  int64_t revision() const override { return shared ? told_ : revision_; }
   void SetListener(ledger::ChangeListener* listener) override { listener_ = listener; }
   void ReadChanges(Request request, Executor& executor, Done done) override {
     ++log_reads;

@@ -225,6 +225,26 @@ TEST_F(WatchStreamTest, ARevisionThatTheLedgerHasNotReachedIsTooOld) {
   EXPECT_EQ(Events(*Watch({}, before.Make("a", {1}))), (Strings{"reset", "synced"}));
 }
 
+TEST_F(WatchStreamTest, ATokenOfAnotherReplicaIsGoodBeforeThisOneHasHeardOfTheChange) {
+  ledger_.shared = true;
+  ledger_.Change("a", Id(1), "pending");
+  ledger_.Commit("a", Id(1), "approved");
+  ledger_.Commit("a", Id(2), "pending");
+  ledger_.Commit("a", Id(3), "pending");
+  const auto reader = Watch({}, tokens_.Make("a", {3}));  // another one has told as much
+  EXPECT_EQ(Events(*reader), (Strings{"changed 3 pending", "synced"}));
+  EXPECT_EQ(LastPosition(*reader).revision, 4);
+  const auto last = Watch({}, tokens_.Make("a", {4}));
+  EXPECT_EQ(Events(*last), (Strings{"synced"}));
+  EXPECT_EQ(LastPosition(*last).revision, 4);
+  ledger_.Tell();  // nothing twice
+  ledger_.Change("a", Id(2), "approved");
+  EXPECT_EQ(Events(*reader, 2), (Strings{"changed 2 approved"}));
+  EXPECT_EQ(Events(*last, 1), (Strings{"changed 2 approved"}));
+  // One that was told by nobody.
+  EXPECT_EQ(Events(*Watch({}, tokens_.Make("a", {6}))), (Strings{"reset", "synced"}));
+}
+
 TEST_F(WatchStreamTest, BadRequestsAreNamed) {
   v1::WatchUserIntentsRequest request;
   request.add_request_ids("no");
