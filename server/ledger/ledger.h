@@ -270,6 +270,14 @@ struct SucceededAnswer {
   int64_t cursor = 0;
 };
 
+// Which part of what is done once for a whole ledger falls to this process: part `rank` of `count`, by the processes
+// that share the ledger and are alive. For a moment two of them may see it differently, so only such work is divided
+// that may be done twice, or later.
+struct Share {
+  int rank = 0;   // from 0
+  int count = 1;  // at least 1
+};
+
 class Ledger {
  public:
   using Token = uint64_t;
@@ -325,6 +333,9 @@ class Ledger {
 
   // False while an outcome waits for the disk, or writes fail: readiness and health follow it. Cheap; any thread.
   virtual bool Writable() const = 0;
+
+  // Cheap; any thread.
+  virtual Share share() const { return {}; }
 };
 
 }  // namespace userintent::ledger

@@ -4,6 +4,9 @@
 // It knows the requests, and when each is due; what there is to know of one it asks the ledger, when it is due. So a
 // reading by anybody else counts as well, and a row that ended, or was forgotten, is dropped then.
 //
+// Replicas that share a ledger know the same requests, and each reads its part of them; one that is gone leaves its
+// part to the others when it is due next. What is watched is read where the watch is.
+//
 // Lives on one shard's loop, which runs Start(), Stop() and everything else but what any thread may call. Outlives the
 // ledger and the loop's tasks.
 #pragma once
@@ -89,6 +92,8 @@ class FollowUp final : public ledger::ChangeListener, public WatchFollower {
 
   // Where a request belongs now.
   Lane LaneOf(const ledger::Key& key) const;
+  // Whether it is this replica that reads it.
+  bool IsOurs(const ledger::Key& key, Lane lane) const;
   SteadyTime Now() const { return deps_.shard.loop.Now(); }
   SteadyTime SteadyOf(absl::Time time) const;
   absl::Duration Jittered(absl::Duration distance);

@@ -39,7 +39,7 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
     if (asker_ != Asker::kCaller) {
       if (const absl::Duration held = reads_.admission_.Held(sent_at_); held > absl::ZeroDuration()) return held;
     }
-    return absl::FromChrono(reads_.budget_.Take(sent_at_, asker_));
+    return absl::FromChrono(reads_.budget_.Take(sent_at_, asker_, reads_.ledger_.share().count));
   }
 
   void OnOutcome(const astra::ReadOutcome& outcome) {

@@ -587,5 +587,189 @@ TEST(FollowDistance, OfARowThatNobodyRead) {
   EXPECT_EQ(OtherDistance(record, record.latest), absl::Minutes(1));
 }
 
+// One of several processes on the same ledger.
+class Replica final : public ledger::Ledger {
+ public:
+  explicit Replica(ledger::Ledger& shared) : shared_(shared) {}
+
+  Token Begin(ledger::BeginRequest, Executor&, BeginDone) override { return Unused(); }
+  void Forget(Token) override { Unused(); }
+  void NextAttempt(ledger::Key, Uuid, ledger::Sent, absl::Time, Executor&, AttemptDone) override { Unused(); }
+  void Finish(ledger::FinishRequest, Executor&, FinishDone) override { Unused(); }
+  void FindIntent(std::string, std::string, Executor&, GetDone) override { Unused(); }
+  void Settle(ledger::SettleRequest, Executor&, SettleDone) override { Unused(); }
+  void Trace(ledger::TraceRequest, Executor&, TraceDone) override { Unused(); }
+  void Get(ledger::Key key, Executor& executor, GetDone done) override {
+    shared_.Get(std::move(key), executor, std::move(done));
+  }
+  void RecordReading(ledger::Key key, ledger::Reading reading, Executor& executor, ReadingDone done) override {
+    shared_.RecordReading(std::move(key), std::move(reading), executor, std::move(done));
+  }
+  void ListSucceeded(ledger::SucceededRequest request, Executor& executor, SucceededDone done) override {
+    shared_.ListSucceeded(request, executor, std::move(done));
+  }
+  bool Writable() const override { return true; }
+  ledger::Share share() const override { return part; }
+
+  ledger::Share part;
+
+ private:
+  static Token Unused() {
+    ADD_FAILURE() << "a follow-up writes";
+    return 0;
+  }
+
+  ledger::Ledger& shared_;
+};
+
+class FollowUpReplicasTest : public FollowUpTest {
+ protected:
+  struct Process {
+    Process(FollowUpReplicasTest& test, int rank, int count, double rate)
+        : ledger(test.ledger_), astra(test.loop_), reads(ledger, test.admission_, test.observer_, rate, &WallNow) {
+      ledger.part = {rank, count};
+      const auto watched = [this](const std::string&, const Uuid& id) {
+        return named.contains(id) ? Watching::kByName : Watching::kNobody;
+      };
+      follow_up = std::make_unique<FollowUp>(
+          FollowUp::Dependencies{ledger, reads, {test.loop_, astra}, watched, &WallNow}, FollowUp::Options());
+      follow_up->Start();
+    }
+    Replica ledger;
+    PromptAstra astra;
+    IntentReads reads;
+    std::set<Uuid> named;
+    std::unique_ptr<FollowUp> follow_up;
+  };
+
+  // All of them hear of all changes.
+  void Run(int count, double rate = 0) {
+    for (int rank = 0; rank < count; ++rank) {
+      processes_.push_back(std::make_unique<Process>(*this, rank, count, rate));
+    }
+    loop_.Settle();
+    fan_.to = &processes_;
+    ledger_.SetListener(&fan_);
+  }
+  void Say(const std::string& status) {
+    for (const auto& process : processes_) process->astra.Say(status);
+  }
+  // How often each intent was read, by the process of each rank.
+  std::map<std::string, std::vector<int>> Reads() const {
+    std::map<std::string, std::vector<int>> reads;
+    for (size_t rank = 0; rank < processes_.size(); ++rank) {
+      for (const auto& [when, intent] : processes_[rank]->astra.gets) {
+        reads[intent].resize(processes_.size());
+        ++reads[intent][rank];
+      }
+    }
+    return reads;
+  }
+  void ForgetReads() {
+    for (const auto& process : processes_) process->astra.gets.clear();
+  }
+
+  struct Fan final : ledger::ChangeListener {
+    void OnChanges(absl::Span<const ledger::Change> changes) override {
+      for (const auto& process : *to) process->follow_up->OnChanges(changes);
+    }
+    const std::vector<std::unique_ptr<Process>>* to = nullptr;
+  };
+  Fan fan_;
+  std::vector<std::unique_ptr<Process>> processes_;
+};
+
+TEST_F(FollowUpReplicasTest, EachIntentIsReadByOneOfThem) {
+  Run(3);
+  for (int n = 1; n <= 90; ++n) Put(n);
+  loop_.Advance(24h);
+  std::vector<int> parts(3);
+  const auto reads = Reads();
+  ASSERT_EQ(reads.size(), 90u);
+  for (const auto& [intent, by_rank] : reads) {
+    int readers = 0;
+    for (size_t rank = 0; rank < by_rank.size(); ++rank) {
+      if (by_rank[rank] == 0) continue;
+      ++readers;
+      ++parts[rank];
+      // As a single process does: a minute after the creation, then at distances that double, up to six hours.
+      EXPECT_GE(by_rank[rank], 9) << intent;
+      EXPECT_LE(by_rank[rank], 18) << intent;
+    }
+    EXPECT_EQ(readers, 1) << intent;
+  }
+  for (const int part : parts) EXPECT_GE(part, 15);
+}
+
+TEST_F(FollowUpReplicasTest, ThePartOfOneThatIsGoneIsTakenOver) {
+  Run(3);
+  for (int n = 1; n <= 60; ++n) Put(n);
+  loop_.Advance(1h);
+  const auto before = Reads();
+  processes_[1]->follow_up->Stop();
+  processes_[0]->ledger.part = {0, 2};
+  processes_[2]->ledger.part = {1, 2};
+  ForgetReads();
+  loop_.Advance(2h);
+  const auto after = Reads();
+  int taken_over = 0;
+  for (const auto& [intent, by_rank] : before) {
+    ASSERT_TRUE(after.contains(intent)) << intent;
+    EXPECT_EQ(after.at(intent)[1], 0);
+    taken_over += by_rank[1] > 0 ? 1 : 0;
+    EXPECT_LE(after.at(intent)[0] + after.at(intent)[2], 3) << intent;
+  }
+  EXPECT_GE(taken_over, 10);
+}
+
+TEST_F(FollowUpReplicasTest, WhatOneOfThemReadsAsFinalAllForget) {
+  Run(3);
+  for (int n = 1; n <= 30; ++n) Put(n);
+  loop_.Advance(10min);
+  Say("rejected");
+  loop_.Advance(24h);
+  for (const auto& process : processes_) EXPECT_EQ(process->follow_up->stats().followed, 0u);
+  for (const auto& [intent, by_rank] : Reads()) {
+    EXPECT_LE(std::ranges::count_if(by_rank, [](int reads) { return reads > 0; }), 1) << intent;
+  }
+}
+
+TEST_F(FollowUpReplicasTest, AWatchedIntentIsReadWhereItIsWatchedAndNotTwice) {
+  Run(3);
+  Put(1);
+  for (const auto& process : processes_) {
+    ForgetReads();
+    process->named.insert(KeyOf(1).request_id);
+    process->follow_up->OnWatchBegins("local", {KeyOf(1).request_id});
+    loop_.Advance(60s);
+    EXPECT_GE(process->astra.gets.size(), 4u) << "1, 3, 7, 15 s and so on";
+    process->named.clear();
+  }
+  for (const auto& process : processes_) {
+    process->named.insert(KeyOf(1).request_id);
+    process->follow_up->OnWatchBegins("local", {KeyOf(1).request_id});
+    loop_.Advance(700ms);
+  }
+  loop_.Advance(10min);
+  ForgetReads();
+  loop_.Advance(20min);
+  size_t all = 0;
+  for (const auto& process : processes_) all += process->astra.gets.size();
+  EXPECT_GE(all, 20u);
+  EXPECT_LE(all, 27u) << "a minute apart, by whichever";
+}
+
+TEST_F(FollowUpReplicasTest, TogetherTheyStayWithinTheBudget) {
+  Run(3, /*rate=*/3);
+  for (int n = 1; n <= 600; ++n) Put(n);
+  loop_.Advance(60s);
+  ForgetReads();
+  loop_.Advance(60s);
+  size_t all = 0;
+  for (const auto& process : processes_) all += process->astra.gets.size();
+  EXPECT_GE(all, 150u);
+  EXPECT_LE(all, 189u);
+}
+
 }  // namespace
 }  // namespace userintent::usecase

@@ -275,5 +275,32 @@ TEST(ReadBudget, AFullBucketIsEnoughForEverybody) {
   for (int i = 0; i < 1000; ++i) EXPECT_EQ(none.Take(SteadyTime{1h}, Asker::kFollowUp), SteadyClock::duration::zero());
 }
 
+int CountTokens(ReadBudget& budget, SteadyTime now, int replicas) {
+  int tokens = 0;
+  while (budget.Take(now, Asker::kCaller, replicas) == SteadyClock::duration::zero()) ++tokens;
+  return tokens;
+}
+
+TEST(ReadBudget, ReplicasHaveEqualParts) {
+  ReadBudget budget(12);
+  SteadyTime now{1h};
+  EXPECT_EQ(CountTokens(budget, now, 4), 6) << "twice a part of 3, though the bucket was full for one";
+  EXPECT_EQ(CountTokens(budget, now += 1s, 4), 3);
+  EXPECT_EQ(CountTokens(budget, now += 1s, 2), 6);
+  EXPECT_EQ(CountTokens(budget, now += 1s, 1), 12);
+  EXPECT_EQ(CountTokens(budget, now += 1h, 1), 24);
+}
+
+TEST(ReadBudget, APartThatIsLessThanATokenGivesOneNowAndThen) {
+  ReadBudget budget(1);
+  SteadyTime now{1h};
+  EXPECT_EQ(CountTokens(budget, now, 4), 1);
+  EXPECT_EQ(CountTokens(budget, now += 3900ms, 4), 0);
+  EXPECT_EQ(CountTokens(budget, now += 200ms, 4), 1);
+  for (const Asker asker : kOthers) {
+    EXPECT_EQ(budget.Take(now += 10s, asker, 4), SteadyClock::duration::zero());
+  }
+}
+
 }  // namespace
 }  // namespace userintent::usecase
