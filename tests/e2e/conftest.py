@@ -9,7 +9,7 @@ import dataclasses
 
 import pytest
 
-from support import canary
+from support import canary, postgres
 from support.certs import Authority
 from support.gateway import Gateway
 from support.ledger_tool import Ledger
@@ -152,6 +152,20 @@ def durable(sandbox, ledger):
     yield make
     for gateway in made:
         gateway.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster():
+    """One server of PostgreSQL, without a standby."""
+    cluster = postgres.Cluster()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def postgres_url(postgres_cluster):
+    """An empty database of the test's own."""
+    return postgres_cluster.database()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ contract.
                                              may import `userintent.v1` as if it were installed
     canary, check, errors, wire              what a test holds an answer, a log or a connection to
     ledger_tool, grpcurl                     other programs
+    postgres, pg_proxy                       PostgreSQL with a standby, and a network before it that can fail
 
 Suites in Python find the package by tests/ on their path (`pythonpath` in their pytest.ini). Other languages and shell
 start `python3 -m support.stage` there and read one line of JSON.
