@@ -5,7 +5,7 @@ export GOTOOLCHAIN := local
 JOBS ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps lint-deps build run test test-gateway test-clients soak fuzz mutants bench bench-gate lint format docs asan tsan compose-test grpc-current sbom audit clean
+.PHONY: help deps lint-deps build run test test-gateway test-clients torture soak fuzz mutants bench bench-gate lint format docs asan tsan compose-test grpc-current sbom audit clean
 
 help: ## this list
 	@echo 'The User Intent gateway. Targets:'
@@ -40,7 +40,10 @@ test-gateway: build ## C++ tests, end-to-end, crash and history suites
 test-clients: build ## the client libraries, packaged as users get them, against the real gateway
 	@scripts/test.sh release clients
 
-soak: build ## crashes and random histories until SOAK_MINUTES (60) have passed
+torture: build ## three replicas on PostgreSQL, failovers, kills and cut connections (tests/torture/README.md)
+	@scripts/test.sh release torture
+
+soak: build ## torture, crashes and random histories until SOAK_MINUTES (60) have passed
 	@scripts/soak.sh
 
 fuzz: deps ## inputs made up by libFuzzer, FUZZ_SECONDS (60) for each target, two at a time; FUZZ="policy text" for some

@@ -11,7 +11,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
 # In the order in which they run.
-readonly GATEWAY=(cpp e2e crash histories) CLIENTS=(client-python client-go client-java client-cpp client-cross)
+readonly GATEWAY=(cpp e2e crash histories torture) CLIENTS=(client-python client-go client-java client-cpp client-cross)
 if [ "${1:-}" = --list ]; then
   echo "gateway: ${GATEWAY[*]}"
   echo "clients: ${CLIENTS[*]}"
@@ -49,9 +49,13 @@ run_suite() {
     cpp) GTEST_OUTPUT=xml:$results/gtest/ ctest --preset "$preset" --output-junit "$results/ctest.xml" ;;
     # A file's tests stay together: they share processes, and their order counts.
     e2e) pytest_suite tests/e2e --numprocesses "${E2E_WORKERS:-$(($(nproc) + 1))}" --dist loadfile --no-loadscope-reorder ;;
-    crash | histories) pytest_suite "tests/$1" ;;
+    crash | histories | torture) pytest_suite "tests/$1" ;;
     client-python) CLIENT_PYTHON_MORE=${CLIENT_PYTHON_MORE-} scripts/test-client-python.sh ;;
-    client-cross) "$python" tests/conformance/run.py --cross-only ;;
+    # Both need the runners of all languages.
+    client-cross)
+      "$python" tests/conformance/run.py --cross-only
+      ROLLING_RUNNERS="python go java cpp" pytest_suite tests/torture/test_rolling.py -k every_library
+      ;;
     *) "scripts/test-$1.sh" ;;
   esac
 }

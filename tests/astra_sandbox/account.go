@@ -34,6 +34,7 @@ type entry struct {
 	headers         []header
 	body            []byte
 	done            bool
+	ended           time.Time // when it was done
 }
 
 type intent struct {
@@ -106,6 +107,7 @@ func (a *account) finish(p *entry, status int) bool {
 		return false
 	}
 	p.done = true
+	p.ended = time.Now()
 	p.status = status
 	if p.method == http.MethodGet {
 		a.getsInProg--
@@ -155,6 +157,8 @@ type postView struct {
 	Done            bool              `json:"done"`
 	Headers         map[string]string `json:"headers"`
 	Body            json.RawMessage   `json:"body"`
+	Arrived         time.Time         `json:"arrived"`
+	Ended           time.Time         `json:"ended"`
 }
 
 type getView struct {
@@ -228,7 +232,7 @@ func (a *account) view(email, intentID string) accountView {
 		pv := postView{Seq: p.seq, Email: p.email, AttemptID: p.attemptID, Path: p.path, Proto: p.proto,
 			Connection: p.connection, Reused: p.reused, BodyComplete: p.bodyComplete, AuthorizationOK: p.authorizationOK,
 			Status: p.status, Committed: p.committed, IntentID: p.intentID, Fault: p.fault, Refused: p.refused, Done: p.done,
-			Headers: headersView(p.headers), Body: bodyView(p.body)}
+			Headers: headersView(p.headers), Body: bodyView(p.body), Arrived: p.start.UTC(), Ended: p.ended.UTC()}
 		v.Posts = append(v.Posts, pv)
 	}
 	v.Gets = make([]getView, 0, len(gets))

@@ -65,7 +65,7 @@ func TestCreateAndGet(t *testing.T) {
 		p := v.Posts[0]
 		want := map[string]string{"h2": "HTTP/2.0", "http/1.1": "HTTP/1.1"}[proto]
 		if p.Seq != 1 || p.Email != "a@example.com" || p.AttemptID != "attempt-a@example.com" || p.Proto != want || p.Reused || !p.BodyComplete ||
-			p.Status != 201 || !p.Committed || p.IntentID != created.ID || p.Fault != "" || !p.AuthorizationOK || !p.Done {
+			p.Status != 201 || !p.Committed || p.IntentID != created.ID || p.Fault != "" || !p.AuthorizationOK || !p.Done || p.Arrived.IsZero() || p.Ended.Before(p.Arrived) {
 			t.Errorf("post %+v", p)
 		}
 		if _, shown := p.Headers["Authorization"]; shown || p.Headers["Content-Type"] != "application/json" || p.Headers["Content-Length"] == "" {
@@ -394,7 +394,7 @@ func TestHangEndsWhenTheClientLeaves(t *testing.T) {
 		c := r.dial(proto)
 		c.send(postOf(intentFor("a@example.com")))
 		r.until("the intent is committed", func() bool { return r.summary().Intents == 1 })
-		if v := r.account(); v.InProgress != 1 || v.Posts[0].Done {
+		if v := r.account(); v.InProgress != 1 || v.Posts[0].Done || !v.Posts[0].Ended.IsZero() {
 			t.Fatalf("account %+v", v)
 		}
 		c.close()

@@ -252,7 +252,8 @@ class Cluster:
             self.nodes = [Node(self.directory, "a", **settings)]
             self.primary.make()
             self.primary.start()
-            self.primary.sql(f"CREATE ROLE {ROLE} LOGIN")
+            # It may see who follows the primary; others see no more than that somebody does.
+            self.primary.sql(f"CREATE ROLE {ROLE} LOGIN IN ROLE pg_read_all_stats")
             if standby:
                 self.nodes.append(Node(self.directory, "b", **settings))
                 if standby == "sync":

@@ -1,0 +1,1 @@
+"""Three replicas, callers at all of them, everything that can fail, and a judge of what came of it."""

@@ -1,0 +1,133 @@
+"""What happens to the programs, at random: a thread disturbs them while callers are at it."""
+
+import collections
+import random
+import signal
+import time
+
+from torture.stage import FENCE
+
+
+class Chaos:
+    """Of the thread that made the stage: the kernel ends servers with the thread that started them."""
+
+    def __init__(self, stage, callers, seed, between_failovers=(3.0, 5.0), behind=0.0):
+        self.met = collections.Counter()
+        self._stage = stage
+        self._callers = callers
+        self._dice = random.Random(seed)
+        self._between = between_failovers
+        self._behind = behind
+        self._frozen = {}     # until when, by number of the replica
+        self._held = {}       # the same, of its way to the database
+        self._next_failover = time.monotonic() + self._dice.uniform(*between_failovers)
+        self._acts = [(self._kill, 14), (self._freeze, 8), (self._freeze_long, 2), (self._cut, 8), (self._lose_answers, 10),
+                      (self._hold, 3), (self._cut_by_server, 3), (self._kill_backend, 2), (self._faults, 12),
+                      (self._drop, 4), (self._nothing, 34)]
+
+    def run(self, until):
+        """Disturbs until until() is true, then lets everything serve."""
+        self._faults()
+        while not until():
+            time.sleep(self._dice.uniform(0.05, 0.4))
+            self._callers.assert_alive()
+            self._thaw(time.monotonic())
+            for number in self._stage.look():
+                self._stage.start(number)
+            if time.monotonic() > self._next_failover:
+                self._fail_over()
+            else:
+                acts, weights = zip(*self._acts)
+                self._dice.choices(acts, weights)[0]()
+        self._thaw(float("inf"))
+        for number in self._stage.look():
+            self._stage.start(number)
+        self._stage.sandbox.clear_faults()
+
+    def _thaw(self, now):
+        for number in [number for number, until in self._frozen.items() if until <= now]:
+            del self._frozen[number]
+            self._stage.servers[number].process.signal(signal.SIGCONT)
+        for number in [number for number, until in self._held.items() if until <= now]:
+            del self._held[number]
+            self._stage.proxies[number].hold(False)
+
+    def _free(self):
+        """A replica that runs and reaches the database; None: all are disturbed."""
+        free = [number for number in range(len(self._stage.servers)) if number not in self._frozen and number not in self._held]
+        return self._dice.choice(free) if free else None
+
+    def _fail_over(self):
+        self.met["failovers"] += 1
+        victim = self._free() if self._dice.random() < 0.3 else None
+        if victim is not None:
+            self._stage.kill(victim)
+        self._stage.cluster.fail_over(behind=self._behind, alone=self._dice.uniform(0, 0.8))
+        if victim is not None:
+            self.met["replicas killed"] += 1
+            self._stage.start(victim)
+        self._next_failover = time.monotonic() + self._dice.uniform(*self._between)
+
+    def _kill(self):
+        if (number := self._free()) is not None:
+            self.met["replicas killed"] += 1
+            self._stage.kill(number)
+            time.sleep(self._dice.choice([0, 0, 0.3]))
+            self._stage.start(number)
+
+    def _freeze(self, longest=2.5):
+        if (number := self._free()) is not None:
+            self.met["replicas frozen"] += 1
+            self._stage.servers[number].process.signal(signal.SIGSTOP)
+            self._frozen[number] = time.monotonic() + self._dice.uniform(0.2, longest)
+
+    def _freeze_long(self):
+        self.met["of them for long"] += 1
+        self._freeze(FENCE + 5)
+
+    def _cut(self):
+        if (number := self._free()) is not None:
+            self.met["connections cut"] += self._stage.proxies[number].cut()
+
+    def _lose_answers(self):
+        """What was sent has its effect, and the answer never comes: commits in doubt."""
+        if (number := self._free()) is not None:
+            self.met["answers lost"] += self._stage.proxies[number].cut(answers_lost=self._dice.uniform(0.01, 0.2))
+
+    def _hold(self):
+        if (number := self._free()) is not None:
+            self.met["networks held up"] += 1
+            self._stage.proxies[number].hold()
+            self._held[number] = time.monotonic() + self._dice.uniform(0.5, FENCE + 3)
+
+    def _cut_by_server(self):
+        self.met["connections cut"] += self._stage.cluster.primary.cut()
+
+    def _kill_backend(self):
+        """The server then ends every connection and recovers."""
+        self.met["backends killed"] += self._stage.cluster.primary.kill_backends()
+
+    def _drop(self):
+        self.met["connections to Astra cut"] += 1
+        self._stage.sandbox.drop_connections()
+
+    def _nothing(self):
+        pass
+
+    def _faults(self):
+        """What Astra does from now on; the first that matches wins, each counts every POST."""
+        sandbox, dice = self._stage.sandbox, self._dice
+        sandbox.clear_faults()
+        self.met["changes of Astra's ways"] += 1
+
+        def fault(kind, every, **more):
+            sandbox.fault(kind, times=0, every=every, delay_ms=dice.randint(0, 30), **more)
+
+        fault("status", 9, status=503, headers={"Retry-After": "0"}, body="")
+        fault("status", 11, status=429, headers={"Retry-After": "0"}, body="")
+        fault("status", 8, status=400, body="")
+        fault("status", 23, status=500, body="", commit=True)
+        fault("rst_stream", 29, commit=True)
+        fault("rst_stream", 19, code="REFUSED_STREAM")
+        fault("cut_body", 31, status=201, commit=True)
+        sandbox.fault("delay", times=0, delay_ms=dice.choice([2, 10, 40, 150]))
