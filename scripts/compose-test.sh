@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # make compose-test: builds the images, starts the stack, and runs against it the demo, the integration suite, the
 # conformance scenarios with the four client libraries, and checks of the containers themselves; and README's first command on a
-# bare Debian. A project, ports and volumes of its own: a stack that is up already is left alone.
+# bare Debian. Projects, ports and volumes of its own: a stack that is up already is left alone.
 #   COMPOSE_BARE=0  leaves out the bare Debian, which builds everything from nothing
+# What mostly waits goes side by side: the conformance scenarios as two halves of the runners, each with a stack of its own, and
+# the bare Debian, which takes only the processor time that nobody else wants.
 # Reports (JUnit XML) go to build/compose-results.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
 docker compose version >/dev/null 2>&1 || die "needs Docker with compose v2"
 export COMPOSE_PROJECT_NAME=userintent-test-$$ COMPOSE_ANSI=never
-read -r GATEWAY_PORT METRICS_PORT < <(/usr/bin/python3 -c 'import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+read -r GATEWAY_PORT METRICS_PORT OTHER_PORT OTHER_METRICS_PORT < <(/usr/bin/python3 -c 'import socket
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
 print(*(s.getsockname()[1] for s in held))')
+readonly BARE=$COMPOSE_PROJECT_NAME-bare
 REQUEST_ID=$(cat /proc/sys/kernel/random/uuid)
 export GATEWAY_PORT METRICS_PORT REQUEST_ID
 # An engine that is itself limited cannot give a container more than it has.
@@ -23,14 +26,21 @@ rm -rf "$results"
 mkdir -p "$results"
 chmod 0777 "$results"  # the suite writes its report as a user of its own
 
+# Two stacks of the same images, and everything else of their own.
+this=(docker compose)
+other=(env "COMPOSE_PROJECT_NAME=$COMPOSE_PROJECT_NAME-other" "GATEWAY_PORT=$OTHER_PORT" "METRICS_PORT=$OTHER_METRICS_PORT" docker compose)
+
 status=1
 finish() {
   trap - EXIT
+  docker rm --force "$BARE" >/dev/null 2>&1 || true
   if [ "$status" != 0 ]; then
     docker compose --profile test ps --all || true
     docker compose logs --tail 40 || true
   fi
+  "${other[@]}" --profile test down --volumes --timeout 45 >/dev/null 2>&1 &
   docker compose --profile test down --volumes --timeout 45 >/dev/null 2>&1 || true
+  wait
   exit "$status"
 }
 trap finish EXIT
@@ -106,7 +116,26 @@ stderr_is_clean() {
 restart() { docker compose restart --timeout 45 gateway 2>/dev/null && docker compose up --detach --wait --wait-timeout 60 gateway 2>/dev/null; }
 exits_0_on_sigterm() { docker compose stop --timeout 45 gateway 2>/dev/null && [ "$(docker inspect -f '{{.State.ExitCode}}' "$(docker compose ps -aq gateway)")" = 0 ]; }
 suite() { timeout 600 docker compose run --rm -T -v "$results:/results" "$@" --junitxml /results/integration.xml 2>"$results/suite.log"; }
-conformance() { timeout 900 docker compose run --rm -T -v "$results:/results" conformance --junit /results/conformance.xml 2>"$results/conformance.log"; }
+other_is_up() { "${other[@]}" up --detach --wait --wait-timeout 120 astra-sandbox gateway 2>"$results/other-up.log"; }
+# scenarios NAME SECONDS COMPOSE... -- ARGUMENT...: one container `conformance` of a stack, and its report by this name
+scenarios() {
+  local name=$1 seconds=$2 compose=()
+  shift 2
+  while [ "$1" != -- ]; do compose+=("$1"); shift; done
+  timeout --kill-after=30 "$seconds" "${compose[@]}" run --rm -T -v "$results:/results" conformance --junit "/results/conformance-$name.xml" "${@:2}" \
+    2>"$results/conformance-$name.log" </dev/null
+}
+# A stack's runners go one after the other; what the halves say is shown one after the other, too.
+conformance() {
+  local pid status=0
+  scenarios other 900 "${other[@]}" -- --no-cross --jobs 1 --only java-async python >"$results/other.out" &
+  pid=$!
+  scenarios this 900 "${this[@]}" -- --no-cross --jobs 1 --only cpp go java-blocking || status=1
+  wait "$pid" || status=1
+  cat "$results/other.out"
+  scenarios cross 300 "${this[@]}" -- --cross-only || status=1
+  return "$status"
+}
 
 # The line of docs/grpcurl.md that copies a caller's keys out, as it stands there.
 keys_are_copied_out() {
@@ -120,8 +149,8 @@ host_call() {
 }
 stranger_call() { ! "$TOOLS/bin/grpcurl" -connect-timeout 5 -cacert build/keys/ca.crt "localhost:$GATEWAY_PORT" grpc.health.v1.Health/Check 2>/dev/null; }
 metrics() { /usr/bin/python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())' "http://127.0.0.1:$METRICS_PORT/metrics"; }
-metrics_are_scraped() { grep -q '^userintent_ledger_writable 1$' < <(metrics); }
 # Read to the end: a pipe that grep leaves at its first match fails the command before it.
+metrics_are_scraped() { local out; out=$(metrics) && grep -q '^userintent_ledger_writable 1$' <<<"$out"; }
 up_has_shown_a_call() { local out; out=$(docker compose logs --no-log-prefix demo 2>/dev/null) && grep -q '"status": "USER_INTENT_STATUS_PENDING"' <<<"$out"; }
 up_again_ends_with_0() { docker compose up --detach --wait --wait-timeout 60 2>/dev/null; }
 one_grace_period() {
@@ -129,12 +158,14 @@ one_grace_period() {
 }
 
 # A Debian with nothing, whose own gRPC is 1.51: README's first command as it stands, in a copy of what git knows. What compilers made is kept for the
-# next time, in a volume of its own.
-bare_debian() {
+# next time, in a volume of its own. The smallest share of the processor that an engine gives, while others want it.
+run_bare() {
   git ls-files -z --cached --others --exclude-standard | tar --null -T - -c |
-    timeout --kill-after=30 1500 docker run --rm -i -v userintent-bare-cache:/root/.cache debian:trixie-slim \
-      sh -c 'mkdir /gateway && cd /gateway && tar -x && RUN_ONCE=1 ./run && make help' >"$results/bare.log" 2>&1 &&
-    grep -q 'apt: installing make' "$results/bare.log" && grep -q '"status": "USER_INTENT_STATUS_PENDING"' "$results/bare.log" && return 0
+    timeout --kill-after=30 1500 docker run --rm -i --name "$BARE" --cpu-shares 2 -v userintent-bare-cache:/root/.cache debian:trixie-slim \
+      sh -c 'mkdir /gateway && cd /gateway && tar -x && RUN_ONCE=1 ./run && make help' >"$results/bare.log" 2>&1
+}
+bare_debian() {
+  wait "$bare_pid" && grep -q 'apt: installing make' "$results/bare.log" && grep -q '"status": "USER_INTENT_STATUS_PENDING"' "$results/bare.log" && return 0
   tail -n 40 "$results/bare.log"
   return 1
 }
@@ -158,14 +189,20 @@ case_of_report "the same request is a replay after the restart" demo_is_a_replay
 say "Integration suite"
 suite -e DEMO_REQUEST_ID="$REQUEST_ID" integration || { cat "$results/suite.log"; failed=$((failed + 1)); }
 case_of_report "no value of a bad header is in its log, and every line is JSON" stderr_is_clean
+if [ "${COMPOSE_BARE:-1}" != 0 ]; then
+  run_bare &
+  bare_pid=$!
+fi
 say "Conformance scenarios: Go, Python, Java and C++"
-conformance || { cat "$results/conformance.log"; failed=$((failed + 1)); }
+case_of_report "a second stack comes up beside" other_is_up
+conformance || { cat "$results"/conformance-*.log; failed=$((failed + 1)); }
 case_of_report "the gateway exits with 0 on SIGTERM" exits_0_on_sigterm
 if [ "${COMPOSE_BARE:-1}" != 0 ]; then
-  say "README's first command on a bare Debian"
+  say "README's first command on a bare Debian, which began beside the scenarios"
   case_of_report "./run on a bare Debian ends with a call" bare_debian
 fi
 
 echo "<testsuite name=\"compose\">$report</testsuite>" >"$results/compose.xml"
 say "compose: $(/usr/bin/python3 scripts/count_tests.py "$results" || true)"
-[ "$failed" = 0 ] && [ -s "$results/integration.xml" ] && [ -s "$results/conformance.xml" ] && status=0
+[ "$failed" = 0 ] && [ -s "$results/integration.xml" ] && [ -s "$results/conformance-this.xml" ] && [ -s "$results/conformance-other.xml" ] &&
+  [ -s "$results/conformance-cross.xml" ] && status=0
