@@ -4,6 +4,8 @@
 #   tools        openssl, grpcurl: keys and calls for the compose file
 #   integration  the integration suite
 #   conformance  the four client libraries, packaged as users get them, and what performs the scenarios with them
+#   postgres     PostgreSQL as the primary or the standby of docker-compose.replicas.yml
+#   balancer     the load balancer of docker-compose.replicas.yml
 #   current      the C++ unit tests on the gRPC of the image (make grpc-current)
 # The gateway comes last, so that a plain `docker build .` makes it.
 #
@@ -23,7 +25,7 @@ ARG GRPC_FLOOR=1.83
 RUN apt-get update && apt-get install -y --no-install-recommends \
       ca-certificates g++ cmake ninja-build ccache pkg-config \
       libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev python3-googleapis-common-protos libabsl-dev libre2-dev \
-      libcurl4-openssl-dev libnghttp2-dev libjemalloc-dev libicu-dev libssl-dev libsqlite3-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev libmicrohttpd-dev \
+      libcurl4-openssl-dev libnghttp2-dev libjemalloc-dev libicu-dev libssl-dev libsqlite3-dev libpq-dev nlohmann-json3-dev libspdlog-dev prometheus-cpp-dev libmicrohttpd-dev \
     && rm -rf /var/lib/apt/lists/* \
     && /opt/docker/check-grpc.sh "$GRPC_FLOOR"
 WORKDIR /src
@@ -68,6 +70,27 @@ COPY --from=go-tools /out/grpcurl /usr/local/bin/grpcurl
 COPY --chmod=0755 scripts/compose/ /usr/local/bin/
 USER 10003:10003
 
+# A user of a number of its own before the packages make one.
+FROM ${DEBIAN_IMAGE} AS postgres
+RUN groupadd --system --gid 10004 postgres \
+    && useradd --system --uid 10004 --gid postgres --home-dir /var/lib/postgresql --shell /usr/sbin/nologin postgres \
+    && apt-get update && apt-get install -y --no-install-recommends postgresql-common \
+    && sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf \
+    && apt-get install -y --no-install-recommends postgresql && rm -rf /var/lib/apt/lists/* \
+    && install -d -o 10004 -g 10004 -m 0700 /var/lib/postgresql
+COPY --chmod=0755 docker/replicas/postgres.sh /usr/local/bin/
+USER 10004:10004
+EXPOSE 5432
+ENTRYPOINT ["postgres.sh"]
+
+FROM ${DEBIAN_IMAGE} AS balancer
+RUN apt-get update && apt-get install -y --no-install-recommends haproxy && rm -rf /var/lib/apt/lists/*
+COPY --chmod=0755 docker/replicas/balancer-healthy.sh /usr/local/bin/
+COPY docker/replicas/haproxy.cfg /etc/haproxy/haproxy.cfg
+USER 10005:10005
+EXPOSE 50051
+ENTRYPOINT ["haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
+
 FROM ${DEBIAN_IMAGE} AS python
 # ca-certificates before pip: it brings the certificates that pip checks the package registry against.
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv && rm -rf /var/lib/apt/lists/*
@@ -106,7 +129,7 @@ FROM current-debian AS runtime
 # hadolint ignore=DL4006
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates \
       "$(apt-cache depends libgrpc++-dev | sed -n 's/.*Depends: \(libgrpc++[0-9].*\)/\1/p')" \
-      libcurl4t64 libnghttp2-14 libjemalloc2 libicu76 libsqlite3-0 libspdlog1.15 libprometheus-cpp-core1.0 libcivetweb1 libmicrohttpd12t64 libgnutls30t64 \
+      libcurl4t64 libnghttp2-14 libjemalloc2 libicu76 libsqlite3-0 libpq5 libspdlog1.15 libprometheus-cpp-core1.0 libcivetweb1 libmicrohttpd12t64 libgnutls30t64 \
     && rm -rf /var/lib/apt/lists/*
 
 # The Go library: a module that another one names.

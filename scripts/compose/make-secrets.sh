@@ -3,6 +3,7 @@
 # Runs as root in the one-shot service `certs`; each file ends up owned by the one user who may read it, mode 0400.
 # What exists is kept: the ledger is bound to its key. Certificates are good for 30 days and renewed with a day left.
 #   /secrets/gateway, /secrets/sandbox, /secrets/client: one volume for each of the three users
+#   /secrets/postgres: where it is there (docker-compose.replicas.yml), that of the databases
 set -eu
 umask 077
 days=30
@@ -55,6 +56,14 @@ if ! openssl x509 -in /secrets/gateway/gateway.crt -noout -checkend 86400 >/dev/
     cat "$name.crt" >"/secrets/client/$name.crt"
     cat "$name.key" >"/secrets/client/$name.key"
   done
+  if [ -d /secrets/postgres ]; then
+    cat ca.crt >/secrets/postgres/ca.crt
+    for name in pg-a pg-b; do
+      leaf ca "$name" "DNS:$name" serverAuth
+      cat "$name.crt" >"/secrets/postgres/$name.crt"
+      cat "$name.key" >"/secrets/postgres/$name.key"
+    done
+  fi
 fi
 
 if [ ! -s /secrets/gateway/ledger.key ]; then
@@ -65,9 +74,18 @@ if [ ! -s /secrets/gateway/ledger.key ]; then
   openssl rand -out /secrets/gateway/ledger.key 32
 fi
 
+if [ -d /secrets/postgres ] && [ ! -s /secrets/postgres/passfile ]; then
+  echo 'certs: making passwords for the databases'
+  openssl rand -hex 24 >/secrets/postgres/userintent_password
+  openssl rand -hex 24 >/secrets/postgres/replicator_password
+  echo "*:*:*:userintent:$(cat /secrets/postgres/userintent_password)" >/secrets/gateway/pgpass
+  echo "*:*:*:replicator:$(cat /secrets/postgres/replicator_password)" >/secrets/postgres/passfile
+fi
+
 own 10001 /secrets/gateway
 own 10002 /secrets/sandbox
 own 10003 /secrets/client
+if [ -d /secrets/postgres ]; then own 10004 /secrets/postgres; fi
 chown 10001:10001 /ledger
 chmod 0700 /ledger
 echo 'certs: ready'
