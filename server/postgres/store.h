@@ -1,0 +1,202 @@
+// postgres::Store: a ledger::Store in PostgreSQL.
+//
+// Over a network each question is a round trip, so a transaction of this store lives in memory: Prepare (or a Load that
+// was not announced) fetches rows and addresses, Load answers from them, Apply changes them there, and Commit sends all
+// changes as arrays, in one transaction and one round trip. No lock is held across a round trip. What holds against
+// other replicas: every change of any row of an address raises the address's `version`, and Commit compares and sets
+// it; where it lost, nothing is committed and Commit says Aborted. Addresses are fetched before rows, so a row is never
+// older than the version that guards it.
+//
+// Rows that this process runs are kept from their Begin on, so that their Finish needs no fetch.
+//
+// A transaction that begins something locks its own row of `session` first and finds it open, or is refused: that is
+// how a replica is fenced. When the connection is lost during a COMMIT, what became of it is settled before anything
+// else is done (store_doubt.cc): what is found is released, never sent.
+//
+// Single-threaded, as ledger::Store says. Calls wait for the server; see connection.h for how long.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/container/node_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/base/time.h"
+#include "server/ledger/store.h"
+#include "server/postgres/connection.h"
+#include "server/postgres/rows.h"
+#include "server/postgres/webhooks.h"
+
+namespace userintent::postgres {
+
+struct StoreOptions {
+  ConnectionOptions connection;
+  // Who this process is at the moment; epoch 0: nobody, so nothing can begin.
+  std::function<ledger::Owner()> owner = [] { return ledger::Owner{}; };
+  // The epochs whose SENDING rows may be recovered.
+  std::function<std::vector<int64_t>()> gone = [] { return std::vector<int64_t>(); };
+  // Reason number of a row that was begun in a commit whose answer was lost.
+  int released_reason = 0;
+  absl::Time (*now)() = NowMicros;
+};
+
+class Store final : public ledger::Store {
+ public:
+  // Connected; the schema is there.
+  static absl::StatusOr<std::unique_ptr<Store>> Open(StoreOptions options);
+  ~Store() override;
+
+  absl::Status Start() override;
+  absl::Status Commit() override;
+  void Rollback() override;
+  absl::Status Prepare(absl::Span<const ledger::Lookup> lookups) override;
+  absl::StatusOr<ledger::View> Load(const ledger::Lookup& lookup) override;
+  ledger::Owner owner() const override { return options_.owner(); }
+  absl::StatusOr<std::vector<ledger::Row>> Sending(size_t limit) override;
+  absl::StatusOr<ledger::OldRows> NextOldRows(absl::Time created_before, size_t limit) override;
+  absl::StatusOr<ledger::TraceAnswer> Trace(const ledger::TraceRequest& request) override;
+  absl::StatusOr<ledger::SucceededAnswer> Succeeded(const ledger::SucceededRequest& request) override;
+  absl::StatusOr<ledger::LogSlice> ReadLog(const ledger::LogLookup& lookup) override;
+  // Changes are told by ChangePoller, this process's own among everybody's.
+  int64_t logged() const override { return 0; }
+  std::vector<ledger::Change> TakeLogged() override { return {}; }
+  absl::Status Apply(ledger::Changes changes) override;
+  absl::Status Touch() override;
+  Webhooks& webhooks() override { return webhooks_; }
+
+  // Between transactions; reconnects where it must.
+  absl::StatusOr<Connection*> Connected();
+  // Of the last connection; lasts until the next call. Null before the first one.
+  Connection* connection() { return connection_.get(); }
+  // Round trips so far, for tests and metrics.
+  int64_t round_trips() const { return round_trips_; }
+  // Rows whose begin is in doubt; nothing starts while there are any.
+  size_t in_doubt() const { return doubt_.begun.size(); }
+
+  // Any thread: since when Commit waits for its answer; 0: it does not.
+  BootNanos committing_since() const { return committing_since_.load(std::memory_order_acquire); }
+
+ private:
+  // A row as the transaction has it.
+  struct Held {
+    std::optional<ledger::Row> stored;  // in the database, when it was fetched
+    std::optional<ledger::Row> now;
+    bool progress = false, whole = false, latest = false;  // what changed
+  };
+  struct HeldAddress {
+    AddressState stored;
+    ledger::Counters counters;  // now
+    ledger::Counters purged;    // more of them than stored
+    bool touched = false;       // a row changed, or a count: the version grows
+  };
+  struct Move {
+    int64_t id = 0;  // of the address that is moved
+    int64_t version = 0;
+    ledger::Digest to{};
+    int64_t into = 0;  // 0: it gets a new digest; else its rows go to that address, and it is dropped
+  };
+  // What one fetch asks.
+  struct Wants {
+    std::vector<std::string> callers;  // of keys
+    std::vector<Uuid> ids;
+    std::vector<ledger::Digest> emails;       // addresses
+    std::vector<ledger::Digest> open;         // addresses, their open rows and persons
+    std::vector<ledger::Digest> persons;      // of these
+    std::vector<std::string> linked_callers;  // of keys whose rows' superseded and superseding rows are wanted
+    std::vector<Uuid> linked_ids;
+    std::vector<const ledger::Lookup*> intents;
+    bool empty() const {
+      return ids.empty() && emails.empty() && open.empty() && linked_ids.empty() && intents.empty();
+    }
+  };
+
+  explicit Store(StoreOptions options)
+      : options_(std::move(options)),
+        webhooks_({[this] { return connection_.get(); }, [this] { return options_.owner().epoch; }}) {}
+
+  absl::Status Connect();
+  absl::Status EnsureSession();
+
+  // store_load.cc
+  void Want(const ledger::Lookup& lookup, Wants& wants);
+  absl::Status Fetch(const Wants& wants);
+  void Keep(const Rows& rows);
+  absl::Status Take(const Rows& rows);
+  absl::Status FetchKey(const ledger::Key& key);
+  absl::Status FetchAddress(const ledger::Digest& email);
+  const ledger::Row* Find(const ledger::Key& key) const;
+  const ledger::Row* FindLinked(const ledger::Row& own, const Uuid& id, bool own_replaces) const;
+  const ledger::Row* FindPerson(const ledger::Lookup& lookup) const;
+  std::vector<const ledger::Row*> RowsOf(const ledger::Digest& email) const;
+
+  // store_apply.cc
+  void Put(ledger::RowChange&& change);
+  HeldAddress& Touched(const ledger::Digest& email);
+  void MoveEmail(const ledger::Digest& from, const ledger::Digest& to);
+  void MovePerson(const ledger::Changes::PersonMove& move);
+
+  // store_commit.cc
+  void AddAddresses(std::vector<Statement>& out) const;
+  void AddRows(std::vector<Statement>& out, size_t& inserts_at) const;
+  void AddRecords(std::vector<Statement>& out) const;
+  absl::Status Sent(const absl::StatusOr<std::vector<Rows>>& answers, size_t inserts_at);
+  void Settled(const std::vector<Rows>& answers, size_t inserts_at);
+  void Lost();
+  void Clear();
+
+  // store_doubt.cc
+  void Doubt();
+  absl::Status ResolveDoubt();
+
+  const StoreOptions options_;
+  std::unique_ptr<Connection> connection_;
+  Webhooks webhooks_;
+  int64_t session_ = 0;
+  int64_t session_epoch_ = 0;
+  int64_t round_trips_ = 0;
+  std::atomic<BootNanos> committing_since_{0};
+  int64_t old_to_ = 0;  // the row where NextOldRows goes on
+
+  // Of the open transaction.
+  absl::node_hash_map<ledger::Key, Held, ledger::KeyHash> rows_;
+  absl::node_hash_map<ledger::Digest, HeldAddress> addresses_;
+  absl::flat_hash_map<ledger::Digest, std::vector<ledger::Key>> by_email_;
+  absl::flat_hash_set<ledger::Digest> opened_;   // addresses whose open rows were fetched
+  absl::flat_hash_set<ledger::Digest> persons_;  // that were asked for with them
+  absl::flat_hash_map<std::string, ledger::Key>
+      intents_;  // "caller\nintent": the row; one without an id: there is none
+  std::vector<Move> moves_;
+  std::vector<ledger::Changes::PersonMove> person_moves_;
+  std::vector<ledger::AuditEntry> audit_;
+  std::vector<ledger::Conflict> conflicts_;
+  std::vector<ledger::Key> log_;
+  bool touch_ = false;
+
+  // Rows that this process runs, and their addresses, as the database has them.
+  absl::flat_hash_map<ledger::Key, ledger::Row, ledger::KeyHash> running_;
+  absl::flat_hash_map<ledger::Digest, AddressState> kept_;
+  absl::flat_hash_set<std::string> callers_;  // that have a row in `caller`
+
+  struct Begun {
+    ledger::Key key;
+    Uuid attempt_id{};
+    int64_t owner = 0;
+  };
+  struct InDoubt {
+    int64_t session = 0;  // 0: nothing is in doubt
+    std::vector<Begun> begun;
+  };
+  InDoubt doubt_;
+};
+
+}  // namespace userintent::postgres
