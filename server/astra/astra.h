@@ -5,12 +5,14 @@
 #pragma once
 
 #include <iterator>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/time/time.h"
+#include "server/base/lease.h"
 #include "server/base/uuid.h"
 #include "userintent/v1/user_intent_service.pb.h"
 
@@ -46,8 +48,9 @@ struct Outcome {
   std::string astra_request_id;               // at most 128 printable bytes, else empty
   std::optional<absl::Duration> retry_after;  // from Retry-After, where it parsed; never negative
   bool not_astras = false;  // with kCredentialsRejected: the body is no error of Astra's, so an edge may have spoken
-  bool repeat_pointless = false;  // with kNotSent: untrusted certificate, wrong host name, forbidden address
+  bool repeat_pointless = false;  // with kNotSent: untrusted certificate or host name, forbidden address, lease
   bool cancelled = false;         // with kNotSent: CancelUnsent()
+  bool lease_over = false;        // with kNotSent: the lease that Create() was given
   std::string_view detail;        // fixed text for logs
 };
 
@@ -93,7 +96,9 @@ class Client {
   // One POST of `request`, which must have passed intent::Validate; copies what it needs before it returns. `done`
   // runs exactly once, later, on the same thread. Where it ran because the time was over, `late` (may be null) may run
   // after it, at most once, with the outcome of the answer that came after all: classified as if it had come in time.
-  virtual CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done, Done late) = 0;
+  // `lease` (null: no limit) must hold when the first byte leaves, else none does.
+  virtual CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id,
+                        std::shared_ptr<const Lease> lease, Done done, Done late) = 0;
 
   // One GET of the intent, whose id is 1-256 bytes. `done` runs exactly once, later, on the same thread.
   virtual void Get(std::string user_intent_id, absl::AnyInvocable<void(ReadOutcome)> done) = 0;

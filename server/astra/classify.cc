@@ -174,6 +174,7 @@ bool RepeatPointless(http::NotSentCause cause) {
   switch (cause) {
     case http::NotSentCause::kUntrusted:
     case http::NotSentCause::kForbiddenAddress:
+    case http::NotSentCause::kLeaseOver:
       return true;
     case http::NotSentCause::kNone:
     case http::NotSentCause::kResolve:
@@ -220,6 +221,7 @@ void ClassifyNotSent(const http::Outcome& exchange, Outcome& out) {
   out.detail = exchange.detail.empty() ? Detail(out.verdict) : exchange.detail;
   out.repeat_pointless = RepeatPointless(exchange.cause);
   out.cancelled = exchange.cause == http::NotSentCause::kCancelled;
+  out.lease_over = exchange.cause == http::NotSentCause::kLeaseOver;
 }
 
 void ClassifyAnswer(const http::Outcome& exchange, const std::optional<LimitRule>& limit_rule, absl::Time now,

@@ -29,11 +29,13 @@ class RestClient final : public Client {
         user_agent_(std::move(user_agent)),
         clock_(std::move(clock)) {}
 
-  CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done, Done late) override {
+  CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, std::shared_ptr<const Lease> lease,
+                Done done, Done late) override {
     std::shared_ptr<const BasicAuth> auth = credentials_.Snapshot();
     http::Request post = Start(*auth, "application/json");
     post.path = kPath;
     post.body = RequestBody(request, &attempt_id);
+    post.lease = std::move(lease);
     if (late) {
       post.on_late = [this, late = std::move(late)](http::Outcome exchange) mutable {
         late(Classify(exchange, limit_rule_, clock_()));

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "server/base/lease.h"
 #include "server/base/loop.h"
 
 namespace userintent::http {
@@ -50,6 +51,7 @@ enum class NotSentCause {
   kUntrusted,         // the certificate or its host name was not accepted: repeating is pointless
   kForbiddenAddress,  // the host resolved to an address that is not allowed: repeating is pointless
   kCancelled,         // CancelUnsent()
+  kLeaseOver,         // Request::lease did not hold when the first byte was about to leave: repeating is pointless
   kInternal,          // the client could not even begin (out of memory, ...)
 };
 
@@ -77,6 +79,9 @@ struct Request {
   // Of a POST: if `done` ran because the exchange had had its time, while the whole request had left, it is listened to
   // on (Options::late_window). Then this runs, at most once, with the answer or refusal that came after all.
   absl::AnyInvocable<void(Outcome)> on_late = nullptr;
+  // Looked at by Start(), and again right before the first byte of the request is given to TLS; over libcurl also
+  // before the first one of its body. Where it does not hold, nothing leaves: kNotSent, kLeaseOver. Null: no limit.
+  std::shared_ptr<const Lease> lease = nullptr;
 };
 
 // Which library speaks HTTP; CreateClient() in auto_client.h chooses by it.

@@ -236,6 +236,10 @@ bool CurlClient::Release(CurlExchange& exchange, SSL* ssl, Connection& connectio
     exchange.stop = CurlExchange::Stop::kInternal;
     return false;
   }
+  if (exchange.LeaseOver()) {
+    exchange.stop = CurlExchange::Stop::kLeaseOver;
+    return false;
+  }
   if (exchange.request.method == Method::kPost) {
     exchange.sending = Exchange::Sending::kReleased;  // OnRead() has the body
   } else {
@@ -257,6 +261,10 @@ size_t CurlClient::OnRead(char* buffer, size_t size, size_t count, void* data) n
       // Something arrived between the look at the connection and now. The head may have left, the body has not.
       exchange.stop = CurlExchange::Stop::kSpokeEarly;
       ++exchange.client->stats_.reuse_refused;
+      return CURL_READFUNC_ABORT;
+    }
+    if (exchange.LeaseOver()) {  // it ended since the head left
+      exchange.stop = CurlExchange::Stop::kLeaseOver;
       return CURL_READFUNC_ABORT;
     }
     exchange.client->MaybeSent(exchange);

@@ -55,8 +55,13 @@ Client::ExchangeId CurlClient::Start(Request request, Done done) {
   exchange.client = this;
   const bool valid = exchange.Take(std::move(request)) && !HasControl(options_.origin);
   exchange.PrepareLines(options_.origin);
-  if (valid && multi_ != nullptr) exchange.easy = TakeHandle();
-  if (exchange.easy == nullptr || !Submit(exchange)) Fail(exchange);
+  const bool lease_over = exchange.LeaseOver();
+  if (valid && multi_ != nullptr && !lease_over) exchange.easy = TakeHandle();
+  if (valid && lease_over) {
+    Finish(exchange, CURLE_ABORTED_BY_CALLBACK, NotSentCause::kLeaseOver);
+  } else if (exchange.easy == nullptr || !Submit(exchange)) {
+    Fail(exchange);
+  }
   CrashPoint("before-connect");
   return id;
 }

@@ -59,6 +59,7 @@ void CurlExchange::WipeLines() {
 NotSentCause CurlExchange::CauseOf(CURLcode code) const {
   if (stop == Stop::kInternal) return NotSentCause::kInternal;
   if (stop == Stop::kNoHttp1Alpn) return NotSentCause::kTls;
+  if (stop == Stop::kLeaseOver) return NotSentCause::kLeaseOver;
   switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:

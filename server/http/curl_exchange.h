@@ -41,6 +41,7 @@ struct CurlExchange : Exchange {
     kNotQuiet,       // the pooled connection was not quiet when it was to be used
     kSpokeEarly,     // it was, but then spoke before the body was sent
     kSecondSending,  // libcurl wanted to send the request again
+    kLeaseOver,      // the request's lease did not hold when it was about to leave
   };
   // The connection that it is on; valid from the pre-request callback until the handle is removed.
   struct OnConnection {

@@ -17,6 +17,7 @@ bool Exchange::Take(Request&& from) {
   request.needs_http1_alpn = from.needs_http1_alpn;
   request.method = from.method;
   request.on_late = std::move(from.on_late);
+  request.lease = std::move(from.lease);
   // A POST has a body, and a GET has none.
   if (request.body.empty() != (request.method == Method::kGet) || HasControl(request.path)) return false;
   return std::all_of(request.headers.begin(), request.headers.end(), [](const auto& field) {

@@ -49,6 +49,9 @@ struct Exchange {
   // Takes the request over and wipes what a short body left behind. False: it cannot be sent as it is.
   bool Take(Request&& request);
 
+  // Nothing of the request may leave, or no more than has. Asks the clock.
+  bool LeaseOver() const { return request.lease != nullptr && !request.lease->Holds(); }
+
   // The final status line has come.
   void TakeStatus(int status);
   // A field of the final head, with the blanks around its value removed: keeps what Outcome has a place for.

@@ -34,6 +34,8 @@ std::string_view DetailOf(NotSentCause cause) {
       return "host resolves to an address that is not allowed";
     case NotSentCause::kCancelled:
       return "cancelled before anything was sent";
+    case NotSentCause::kLeaseOver:
+      return "the lease was over before anything was sent";
     case NotSentCause::kInternal:
       return "HTTP client failed before anything was sent";
   }

@@ -70,10 +70,12 @@ Client::ExchangeId H2Client::Start(Request request, Done done) {
   const ExchangeId id = exchange.id;
   const bool valid = exchange.Take(std::move(request)) && valid_origin_;
   for (auto& [name, value] : exchange.request.headers) MakeLower(&name);
-  if (valid) {
-    fresh_ = true;
-  } else {
+  if (!valid) {
     End(exchange, Exchange::End::kBroken, NotSentCause::kInternal);
+  } else if (exchange.LeaseOver()) {
+    End(exchange, Exchange::End::kBroken, NotSentCause::kLeaseOver);
+  } else {
+    fresh_ = true;
   }
   CrashPoint("before-connect");
   return id;
@@ -106,6 +108,8 @@ void H2Client::End(H2Exchange& exchange, Exchange::End end, NotSentCause cause) 
 void H2Client::OnEnded(H2Exchange& exchange, Exchange::End end, std::string_view detail) {
   End(exchange, end, NotSentCause::kConnect, detail);
 }
+
+void H2Client::OnLeaseOver(H2Exchange& exchange) { End(exchange, Exchange::End::kBroken, NotSentCause::kLeaseOver); }
 
 void H2Client::FailWaiting(const H2Failure& failure) {
   while (H2Exchange* exchange = exchanges_.FirstWaiting()) {

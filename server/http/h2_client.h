@@ -86,6 +86,7 @@ class H2Client final : public Client, private H2Session::Owner {
   absl::Status Init();
 
   void OnEnded(H2Exchange& exchange, Exchange::End end, std::string_view detail) override;
+  void OnLeaseOver(H2Exchange& exchange) override;
   void OnFieldIgnored() override { ++stats_.headers_ignored; }
   void OnHttp1Required() override { http1_required_ = true; }
 

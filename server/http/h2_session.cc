@@ -1,5 +1,3 @@
-// In this order: the session itself, its exchanges, what frames of the peer do, nghttp2's callbacks for what is
-// received and for what is sent.
 #include "server/http/h2_session.h"
 
 #include <algorithm>
@@ -70,6 +68,7 @@ bool H2Session::Receive(const uint8_t* data, size_t size) {
 }
 
 bool H2Session::Collect() {
+  TakeBackOverdue();
   for (;;) {
     const uint8_t* data = nullptr;
     const ssize_t n = nghttp2_session_mem_send(session_, &data);
@@ -90,8 +89,6 @@ void H2Session::SayGoodbye() {
 }
 
 // ---- exchanges
-
-size_t H2Session::Limit() const { return std::min(peer_streams_, settings_.tuning.max_streams); }
 
 size_t H2Session::Capacity(SteadyTime now) const {
   if (retired_) return 0;
@@ -132,6 +129,7 @@ bool H2Session::Submit(H2Exchange& exchange) {
   ++submitted_;
   ++streams_;
   ++unoffered_;
+  if (exchange.request.lease != nullptr) leased_.push_back(&exchange);
   return true;
 }
 
@@ -142,8 +140,16 @@ void H2Session::Abandon(H2Exchange& exchange) {
   if (session_ != nullptr) nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream, NGHTTP2_CANCEL);
 }
 
-void H2Session::LetGo(H2Exchange& exchange) {
-  if (session_ != nullptr) nghttp2_session_set_stream_user_data(session_, exchange.stream, nullptr);
+// As late as can be: once nghttp2 has compressed a head, it must leave.
+void H2Session::TakeBackOverdue() {
+  for (H2Exchange* const exchange : leased_) {
+    if (!exchange->LeaseOver()) continue;
+    exchange->sending = Exchange::Sending::kUnsent;
+    Abandon(*exchange);
+    --unoffered_;
+    owner_.OnLeaseOver(*exchange);
+  }
+  leased_.clear();
 }
 
 void H2Session::End(H2Exchange& exchange, Exchange::End end, std::string_view detail) {
@@ -168,10 +174,6 @@ void H2Session::Reject(H2Exchange& exchange) {
   LetGo(exchange);
   nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream, NGHTTP2_PROTOCOL_ERROR);
   owner_.OnEnded(exchange, Exchange::End::kBroken, exchange.fault);
-}
-
-H2Exchange* H2Session::Find(int32_t stream) const {
-  return stream == 0 ? nullptr : static_cast<H2Exchange*>(nghttp2_session_get_stream_user_data(session_, stream));
 }
 
 // ---- frames of the peer

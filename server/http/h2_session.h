@@ -27,6 +27,8 @@ class H2Session {
     virtual ~Owner() = default;
     // The session has let go of the exchange.
     virtual void OnEnded(H2Exchange& exchange, Exchange::End end, std::string_view detail) = 0;
+    // The same, from Collect(): the lease was over, and nothing of the exchange has left or will.
+    virtual void OnLeaseOver(H2Exchange& exchange) = 0;
     // A field of an answer was against the rules, and ignored.
     virtual void OnFieldIgnored() = 0;
     // The peer wants to be spoken to in HTTP/1.1 (RFC 9113 section 7).
@@ -45,7 +47,8 @@ class H2Session {
 
   // ---- frames. False: the protocol is broken
   bool Receive(const uint8_t* data, size_t size);
-  // Appends to the scratch what is to be written next: about `max_unsent` bytes, and every HEADERS frame there is.
+  // Appends to the scratch what is to be written next: about `max_unsent` bytes, and every HEADERS frame there is, but
+  // for exchanges whose lease is over. It is to be given to TLS at once.
   bool Collect();
   // The session is over: neither side will say more.
   bool Over() const { return nghttp2_session_want_read(session_) == 0 && nghttp2_session_want_write(session_) == 0; }
@@ -54,7 +57,7 @@ class H2Session {
 
   // ---- exchanges
   // Takes the exchange and prepares its frames. False: it takes none any more (stream ids used up), and the exchange is
-  // as it was.
+  // as it was. Collect() must follow before anything else happens.
   bool Submit(H2Exchange& exchange);
   // The exchange has had its time. If none has moved since it was sent, then whatever the peer is busy with, no more of
   // it.
@@ -72,8 +75,8 @@ class H2Session {
   bool told_to_go() const { return last_processed_ != INT32_MAX; }  // by a GOAWAY
   size_t streams() const { return streams_; }
   size_t submitted() const { return submitted_; }  // exchanges that were put on it, in all
-  size_t Limit() const;                            // streams at once, 0 before the peer has said
-  size_t Capacity(SteadyTime now) const;           // how many more it would take now
+  size_t Limit() const { return std::min<size_t>(peer_streams_, settings_.tuning.max_streams); }  // 0: not said yet
+  size_t Capacity(SteadyTime now) const;  // how many more streams it would take now
   // It would take one more, if one of its streams ended.
   bool Full(SteadyTime now) const {
     return !retired_ && std::min(Limit(), pace_.AtOnce(now)) <= streams_ && pace_.InAll(now) > submitted_;
@@ -100,15 +103,20 @@ class H2Session {
                         nghttp2_data_source* source, void* self) noexcept;
   static nghttp2_session_callbacks* Callbacks();
 
+  void TakeBackOverdue();
   void OnSettings();
   void OnGoAway(int32_t last_stream, uint32_t error);
   void OnAnswerFrame(const nghttp2_frame& frame);
   void Moved();
-  void LetGo(H2Exchange& exchange);
+  void LetGo(H2Exchange& exchange) {
+    if (session_ != nullptr) nghttp2_session_set_stream_user_data(session_, exchange.stream, nullptr);
+  }
   void End(H2Exchange& exchange, Exchange::End end, std::string_view detail);
   void Complete(H2Exchange& exchange);
   void Reject(H2Exchange& exchange);
-  H2Exchange* Find(int32_t stream) const;
+  H2Exchange* Find(int32_t stream) const {
+    return stream == 0 ? nullptr : static_cast<H2Exchange*>(nghttp2_session_get_stream_user_data(session_, stream));
+  }
 
   const H2Settings& settings_;
   Owner& owner_;
@@ -122,6 +130,7 @@ class H2Session {
   size_t submitted_ = 0;
   size_t streams_ = 0;                  // open in nghttp2, with or without an exchange
   size_t unoffered_ = 0;                // of them, whose HEADERS are still to be written
+  std::vector<H2Exchange*> leased_;     // of them, those with a lease; empty after Collect()
   uint32_t peer_streams_ = 0;           // the peer's limit
   int32_t last_processed_ = INT32_MAX;  // of its GOAWAY
   int idle_frames_ = 0;                 // since an exchange moved

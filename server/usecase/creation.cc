@@ -106,6 +106,7 @@ void Creation::OnBegun(ledger::BeginAnswer answer) {
 }
 
 void Creation::OnGo(const ledger::BeginAnswer& answer) {
+  owner_ = answer.owner;
   if (!done_ || late_) {
     // No caller waits, or not long enough, and nothing was sent: the row goes back. Without a reason, so that a call
     // that joined meanwhile begins anew.
@@ -208,8 +209,8 @@ void Creation::Send() {
   sent_at_ = deps_.loop.Now();
   deps_.observer.OnPostBegun();
   call_id_ = deps_.astra.Create(
-      *request_, attempt_id_, [self = shared_from_this()](astra::Outcome outcome) { self->OnOutcome(outcome); },
-      ListenOn());
+      *request_, attempt_id_, owner_.lease,
+      [self = shared_from_this()](astra::Outcome outcome) { self->OnOutcome(outcome); }, ListenOn());
 }
 
 // Who hears the answer to the POST that is about to leave, should it come late; null: nobody.
@@ -279,6 +280,7 @@ void Creation::Finish(ledger::State state, v1::ErrorReason reason) {
   deps_.loop.CancelTimer(std::exchange(wait_timer_, 0));
   ledger::FinishRequest finish;
   finish.key = key_;
+  finish.owner = owner_.epoch;
   finish.state = state;
   finish.sent = sent_;
   finish.reason = reason;

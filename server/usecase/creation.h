@@ -117,6 +117,7 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   // Of the sending call.
   bool goes_on_ = false;  // a caller that leaves does not stop what has not left yet
   Uuid attempt_id_{};
+  ledger::Owner owner_;  // of the row; its lease goes with every try
   astra::Client::CallId call_id_ = 0;
   std::shared_ptr<LateAnswer> late_answer_;  // to this POST; null: nobody listens
   SteadyTime sent_at_{};

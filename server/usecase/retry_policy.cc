@@ -74,6 +74,8 @@ RetryPolicy::Decision RetryPolicy::Next(const astra::Outcome& outcome, const Tri
           true, std::min(Backoff(tries.refused_streams - 1, facts.random), facts.random * facts.longest_wait), true,
           v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
     case Verdict::kNotSent:
+      // The database does not hear this process, which others may take for dead soon: nothing of it leaves any more.
+      if (outcome.lease_over) return Record{State::kReleased, v1::ERROR_REASON_LEDGER_UNAVAILABLE};
       return again_or_release(!outcome.cancelled && !outcome.repeat_pointless,
                               Backoff(tries.all - tries.refused_streams, facts.random), false,
                               v1::ERROR_REASON_UPSTREAM_UNREACHABLE);

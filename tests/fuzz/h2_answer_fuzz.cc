@@ -69,6 +69,7 @@ class Peer : public H2Session::Owner {
  private:
   size_t IndexOf(const H2Exchange& exchange) const { return static_cast<size_t>(&exchange - exchanges_.data()); }
 
+  void OnLeaseOver(H2Exchange&) override { Check(false, "no request of this target has a lease"); }
   void OnEnded(H2Exchange& exchange, Exchange::End end, std::string_view detail) override {
     const size_t index = IndexOf(exchange);
     Check(!ended_[index], "a request ends once");

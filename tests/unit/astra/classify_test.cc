@@ -206,6 +206,7 @@ TEST(Classify, NotSent) {
                                          {Cause::kUntrusted, true, false},
                                          {Cause::kForbiddenAddress, true, false},
                                          {Cause::kCancelled, false, true},
+                                         {Cause::kLeaseOver, true, false},
                                          {Cause::kInternal, false, false}}) {
     SCOPED_TRACE(static_cast<int>(c.cause));
     http::Outcome exchange;
@@ -216,6 +217,7 @@ TEST(Classify, NotSent) {
     EXPECT_EQ(outcome.verdict, Verdict::kNotSent);
     EXPECT_EQ(outcome.repeat_pointless, c.pointless);
     EXPECT_EQ(outcome.cancelled, c.cancelled);
+    EXPECT_EQ(outcome.lease_over, c.cause == Cause::kLeaseOver);
     EXPECT_EQ(outcome.detail, "step");
     EXPECT_EQ(outcome.http_status, 0);
     EXPECT_FALSE(outcome.confirmed);

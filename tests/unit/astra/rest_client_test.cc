@@ -72,7 +72,7 @@ class RestClientTest : public testing::Test {
 
   Client::CallId Create() {
     return client_->Create(
-        request_, attempt_, [this](Outcome outcome) { outcomes_.push_back(std::move(outcome)); }, nullptr);
+        request_, attempt_, nullptr, [this](Outcome outcome) { outcomes_.push_back(std::move(outcome)); }, nullptr);
   }
 
   const TemporaryDirectory dir_;
@@ -140,7 +140,8 @@ TEST_F(RestClientTest, AnswersReachTheirOwnCalls) {
   std::vector<Client::CallId> ids;
   for (int i = 0; i < 3; ++i) {
     ids.push_back(client_->Create(
-        request_, attempt_, [&got, i](Outcome outcome) { got.emplace_back(i, outcome.user_intent_id); }, nullptr));
+        request_, attempt_, nullptr, [&got, i](Outcome outcome) { got.emplace_back(i, outcome.user_intent_id); },
+        nullptr));
   }
   http_.Answer(ids[1], 201, R"({"id":"b"})");
   http_.Answer(ids[2], 200, R"({"id":"c"})");
@@ -157,6 +158,23 @@ TEST_F(RestClientTest, UsesItsRuleAndItsClock) {
   EXPECT_EQ(outcomes_[1].verdict, Verdict::kRejected);
   EXPECT_EQ(outcomes_[2].verdict, Verdict::kUnavailable);
   EXPECT_EQ(outcomes_[2].retry_after, absl::Seconds(37));
+}
+
+TEST_F(RestClientTest, TheLeaseGoesWithThePostAlone) {
+  const auto lease = std::make_shared<const Lease>();
+  std::vector<Outcome> over;
+  const Client::CallId id = client_->Create(
+      request_, attempt_, lease, [&over](Outcome outcome) { over.push_back(std::move(outcome)); }, nullptr);
+  EXPECT_EQ(http_.requests.back().lease, lease);
+  client_->Get("1", [](ReadOutcome) {});
+  EXPECT_EQ(http_.requests.back().lease, nullptr);
+  http::Outcome exchange;
+  exchange.fate = http::Fate::kNotSent;
+  exchange.cause = http::NotSentCause::kLeaseOver;
+  http_.Answer(id, std::move(exchange));
+  ASSERT_EQ(over.size(), 1u);
+  EXPECT_EQ(over[0].verdict, Verdict::kNotSent);
+  EXPECT_TRUE(over[0].lease_over);
 }
 
 TEST_F(RestClientTest, CancelUnsent) {
@@ -220,10 +238,10 @@ TEST_F(RestClientTest, RefreshInDoneIsAboutThatVeryPost) {
   const auto note = [this, &other](Outcome outcome) {
     if (outcome.verdict == Verdict::kCredentialsRejected) other.push_back(client_->RefreshCredentials());
   };
-  const Client::CallId first = client_->Create(request_, attempt_, note, nullptr);
+  const Client::CallId first = client_->Create(request_, attempt_, nullptr, note, nullptr);
   dir_.Write("secret", "another");
   ASSERT_TRUE(credentials_->Refresh().value());
-  const Client::CallId second = client_->Create(request_, attempt_, note, nullptr);
+  const Client::CallId second = client_->Create(request_, attempt_, nullptr, note, nullptr);
   http_.Answer(first, 401);
   http_.Answer(second, 401);
   EXPECT_EQ(other, (std::vector<bool>{true, false}));
@@ -233,7 +251,7 @@ TEST_F(RestClientTest, RefreshInDoneIsAboutThatVeryPost) {
 TEST_F(RestClientTest, CreateFromWithinDone) {
   Client::CallId next = 0;
   const Client::CallId first = client_->Create(
-      request_, attempt_, [&](Outcome) { next = Create(); }, nullptr);
+      request_, attempt_, nullptr, [&](Outcome) { next = Create(); }, nullptr);
   http_.Answer(first, 429);
   ASSERT_NE(next, 0u);
   http_.Answer(next, 201, R"({"id":"a"})");
@@ -248,7 +266,7 @@ TEST_F(RestClientTest, LateAnswersAreClassifiedAlike) {
   std::vector<Outcome> late;
   const auto create = [&] {
     return client_->Create(
-        request_, attempt_, [this](Outcome outcome) { outcomes_.push_back(std::move(outcome)); },
+        request_, attempt_, nullptr, [this](Outcome outcome) { outcomes_.push_back(std::move(outcome)); },
         [&late](Outcome outcome) { late.push_back(std::move(outcome)); });
   };
   const auto answer = [](int status, std::string body) {

@@ -27,13 +27,15 @@ class FakeAstra final : public astra::Client {
  public:
   struct Post {
     Uuid attempt_id;
+    std::shared_ptr<const Lease> lease;
     Done done;  // empty once it has been answered
     Done late;  // the same for what comes after `done`
   };
 
-  CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, Done done, Done late) override {
+  CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, std::shared_ptr<const Lease> lease,
+                Done done, Done late) override {
     sent = request;
-    posts.push_back({attempt_id, std::move(done), std::move(late)});
+    posts.push_back({attempt_id, std::move(lease), std::move(done), std::move(late)});
     return posts.size();
   }
   bool CancelUnsent(CallId id) override {
@@ -124,6 +126,12 @@ class TestLedger final : public ledger::Ledger {
       executor.Post([done = std::move(done)]() mutable { done({}); });
       return 1;
     }
+    if (owner.epoch != 0) {
+      done = [this, done = std::move(done)](ledger::BeginAnswer answer) mutable {
+        if (answer.verdict == ledger::BeginVerdict::kGo) answer.owner = owner;
+        done(std::move(answer));
+      };
+    }
     if (slow_to_answer) {
       return real_.Begin(std::move(request), executor, [this, done = std::move(done)](auto answer) mutable {
         held.push_back([done = std::move(done), answer = std::move(answer)]() mutable { done(std::move(answer)); });
@@ -154,6 +162,7 @@ class TestLedger final : public ledger::Ledger {
     real_.NextAttempt(std::move(key), attempt_id, sent, now, executor, std::move(done));
   }
   void Finish(ledger::FinishRequest request, Executor& executor, FinishDone done) override {
+    finished_by.push_back(std::exchange(request.owner, 0));  // the ledger in memory knows no owners
     if (slow_to_finish) {
       held.push_back([this, request = std::move(request), &executor, done = std::move(done)]() mutable {
         real_.Finish(std::move(request), executor, std::move(done));
@@ -193,6 +202,8 @@ class TestLedger final : public ledger::Ledger {
   bool slow_to_answer = false;  // Begin is decided at once, and its answer waits
   bool slow_to_finish = false;  // Finish waits before it is looked at
   bool still_runs = false;      // says so to every proof
+  ledger::Owner owner;          // of what Begin lets go
+  std::vector<int64_t> finished_by;
   std::vector<ledger::SettleRequest> proofs;
   std::vector<Task> held;
   int forgotten = 0;
@@ -525,6 +536,71 @@ TEST_F(CreationTest, DoesNotRepeatAnUntrustedCertificate) {
   loop_.Advance(5s);
   EXPECT_EQ(astra_.posts.size(), 1u);
   EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNREACHABLE);
+}
+
+TEST_F(CreationTest, TheLeaseGoesWithEveryTryAndTheEpochWithTheEnd) {
+  const auto lease = std::make_shared<Lease>();
+  ledger_.owner = {7, lease};
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kNotSent);
+  loop_.Advance(3s);
+  astra_.Answer(Verdict::kRateLimited, 429, absl::Seconds(1));
+  loop_.Advance(2s);
+  ASSERT_EQ(astra_.posts.size(), 3u);
+  for (const auto& post : astra_.posts) EXPECT_EQ(post.lease, lease);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  ASSERT_TRUE(heard->reply && heard->reply->ok());
+  EXPECT_EQ(ledger_.finished_by, (std::vector<int64_t>{7}));
+  ledger_.owner = {8, nullptr};
+  Call(Person(2));
+  EXPECT_EQ(astra_.posts.back().lease, nullptr);
+}
+
+// What nobody waits for any more is released by its owner, too.
+TEST_F(CreationTest, ARowThatGoesBackUnsentGoesBackByItsOwner) {
+  ledger_.owner = {7, std::make_shared<Lease>()};
+  ledger_.slow_to_answer = true;
+  const auto heard = Call(Person(1));
+  heard->creation->CallerLeft();
+  ledger_.Release();
+  loop_.Settle();
+  EXPECT_TRUE(astra_.posts.empty());
+  EXPECT_EQ(ledger_.finished_by, (std::vector<int64_t>{7}));
+}
+
+TEST_F(CreationTest, ALeaseThatIsOverEndsTheCallUnsent) {
+  const auto heard = Call(Person(1));
+  astra::Outcome outcome;
+  outcome.verdict = Verdict::kNotSent;
+  outcome.repeat_pointless = true;
+  outcome.lease_over = true;
+  astra_.Answer(outcome);
+  loop_.Advance(5s);
+  EXPECT_EQ(astra_.posts.size(), 1u) << "no other try";
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_LEDGER_UNAVAILABLE);
+  EXPECT_EQ(heard->reply->sent, Sent::kNo);
+  EXPECT_EQ(heard->reply->recovery, Recovery::kRetrySameId);
+  EXPECT_EQ(RowState(1), State::kReleased);
+}
+
+// A try that Astra refused was sent, though the one after it never was.
+TEST_F(CreationTest, ALeaseThatEndsBetweenTwoTriesForgetsNoTry) {
+  const auto heard = Call(Person(1));
+  astra_.Answer(Verdict::kRateLimited, 429, absl::Seconds(1));
+  loop_.Advance(2s);
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  astra::Outcome outcome;
+  outcome.verdict = Verdict::kNotSent;
+  outcome.lease_over = true;
+  astra_.Answer(outcome);
+  loop_.Advance(5s);
+  EXPECT_EQ(astra_.posts.size(), 2u);
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_LEDGER_UNAVAILABLE);
+  EXPECT_EQ(heard->reply->sent, Sent::kYes);
+  EXPECT_EQ(RowState(1), State::kReleased);
 }
 
 TEST_F(CreationTest, RateLimitedGetsOneMoreTryAfterRetryAfter) {

@@ -20,7 +20,7 @@ class FakeAstraReads final : public astra::Client {
     absl::AnyInvocable<void(astra::ReadOutcome)> done;  // empty once it has been answered
   };
 
-  CallId Create(const v1::CreateUserIntentRequest&, const Uuid&, Done, Done) override {
+  CallId Create(const v1::CreateUserIntentRequest&, const Uuid&, std::shared_ptr<const Lease>, Done, Done) override {
     ADD_FAILURE() << "a read creates";
     return 0;
   }

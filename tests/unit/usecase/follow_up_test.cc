@@ -33,7 +33,7 @@ class PromptAstra final : public astra::Client {
  public:
   explicit PromptAstra(FakeLoop& loop) : loop_(loop) {}
 
-  CallId Create(const v1::CreateUserIntentRequest&, const Uuid&, Done, Done) override {
+  CallId Create(const v1::CreateUserIntentRequest&, const Uuid&, std::shared_ptr<const Lease>, Done, Done) override {
     ADD_FAILURE() << "a follow-up creates";
     return 0;
   }

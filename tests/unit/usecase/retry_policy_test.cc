@@ -54,6 +54,12 @@ astra::Outcome Cancelled() {
   return outcome;
 }
 
+astra::Outcome LeaseOver() {
+  astra::Outcome outcome = Pointless();
+  outcome.lease_over = true;
+  return outcome;
+}
+
 std::vector<Row> Table() {
   const absl::Duration second = absl::Seconds(1);
   return {
@@ -86,6 +92,7 @@ std::vector<Row> Table() {
        {State::kReleased, v1::ERROR_REASON_UPSTREAM_UNREACHABLE, absl::Milliseconds(100), false}},
       {"untrusted", Pointless(), {State::kReleased, v1::ERROR_REASON_UPSTREAM_UNREACHABLE, {}}},
       {"cancelled", Cancelled(), {State::kReleased, v1::ERROR_REASON_UPSTREAM_UNREACHABLE, {}}},
+      {"lease over", LeaseOver(), {State::kReleased, v1::ERROR_REASON_LEDGER_UNAVAILABLE, {}}},
       {"unknown", Outcome(Verdict::kUnknown, 500), {State::kUnknown, v1::ERROR_REASON_OUTCOME_UNKNOWN, {}}},
   };
 }
