@@ -107,6 +107,13 @@ void BatchLedger::Submit(std::unique_ptr<Operation> operation) {
   Wake();
 }
 
+void BatchLedger::WakeEnded(std::vector<Key> keys) { Submit(NewWakeEnded(std::move(keys))); }
+
+void BatchLedger::GiveUp() {
+  const MutexLock lock(mutex_);
+  std::erase_if(queue_, [](const std::unique_ptr<Operation>& operation) { return operation->GiveUp(); });
+}
+
 absl::Status BatchLedger::RunOnWriter(Work work) {
   Job job{work, {}};
   std::future<absl::Status> done = job.done.get_future();

@@ -92,6 +92,13 @@ class BatchLedger : public Ledger, public ChangeFeed, public WebhookQueue {
   void End(EndRequest request, Executor& executor, EndDone done) override;
   void ReceiverAlive(absl::Time now) override;
 
+  // For a ledger that several processes share. The requests that calls wait for here and that others run; and that some
+  // of them have ended: those calls hear how.
+  std::vector<Key> ForeignWaits() const { return commit_.ForeignWaits(); }
+  void WakeEnded(std::vector<Key> keys);
+  // While the writer hangs: answers "unavailable" to everything that is queued and by which nothing is lost.
+  void GiveUp();
+
   // Runs `work` on the writer's thread, outside of any transaction, between two batches, also while writes fail, and
   // waits for it. It leaves no transaction behind. Never from a shard's thread.
   using Work = absl::FunctionRef<absl::Status(GroupCommit&)>;

@@ -1,4 +1,6 @@
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "server/ledger/execute.h"
 #include "server/ledger/operation.h"
@@ -6,18 +8,26 @@
 namespace userintent::ledger {
 namespace {
 
-class BeginOperation final : public Operation {
+class BeginOperation final : public Operation, private Admission {
  public:
   BeginOperation(Ledger::Token token, BeginRequest request, Executor& executor, Ledger::BeginDone done)
-      : token_(token), request_(std::move(request)), executor_(executor), done_(std::move(done)) {}
+      : token_(token), request_(std::move(request)), executor_(executor), done_(std::move(done)) {
+    admission_ = std::exchange(request_.admission, nullptr);
+    if (admission_ != nullptr) request_.admission = this;
+  }
+
+  void AddLookups(std::vector<Lookup>& lookups) const override { lookups.push_back(LookupFor(request_)); }
 
   absl::Status Apply(Workplace& at) override {
+    answer_.reset();
+    request_.owner = at.store.owner().epoch;
     // Without admission only the writing is left out, so that replays and refusals answer as ever.
     if (!at.admit) request_.may_start = false;
     absl::StatusOr<BeginAnswer> answer = Execute(at.store, request_);
     if (!answer.ok()) return answer.status();
     if (!request_.older.empty()) at.Reach("during-rekey");
     answer_ = *std::move(answer);
+    if (answer_->verdict == BeginVerdict::kGo) answer_->owner = at.store.owner();
     if (!at.admit) SayUnavailable();
     return absl::OkStatus();
   }
@@ -38,10 +48,16 @@ class BeginOperation final : public Operation {
     BeginAnswer answer = answer_ ? *std::move(answer_) : BeginAnswer{};
     if (answer.verdict == BeginVerdict::kInProgress && request_.may_join && at.joins.HasRoomFor(request_.key)) {
       if (request_.admission != nullptr) request_.admission->OnWaiting();
-      at.joins.Add(token_, request_.key, executor_, std::move(done_));
+      const bool foreign = answer.owner.epoch != at.store.owner().epoch;
+      at.joins.Add(token_, request_.key, executor_, std::move(done_), foreign);
       return;
     }
     Post(executor_, std::move(done_), std::move(answer));
+  }
+
+  bool GiveUp() override {
+    Post(executor_, std::move(done_), BeginAnswer{});
+    return true;
   }
 
   Durable durable() const override {
@@ -49,6 +65,13 @@ class BeginOperation final : public Operation {
   }
 
  private:
+  // Asked once, though what was decided may have to be decided again.
+  bool MayStart() override {
+    if (!may_start_) may_start_ = admission_->MayStart();
+    return *may_start_;
+  }
+  void OnWaiting() override { admission_->OnWaiting(); }
+
   // What would have started cannot.
   void SayUnavailable() {
     if (answer_->verdict == BeginVerdict::kWouldGo) answer_->verdict = BeginVerdict::kUnavailable;
@@ -58,6 +81,8 @@ class BeginOperation final : public Operation {
   BeginRequest request_;
   Executor& executor_;
   Ledger::BeginDone done_;
+  Admission* admission_ = nullptr;
+  std::optional<bool> may_start_;
   std::optional<BeginAnswer> answer_;
 };
 

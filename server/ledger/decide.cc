@@ -158,7 +158,9 @@ class BeginDecision {
       return Decide(BeginVerdict::kReused);
     }
     if (rules_.may_send_from(own.record.state)) return false;
-    return Decide(own.record.state == State::kSending ? BeginVerdict::kInProgress : BeginVerdict::kRecorded);
+    if (own.record.state != State::kSending) return Decide(BeginVerdict::kRecorded);
+    answer().owner.epoch = own.owner;
+    return Decide(BeginVerdict::kInProgress);
   }
 
   // 2. This person was created before, or the row to be replaced turned out to have succeeded.
@@ -250,6 +252,7 @@ class BeginDecision {
     row.record.verification_type = request_.verification_type;
     row.record.supersedes = request_.supersedes;
     row.record.updated = request_.now;
+    row.owner = request_.owner;
     answer().own = row.record;
     Counters counters = view_.counters;
     const Counters was = view_.own ? rules_.count_of(view_.own->record) : Counters{};
@@ -284,7 +287,7 @@ Decision<FinishAnswer> Decide(View&& view, const FinishRequest& request, const R
   if (request.state == State::kSending) return Refuse<FinishAnswer>(Refusal::kInvalid, "SENDING ends nothing");
   if (!view.own) return Refuse<FinishAnswer>(Refusal::kNotFound, "no such row");
   Row& row = *view.own;
-  if (!rules.may_finish(row.record.state)) return Refuse<FinishAnswer>(Refusal::kState, "the row is not SENDING");
+  if (!rules.may_finish(row, request)) return Refuse<FinishAnswer>(Refusal::kState, "the row is not SENDING");
 
   Decision<FinishAnswer> decision;
   const Counters was = rules.count_of(row.record);
@@ -296,6 +299,7 @@ Decision<FinishAnswer> Decide(View&& view, const FinishRequest& request, const R
   if (request.state != State::kUnknown) row.record.answer.confirmed = request.state == State::kSucceeded;
   row.record.latest = LatestOf(row.record);
   row.record.updated = request.now;
+  row.owner = 0;
   decision.answer.committed = true;
   decision.answer.record = row.record;
   Counters counters = view.counters;
@@ -311,7 +315,9 @@ Decision<FinishAnswer> Decide(View&& view, const FinishRequest& request, const R
 Decision<Nothing> Decide(View&& view, const NextAttemptRequest& request) {
   if (!view.own) return Refuse<Nothing>(Refusal::kNotFound, "no such row");
   Row& row = *view.own;
-  if (row.record.state != State::kSending) return Refuse<Nothing>(Refusal::kState, "the row is not SENDING");
+  if (row.record.state != State::kSending || row.owner != request.owner) {
+    return Refuse<Nothing>(Refusal::kState, "the row is not SENDING");
+  }
   row.record.attempt_id = request.attempt_id;
   row.record.posts += 1;
   row.record.sent = std::max(row.record.sent, request.sent_so_far);

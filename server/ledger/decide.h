@@ -3,7 +3,8 @@
 //
 //   (none) --Begin--> SENDING --Finish--> SUCCEEDED | FAILED | UNKNOWN       for ever
 //                     SENDING --Finish--> RELEASED --Begin--> SENDING     proof of "not sent" or "refused unprocessed"
-//                     SENDING --Recover-> UNKNOWN                         the process died
+//                     SENDING --Recover-> UNKNOWN                         the process died, or was taken for dead:
+//                     UNKNOWN --Finish--> SUCCEEDED | FAILED | RELEASED   it was not, and its call ended after all
 //                     UNKNOWN --Settle--> SUCCEEDED | FAILED | RELEASED   proof from Astra
 //                     UNKNOWN --Resolve-> SUCCEEDED | FAILED              an operator, with evidence
 //                               SUCCEEDED | FAILED --Purge--> (none)      only where a retention is set
@@ -51,6 +52,7 @@ struct NextAttemptRequest {
   Uuid attempt_id{};
   Sent sent_so_far = Sent::kNo;
   absl::Time now;
+  int64_t owner = 0;  // of the process that asks, at this moment
 };
 
 // By the key; or, where an intent is given, by the key's caller and the intent.
@@ -99,7 +101,7 @@ bool MaySupersede(const Rules& rules, const Row& named, const BeginRequest& requ
 bool CreatedBefore(const Row& found, const BeginRequest& request);
 bool MayTellAtOnce(const Key& created, const Key& asking);
 bool FreesSuperseded(State ended);
-bool MayFinish(State state);
+bool MayFinish(const Row& row, const FinishRequest& request);
 Counters CountOf(const Record& record);  // what one row adds to its address
 // Null: it may. Otherwise why not, for the operator.
 const char* WhyNotResolve(const Record& record, bool created);
@@ -119,7 +121,7 @@ struct Rules {
   bool (*created_before)(const Row&, const BeginRequest&) = rule::CreatedBefore;
   bool (*may_tell_at_once)(const Key&, const Key&) = rule::MayTellAtOnce;
   bool (*frees_superseded)(State) = rule::FreesSuperseded;
-  bool (*may_finish)(State) = rule::MayFinish;
+  bool (*may_finish)(const Row&, const FinishRequest&) = rule::MayFinish;
   State state_after_crash = State::kUnknown;
   Counters (*count_of)(const Record&) = rule::CountOf;
   const char* (*why_not_resolve)(const Record&, bool) = rule::WhyNotResolve;

@@ -103,6 +103,7 @@ Decision<ResolveAnswer> Decide(View&& view, const ResolveRequest& request, const
     }
     record.updated = request.now;
     record.latest = LatestOf(record);
+    row.owner = 0;
     // What supersedes what stays: each of the two rows had a POST of its own, whichever way this one ended.
     counters += Replace(was, Row(row), RowChange::Part::kProgress, rules, decision.changes, true);
     decision.changes.audit = EntryOf(request, before, record.state);

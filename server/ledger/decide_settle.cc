@@ -79,6 +79,7 @@ void SettleRow(View& view, const SettleRequest& proof, const Rules& rules, Chang
   record.answer.confirmed = proof.state == State::kSucceeded;
   record.latest = LatestOf(record);
   record.updated = proof.now;
+  view.own->owner = 0;
   if (rules.leaves_chain(proof.state)) LeaveChain(view, proof.now, changes);
   Replace(was, Row(*view.own), RowChange::Part::kProgress, rules, changes, true);
 }

@@ -11,7 +11,10 @@ class FinishOperation final : public Operation {
   FinishOperation(FinishRequest request, Executor& executor, Ledger::FinishDone done)
       : request_(std::move(request)), executor_(executor), done_(std::move(done)) {}
 
+  void AddLookups(std::vector<Lookup>& lookups) const override { lookups.push_back(LookupFor(request_)); }
+
   absl::Status Apply(Workplace& at) override {
+    answer_.reset();
     absl::StatusOr<FinishAnswer> answer = Execute(at.store, request_);
     if (!answer.ok()) return answer.status();
     answer_ = *std::move(answer);
@@ -27,7 +30,9 @@ class FinishOperation final : public Operation {
       if (!row->record) return;
       answer.record = *std::move(row->record);
       answer.budget = row->budget;
-      if (answer.record.state != State::kSending) {
+      // Another replica may have said UNKNOWN, which the outcome corrects when it is written.
+      const bool recovered = request_.owner != 0 && answer.record.state == State::kUnknown;
+      if (answer.record.state != State::kSending && !recovered) {
         answer_ = std::move(answer);
         return;
       }

@@ -11,6 +11,8 @@ class GetOperation final : public Operation {
   GetOperation(GetRequest request, Executor& executor, Ledger::GetDone done)
       : request_(std::move(request)), executor_(executor), done_(std::move(done)) {}
 
+  void AddLookups(std::vector<Lookup>& lookups) const override { lookups.push_back(LookupFor(request_)); }
+
   absl::Status Apply(Workplace& at) override {
     absl::StatusOr<GetAnswer> answer = Execute(at.store, request_);
     if (!answer.ok()) return answer.status();
@@ -23,6 +25,10 @@ class GetOperation final : public Operation {
   }
   void Deliver(Workplace&) override { Post(executor_, std::move(done_), std::move(answer_)); }
   bool MayWrite() const override { return false; }
+  bool GiveUp() override {
+    Post(executor_, std::move(done_), GetAnswer{});
+    return true;
+  }
 
  private:
   const GetRequest request_;

@@ -3,13 +3,30 @@
 #include <algorithm>
 #include <vector>
 
+#include "absl/random/random.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "server/ledger/execute.h"
 
 namespace userintent::ledger {
 
+namespace {
+
+// So often is a batch decided before it is halved, and a single operation before it is given up as if the store failed.
+constexpr int kTriesOfBatch = 3;
+constexpr int kTriesOfOne = 20;
+constexpr absl::Duration kLongestPause = absl::Milliseconds(10);
+
+}  // namespace
+
 void GroupCommit::Run(Batch batch) {
   if (healthy_) {
-    last_error_ = Write(batch);
+    last_error_ = WriteUntilDecided(batch);
+    if (absl::IsAborted(last_error_) && batch.size() > 1) {
+      const size_t half = batch.size() / 2;
+      Run(batch.first(half));
+      return Run(batch.subspan(half));
+    }
     healthy_ = last_error_.ok();
   }
   for (const std::unique_ptr<Operation>& operation : batch) {
@@ -19,8 +36,21 @@ void GroupCommit::Run(Batch batch) {
   }
 }
 
+absl::Status GroupCommit::WriteUntilDecided(Batch batch) {
+  for (int tries = batch.size() > 1 ? kTriesOfBatch : kTriesOfOne;; --tries) {
+    const absl::Status s = Write(batch);
+    if (!absl::IsAborted(s) || tries <= 1) return s;
+    Pause();
+  }
+}
+
 absl::Status GroupCommit::Write(Batch batch) {
   absl::Status s = at_.store.Start();
+  if (s.ok()) {
+    std::vector<Lookup> lookups;
+    for (const std::unique_ptr<Operation>& operation : batch) operation->AddLookups(lookups);
+    s = at_.store.Prepare(lookups);
+  }
   for (auto operation = batch.begin(); s.ok() && operation != batch.end(); ++operation) {
     s = (*operation)->Apply(at_);
     if (IsRefusal(s)) s = absl::OkStatus();  // a refused operation harms no other
@@ -65,23 +95,31 @@ void GroupCommit::TellChanges() {
 
 absl::Status GroupCommit::Transact(absl::FunctionRef<absl::Status()> work) {
   if (!healthy_) return absl::UnavailableError("the ledger cannot be written; it comes back when the disk does");
-  absl::Status s = at_.store.Start();
-  if (s.ok()) {
-    if (absl::Status refused = work(); !refused.ok()) {
-      at_.store.Rollback();
-      return refused;  // were it the disk, the next batch would tell
+  absl::Status s;
+  for (int tries = kTriesOfOne; tries > 0; --tries) {
+    s = at_.store.Start();
+    if (s.ok()) {
+      if (absl::Status refused = work(); !refused.ok()) {
+        at_.store.Rollback();
+        return refused;  // were it the disk, the next batch would tell
+      }
+      s = at_.store.Commit();
     }
-    s = at_.store.Commit();
+    if (s.ok()) {
+      TellChanges();
+      return s;
+    }
+    at_.store.Rollback();
+    if (!absl::IsAborted(s)) break;
+    Pause();
   }
-  if (s.ok()) {
-    TellChanges();
-    return s;
-  }
-  at_.store.Rollback();
   last_error_ = s;
-  healthy_ = false;
+  healthy_ = absl::IsAborted(s);  // then others were quicker, and the store is as well as ever
   return s;
 }
+
+// Not in step with the others who want the same.
+void GroupCommit::Pause() { absl::SleepFor(absl::Uniform(random_, 0.0, 1.0) * kLongestPause); }
 
 bool GroupCommit::Retry() {
   absl::Status s = at_.store.Start();

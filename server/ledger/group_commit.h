@@ -8,14 +8,19 @@
 // When a batch cannot be committed, nothing of it is promised: Begins are decided again read-only (replays, joins and
 // refusals still answer, what would have started hears kUnavailable), NextAttempts hear false, Finishes hear
 // committed=false and their outcome waits in the outbox. Until Retry() has written those, nothing new starts.
+//
+// A batch that met another process's changes (Store::Commit says Aborted) is decided again; one that does so again and
+// again is run in halves, so that one address that many processes want does not hold up the others.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/random/random.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "server/ledger/change_feed.h"
@@ -40,7 +45,7 @@ class GroupCommit {
   void Run(Batch batch);
 
   // Runs `work` in a transaction of its own, so that no batch suffers when it fails, and commits what it did when it
-  // returns OK. Unavailable while writes fail.
+  // returns OK. Runs it again where another process was quicker. Unavailable while writes fail.
   absl::Status Transact(absl::FunctionRef<absl::Status()> work);
 
   Store& store() const { return at_.store; }
@@ -54,6 +59,9 @@ class GroupCommit {
   void set_resend(bool resend) { at_.resend = resend; }
   void set_webhook_limit(size_t limit) { at_.webhook_limit = limit; }
 
+  // Any thread. See Joins.
+  std::vector<Key> ForeignWaits() const { return joins_.ForeignKeys(); }
+
   // Any thread. See ChangeFeed.
   int64_t revision() const { return revision_.load(std::memory_order_acquire); }
   void set_listener(ChangeListener* listener) { listener_.store(listener, std::memory_order_release); }
@@ -64,6 +72,8 @@ class GroupCommit {
   const absl::Status& last_error() const { return last_error_; }
 
  private:
+  absl::Status WriteUntilDecided(Batch batch);
+  void Pause();
   absl::Status Write(Batch batch);
   absl::Status Commit(Batch batch);
   void TellChanges();
@@ -73,6 +83,7 @@ class GroupCommit {
   Workplace at_;
   std::atomic<int64_t> revision_;
   std::atomic<ChangeListener*> listener_{nullptr};
+  absl::InsecureBitGen random_;
   bool healthy_ = true;
   absl::Status last_error_;
 };

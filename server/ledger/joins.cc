@@ -23,7 +23,11 @@ bool Joins::HasRoomFor(const Key& key) const {
          (of_caller == by_caller_.end() ? 0 : of_caller->second) < limits_.per_caller;
 }
 
-void Joins::Add(Ledger::Token token, const Key& key, Executor& executor, Ledger::BeginDone done) {
+void Joins::Add(Ledger::Token token, const Key& key, Executor& executor, Ledger::BeginDone done, bool foreign) {
+  if (foreign) {
+    const MutexLock lock(mutex_);
+    foreign_.insert(key);
+  }
   by_token_.emplace(token, key);
   ++by_caller_[key.caller];
   waiters_[key].push_back({token, &executor, std::move(done)});
@@ -40,6 +44,7 @@ void Joins::Wake(const Key& key, const Record& record, const Budget& budget) {
   if (at == waiters_.end()) return;
   std::vector<Waiter> waiters = std::move(at->second);
   waiters_.erase(at);
+  NobodyWaits(key);
   CountDown(key.caller, waiters.size());
   for (Waiter& waiter : waiters) {
     by_token_.erase(waiter.token);
@@ -52,13 +57,26 @@ void Joins::Wake(const Key& key, const Record& record, const Budget& budget) {
   }
 }
 
+void Joins::NobodyWaits(const Key& key) {
+  const MutexLock lock(mutex_);
+  foreign_.erase(key);
+}
+
+std::vector<Key> Joins::ForeignKeys() const {
+  const MutexLock lock(mutex_);
+  return {foreign_.begin(), foreign_.end()};
+}
+
 void Joins::Forget(Ledger::Token token) {
   const auto by_token = by_token_.find(token);
   if (by_token == by_token_.end()) return;
   const auto at = waiters_.find(by_token->second);
   std::erase_if(at->second, [token](const Waiter& waiter) { return waiter.token == token; });
   CountDown(at->first.caller, 1);
-  if (at->second.empty()) waiters_.erase(at);
+  if (at->second.empty()) {
+    NobodyWaits(at->first);
+    waiters_.erase(at);
+  }
   by_token_.erase(by_token);
 }
 

@@ -1,7 +1,7 @@
 // ledger::Joins: the calls that wait for the end of a request that another call runs (singleflight), counted per
 // request and per caller.
 //
-// Single-threaded: used on the thread that owns the store. Answers go out through the calls' executors.
+// Used on the thread that owns the store, but for ForeignKeys. Answers go out through the calls' executors.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "server/base/loop.h"
+#include "server/base/mutex.h"
 #include "server/ledger/ledger.h"
 #include "server/ledger/store.h"
 
@@ -24,13 +26,17 @@ class Joins {
   Joins& operator=(const Joins&) = delete;
 
   bool HasRoomFor(const Key& key) const;
-  void Add(Ledger::Token token, const Key& key, Executor& executor, Ledger::BeginDone done);
+  // `foreign`: another process runs the request, so nobody here will tell of its end; see ForeignKeys.
+  void Add(Ledger::Token token, const Key& key, Executor& executor, Ledger::BeginDone done, bool foreign = false);
   // The call will not hear of it. An unknown token is ignored.
   void Forget(Ledger::Token token);
   // The request has ended: every call that waits for it hears how.
   void Wake(const Key& key, const Record& record, const Budget& budget);
 
   size_t size() const { return by_token_.size(); }
+
+  // Any thread: the requests that calls wait for here and that other processes run.
+  std::vector<Key> ForeignKeys() const;
 
  private:
   struct Waiter {
@@ -39,11 +45,15 @@ class Joins {
     Ledger::BeginDone done;
   };
   void CountDown(const std::string& caller, size_t waiters);
+  void NobodyWaits(const Key& key);
 
   const WaiterLimits limits_;
   absl::flat_hash_map<Key, std::vector<Waiter>, KeyHash> waiters_;
   absl::flat_hash_map<Ledger::Token, Key> by_token_;
   absl::flat_hash_map<std::string, size_t> by_caller_;  // none of them zero
+
+  mutable Mutex mutex_;
+  absl::flat_hash_set<Key, KeyHash> foreign_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace userintent::ledger

@@ -9,8 +9,12 @@ class NextAttemptOperation final : public Operation {
   NextAttemptOperation(NextAttemptRequest request, Executor& executor, Ledger::AttemptDone done)
       : request_(std::move(request)), executor_(executor), done_(std::move(done)) {}
 
+  void AddLookups(std::vector<Lookup>& lookups) const override { lookups.push_back(LookupFor(request_)); }
+
   absl::Status Apply(Workplace& at) override {
+    written_ = false;
     if (!at.resend) return absl::OkStatus();
+    request_.owner = at.store.owner().epoch;
     absl::Status s = Execute(at.store, request_);
     written_ = s.ok();
     return s;
@@ -20,7 +24,7 @@ class NextAttemptOperation final : public Operation {
   Durable durable() const override { return written_ ? Durable::kNextAttempt : Durable::kNothing; }
 
  private:
-  const NextAttemptRequest request_;
+  NextAttemptRequest request_;
   Executor& executor_;
   Ledger::AttemptDone done_;
   bool written_ = false;

@@ -55,6 +55,10 @@ class Operation {
   // Posts the answer. Where Apply had none, it is the default of its kind: unavailable, not committed.
   virtual void Deliver(Workplace& at) = 0;
 
+  // While the store answers nobody: instead of everything above, from any thread, if nothing is promised or lost by it:
+  // posts "unavailable" and returns true. False: the operation must wait.
+  virtual bool GiveUp() { return false; }
+
   virtual bool MayWrite() const { return true; }
   // After Apply: what the commit will make durable, for the crash points around it.
   enum class Durable { kNothing, kSending, kOutcome, kNextAttempt, kSettled, kWebhook };
@@ -69,6 +73,8 @@ void Post(Executor& executor, Done done, Answer answer) {
 std::unique_ptr<Operation> NewBegin(Ledger::Token token, BeginRequest request, Executor& executor,
                                     Ledger::BeginDone done);
 std::unique_ptr<Operation> NewForget(Ledger::Token token);
+// Wakes the calls that wait for those of the requests that run no longer.
+std::unique_ptr<Operation> NewWakeEnded(std::vector<Key> keys);
 std::unique_ptr<Operation> NewNextAttempt(NextAttemptRequest request, Executor& executor, Ledger::AttemptDone done);
 std::unique_ptr<Operation> NewFinish(FinishRequest request, Executor& executor, Ledger::FinishDone done);
 std::unique_ptr<Operation> NewGet(GetRequest request, Executor& executor, Ledger::GetDone done);

@@ -9,6 +9,8 @@ class ReadingOperation final : public Operation {
   ReadingOperation(ReadingRequest request, Executor& executor, Ledger::ReadingDone done)
       : request_(std::move(request)), executor_(executor), done_(std::move(done)) {}
 
+  void AddLookups(std::vector<Lookup>& lookups) const override { lookups.push_back(LookupFor(request_)); }
+
   absl::Status Apply(Workplace& at) override {
     absl::Status s = Execute(at.store, request_);
     written_ = s.ok();
@@ -18,6 +20,10 @@ class ReadingOperation final : public Operation {
   void ApplyReadOnly(Workplace&) override { written_ = false; }
   void Deliver(Workplace&) override {
     if (done_) Post(executor_, std::move(done_), written_);
+  }
+  bool GiveUp() override {
+    if (done_) Post(executor_, std::move(done_), false);
+    return true;
   }
 
  private:

@@ -25,6 +25,10 @@ class ReceiveWebhook final : public Operation {
     if (!LookUp(at).ok()) receipt_ = Receipt::kUnavailable;
   }
   void Deliver(Workplace&) override { Post(executor_, std::move(done_), receipt_); }
+  bool GiveUp() override {
+    Post(executor_, std::move(done_), Receipt::kUnavailable);
+    return true;
+  }
   Durable durable() const override { return receipt_ == Receipt::kStored ? Durable::kWebhook : Durable::kNothing; }
 
  private:

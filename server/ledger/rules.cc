@@ -55,7 +55,14 @@ bool MayTellAtOnce(const Key& created, const Key& asking) { return created.calle
 
 bool FreesSuperseded(State ended) { return ended == State::kReleased; }
 
-bool MayFinish(State state) { return state == State::kSending; }
+bool MayFinish(const Row& row, const FinishRequest& request) {
+  if (row.owner != request.owner) return false;
+  if (row.record.state == State::kSending) return true;
+  // Another replica took the owner for dead and said UNKNOWN; the owner itself has ended nothing yet. What it heard is
+  // the best evidence there is. Unless somebody has built on the row meanwhile, which a release would set free.
+  const bool built_on = request.state == State::kReleased && row.record.superseded_by.has_value();
+  return row.record.state == State::kUnknown && row.owner != 0 && !built_on;
+}
 
 Counters CountOf(const Record& record) {
   switch (record.state) {

@@ -9,6 +9,8 @@ class SettleOperation final : public Operation {
   SettleOperation(SettleRequest request, Executor& executor, Ledger::SettleDone done)
       : request_(std::move(request)), executor_(executor), done_(std::move(done)) {}
 
+  void AddLookups(std::vector<Lookup>& lookups) const override { lookups.push_back(LookupFor(request_)); }
+
   absl::Status Apply(Workplace& at) override {
     absl::StatusOr<SettleAnswer> answer = Execute(at.store, request_);
     if (!answer.ok()) {
@@ -37,6 +39,10 @@ class SettleOperation final : public Operation {
 
   // Nobody waits to join: who did was woken when the row became UNKNOWN.
   void Deliver(Workplace&) override { Post(executor_, std::move(done_), std::move(answer_)); }
+  bool GiveUp() override {
+    Post(executor_, std::move(done_), SettleAnswer{});
+    return true;
+  }
 
   Durable durable() const override {
     return answer_.verdict == SettleVerdict::kSettled ? Durable::kSettled : Durable::kNothing;

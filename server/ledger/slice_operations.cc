@@ -33,6 +33,10 @@ class SliceOperation final : public Operation {
   }
   void Deliver(Workplace&) override { Post(executor_, std::move(done_), std::move(answer_)); }
   bool MayWrite() const override { return false; }
+  bool GiveUp() override {
+    Post(executor_, std::move(done_), Answer{});
+    return true;
+  }
 
  private:
   const Request request_;

@@ -32,7 +32,8 @@ absl::StatusOr<Connection*> Store::Connected() {
 }
 
 absl::Status Store::EnsureSession() {
-  const int64_t epoch = options_.owner().epoch;
+  owner_ = options_.owner();
+  const int64_t epoch = owner_.epoch;
   if (epoch == session_epoch_ && session_ != 0) return absl::OkStatus();
   const absl::StatusOr<Rows> rows = connection_->Query("INSERT INTO session (epoch) VALUES ($1) RETURNING id", {epoch});
   ++round_trips_;
@@ -47,6 +48,8 @@ absl::Status Store::Start() {
     if (absl::Status s = ResolveDoubt(); !s.ok()) return s;
   }
   if (const absl::StatusOr<Connection*> connection = Connected(); !connection.ok()) return connection.status();
+  Clear();
+  open_ = true;
   return EnsureSession();
 }
 
@@ -56,6 +59,7 @@ void Store::Rollback() {
 }
 
 void Store::Clear() {
+  open_ = false;
   rows_.clear();
   addresses_.clear();
   by_email_.clear();

@@ -61,7 +61,7 @@ class Store final : public ledger::Store {
   void Rollback() override;
   absl::Status Prepare(absl::Span<const ledger::Lookup> lookups) override;
   absl::StatusOr<ledger::View> Load(const ledger::Lookup& lookup) override;
-  ledger::Owner owner() const override { return options_.owner(); }
+  ledger::Owner owner() const override { return owner_; }  // as of Start
   absl::StatusOr<std::vector<ledger::Row>> Sending(size_t limit) override;
   absl::StatusOr<ledger::OldRows> NextOldRows(absl::Time created_before, size_t limit) override;
   absl::StatusOr<ledger::TraceAnswer> Trace(const ledger::TraceRequest& request) override;
@@ -161,6 +161,8 @@ class Store final : public ledger::Store {
   const StoreOptions options_;
   std::unique_ptr<Connection> connection_;
   Webhooks webhooks_;
+  ledger::Owner owner_;
+  bool open_ = false;  // a transaction is
   int64_t session_ = 0;
   int64_t session_epoch_ = 0;
   int64_t round_trips_ = 0;

@@ -296,6 +296,7 @@ absl::Status Store::Commit() {
     begins = begins || held.now->record.state == State::kSending;
     if (!held.stored && !callers_.contains(key.caller)) new_callers.push_back(key.caller);
   }
+  if (begins && session_epoch_ == 0) return absl::PermissionDeniedError("this replica is not registered");
   if (begins) {
     statements.push_back({kFence, {session_}});
   } else if (touch_) {

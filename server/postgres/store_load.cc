@@ -216,6 +216,7 @@ const Row* Store::FindPerson(const Lookup& lookup) const {
 }
 
 absl::StatusOr<ledger::View> Store::Load(const Lookup& lookup) {
+  if (!open_) Clear();  // nothing that was read before a transaction, or between two, counts in it
   Wants wants;
   Want(lookup, wants);
   if (absl::Status s = Fetch(wants); !s.ok()) return s;

@@ -123,7 +123,7 @@ Rules RulesWith(Mistake mistake) {
       rules.frees_superseded = [](State s) { return rule::FreesSuperseded(s) || s == State::kFailed; };
       break;
     case Mistake::kEndsTwice:
-      rules.may_finish = [](State) { return true; };
+      rules.may_finish = [](const Row&, const FinishRequest&) { return true; };
       break;
     case Mistake::kCrashReleases:
       rules.state_after_crash = State::kReleased;
