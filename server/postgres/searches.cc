@@ -44,7 +44,7 @@ absl::Status TraceSlice(Connection& connection, const ledger::TraceRequest& requ
   for (; found == 0 && seen < rows->size(); ++seen) {
     if (rows->Time(seen, 1) < request.since - kOutOfOrder) break;
     answer.cursor = rows->Number(seen, 0);
-    if (rows->Bool(seen, 2)) found = answer.cursor;
+    if (rows->Bool(seen, 2) && rows->Time(seen, 1) >= request.since) found = answer.cursor;
   }
   answer.more = found == 0 && seen == kRowsAtOnce;
   if (found == 0) return absl::OkStatus();
