@@ -433,6 +433,20 @@ absl::StatusOr<std::vector<Rows>> Connection::Pipeline(absl::Span<const Statemen
   return answers;
 }
 
+absl::Status Connection::Commit() {
+  sqlstate_.clear();
+  noticed_ = false;
+  in_doubt_ = true;
+  const absl::Status s = Execute("COMMIT");
+  if (!s.ok()) {
+    in_doubt_ = broken_;
+    return s;
+  }
+  if (noticed_) return Lost("a commit was remarked on, so it may not be on the standby");
+  in_doubt_ = false;
+  return absl::OkStatus();
+}
+
 absl::Status Connection::Execute(const std::string& sql) {
   if (broken_) return absl::UnavailableError("the database: the connection is lost");
   const BootNanos deadline = Deadline();

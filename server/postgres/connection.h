@@ -129,7 +129,9 @@ class Connection {
 
   // BEGIN, the statements, COMMIT, in one round trip. A failure means that nothing was committed, unless in_doubt().
   absl::StatusOr<std::vector<Rows>> Transact(absl::Span<const Statement> statements);
-  // After a failed Transact: COMMIT was sent, and whether it took place is not known.
+  // COMMIT of a transaction that Execute("BEGIN") opened.
+  absl::Status Commit();
+  // After a failed Transact or Commit: COMMIT was sent, and whether it took place is not known.
   bool in_doubt() const { return in_doubt_; }
 
   // No further use: the connection is lost, or the server has become read-only.

@@ -6,6 +6,15 @@
 #include "server/postgres/searches.h"
 
 namespace userintent::postgres {
+namespace {
+
+// The row of the replica is locked, so that nobody ends the epoch between the look and the session: whoever ends it
+// closes every session that was opened before.
+constexpr char kOpenSession[] =
+    "INSERT INTO session (epoch) SELECT r.epoch FROM (SELECT epoch FROM replica WHERE epoch = $1 AND ended IS NULL "
+    "FOR NO KEY UPDATE) r RETURNING id";
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
   auto store = std::unique_ptr<Store>(new Store(std::move(options)));
@@ -35,11 +44,14 @@ absl::Status Store::EnsureSession() {
   owner_ = options_.owner();
   const int64_t epoch = owner_.epoch;
   if (epoch == session_epoch_ && session_ != 0) return absl::OkStatus();
-  const absl::StatusOr<Rows> rows = connection_->Query("INSERT INTO session (epoch) VALUES ($1) RETURNING id", {epoch});
+  session_ = 0;
+  session_epoch_ = epoch;
+  if (epoch == 0) return absl::OkStatus();
+  const absl::StatusOr<Rows> rows = connection_->Query(kOpenSession, {epoch});
   ++round_trips_;
   if (!rows.ok()) return rows.status();
-  session_ = rows->Number(0, 0);
-  session_epoch_ = epoch;
+  // None: this epoch was fenced. Then nothing begins, and what runs may end.
+  session_ = rows->size() == 0 ? 0 : rows->Number(0, 0);
   return absl::OkStatus();
 }
 

@@ -296,10 +296,10 @@ absl::Status Store::Commit() {
     begins = begins || held.now->record.state == State::kSending;
     if (!held.stored && !callers_.contains(key.caller)) new_callers.push_back(key.caller);
   }
-  if (begins && session_epoch_ == 0) return absl::PermissionDeniedError("this replica is not registered");
+  if (begins && session_ == 0) return absl::PermissionDeniedError("this replica is not registered");
   if (begins) {
     statements.push_back({kFence, {session_}});
-  } else if (touch_) {
+  } else if (touch_ && session_ != 0) {
     statements.push_back({kTouch, {session_}});
   }
   if (!new_callers.empty()) statements.push_back({kNewCallers, {new_callers}});
