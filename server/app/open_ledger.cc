@@ -1,5 +1,9 @@
 #include "server/app/open_ledger.h"
 
+#include <unistd.h>
+
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -9,6 +13,7 @@
 #include "server/base/crash_point.h"
 #include "server/ledger/memory_ledger.h"
 #include "server/observe/log.h"
+#include "server/postgres/url.h"
 #include "userintent/v1/errors.pb.h"
 
 namespace userintent {
@@ -20,6 +25,14 @@ using observe::SafeText;
 
 ledger::WaiterLimits WaiterLimitsOf(const config::Settings& settings) {
   return {static_cast<size_t>(settings.max_waiters_per_request), static_cast<size_t>(settings.max_waiters_per_caller)};
+}
+
+std::function<void(const ledger::BatchReport&)> OnBatch(observe::Metrics& metrics) {
+  return [&metrics](const ledger::BatchReport& report) {
+    metrics.RecordCommit(static_cast<int>(report.operations), report.took);
+    if (!report.committed) metrics.CountCommitFailure();
+    metrics.SetLedgerUncommitted(static_cast<int64_t>(report.waiting_outcomes));
+  };
 }
 
 ledger::SqliteLedgerOptions OptionsOf(const config::Settings& settings, const intent::Fingerprinter& fingerprinter,
@@ -40,11 +53,7 @@ ledger::SqliteLedgerOptions OptionsOf(const config::Settings& settings, const in
   options.restored = settings.ledger_restored;
   options.on_purge = [&metrics](size_t rows) { metrics.CountPurged(static_cast<int64_t>(rows)); };
   options.warn = [](const std::string& text) { Log(Level::kError, "ledger", {{"warning", SafeText(text)}}); };
-  options.on_batch = [&metrics](const ledger::BatchReport& report) {
-    metrics.RecordCommit(static_cast<int>(report.operations), report.took);
-    if (!report.committed) metrics.CountCommitFailure();
-    metrics.SetLedgerUncommitted(static_cast<int64_t>(report.waiting_outcomes));
-  };
+  options.on_batch = OnBatch(metrics);
   return options;
 }
 
@@ -77,6 +86,65 @@ std::unique_ptr<usecase::WatchTokens> NewTokens(const config::LedgerKeys& keys, 
       keys.previous);
 }
 
+std::string ReplicaName(const config::Settings& settings) {
+  if (!settings.replica_name.empty()) return settings.replica_name;
+  char name[256] = {};
+  return gethostname(name, sizeof name - 1) == 0 ? name : "replica";
+}
+
+postgres::LedgerOptions PostgresOptionsOf(const config::Settings& settings, const intent::Fingerprinter& fingerprinter,
+                                          observe::Metrics& metrics) {
+  const auto warn = [](const std::string& text) { Log(Level::kError, "ledger", {{"warning", SafeText(text)}}); };
+  postgres::LedgerOptions options;
+  postgres::MemberOptions& member = options.member;
+  member.connection.url = settings.ledger.url;
+  member.connection.application_name = absl::StrCat("userintent ", ReplicaName(settings));
+  member.name = ReplicaName(settings);
+  // The longest that an exchange lasts, and something for a machine that is busy.
+  member.constants = {settings.ledger_lease, settings.ledger_fence, settings.upstream_timeout + absl::Seconds(5)};
+  member.key_id = fingerprinter.key_id();
+  member.previous_key_ids = fingerprinter.previous_key_ids();
+  member.environment = config::Text(settings.astra_environment());
+  member.single_node = settings.ledger_single_node;
+  member.migrate = settings.ledger_migrate;
+  member.warn = warn;
+  postgres::Housekeeping& housekeeping = options.housekeeping;
+  housekeeping.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
+  housekeeping.retention = settings.retention;
+  housekeeping.released_retention = settings.released_retention;
+  housekeeping.watch_history = settings.watch_history;
+  housekeeping.warn = warn;
+  housekeeping.on_purge = [&metrics](size_t rows) { metrics.CountPurged(static_cast<int64_t>(rows)); };
+  options.released_reason = v1::ERROR_REASON_LEDGER_UNAVAILABLE;
+  options.batch.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
+  options.batch.waiters = WaiterLimitsOf(settings);
+  options.batch.webhook_limit = static_cast<size_t>(settings.webhook_queue);
+  options.batch.crash_point = CrashHook::Get();
+  options.batch.on_batch = OnBatch(metrics);
+  return options;
+}
+
+absl::StatusOr<OpenedLedger> OpenPostgres(const config::Settings& settings, const config::LedgerKeys& keys,
+                                          std::unique_ptr<intent::Fingerprinter> all_keys, observe::Metrics& metrics) {
+  auto opened = postgres::Ledger::Open(PostgresOptionsOf(settings, *all_keys, metrics));
+  if (!opened.ok()) {
+    return absl::Status(opened.status().code(), absl::StrCat("--ledger: ", std::string(opened.status().message())));
+  }
+  postgres::Ledger* const ledger = opened->get();
+  metrics.SetLedgerMadeAt(ledger->made_at());
+  if (ledger->restored() != 0) metrics.SetLedgerRestored(absl::FromUnixMicros(ledger->restored()));
+  Log(Level::kInfo, "replica",
+      {{"address", SafeText(postgres::PlaceOf(settings.ledger.url))}, {"epoch", ledger->epoch()}});
+  OpenedLedger all;
+  all.ledger = *std::move(opened);
+  all.fingerprinter = std::move(all_keys);
+  all.changes = ledger;
+  all.postgres = ledger;
+  all.webhooks = ledger;
+  all.watch_tokens = NewTokens(keys, *ledger, ledger->restored());
+  return all;
+}
+
 }  // namespace
 
 absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const config::LedgerKeys& keys,
@@ -86,7 +154,11 @@ absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const 
     auto memory =
         std::make_unique<ledger::MemoryLedger>(WaiterLimitsOf(settings), static_cast<size_t>(settings.webhook_queue));
     ledger::MemoryLedger* const ledger = memory.get();
-    return OpenedLedger{std::move(memory), std::move(all_keys), ledger, nullptr, ledger, NewTokens(keys, *ledger, 0)};
+    return OpenedLedger{std::move(memory),          std::move(all_keys), ledger, nullptr, nullptr, ledger,
+                        NewTokens(keys, *ledger, 0)};
+  }
+  if (settings.ledger.kind == config::LedgerLocation::Kind::kPostgresql) {
+    return OpenPostgres(settings, keys, std::move(all_keys), metrics);
   }
   auto opened = ledger::SqliteLedger::Open(OptionsOf(settings, *all_keys, metrics));
   if (!opened.ok()) {
@@ -104,6 +176,7 @@ absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const 
                       std::make_unique<intent::Fingerprinter>(keys.current, needed),
                       sqlite,
                       sqlite,
+                      nullptr,
                       sqlite,
                       NewTokens(keys, *sqlite, restored ? restored->acknowledged_at : 0)};
 }

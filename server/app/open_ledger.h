@@ -13,6 +13,7 @@
 #include "server/ledger/sqlite_ledger.h"
 #include "server/ledger/webhook_queue.h"
 #include "server/observe/metrics.h"
+#include "server/postgres/ledger.h"
 #include "server/usecase/watch_token.h"
 
 namespace userintent {
@@ -23,6 +24,7 @@ struct OpenedLedger {
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
   ledger::ChangeFeed* changes = nullptr;     // of the same ledger
   ledger::SqliteLedger* sqlite = nullptr;    // the same ledger, where it is one
+  postgres::Ledger* postgres = nullptr;      // likewise
   ledger::WebhookQueue* webhooks = nullptr;  // of the same ledger
   // Of all the keys: a token may be younger than the last row under its key.
   std::unique_ptr<usecase::WatchTokens> watch_tokens;

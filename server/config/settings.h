@@ -52,8 +52,13 @@ struct Settings {
   absl::Duration min_deadline = absl::Milliseconds(100);
   LedgerLocation ledger{LedgerLocation::Kind::kSqlite, "data/ledger.db"};
   std::string ledger_key_file;
-  std::string ledger_previous_key_file;                  // see previous_key_files()
-  bool ledger_must_exist = false;                        // no new ledger is made
+  std::string ledger_previous_key_file;            // see previous_key_files()
+  bool ledger_must_exist = false;                  // no new ledger is made
+  bool ledger_migrate = false;                     // bring the schema of a database up to date
+  bool ledger_single_node = false;                 // a database without a standby will do
+  std::string replica_name;                        // empty: the host's
+  absl::Duration ledger_lease = absl::Seconds(5);  // see postgres::Constants
+  absl::Duration ledger_fence = absl::Seconds(10);
   std::optional<absl::Time> ledger_restored;             // the time of the backup that stands for a newer ledger
   absl::Duration retention = absl::ZeroDuration();       // of requests that ended; zero: no limit
   absl::Duration released_retention = absl::Hours(720);  // of requests that were not sent or not processed

@@ -182,16 +182,16 @@ std::string Text(const RequestPath& value) { return value.text; }
 
 template <>
 Form FormOf<LedgerLocation>() {
-  return {"sqlite:PATH|memory:", "must be sqlite:PATH or memory:"};
+  return {"sqlite:PATH|postgresql://...|memory:", "must be sqlite:PATH, postgresql://... or memory:"};
 }
 bool Parse(std::string_view text, LedgerLocation* out) {
   constexpr std::string_view kSqlite = "sqlite:";
   if (text == "memory:") {
-    *out = {LedgerLocation::Kind::kMemory, ""};
+    *out = {LedgerLocation::Kind::kMemory, "", ""};
   } else if (text.substr(0, 13) == "postgresql://" || text.substr(0, 11) == "postgres://") {
-    *out = {LedgerLocation::Kind::kPostgresql, ""};
+    *out = {LedgerLocation::Kind::kPostgresql, "", std::string(text)};
   } else if (text.substr(0, kSqlite.size()) == kSqlite) {
-    *out = {LedgerLocation::Kind::kSqlite, std::string(text.substr(kSqlite.size()))};
+    *out = {LedgerLocation::Kind::kSqlite, std::string(text.substr(kSqlite.size())), ""};
   } else {
     return false;
   }
@@ -204,9 +204,9 @@ std::string Text(const LedgerLocation& value) {
     case LedgerLocation::Kind::kMemory:
       return "memory:";
     case LedgerLocation::Kind::kPostgresql:
-      break;
+      return value.url;
   }
-  return "postgresql://";
+  return "";
 }
 
 // Parsed by astra::ParseLimitRule, whose errors say more than the form.

@@ -24,7 +24,8 @@ namespace userintent::config {
 struct LedgerLocation {
   enum class Kind { kSqlite, kMemory, kPostgresql };
   Kind kind = Kind::kSqlite;
-  std::string path;  // kSqlite
+  std::string path = {};  // kSqlite
+  std::string url = {};   // kPostgresql, whole
   friend bool operator==(const LedgerLocation&, const LedgerLocation&) = default;
 };
 

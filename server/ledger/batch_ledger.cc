@@ -22,7 +22,9 @@ BatchLedger::BatchLedger(std::unique_ptr<Store> store, BatchOptions options)
   commit_.set_webhook_limit(options_.webhook_limit);
 }
 
-BatchLedger::~BatchLedger() {
+BatchLedger::~BatchLedger() { StopWriter(); }
+
+void BatchLedger::StopWriter() {
   if (!writer_.joinable()) return;
   {
     const MutexLock lock(mutex_);

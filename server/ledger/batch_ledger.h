@@ -104,6 +104,10 @@ class BatchLedger : public Ledger, public ChangeFeed, public WebhookQueue {
   using Work = absl::FunctionRef<absl::Status(GroupCommit&)>;
   absl::Status RunOnWriter(Work work);
 
+ protected:
+  // What the destructor does first, for a derived class whose parts the writer uses. No call may come any more.
+  void StopWriter();
+
  private:
   using Steady = std::chrono::steady_clock;
   struct Job {

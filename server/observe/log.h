@@ -45,6 +45,7 @@ inline constexpr std::string_view kLogKeys[] = {
     "connections",  // of callers
     "count",
     "detail",       // fixed text
+    "epoch",        // number of a replica's start
     "error",        // fixed text, or the text of a library that never saw a request
     "file",         // path of a file that the configuration names, or of our source
     "flag",         // name of a configuration flag

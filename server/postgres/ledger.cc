@@ -1,0 +1,48 @@
+#include "server/postgres/ledger.h"
+
+#include <utility>
+
+namespace userintent::postgres {
+
+absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(LedgerOptions options) {
+  const ConnectionOptions connection = options.member.connection;
+  absl::StatusOr<std::unique_ptr<Member>> joined = Member::Join(std::move(options.member));
+  if (!joined.ok()) return joined.status();
+  const std::shared_ptr<Member> member = *std::move(joined);
+  const absl::StatusOr<int64_t> revision = member->LastRevision();
+  if (!revision.ok()) return revision.status();
+  StoreOptions store_options;
+  store_options.connection = connection;
+  store_options.owner = [member] { return member->owner(); };
+  store_options.gone = [member] { return member->gone(); };
+  store_options.released_reason = options.released_reason;
+  absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(std::move(store_options));
+  if (!store.ok()) return store.status();
+  Store& as_store = **store;
+  auto keeper = std::make_unique<Keeper>(as_store, *member, std::move(options.housekeeping));
+  Keeper& as_keeper = *keeper;
+  options.batch.ledger_id = member->ledger_id();
+  auto ledger = std::unique_ptr<Ledger>(new Ledger(member, *std::move(store), std::move(keeper), as_store, as_keeper,
+                                                   std::move(options.batch), *revision));
+  Ledger& it = *ledger;
+  member->Run(
+      {{&it.changes_, &it.joins_}, [&as_store] { return as_store.committing_since(); }, [&it] { it.GiveUp(); }});
+  return ledger;
+}
+
+Ledger::Ledger(std::shared_ptr<Member> member, std::unique_ptr<Store> store, std::unique_ptr<Keeper> keeper,
+               Store& as_store, Keeper& as_keeper, ledger::BatchOptions batch, int64_t revision)
+    : BatchLedger(std::move(store), std::move(keeper), std::move(batch)),
+      member_(std::move(member)),
+      store_(as_store),
+      keeper_(as_keeper),
+      changes_(revision),
+      joins_(
+          {[this] { return ForeignWaits(); }, [this](std::vector<ledger::Key> keys) { WakeEnded(std::move(keys)); }}) {}
+
+Ledger::~Ledger() {
+  StopWriter();
+  member_->Stop(keeper_.clean());
+}
+
+}  // namespace userintent::postgres
