@@ -53,8 +53,8 @@ run_suite() {
     client-python) CLIENT_PYTHON_MORE=${CLIENT_PYTHON_MORE-} scripts/test-client-python.sh ;;
     # Both need the runners of all languages.
     client-cross)
-      "$python" tests/conformance/run.py --cross-only
-      ROLLING_RUNNERS="python go java cpp" pytest_suite tests/torture/test_rolling.py -k every_library
+      "$python" tests/conformance/run.py --cross-only &&
+        ROLLING_RUNNERS="python go java cpp" pytest_suite tests/torture/test_rolling.py -k every_library
       ;;
     *) "scripts/test-$1.sh" ;;
   esac

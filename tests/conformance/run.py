@@ -47,6 +47,7 @@ except ImportError:
     raise
 
 sys.path.insert(0, str(HERE.parent))
+from support import postgres  # noqa: E402
 from support.certs import Authority  # noqa: E402
 from support.people import PERSON  # noqa: E402
 from support.process import missing, wait_for  # noqa: E402
@@ -159,10 +160,12 @@ class Certificates:
 class Gateway(Server):
     """A gateway that scenarios may drain, restart and keep from writing."""
 
-    def __init__(self, name, settings, sandbox, directory, certificates):
+    def __init__(self, name, settings, sandbox, directory, certificates, database):
         own = directory / f"gateway-{name}"
         own.mkdir()
         flags = {"ledger": f"sqlite:{own / 'data' / 'ledger.db'}"}
+        if database:
+            flags = {"ledger": database, "ledger_migrate": True, "ledger_single_node": True}
         if settings.get("tls"):
             flags.update(tls_cert_file=certificates.certificate("gateway"), tls_key_file=certificates.key("gateway"),
                          tls_client_ca_file=certificates.ca)
@@ -441,9 +444,9 @@ def gateways_of(scenarios, clients):
 class Stage:
     """Sandbox, gateways, taps and the control address for one plan (or, in the cross-language pass, for several)."""
 
-    def __init__(self, scenarios, directory, wanted, running=None):
+    def __init__(self, scenarios, directory, wanted, running=None, cluster=None):
         directory.mkdir()
-        self.scenarios, self.running = scenarios, running
+        self.scenarios, self.running, self._cluster = scenarios, running, cluster
         self._end = contextlib.ExitStack()
         self._seen, self._lock = set(), threading.Lock()
         try:
@@ -474,7 +477,9 @@ class Stage:
         elif settings.get("kind") == "scripted":
             gateway = self.scripted = Scripted(pb)
         else:
-            gateway = Gateway(name, settings, self.sandbox, directory, self.certificates)
+            # The disk that a scenario fills is that of SQLite's file.
+            database = self._cluster.database() if self._cluster and name != "full" else None
+            gateway = Gateway(name, settings, self.sandbox, directory, self.certificates, database)
         self.gateways[name] = gateway
         self._end.callback(gateway.stop)
         if settings.get("tap"):
@@ -703,6 +708,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=2, help="runners at a time")
     parser.add_argument("--running", type=pathlib.Path, metavar="FILE",
                         help="sandbox and gateways that run already; only for other scenarios some are started")
+    parser.add_argument("--postgres", action="store_true", help="gateways that are started here have their ledger in PostgreSQL")
     parser.add_argument("--junit", type=pathlib.Path, help="write a report")
     arguments = parser.parse_args()
     if absent := missing("astra-sandbox", "userintent-server"):
@@ -717,9 +723,10 @@ def main():
     directory = pathlib.Path(tempfile.mkdtemp(prefix="conformance-"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cases = []
+    cluster = postgres.Cluster() if arguments.postgres else None
     try:
         if arguments.serve:
-            stage = Stage(data, directory / arguments.serve, clients_of(chosen))
+            stage = Stage(data, directory / arguments.serve, clients_of(chosen), cluster=cluster)
             try:
                 print(write_plan(directory / f"{arguments.serve}.json", arguments.serve, stage, chosen, Expander(seed),
                                  storm_calls), flush=True)
@@ -730,7 +737,7 @@ def main():
 
         def perform(name, label, scenarios, running):
             """Each runner has a sandbox and gateways of its own, except where they run already."""
-            stage = Stage(data, directory / label, clients_of(scenarios), running)
+            stage = Stage(data, directory / label, clients_of(scenarios), running, cluster)
             try:
                 plan = write_plan(directory / f"{label}.json", name, stage, scenarios, Expander(f"{seed} {name}"), storm_calls)
                 started = time.monotonic()
@@ -760,6 +767,8 @@ def main():
         if arguments.cross_only or not arguments.no_cross and not arguments.match:
             cross_pass(runners, data, directory, seed, cases, running)
     finally:
+        if cluster:
+            cluster.close()
         if arguments.keep:
             print(f"plans and logs: {directory}")
         else:

@@ -1,4 +1,5 @@
-"""The ledger on disk: restarts, kill -9, a second process, other keys, a full disk.
+"""A ledger that lasts, on disk or in PostgreSQL: restarts, kill -9, a second process, other keys, a full disk, a database that
+is away.
 
 Rows 27, 28 and 29 of the retry-safety table.
 """
@@ -10,6 +11,7 @@ import subprocess
 
 import pytest
 
+from support import postgres
 from support.check import FAILED, RELEASED, SUCCEEDED, UNKNOWN, assert_posts, assert_row
 from support.gateway import SERVER, Gateway, write_secret
 from support.people import again, other_id, person, same_email
@@ -17,17 +19,41 @@ from support.process import PATIENCE, wait_for
 from support.wire import TcpTap
 
 
-@pytest.fixture
-def durable(sandbox, tmp_path):
-    made = []
+# As short as they may be: so long after a kill the rows of the dead process are SENDING.
+REPLICA = {"ledger_single_node": True, "ledger_migrate": True, "ledger_lease": "2s", "ledger_fence": "5s",
+           "upstream_timeout": "4s"}
+SWEPT = 5 + 4 + 5 + PATIENCE  # fence, then the longest exchange and five seconds more; and what a busy machine takes
 
-    def make(**flags):
-        made.append(Gateway(sandbox, **{"ledger": f"sqlite:{tmp_path}/ledger/ledger.db", **flags}))
-        return made[-1]
 
-    yield make
-    for gateway in made:
+class Durable:
+    """Makes gateways on a ledger that outlives them."""
+
+    def __init__(self, kind, sandbox, **flags):
+        self.kind, self._sandbox, self._flags = kind, sandbox, flags
+        self.made = []
+
+    def __call__(self, **flags):
+        self.made.append(Gateway(self._sandbox, **{**self._flags, **flags}))
+        return self.made[-1]
+
+    def after_kill(self, gateway, request):
+        """Another process serves. Where others may be alive it takes a while until the dead one's rows are given up."""
+        if self.kind == "postgres":
+            wait_for(lambda: gateway.state(request.request_id) != "IN_PROGRESS", "the dead process's row is given up", SWEPT)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def durable(request, sandbox, tmp_path):
+    if request.param == "postgres":
+        made = Durable("postgres", sandbox, ledger=request.getfixturevalue("postgres_url"), **REPLICA)
+    else:
+        made = Durable("sqlite", sandbox, ledger=f"sqlite:{tmp_path}/ledger/ledger.db")
+    yield made
+    for gateway in made.made:
         gateway.close()
+
+
+ON_DISK = pytest.mark.parametrize("durable", ["sqlite"], indirect=True)  # what is about files and one process
 
 
 def restart(gateway, how):
@@ -96,6 +122,7 @@ def test_row_27_killed_before_the_send(durable, sandbox):
     gateway.kill()
     tap.mode = "forward"
     gateway.restart()
+    durable.after_kill(gateway, request)
     assert_row(gateway, sandbox, request, UNKNOWN, "OUTCOME_UNKNOWN")
     assert_posts(sandbox, request.email, 0)
     tap.close()
@@ -112,7 +139,9 @@ def test_row_28_killed_after_the_send(durable, sandbox, commits):
     assert not running.done()
     gateway.kill()
     gateway.restart()
-    assert gateway.metric("userintent_ledger_recovered_rows") == 1
+    if durable.kind == "sqlite":
+        assert gateway.metric("userintent_ledger_recovered_rows") == 1
+    durable.after_kill(gateway, request)
     assert_row(gateway, sandbox, request, UNKNOWN, "OUTCOME_UNKNOWN")
     gateway.create(same_email(request)).failed("EMAIL_UNRESOLVED", attempts_used_min=0, attempts_used_max=1)
     assert_posts(sandbox, request.email, 1)
@@ -141,6 +170,8 @@ def test_many_kills_under_load(durable, sandbox):
         gateway.kill()
         gateway.restart()
     for request in asked:
+        if gateway.get(request.request_id).response is not None:
+            durable.after_kill(gateway, request)
         reply = gateway.create(request)
         posts = sandbox.posts(request.email)
         assert len(posts) <= 1
@@ -153,6 +184,7 @@ def test_many_kills_under_load(durable, sandbox):
     assert acknowledged
 
 
+@ON_DISK
 def test_row_29_the_outcome_cannot_be_written(durable, sandbox):
     """The caller hears OUTCOME_UNKNOWN, nothing new is admitted, and the result is there once the disk is."""
     # A limit of file size stands for the full disk: writes fail, and the signal that comes with it is ignored.
@@ -182,8 +214,38 @@ def test_row_29_the_outcome_cannot_be_written(durable, sandbox):
     assert_row(gateway, sandbox, request, SUCCEEDED)
 
 
+@pytest.mark.parametrize("durable", ["postgres"], indirect=True)
+def test_row_29_the_database_is_away(durable, sandbox, postgres_cluster, postgres_url):
+    """The same where the database cannot be reached; what was heard meanwhile is there once it can."""
+    proxy = postgres.Proxy(postgres_cluster)
+    try:
+        gateway = durable(ledger=proxy.url(postgres_url))
+        gateway.create(person()).ok()
+        request, other = person(), person()
+        sandbox.fault("delay", request.email, delay_ms=800)
+        running = gateway.begin(request)
+        sandbox.wait_posts(request.email)
+        proxy.hold()
+        proxy.cut()
+        running.reply().failed("OUTCOME_UNKNOWN", sent="maybe")
+        gateway.create(other).failed("LEDGER_UNAVAILABLE", sent="no", recovery="RETRY_SAME_ID")
+        wait_for(lambda: gateway.health("") == "NOT_SERVING", "health to say no")
+        assert gateway.http("/readyz")[0] == 503
+        assert gateway.http("/livez")[0] == 200
+        proxy.hold(False)
+        wait_for(lambda: gateway.health("") == "SERVING", "health to say yes")
+        gateway.wait_state(request.request_id, "CREATED")
+        assert_row(gateway, sandbox, request, SUCCEEDED)
+        gateway.create(other).ok()
+        assert_posts(sandbox, request.email, 1)
+        gateway.stop()
+    finally:
+        proxy.close()
+
+
 # -- the files -------------------------------------------------------------------------------------------------------------
 
+@ON_DISK
 def test_files_and_what_is_in_them(durable, sandbox, tmp_path):
     """The ledger's files are 0600, and no personal value is in them in clear."""
     gateway = durable()
@@ -207,6 +269,7 @@ def test_files_and_what_is_in_them(durable, sandbox, tmp_path):
     gateway.restart()
 
 
+@ON_DISK
 def test_the_directory_is_made(durable, tmp_path):
     """A directory that is missing is made, for its owner alone."""
     gateway = durable(ledger=f"sqlite:{tmp_path}/a/b/ledger.db")
@@ -227,6 +290,7 @@ def assert_refused(ended, flag):
     assert len(plain) == 1 and flag in plain[0], ended.stderr[-800:]
 
 
+@ON_DISK
 def test_a_second_process_is_refused(durable):
     """A second process on the same ledger does not start, and the first one serves on."""
     gateway = durable()
@@ -254,6 +318,7 @@ def test_another_key_is_refused(durable, sandbox):
     assert_row(gateway, sandbox, request, SUCCEEDED)
 
 
+@ON_DISK
 def test_a_file_that_is_no_ledger(durable, tmp_path):
     """A file that is no database is refused."""
     path = tmp_path / "no-ledger.db"
@@ -263,6 +328,7 @@ def test_a_file_that_is_no_ledger(durable, tmp_path):
     assert_refused(start_once(gateway, ledger=f"sqlite:{path}"), "--ledger")
 
 
+@ON_DISK
 def test_a_ledger_that_cannot_be_opened(durable):
     """A path at which no file can be made is refused."""
     gateway = durable()

@@ -10,6 +10,7 @@ here ends with this process, too: the kernel tells the servers when the thread t
 """
 
 import contextlib
+import itertools
 import os
 import pathlib
 import pwd
@@ -246,7 +247,7 @@ class Cluster:
         self.directory = new_directory()
         self.standby_kind = standby
         self._settings = settings
-        self._databases = 0
+        self._numbers = itertools.count(1)
         self.failovers = 0
         try:
             self.nodes = [Node(self.directory, "a", **settings)]
@@ -273,8 +274,7 @@ class Cluster:
 
     def database(self, name=None):
         """A fresh database of the role's own; its URL."""
-        self._databases += 1
-        name = name or f"ledger{self._databases}"
+        name = name or f"ledger{next(self._numbers)}"
         self.primary.sql(f"CREATE DATABASE {name} OWNER {ROLE}")
         return self.url(name)
 

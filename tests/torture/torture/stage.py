@@ -9,7 +9,7 @@ from support import canary, postgres
 from support.people import STEMS
 from support.process import free_port, write_secret
 from support.sandbox import Sandbox
-from support.server import Server
+from support.server import SERVER, Server
 from torture.judge import Row
 
 # The shortest that are allowed, so that fencing and sweeping happen many times in a run.
@@ -33,7 +33,7 @@ POLICY = {"version": 1, "callers": [
 class Stage:
     """`kind` of the standby: "sync", "async" or None. All replicas serve when it is made."""
 
-    def __init__(self, kind, replicas=3, **flags):
+    def __init__(self, kind, replicas=3, program=SERVER, **flags):
         self.cluster = self.sandbox = None
         self.servers, self.proxies = [], []
         self.logs = []       # of processes that are gone
@@ -44,19 +44,19 @@ class Stage:
             self.url = self.cluster.database()
             # Nobody is refused by Astra for a fourth intent: that there is none is the replicas' doing.
             self.sandbox = Sandbox(attempt_limit=0)
-            self._make(kind, replicas, flags)
+            self._make(kind, replicas, program, flags)
         except BaseException:
             self.close()
             raise
 
-    def _make(self, kind, replicas, flags):
+    def _make(self, kind, replicas, program, flags):
         policy = write_secret(self.directory / "policy.json", json.dumps(POLICY))
         for number in range(replicas):
             proxy = postgres.Proxy(self.cluster)
             self.proxies.append(proxy)
             place = self.directory / f"replica{number}"
             place.mkdir()
-            server = Server(self.sandbox, start=False, directory=place, **{
+            server = Server(self.sandbox, start=False, directory=place, program=program, **{
                 **FLAGS, "listen": f"127.0.0.1:{free_port()}", "ledger": proxy.url(self.url), "policy_file": policy,
                 "replica_name": f"replica{number}", "ledger_migrate": number == 0,
                 "ledger_single_node": kind != "sync", **flags})
