@@ -12,6 +12,7 @@ import time
 import pytest
 
 from histories import checker, plan, runner
+from support import postgres
 
 EPISODE = 2500
 CALLS = int(os.environ.get("HISTORY_CALLS", "20000"))
@@ -74,10 +75,10 @@ def _count(history):
         _met["fault:" + post["fault"]] += 1
 
 
-def _play(seed, calls, authority):
+def _play(seed, calls, authority, ledger="sqlite"):
     again = f"HISTORY_SEED={seed} HISTORY_CALLS={calls}"
-    print(f"\nrepeat it with {again}")
-    history = runner.live(plan.make(seed, calls), authority)
+    print(f"\nrepeat it with {again}, on {ledger}")
+    history = runner.live(plan.make(seed, calls), authority, ledger)
     _count(history)
     found = checker.check(history)
     if found and KEEP:
@@ -94,11 +95,17 @@ def test_history(number, authority):
     _play(SEED + number, _sizes[number], authority)
 
 
+def test_history_in_postgres(authority):
+    """One episode, by another seed than the others."""
+    postgres.require()
+    _play(SEED + len(_sizes), min(EPISODE, CALLS), authority, "postgres")
+
+
 def test_the_histories_met_everything(authority):
     """Histories in which nothing happens break no promise. What is rare may miss a run: it gets some more episodes."""
     if _met["calls"] < 20000:
         pytest.skip("a run this short need not meet everything")
-    for more in range(len(_sizes), 4 * len(_sizes)):
+    for more in range(len(_sizes) + 1, 4 * len(_sizes)):
         if not _missing():
             break
         print(f"\nnot met yet: {_missing()}")

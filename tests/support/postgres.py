@@ -216,10 +216,10 @@ class Node:
 
     def _psql(self, database, *words):
         ended = subprocess.run([programs() / "psql", "-h", self.directory, "-p", str(PORT), "-U", _USER, "-d", database, "-XqAt",
-                                "-F", "\x1f", "-v", "ON_ERROR_STOP=1", *words], capture_output=True, text=True, env=_environment())
+                                "-F", "\x1f", "-R", "\x1e", "-v", "ON_ERROR_STOP=1", *words], capture_output=True, text=True, env=_environment())
         if ended.returncode:
             raise SqlError(ended.stderr[-1500:])
-        return [tuple(line.split("\x1f")) for line in ended.stdout.splitlines()]
+        return [tuple(row.split("\x1f")) for row in ended.stdout.removesuffix("\n").split("\x1e")] if ended.stdout else []
 
     def sql(self, text, database=_USER):
         """Rows of strings, as the superuser."""

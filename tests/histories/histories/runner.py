@@ -1,4 +1,4 @@
-"""Lives a plan through: the real gateway on one SQLite ledger, killed and restarted, in front of a real sandbox that
+"""Lives a plan through: the real gateway on one ledger, killed and restarted, in front of a real sandbox that
 fails; two callers with client certificates. Gives the history; judges nothing."""
 
 import asyncio
@@ -7,7 +7,6 @@ import json
 import pathlib
 import random
 import re
-import sqlite3
 import time
 import unittest.mock
 import uuid
@@ -22,7 +21,7 @@ from support.process import free_port, write_secret
 from support.protos import pb, pb_grpc
 from support.sandbox import Sandbox
 
-from histories import leaks
+from histories import leaks, ledgers
 from histories.plan import CALLERS
 from histories.record import History, key_of
 
@@ -92,7 +91,7 @@ POLICY = {"version": 1, "callers": [
 
 
 class Episode:
-    def __init__(self, plan, authority):
+    def __init__(self, plan, authority, ledger):
         self.plan = plan
         self.history = History(plan.seed, specs={
             spec.ref: {"caller": spec.caller, "id": spec.request_id, "email": spec.email.lower(),
@@ -106,8 +105,8 @@ class Episode:
             connect_timeout="400ms", drain_timeout="5s", reflection="false", astra_read_rate=500,
             webhook_listen=f"127.0.0.1:{free_port()}", **plan.gateway_flags)
         self.gateway.flags["policy_file"] = write_secret(self.gateway.directory / "policy.json", json.dumps(POLICY))
-        self.ledger = self.gateway.directory / "ledger"
-        self.gateway.flags["ledger"] = f"sqlite:{self.ledger}/ledger.db"
+        self.ledger = ledgers.KINDS[ledger](self.gateway.directory)
+        self.gateway.flags.update(self.ledger.flags)
         self.credentials = {
             caller: grpc.ssl_channel_credentials(authority.ca_file.read_bytes(), key.read_bytes(),
                                                  certificate.read_bytes())
@@ -165,10 +164,7 @@ class Episode:
         self.history.leaks += [f"{where}: {what}" for what in leaks.find(data)]
 
     def _search_ledger(self):
-        files = [path for path in self.ledger.iterdir() if path.is_file()]
-        if not any(path.name == "ledger.db" for path in files):
-            self.history.process.append("there is no ledger.db to search")
-        for path in files:
+        for path in self.ledger.files():
             self._search(path.read_bytes(), path.name)
 
     # -- chaos ---------------------------------------------------------------------------------------------------------
@@ -350,6 +346,16 @@ class Episode:
     async def quiet(self):
         await self._nothing_runs()
         await self._no_webhook_waits()
+        await self._nothing_is_sending()
+
+    async def _nothing_is_sending(self):
+        """Rows of a process that was killed: the next one gives them up, at once or once it has fenced the dead one."""
+        end = time.monotonic() + 60
+        while left := await asyncio.to_thread(self.ledger.sending):
+            if time.monotonic() > end:
+                self.history.process.append(f"after 60 s of peace {left} rows are SENDING")
+                return
+            await asyncio.sleep(0.1)
 
     async def _no_webhook_waits(self):
         """At the sandbox, which sends its last ones when statuses change, nor in the gateway's queue."""
@@ -472,22 +478,20 @@ class Episode:
             kept = {name: one[name] for name in ("webhook_id", "webhook_type", "resource_id", "attempt_id", "copy", "key",
                                                  "lost", "done")}
             self.history.sent.append({**kept, "answers": [tried["status"] for tried in one["tries"] or ()]})
-        database = sqlite3.connect(f"file:{self.ledger}/ledger.db?mode=ro", uri=True)
         callers = {"uri:spiffe://example.test/a": "a", "dns:b.example.test": "b"}
-        for name, resource, attempt, waits, result in database.execute(
-                "SELECT webhook_id, resource_id, attempt_id, due_at IS NOT NULL, result FROM webhook"):
+        for name, resource, attempt, waits, result in self.ledger.rows(
+                "webhook_id, resource_id, attempt_id, due_at IS NOT NULL, result", "webhook"):
             self.history.hooks.append({"id": name, "resource": resource, "waits": bool(waits), "result": result,
-                                       "attempt": str(uuid.UUID(bytes=attempt)) if attempt else ""})
-        for at, actor, action, caller, request_id, before, after, evidence in database.execute(
-                "SELECT at, actor, action, caller, request_id, from_state, to_state, evidence FROM audit ORDER BY seq"):
+                                       "attempt": attempt or ""})
+        for at, actor, action, caller, request_id, before, after, evidence in self.ledger.rows(
+                "at, actor, action, caller, request_id, from_state, to_state, evidence", "audit ORDER BY seq"):
             self.history.audit.append({"at": at / 1e6, "actor": actor, "action": action, "evidence": evidence,
-                                       "key": key_of(callers[caller], str(uuid.UUID(bytes=request_id))),
+                                       "key": key_of(callers[caller], request_id),
                                        "from": _STATES[before], "to": _STATES[after]})
-        for caller, request_id, claimed, intent, action in database.execute(
-                "SELECT caller, request_id, claimed_state, claimed_intent, action FROM conflict"):
-            self.history.conflicts.append({"key": key_of(callers[caller], str(uuid.UUID(bytes=request_id))),
+        for caller, request_id, claimed, intent, action in self.ledger.rows(
+                "caller, request_id, claimed_state, claimed_intent, action", "conflict"):
+            self.history.conflicts.append({"key": key_of(callers[caller], request_id),
                                            "claimed": _STATES[claimed], "intent": intent, "action": action})
-        database.close()
 
     async def close(self):
         for channel in self.channels:
@@ -500,6 +504,7 @@ class Episode:
         finally:
             with contextlib.suppress(OSError):
                 self.gateway._directory.cleanup()
+            self.ledger.close()
             self.sandbox.stop()
 
     async def live(self):
@@ -532,9 +537,10 @@ def _epoch(text):
     return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 
-def live(plan, authority):
+def live(plan, authority, ledger="sqlite"):
+    """`ledger`: one of ledgers.KINDS."""
     async def everything():
-        episode = Episode(plan, authority)
+        episode = Episode(plan, authority, ledger)
         try:
             return await asyncio.wait_for(episode.live(), 300 + 0.2 * sum(len(step.calls) for step in plan.steps))
         finally:
