@@ -6,22 +6,24 @@ import time
 
 import pytest
 
-from support.process import PATIENCE, wait_for
+from support.process import BIN_DIR, PATIENCE, missing, wait_for
 from torture.callers import Callers
-from torture.chaos import Chaos
+from torture.chaos import POINTS, Chaos
 from torture.judge import STATES, Story, judge
 from torture.stage import FENCE, QUIET, Stage
 
-SECONDS = float(os.environ.get("TORTURE_SECONDS", "150"))
+PROGRAM = "crash-server"  # the gateway, which can be told to end at a point of its code
+SECONDS = float(os.environ.get("TORTURE_SECONDS", "90"))
 CALLS = int(os.environ.get("TORTURE_CALLS", "20000"))
 FAILOVERS = int(os.environ.get("TORTURE_FAILOVERS", "20"))
 SEED = int(os.environ.get("TORTURE_SEED") or time.time_ns() % 1_000_000_007)
 
 
-def play(kind, until, *, seed, between=(3.0, 5.0), behind=0.0, at_rest=True):
+def play(kind, until, *, seed, between=(1.5, 3.0), behind=0.0, at_rest=True):
     """A run and its judgement: (violations, callers, chaos). until(callers, chaos): it is enough.
     at_rest: everything is given the time to come to rest and must; else it ends at once."""
-    stage = Stage(kind)
+    assert not missing(PROGRAM), missing(PROGRAM)
+    stage = Stage(kind, program=BIN_DIR / PROGRAM)
     try:
         callers = Callers(stage.addresses, seed)
         chaos = Chaos(stage, callers, seed + 1, between, behind)
@@ -42,7 +44,7 @@ def play(kind, until, *, seed, between=(3.0, 5.0), behind=0.0, at_rest=True):
             story.other += stage.leaks()
         print(f"\nTORTURE_SEED={seed} {kind}: {callers.calls} calls about {len(callers.asks)} ids, {len(account['posts'])} POSTs, "
               f"{len(account['intents'])} intents; slowest answer {callers.slowest:.1f} s"
-              f"\n{dict(chaos.met)}\n{dict(states)}\n{dict(callers.met.most_common())}")
+              f"\n{dict(chaos.met)}\n{dict(chaos.points)}\n{dict(states)}\n{dict(callers.met.most_common())}")
         return judge(story), callers, chaos
     finally:
         stage.close()
@@ -54,12 +56,13 @@ def test_nothing_is_sent_twice_and_nothing_heard_is_lost(programs):
     longest = end + 2 * SECONDS  # a busy machine gets more time, and then fails for want of calls
 
     def enough(callers, chaos):
-        done = callers.calls >= CALLS and chaos.met["failovers"] >= FAILOVERS
+        done = callers.calls >= CALLS and chaos.met["failovers"] >= FAILOVERS and set(chaos.points) == set(POINTS)
         return time.monotonic() > (end if done else longest)
 
     found, callers, chaos = play("sync", enough, seed=SEED)
     assert not found, f"{len(found)} violations (TORTURE_SEED={SEED}):\n" + "\n".join(sorted(found)[:40])
     assert callers.calls >= CALLS and chaos.met["failovers"] >= FAILOVERS, "too little happened"
+    assert not set(POINTS) - set(chaos.points), f"nobody was killed at {set(POINTS) - set(chaos.points)}"
 
 
 def test_an_asynchronous_standby_loses_the_promise(programs):

@@ -1,11 +1,22 @@
 """What happens to the programs, at random: a thread disturbs them while callers are at it."""
 
 import collections
+import itertools
 import random
 import signal
 import time
 
+from support.process import clean_environment
 from torture.stage import FENCE
+
+# The points of the crash suite that a request passes, with the most arrivals until the kill.
+POINTS = {
+    "after-admit": 30, "before-sending-commit": 4, "after-sending-commit": 4, "before-connect": 1, "after-connect": 1,
+    "after-body": 15, "after-status": 10, "after-answer-body": 10, "before-next-attempt-commit": 1,
+    "after-next-attempt-commit": 1, "before-outcome-commit": 4, "after-outcome-commit": 4, "before-reply": 15,
+    "after-reply": 15,
+}
+ARMED = 4.0  # seconds; whoever has not reached its point by then is killed wherever it is
 
 
 class Chaos:
@@ -18,10 +29,14 @@ class Chaos:
         self._dice = random.Random(seed)
         self._between = between_failovers
         self._behind = behind
+        self.points = collections.Counter()  # kills at each point
+        self._points = itertools.cycle(self._dice.sample(sorted(POINTS), len(POINTS)))
+        self._next = {}       # the point at which a replica will end, once it is armed; by its number
+        self._armed = {}      # until when it may take to get there
         self._frozen = {}     # until when, by number of the replica
         self._held = {}       # the same, of its way to the database
         self._next_failover = time.monotonic() + self._dice.uniform(*between_failovers)
-        self._acts = [(self._kill, 14), (self._freeze, 8), (self._freeze_long, 2), (self._cut, 8), (self._lose_answers, 10),
+        self._acts = [(self._kill, 5), (self._arm, 14), (self._freeze, 8), (self._freeze_long, 2), (self._cut, 8), (self._lose_answers, 10),
                       (self._hold, 3), (self._cut_by_server, 3), (self._kill_backend, 2), (self._faults, 12),
                       (self._drop, 4), (self._nothing, 34)]
 
@@ -32,16 +47,17 @@ class Chaos:
             time.sleep(self._dice.uniform(0.05, 0.4))
             self._callers.assert_alive()
             self._thaw(time.monotonic())
-            for number in self._stage.look():
-                self._stage.start(number)
+            self._look()
             if time.monotonic() > self._next_failover:
                 self._fail_over()
             else:
                 acts, weights = zip(*self._acts)
                 self._dice.choices(acts, weights)[0]()
         self._thaw(float("inf"))
-        for number in self._stage.look():
-            self._stage.start(number)
+        for number in list(self._armed):
+            self._stage.kill(number)
+            self._start(number)
+        self._look()
         self._stage.sandbox.clear_faults()
 
     def _thaw(self, now):
@@ -52,9 +68,40 @@ class Chaos:
             del self._held[number]
             self._stage.proxies[number].hold(False)
 
+    # -- starting and ending replicas ----------------------------------------------------------------------------------
+
+    def _start(self, number):
+        point = next(self._points)
+        server = self._stage.servers[number]
+        server.environment = clean_environment(CRASH_AT=f"{point}:{self._dice.randint(1, POINTS[point])}", CRASH_ARM="signal")
+        self._armed.pop(number, None)
+        self._next[number] = point
+        self._stage.start(number)
+
+    def _look(self):
+        """Who has ended is started again; an armed one that its load does not carry to its point is killed."""
+        for number in [number for number, until in self._armed.items() if until < time.monotonic()]:
+            self._stage.kill(number)
+            self.met["replicas killed"] += 1
+            self._start(number)
+        for number in self._stage.look(self._armed):
+            if number in self._armed:
+                self.met["replicas killed at a point"] += 1
+                self.points[self._next[number]] += 1
+            self._start(number)
+
+    def _arm(self):
+        number = self._free()
+        if number in self._next:
+            self._stage.servers[number].process.signal(signal.SIGUSR1)
+            self._armed[number] = time.monotonic() + ARMED
+
+    # ------------------------------------------------------------------------------------------------------------------
+
     def _free(self):
         """A replica that runs and reaches the database; None: all are disturbed."""
-        free = [number for number in range(len(self._stage.servers)) if number not in self._frozen and number not in self._held]
+        disturbed = {*self._frozen, *self._held, *self._armed}
+        free = [number for number in range(len(self._stage.servers)) if number not in disturbed]
         return self._dice.choice(free) if free else None
 
     def _fail_over(self):
@@ -65,7 +112,7 @@ class Chaos:
         self._stage.cluster.fail_over(behind=self._behind, alone=self._dice.uniform(0, 0.8))
         if victim is not None:
             self.met["replicas killed"] += 1
-            self._stage.start(victim)
+            self._start(victim)
         self._next_failover = time.monotonic() + self._dice.uniform(*self._between)
 
     def _kill(self):
@@ -73,7 +120,7 @@ class Chaos:
             self.met["replicas killed"] += 1
             self._stage.kill(number)
             time.sleep(self._dice.choice([0, 0, 0.3]))
-            self._stage.start(number)
+            self._start(number)
 
     def _freeze(self, longest=2.5):
         if (number := self._free()) is not None:

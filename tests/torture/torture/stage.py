@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import signal
 import tempfile
 
 from support import canary, postgres
@@ -31,9 +32,10 @@ POLICY = {"version": 1, "callers": [
 
 
 class Stage:
-    """`kind` of the standby: "sync", "async" or None. All replicas serve when it is made."""
+    """`kind` of the standby: "sync", "async" or None. All replicas serve when it is made, each of them a `make` (Server, or
+    Gateway where calls are wanted) of `program`."""
 
-    def __init__(self, kind, replicas=3, program=SERVER, **flags):
+    def __init__(self, kind, replicas=3, program=SERVER, make=Server, **flags):
         self.cluster = self.sandbox = None
         self.servers, self.proxies = [], []
         self.logs = []       # of processes that are gone
@@ -44,19 +46,19 @@ class Stage:
             self.url = self.cluster.database()
             # Nobody is refused by Astra for a fourth intent: that there is none is the replicas' doing.
             self.sandbox = Sandbox(attempt_limit=0)
-            self._make(kind, replicas, program, flags)
+            self._make(kind, replicas, program, make, flags)
         except BaseException:
             self.close()
             raise
 
-    def _make(self, kind, replicas, program, flags):
+    def _make(self, kind, replicas, program, make, flags):
         policy = write_secret(self.directory / "policy.json", json.dumps(POLICY))
         for number in range(replicas):
             proxy = postgres.Proxy(self.cluster)
             self.proxies.append(proxy)
             place = self.directory / f"replica{number}"
             place.mkdir()
-            server = Server(self.sandbox, start=False, directory=place, program=program, **{
+            server = make(self.sandbox, start=False, directory=place, program=program, **{
                 **FLAGS, "listen": f"127.0.0.1:{free_port()}", "ledger": proxy.url(self.url), "policy_file": policy,
                 "replica_name": f"replica{number}", "ledger_migrate": number == 0,
                 "ledger_single_node": kind != "sync", **flags})
@@ -76,12 +78,15 @@ class Stage:
         if server.process.running():
             server.kill()
 
-    def look(self):
-        """Replicas that have ended without being told to are noted, and are to be started again: their numbers."""
+    def look(self, expected=()):
+        """Replicas that have ended are to be started again: their numbers. Those that were not `expected` to, by SIGKILL, are
+        noted."""
         found = []
         for number, server in enumerate(self.servers):
             if not server.stopped and not server.process.running():
-                self.ended.append(f"replica {number} ended by itself: {server.process.text()[-700:]}")
+                code = server.process.wait()
+                if number not in expected or code != -signal.SIGKILL:
+                    self.ended.append(f"replica {number} ended with {code}: {server.process.text()[-700:]}")
                 server.stopped = True
                 found.append(number)
         return found
