@@ -51,6 +51,7 @@ libgtest-dev            | unit tests
 libgmock-dev            | unit tests
 curl                    | commands of the documentation
 git                     | compares the API with what landed before
+postgresql              | servers that the tests start; none that starts with the machine
 '
 
 # For the fuzz targets only. The same release on Debian 12 and 13.
@@ -85,6 +86,12 @@ install_apt() {
     run=(sudo)
   fi
   patiently "apt-get update" "${run[@]}" apt-get update -qq
+  # Installing PostgreSQL would make a server and start it, unless this is there before.
+  local told=/etc/postgresql-common/createcluster.conf
+  if [[ " ${missing[*]} " == *" postgresql "* ]] && [ ! -e "$told" ]; then
+    "${run[@]}" mkdir -p "${told%/*}"
+    echo 'create_main_cluster = false' | "${run[@]}" tee "$told" >/dev/null
+  fi
   patiently "apt-get install" "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
 }
 
