@@ -31,6 +31,7 @@ class Relay:
         self._was_cut = 0
         self._held = False
         self._answers_held = False
+        self._change = lambda data: data
         self._closing = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -54,6 +55,11 @@ class Relay:
         with self._lock:
             self._answers_held = held
             self._wake()
+
+    def change_answers(self, change):
+        """What a server says is passed on as change(its bytes)."""
+        with self._lock:
+            self._change = change
 
     def close(self):
         with self._lock:
@@ -102,8 +108,10 @@ class Relay:
                     self._wake_read.recv(_CHUNK)
                 elif key.data == "listen":
                     self._accept()
-                elif not self._pass(key.data[1], key.data[2]):
-                    gone.append(key.data[0])
+                else:
+                    pair, source, target = key.data
+                    if not self._pass(source, target, self._change if source is pair.server else None):
+                        gone.append(pair)
         for pair in gone:
             if pair in self._pairs:
                 pair.client.close()
@@ -122,12 +130,12 @@ class Relay:
         self._pairs.append(_Pair(client, server))
 
     @staticmethod
-    def _pass(source, target):
+    def _pass(source, target, change):
         """False: one of the two has ended."""
         try:
             data = source.recv(_CHUNK)
             if data:
-                target.sendall(data)
+                target.sendall(change(data) if change else data)
             return bool(data)
         except OSError:
             return False
