@@ -723,7 +723,7 @@ def main():
     directory = pathlib.Path(tempfile.mkdtemp(prefix="conformance-"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cases = []
-    cluster = postgres.Cluster() if arguments.postgres else None
+    cluster = postgres.Cluster(memory=True) if arguments.postgres else None
     try:
         if arguments.serve:
             stage = Stage(data, directory / arguments.serve, clients_of(chosen), cluster=cluster)

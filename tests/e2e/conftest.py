@@ -157,7 +157,7 @@ def durable(sandbox, ledger):
 @pytest.fixture(scope="session")
 def postgres_cluster():
     """One server of PostgreSQL, without a standby."""
-    cluster = postgres.Cluster()
+    cluster = postgres.Cluster(memory=True)
     yield cluster
     cluster.close()
 

@@ -47,7 +47,7 @@ def assert_refused(ended, *words, flag="--ledger"):
 
 @pytest.fixture
 def own_cluster():
-    cluster = postgres.Cluster()
+    cluster = postgres.Cluster(memory=True)
     yield cluster
     cluster.close()
 
@@ -83,7 +83,7 @@ def test_a_server_that_only_reads(replica, postgres_cluster, postgres_url):
 
 def test_a_standby(replica):
     """Alone in the URL: it can be read, and nothing can be promised."""
-    cluster = postgres.Cluster("sync")
+    cluster = postgres.Cluster("sync", memory=True)
     try:
         gateway = replica(ledger=cluster.database(), ledger_single_node=None)
         gateway.start()

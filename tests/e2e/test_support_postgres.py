@@ -11,7 +11,7 @@ from support.process import PATIENCE, wait_for
 
 @pytest.fixture
 def cluster(request):
-    made = postgres.Cluster(getattr(request, "param", None))
+    made = postgres.Cluster(getattr(request, "param", None), memory=True)
     yield made
     made.close()
 

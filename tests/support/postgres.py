@@ -106,9 +106,14 @@ def run(program, *arguments, cwd="/"):
     return ended.stdout
 
 
-def new_directory(prefix="pg-"):
-    """Short, because a socket's path has 107 bytes, and for the servers' user alone."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+_MEMORY = "/dev/shm"
+_ROOM = 1 << 30  # bytes that must be free there
+
+
+def new_directory(prefix="pg-", memory=False):
+    """Short, because a socket's path has 107 bytes, and for the servers' user alone. memory: not on a disk, if there is room."""
+    where = _MEMORY if memory and os.path.isdir(_MEMORY) and shutil.disk_usage(_MEMORY).free >= _ROOM else "/tmp"
+    path = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=where))
     give(path)
     return path
 
@@ -124,6 +129,13 @@ def children(pid):
     with contextlib.suppress(OSError):
         return [int(word) for word in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
+
+
+def alive(pid):
+    """Whether it still runs; who has ended and was not waited for does not."""
+    with contextlib.suppress(OSError, IndexError):
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    return False
 
 
 def children_named(pid, title):
@@ -198,7 +210,7 @@ class Node:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
         # Those that were just being started; the memory that they share must be free before the next start.
-        wait_for(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids[1:]), "the end of the server's processes")
+        wait_for(lambda: not any(map(alive, pids)), "the end of the server's processes")
 
     def kill_backends(self, title=f"{ROLE} "):
         """kill -9 of processes that serve connections: the server then ends all of them and recovers by itself."""
@@ -239,12 +251,14 @@ class Node:
 class Cluster:
     """A primary `a` and, if told, its standby `b`. standby: None, "sync" or "async".
 
-    With a synchronous standby a commit is answered when the other has it on disk, for whoever of the two is the primary."""
+    With a synchronous standby a commit is answered when the other has it on disk, for whoever of the two is the primary.
+    memory: the data is kept in memory where there is room. Processes may die as they like then, too; it only spares the disk
+    copies of whole clusters."""
 
-    def __init__(self, standby=None, **settings):
+    def __init__(self, standby=None, memory=False, **settings):
         assert standby in (None, "sync", "async")
         require()
-        self.directory = new_directory()
+        self.directory = new_directory(memory=memory)
         self.standby_kind = standby
         self._settings = settings
         self._numbers = itertools.count(1)

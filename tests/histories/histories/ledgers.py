@@ -41,7 +41,7 @@ class InPostgres:
     """A server of its own."""
 
     def __init__(self, _):
-        self._cluster = postgres.Cluster()
+        self._cluster = postgres.Cluster(memory=True)
         self.flags = {"ledger": self._cluster.database("history"), **_REPLICA}
 
     def files(self):

@@ -42,7 +42,7 @@ class Stage:
         self.ended = []      # what gateways said that ended by themselves
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="torture-", dir="/tmp"))
         try:
-            self.cluster = postgres.Cluster(kind)
+            self.cluster = postgres.Cluster(kind, memory=True)
             self.url = self.cluster.database()
             # Nobody is refused by Astra for a fourth intent: that there is none is the replicas' doing.
             self.sandbox = Sandbox(attempt_limit=0)
