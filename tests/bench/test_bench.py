@@ -4,6 +4,7 @@ The second half needs the programs (GATEWAY_BIN_DIR, default build/release/bin) 
 """
 
 import argparse
+import contextlib
 import json
 import uuid
 
@@ -11,8 +12,9 @@ import grpc
 import pytest
 
 import bench
+import replicas
 import results
-from support import names
+from support import names, postgres
 from support.people import PERSON
 from support.process import BIN_DIR as BIN
 from support.protos import pb, pb_grpc
@@ -134,6 +136,25 @@ def test_the_report_shows_verdicts_and_noise():
     assert "| memory-x | 5000 | 60 | 0.60 | - | 2.00 | 9.00 | 1.00 | 50 | 2 | 0.50 | - | - |" in text
     quiet = {**noisy, "cells": [cell(memory_x=[50], go=[100])]}
     assert "too noisy" not in results.report(quiet)
+
+
+# -- replicas ------------------------------------------------------------------------------------------------------------
+
+
+def test_generators_that_run_together_are_one_sample():
+    parts = [dict(calls=10, total=12, failed=0, wrong=1, per_second=100.0, p50_us=5.0, p99_us=20.0, max_us=30.0, seconds=2.0),
+             dict(calls=5, total=7, failed=2, wrong=0, per_second=50.0, p50_us=9.0, p99_us=11.0, max_us=40.0, seconds=2.0)]
+    assert replicas.together(parts) == dict(calls=15, total=19, failed=2, wrong=1, per_second=150.0, p50_us=9.0, p99_us=20.0,
+                                            max_us=40.0)
+    assert replicas.shares(256, 3) == [86, 85, 85] and replicas.shares(1, 1) == [1]
+
+
+def test_the_table_of_replicas_shows_what_there_is():
+    c = cell(sqlite=[sample(0, 100, commits=0.05)], one_sync=[sample(0, 90, database_us=60.0, standby_us=12.0, bytes=705.4)])
+    lines = replicas.table(c)
+    assert "| sqlite | 5000 | 2.0 | 9.0 | 100 | - | - | 0.050 | - | 50 | 0.00 | 0/1 |" in lines
+    assert "| one-sync | 5000 | 2.0 | 9.0 | 90 | 60 | 12 | - | 705 | 50 | 0.00 | 0/1 |" in lines
+    assert "CPU of the gateway a call, one-sync x sqlite: 0.90" in lines
 
 
 # -- the gate ------------------------------------------------------------------------------------------------------------
@@ -364,3 +385,22 @@ def test_a_failed_call_fails_the_run(tmp_path):
     instrument = bench.Bench(args, tmp_path)
     with pytest.raises(bench.Failure, match="calls failed"):
         instrument.run_cell({"in_flight": 4, "delay_ms": 5}, [f"memory-{instrument.transports[0]}"], 1)
+
+
+def measure_replicas(tmp_path, setup, **more):
+    args = argparse.Namespace(bin=BIN, server_arg=[], seconds=0.3, warmup=0.1, **more)
+    with contextlib.closing(replicas.ReplicaBench(args, tmp_path)) as instrument, \
+            contextlib.closing(instrument.sandbox(1)) as sandbox:
+        return instrument.measure_setup(setup, sandbox, {"in_flight": 6, "delay_ms": 1}, 0)
+
+
+def test_a_measurement_of_replicas_counts_every_part(tmp_path):
+    postgres.require()
+    s = measure_replicas(tmp_path, "three")
+    assert s["posts"] == s["total"] > s["calls"] > 0 and s["cpu_us"] > 0 and s["database_us"] > 0 and s["standby_us"] is None
+    assert 0 < s["commits"] <= 2.5 and s["bytes"] > 300
+
+
+def test_the_same_of_sqlite_has_no_database(tmp_path):
+    s = measure_replicas(tmp_path, "sqlite")
+    assert s["posts"] == s["total"] > 0 and s["database_us"] is None and s["bytes"] is None
