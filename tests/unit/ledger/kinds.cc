@@ -100,8 +100,9 @@ class BorrowedDatabase {
 postgres::StoreOptions OptionsOf(const BorrowedDatabase& database) {
   postgres::StoreOptions options;
   options.connection = {database.url(), "tests"};
+  options.owner = [] { return Owner{1, nullptr}; };
   // Whatever runs is anybody's to recover, as it is in a ledger of one process that starts.
-  options.gone = [] { return std::vector<int64_t>{0}; };
+  options.gone = [] { return std::vector<int64_t>{0, 1}; };
   options.now = [] { return At(0); };
   return options;
 }
@@ -156,6 +157,27 @@ class TemporaryPostgresStore : public Store {
   std::unique_ptr<postgres::Store> store_;
 };
 
+// The tests' calls end what they began, and name no owner.
+class OwnersLedger final : public BatchLedger {
+ public:
+  using BatchLedger::BatchLedger;
+  void Finish(FinishRequest request, Executor& executor, FinishDone done) override {
+    if (request.owner == 0) request.owner = 1;
+    BatchLedger::Finish(std::move(request), executor, std::move(done));
+  }
+};
+
+struct TemporaryPostgresLedger {
+  TemporaryPostgresLedger() {
+    BatchOptions options;
+    options.unknown_reason = 19;
+    options.webhook_limit = kWebhookLimit;
+    ledger = std::make_unique<OwnersLedger>(postgres::Store::Open(OptionsOf(database)).value(), std::move(options));
+  }
+  BorrowedDatabase database;
+  std::unique_ptr<BatchLedger> ledger;
+};
+
 bool HasPostgres() {
   const std::string& missing = postgres::PostgresServer::Missing();
   if (missing.empty()) return true;
@@ -178,11 +200,19 @@ std::vector<StoreKind> StoreKinds() {
 }
 
 std::vector<LedgerKind> LedgerKinds() {
-  return {{"memory", [] { return std::make_shared<MemoryLedger>(WaiterLimits(), kWebhookLimit); }},
-          {"sqlite", [] {
-             const auto made = std::make_shared<TemporarySqliteLedger>();
-             return std::shared_ptr<BatchLedger>(made, made->ledger.get());
-           }}};
+  std::vector<LedgerKind> kinds = {
+      {"memory", [] { return std::make_shared<MemoryLedger>(WaiterLimits(), kWebhookLimit); }},
+      {"sqlite", [] {
+         const auto made = std::make_shared<TemporarySqliteLedger>();
+         return std::shared_ptr<BatchLedger>(made, made->ledger.get());
+       }}};
+  if (HasPostgres()) {
+    kinds.push_back({"postgres", [] {
+                       const auto made = std::make_shared<TemporaryPostgresLedger>();
+                       return std::shared_ptr<BatchLedger>(made, made->ledger.get());
+                     }});
+  }
+  return kinds;
 }
 
 }  // namespace userintent::ledger
