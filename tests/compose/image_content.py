@@ -16,7 +16,7 @@ import tarfile
 SBOM = "usr/share/doc/userintent/sbom.cdx.json"
 # By the name of the file: what runs other programs, or fetches them.
 UNWANTED = re.compile(r"(?:.*/)?(?:sh|bash|dash|busybox|env|perl|python[0-9.]*|apt|apt-get|dpkg|curl|wget|su|sudo|mount)")
-REQUIRED_SOURCES = {"grpc", "protobuf", "abseil", "openssl", "curl", "nghttp2", "sqlite3", "glibc", "gcc-14", "jemalloc"}
+REQUIRED_SOURCES = {"grpc", "protobuf", "abseil", "openssl", "curl", "nghttp2", "sqlite3", "postgresql-17", "glibc", "gcc-14", "jemalloc"}
 
 
 def files_of(archive):
