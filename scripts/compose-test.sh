@@ -3,8 +3,8 @@
 # conformance scenarios with the four client libraries, and checks of the containers themselves; and README's first command on a
 # bare Debian. Projects, ports and volumes of its own: a stack that is up already is left alone.
 #   COMPOSE_BARE=0  leaves out the bare Debian, which builds everything from nothing
-# What mostly waits goes side by side: the conformance scenarios as two halves of the runners, each with a stack of its own, and
-# the bare Debian, which takes only the processor time that nobody else wants.
+# What mostly waits goes side by side: the conformance scenarios as two halves of the runners, each with a stack of its own, the
+# replicas (replicas-test.sh), and the bare Debian, which takes only the processor time that nobody else wants.
 # Reports (JUnit XML) go to build/compose-results.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -30,9 +30,10 @@ chmod 0777 "$results"  # the suite writes its report as a user of its own
 this=(docker compose)
 other=(env "COMPOSE_PROJECT_NAME=$COMPOSE_PROJECT_NAME-other" "GATEWAY_PORT=$OTHER_PORT" "METRICS_PORT=$OTHER_METRICS_PORT" docker compose)
 
-status=1
+status=1 replicas_pid=
 finish() {
   trap - EXIT
+  [ -z "$replicas_pid" ] || { kill "$replicas_pid" && wait "$replicas_pid"; } 2>/dev/null || true
   docker rm --force "$BARE" >/dev/null 2>&1 || true
   if [ "$status" != 0 ]; then
     docker compose --profile test ps --all || true
@@ -64,6 +65,7 @@ case_of_report() {
 
 say "Images"
 docker compose --profile test build --quiet
+COMPOSE_FILE=docker-compose.yml:docker-compose.replicas.yml docker compose build --quiet gateway pg-a
 say "Start: keys, sandbox, gateway (on port $GATEWAY_PORT)"
 docker compose up --detach --wait --wait-timeout 120 2>"$results/up.log" || { cat "$results/up.log"; die "the stack did not come up"; }
 
@@ -193,10 +195,16 @@ if [ "${COMPOSE_BARE:-1}" != 0 ]; then
   run_bare &
   bare_pid=$!
 fi
+REPLICAS_BUILD=0 scripts/replicas-test.sh "$results" >"$results/replicas.log" 2>&1 </dev/null &
+replicas_pid=$!
 say "Conformance scenarios: Go, Python, Java and C++"
 case_of_report "a second stack comes up beside" other_is_up
 conformance || { cat "$results"/conformance-*.log; failed=$((failed + 1)); }
 case_of_report "the gateway exits with 0 on SIGTERM" exits_0_on_sigterm
+say "Three gateways on PostgreSQL, which ran beside the scenarios"
+wait "$replicas_pid" || failed=$((failed + 1))
+replicas_pid=
+cat "$results/replicas.log"
 if [ "${COMPOSE_BARE:-1}" != 0 ]; then
   say "README's first command on a bare Debian, which began beside the scenarios"
   case_of_report "./run on a bare Debian ends with a call" bare_debian
@@ -205,4 +213,4 @@ fi
 echo "<testsuite name=\"compose\">$report</testsuite>" >"$results/compose.xml"
 say "compose: $(/usr/bin/python3 scripts/count_tests.py "$results" || true)"
 [ "$failed" = 0 ] && [ -s "$results/integration.xml" ] && [ -s "$results/conformance-this.xml" ] && [ -s "$results/conformance-other.xml" ] &&
-  [ -s "$results/conformance-cross.xml" ] && status=0
+  [ -s "$results/conformance-cross.xml" ] && [ -s "$results/replicas.xml" ] && status=0
