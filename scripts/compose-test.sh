@@ -2,7 +2,8 @@
 # make compose-test: builds the images, starts the stack, and runs against it the demo, the integration suite, the
 # conformance scenarios with the four client libraries, and checks of the containers themselves; and README's first command on a
 # bare Debian. Projects, ports and volumes of its own: a stack that is up already is left alone.
-#   COMPOSE_BARE=0  leaves out the bare Debian, which builds everything from nothing
+#   compose-test.sh images   builds the images and does no more
+#   COMPOSE_BARE=0           leaves out the bare Debian, which builds everything from nothing
 # What mostly waits goes side by side: the conformance scenarios as two halves of the runners, each with a stack of its own, the
 # replicas (replicas-test.sh), and the bare Debian, which takes only the processor time that nobody else wants.
 # Reports (JUnit XML) go to build/compose-results.
@@ -10,6 +11,15 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
 docker compose version >/dev/null 2>&1 || die "needs Docker with compose v2"
+images() {
+  say "Images"
+  docker compose --profile test build --quiet
+  COMPOSE_FILE=docker-compose.yml:docker-compose.replicas.yml docker compose build --quiet gateway pg-a
+}
+if [ "${1:-}" = images ]; then
+  images
+  exit
+fi
 export COMPOSE_PROJECT_NAME=userintent-test-$$ COMPOSE_ANSI=never
 read -r GATEWAY_PORT METRICS_PORT OTHER_PORT OTHER_METRICS_PORT < <(/usr/bin/python3 -c 'import socket
 held = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
@@ -63,9 +73,7 @@ case_of_report() {
   fi
 }
 
-say "Images"
-docker compose --profile test build --quiet
-COMPOSE_FILE=docker-compose.yml:docker-compose.replicas.yml docker compose build --quiet gateway pg-a
+images
 say "Start: keys, sandbox, gateway (on port $GATEWAY_PORT)"
 docker compose up --detach --wait --wait-timeout 120 2>"$results/up.log" || { cat "$results/up.log"; die "the stack did not come up"; }
 
