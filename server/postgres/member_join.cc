@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/ledger/inspector.h"
-#include "server/ledger/sqlite_schema.h"
 #include "server/postgres/change_log.h"
 #include "server/postgres/member.h"
 #include "server/postgres/schema.h"
