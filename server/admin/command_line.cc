@@ -12,7 +12,7 @@ namespace {
 constexpr char kHelp[] =
     R"(userintent-ledger: looks into the ledger of the User Intent gateway, and settles what it cannot know.
 
-  userintent-ledger [--ledger=sqlite:PATH] [--json] COMMAND
+  userintent-ledger [--ledger=sqlite:PATH|postgresql://...] [--json] COMMAND
 
   show REQUEST_ID [--caller=NAME]
       everything recorded about a request, of every caller that used this id; of an unresolved one also what webhooks
@@ -44,7 +44,14 @@ constexpr char kHelp[] =
       puts a copy in the ledger's place, while no server runs: checked as a whole (and against the key), what was there
       is kept under another name. It says what to give the next start as --ledger_restored
 
-  --ledger=sqlite:PATH  (default: USERINTENT_LEDGER of the environment, else sqlite:data/ledger.db)
+For a ledger in PostgreSQL, with the database's credentials and beside any number of replicas; there is no backup, check
+and restore, which the database has itself:
+  migrate
+      makes the ledger's tables, or brings them up to date, also while replicas of the version before run
+  replicas
+      the processes that share the ledger: which of them beat, which are gone, and what they have under way
+
+  --ledger=sqlite:PATH  (or postgresql://...; default: USERINTENT_LEDGER of the environment, else sqlite:data/ledger.db)
   --json                one JSON object on stdout
 
 While a server runs on the ledger, it answers, through the socket PATH.admin. Otherwise the file is opened, with the

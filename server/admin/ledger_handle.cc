@@ -16,6 +16,8 @@
 #include "server/ledger/backup.h"
 #include "server/ledger/opening.h"
 #include "server/ledger/sqlite_ledger.h"
+#include "server/postgres/inspector.h"
+#include "server/postgres/url.h"
 #include "userintent/v1/errors.pb.h"
 
 namespace userintent::admin {
@@ -90,8 +92,19 @@ absl::StatusOr<bool> Listens(const std::string& socket) {
       absl::StrCat("cannot open ", socket, ": ", ErrnoText(error), "; run this as the user of the server"));
 }
 
+bool IsDatabase(std::string_view place) {
+  return place.starts_with("postgresql://") || place.starts_with("postgres://");
+}
+
 absl::StatusOr<LedgerHandle> LedgerHandle::Open(const std::string& path, Access access) {
   LedgerHandle opened;
+  if (IsDatabase(path)) {
+    absl::StatusOr<std::unique_ptr<postgres::OperatorsLedger>> database = postgres::OperatorsLedger::Open(path);
+    if (!database.ok()) return database.status();
+    opened.access_ = *std::move(database);
+    opened.Serve(postgres::PlaceOf(path), std::move(access));
+    return opened;
+  }
   const std::string socket = SocketPath(path);
   const absl::StatusOr<bool> listens = Listens(socket);
   if (!listens.ok()) return listens.status();
@@ -108,14 +121,18 @@ absl::StatusOr<LedgerHandle> LedgerHandle::Open(const std::string& path, Access 
   opened.file_ = std::move(files->file);
   opened.store_ = std::move(files->store);
   opened.access_ = std::make_unique<FileAccess>(*opened.store_, access.writes);
-  opened.fingerprinter_ = std::move(access.fingerprinter);
-  OperatorService::Options options;
-  options.ledger = opened.access_.get();
-  options.fingerprinter = opened.fingerprinter_.get();
-  options.path = path;
-  options.server_runs = false;
-  opened.operator_service_ = std::make_unique<OperatorService>(std::move(options));
+  opened.Serve(path, std::move(access));
   return opened;
+}
+
+void LedgerHandle::Serve(const std::string& place, Access access) {
+  fingerprinter_ = std::move(access.fingerprinter);
+  OperatorService::Options options;
+  options.ledger = access_.get();
+  options.fingerprinter = fingerprinter_.get();
+  options.path = place;
+  options.server_runs = false;
+  operator_service_ = std::make_unique<OperatorService>(std::move(options));
 }
 
 }  // namespace userintent::admin

@@ -1,5 +1,6 @@
-// admin::LedgerHandle: the ledger that userintent-ledger works on. Where a server runs, it answers through its socket;
-// otherwise this process opens the file. Single-threaded; blocks.
+// admin::LedgerHandle: the ledger that userintent-ledger works on. Where a server runs on a file, it answers through
+// its socket; otherwise this process opens the file. A ledger in PostgreSQL is opened with the database's credentials,
+// whoever else uses it. Single-threaded; blocks.
 #pragma once
 
 #include <grpcpp/client_context.h>
@@ -8,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -30,7 +32,8 @@ class LedgerHandle {
     bool as_it_is = false;  // an older schema is not brought up to date
     std::unique_ptr<const intent::Fingerprinter> fingerprinter = nullptr;
   };
-  static absl::StatusOr<LedgerHandle> Open(const std::string& path, Access access);
+  // `place`: a path, or the URL of a database, which any process may work on beside others.
+  static absl::StatusOr<LedgerHandle> Open(const std::string& place, Access access);
 
   std::chrono::system_clock::duration timeout = std::chrono::seconds(60);
 
@@ -60,7 +63,12 @@ class LedgerHandle {
   std::unique_ptr<ledger::OperatorAccess> access_;
   std::unique_ptr<const intent::Fingerprinter> fingerprinter_;
   std::unique_ptr<OperatorService> operator_service_;
+
+  void Serve(const std::string& place, Access access);
 };
+
+// Whether --ledger names a database.
+bool IsDatabase(std::string_view place);
 
 // True: a server listens on this socket. False: none does.
 absl::StatusOr<bool> Listens(const std::string& socket);

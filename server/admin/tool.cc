@@ -30,12 +30,14 @@
 #include "server/admin/operator_service.h"
 #include "server/admin/restore.h"
 #include "server/admin/socket.h"
+#include "server/admin/tool_database.h"
 #include "server/admin/tool_print.h"
 #include "server/base/duration.h"
 #include "server/base/secret_file.h"
 #include "server/intent/fingerprint.h"
 #include "server/ledger/backup.h"
 #include "server/ledger/mark.h"
+#include "server/postgres/url.h"
 #include "userintent/admin/v1/ledger_admin_service.grpc.pb.h"
 #include "userintent/v1/errors.pb.h"
 
@@ -297,20 +299,46 @@ absl::Status RestoreCopy(const Context& context) {
   return absl::OkStatus();
 }
 
+absl::Status Tell(const Context& context, const absl::StatusOr<google::protobuf::Struct>& told,
+                  void (*print)(const google::protobuf::Struct&)) {
+  if (!told.ok()) return told.status();
+  if (context.json) return PrintJson(*told);
+  print(*told);
+  return absl::OkStatus();
+}
+
+absl::Status MigrateSchema(const Context& context) {
+  return Tell(context, MigrateDatabase(context.path), PrintMigration);
+}
+
+absl::Status Replicas(const Context& context) { return Tell(context, ReplicasOf(context.path), PrintReplicas); }
+
 struct CommandRow {
   std::string_view name;
   size_t least_words;  // the command and its argument
   size_t most_words;
   absl::Status (*run)(const Context& context);
+  bool on_file = true;
+  bool on_database = true;
 };
 
 constexpr CommandRow kCommands[] = {
-    {"show", 2, 2, Show},   {"unresolved", 1, 1, Unresolved}, {"stats", 1, 1, Stats}, {"resolve", 2, 2, Resolve},
-    {"audit", 1, 2, Audit}, {"conflicts", 1, 1, Conflicts},   {"find", 1, 1, Find},   {"backup", 2, 2, BackUp},
-    {"check", 2, 2, Check}, {"restore", 2, 2, RestoreCopy},
+    {"show", 2, 2, Show},
+    {"unresolved", 1, 1, Unresolved},
+    {"stats", 1, 1, Stats},
+    {"resolve", 2, 2, Resolve},
+    {"audit", 1, 2, Audit},
+    {"conflicts", 1, 1, Conflicts},
+    {"find", 1, 1, Find},
+    {"backup", 2, 2, BackUp, true, false},
+    {"check", 2, 2, Check, true, false},
+    {"restore", 2, 2, RestoreCopy, true, false},
+    {"migrate", 1, 1, MigrateSchema, false},
+    {"replicas", 1, 1, Replicas, false},
 };
 
-constexpr char kCommandNames[] = "show, unresolved, stats, resolve, audit, conflicts, find, backup, check or restore";
+constexpr char kCommandNames[] =
+    "show, unresolved, stats, resolve, audit, conflicts, find, backup, check, restore, migrate or replicas";
 
 absl::Status Run(const CommandLine& line) {
   if (line.words.empty()) return Usage(absl::StrCat("a command is missing: ", kCommandNames));
@@ -327,9 +355,19 @@ absl::Status Run(const CommandLine& line) {
   std::string where = "sqlite:data/ledger.db";
   if (const char* variable = std::getenv("USERINTENT_LEDGER"); variable != nullptr) where = variable;
   if (line.has("ledger")) where = line.get("ledger");
+  if (IsDatabase(where)) {
+    if (absl::Status s = postgres::CheckUrl(where); !s.ok()) {
+      return Usage(absl::StrCat("--ledger ", std::string(s.message())));
+    }
+    if (!command->on_database)
+      return Usage(absl::StrCat(line.words[0], " is for a ledger in a file: the database has its own"));
+    context.path = where;
+    return command->run(context);
+  }
+  if (!command->on_file) return Usage(absl::StrCat(line.words[0], " needs --ledger=postgresql://..."));
   constexpr std::string_view kSqlite = "sqlite:";
   if (where.substr(0, kSqlite.size()) != kSqlite || where.size() == kSqlite.size()) {
-    return Usage("--ledger must be sqlite:PATH: nothing else has a file to look into");
+    return Usage("--ledger must be sqlite:PATH or postgresql://...");
   }
   context.path = where.substr(kSqlite.size());
   return command->run(context);
