@@ -1,6 +1,5 @@
 #include "server/postgres/connection.h"
 
-#include <arpa/inet.h>
 #include <libpq-fe.h>
 #include <poll.h>
 
@@ -10,159 +9,15 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
-#include "server/base/time.h"
 
 namespace userintent::postgres {
 namespace {
 
-// Types of PostgreSQL by their fixed numbers.
-constexpr Oid kBool = 16, kBytea = 17, kInt8 = 20, kText = 25, kUuid = 2950;
-constexpr Oid kByteaArray = 1001, kTextArray = 1009, kInt8Array = 1016, kUuidArray = 2951;
-
 constexpr BootNanos kForEver = std::numeric_limits<BootNanos>::max();
-
-void AppendInt32(std::string& out, uint32_t value) {
-  const uint32_t wire = htonl(value);
-  out.append(reinterpret_cast<const char*>(&wire), sizeof wire);
-}
-
-void AppendInt64(std::string& out, int64_t value) {
-  const auto bits = static_cast<uint64_t>(value);
-  AppendInt32(out, static_cast<uint32_t>(bits >> 32));
-  AppendInt32(out, static_cast<uint32_t>(bits));
-}
-
-std::string Wire(int64_t value) {
-  std::string out;
-  AppendInt64(out, value);
-  return out;
-}
-
-template <size_t N>
-std::string_view View(const std::array<uint8_t, N>& bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), N};
-}
 
 constexpr char kPathOfSchema[] = "SET search_path TO userintent, pg_catalog; ";
 
 }  // namespace
-
-// ---- values ----
-
-// The binary form of an array of one dimension.
-class ArrayWriter {
- public:
-  ArrayWriter(Value& value, Oid element, size_t size) : out_(value.bytes_) {
-    out_.reserve(20 + size * 20);
-    AppendInt32(out_, size == 0 ? 0 : 1);
-    AppendInt32(out_, 1);  // NULLs are possible
-    AppendInt32(out_, element);
-    if (size == 0) return;
-    AppendInt32(out_, static_cast<uint32_t>(size));
-    AppendInt32(out_, 1);
-  }
-  void Add(std::string_view bytes) {
-    AppendInt32(out_, static_cast<uint32_t>(bytes.size()));
-    out_.append(bytes);
-  }
-  void Add(int64_t number) {
-    AppendInt32(out_, sizeof number);
-    AppendInt64(out_, number);
-  }
-  void AddNull() { AppendInt32(out_, std::numeric_limits<uint32_t>::max()); }
-
- private:
-  std::string& out_;
-};
-
-Value::Value(bool value) : type_(kBool), bytes_(1, value ? '\1' : '\0') {}
-Value::Value(int64_t value) : type_(kInt8), bytes_(Wire(value)) {}
-Value::Value(std::string_view text) : type_(kText), bytes_(text) {}
-Value::Value(const Uuid& id) : type_(kUuid), bytes_(View(id)) {}
-Value::Value(const ledger::Digest& digest) : type_(kBytea), bytes_(View(digest)) {}
-Value::Value(const std::vector<std::string>& texts) : type_(kTextArray) {
-  ArrayWriter writer(*this, kText, texts.size());
-  for (const std::string& text : texts) writer.Add(text);
-}
-Value::Value(const std::vector<int64_t>& numbers) : type_(kInt8Array) {
-  ArrayWriter writer(*this, kInt8, numbers.size());
-  for (const int64_t number : numbers) writer.Add(number);
-}
-Value::Value(const std::vector<Uuid>& ids) : type_(kUuidArray) {
-  ArrayWriter writer(*this, kUuid, ids.size());
-  for (const Uuid& id : ids) writer.Add(View(id));
-}
-Value::Value(const std::vector<ledger::Digest>& digests) : type_(kByteaArray) {
-  ArrayWriter writer(*this, kBytea, digests.size());
-  for (const ledger::Digest& digest : digests) writer.Add(View(digest));
-}
-Value::Value(const std::vector<std::optional<Uuid>>& ids) : type_(kUuidArray) {
-  ArrayWriter writer(*this, kUuid, ids.size());
-  for (const std::optional<Uuid>& id : ids) id ? writer.Add(View(*id)) : writer.AddNull();
-}
-Value::Value(const std::vector<std::optional<int64_t>>& numbers) : type_(kInt8Array) {
-  ArrayWriter writer(*this, kInt8, numbers.size());
-  for (const std::optional<int64_t>& number : numbers) number ? writer.Add(*number) : writer.AddNull();
-}
-Value::Value(const std::vector<std::optional<std::string>>& texts) : type_(kTextArray) {
-  ArrayWriter writer(*this, kText, texts.size());
-  for (const std::optional<std::string>& text : texts) text ? writer.Add(*text) : writer.AddNull();
-}
-
-// ---- answers ----
-
-void Rows::Deleter::operator()(pg_result* result) const { PQclear(result); }
-
-int Rows::size() const { return PQntuples(result_.get()); }
-
-bool Rows::IsNull(int row, int column) const { return PQgetisnull(result_.get(), row, column) != 0; }
-
-std::string_view Rows::Bytes(int row, int column) const {
-  return {PQgetvalue(result_.get(), row, column), static_cast<size_t>(PQgetlength(result_.get(), row, column))};
-}
-
-int64_t Rows::Number(int row, int column) const {
-  const std::string_view bytes = Bytes(row, column);
-  if (bytes.empty() || bytes.size() > 8) return 0;
-  // Of 2, 4 or 8 bytes, with a sign; booleans have one byte.
-  uint64_t bits = bytes.size() > 1 && (static_cast<uint8_t>(bytes[0]) & 0x80) != 0 ? ~uint64_t{0} : 0;
-  for (const char byte : bytes) bits = bits << 8 | static_cast<uint8_t>(byte);
-  return static_cast<int64_t>(bits);
-}
-
-std::string Rows::Text(int row, int column) const { return std::string(Bytes(row, column)); }
-
-Uuid Rows::Id(int row, int column) const {
-  Uuid id{};
-  const std::string_view bytes = Bytes(row, column);
-  if (bytes.size() == id.size()) std::memcpy(id.data(), bytes.data(), id.size());
-  return id;
-}
-
-std::optional<Uuid> Rows::OptionalId(int row, int column) const {
-  if (IsNull(row, column)) return std::nullopt;
-  return Id(row, column);
-}
-
-ledger::Digest Rows::DigestAt(int row, int column) const {
-  ledger::Digest digest{};
-  const std::string_view bytes = Bytes(row, column);
-  if (bytes.size() == digest.size()) std::memcpy(digest.data(), bytes.data(), digest.size());
-  return digest;
-}
-
-absl::Time Rows::Time(int row, int column) const {
-  return IsNull(row, column) ? absl::InfinitePast() : absl::FromUnixMicros(Number(row, column));
-}
-
-std::string_view Rows::tag() const { return PQcmdStatus(result_.get()); }
-
-int64_t Rows::touched() const {
-  const char* const text = PQcmdTuples(result_.get());
-  return std::strtoll(text, nullptr, 10);
-}
-
-// ---- the connection ----
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const ConnectionOptions& options) {
   auto connection = std::unique_ptr<Connection>(new Connection(options));
@@ -367,70 +222,82 @@ absl::StatusOr<std::vector<Rows>> Connection::Pipeline(absl::Span<const Statemen
     framed.push_back({"COMMIT", {}});
     statements = framed;
   }
-  if (PQenterPipelineMode(conn_) != 1) return Lost("cannot send");
-  std::vector<bool> prepared(statements.size());
+  Flight flight{statements, commits, {}, 0, {}, absl::OkStatus()};
+  if (absl::Status s = SendFlight(flight); !s.ok()) return s;
   for (size_t i = 0; i < statements.size(); ++i) {
-    bool fresh = false;
-    if (absl::Status s = Send(statements[i].sql, statements[i].values, fresh); !s.ok()) return s;
-    prepared[i] = fresh;
-    if (!commits || i + 1 == statements.size()) {
-      if (PQpipelineSync(conn_) != 1) return Lost("cannot send");
-    }
+    const absl::Status lost = TakeAnswer(flight, i);
+    if (lost.ok()) continue;
+    committing_since_.store(0, std::memory_order_release);
+    if (flight.refused.ok()) return lost;
+    in_doubt_ = false;  // a statement had failed before: the transaction cannot have been committed
+    return flight.refused;
   }
-  // From here on a loss leaves a commit in doubt: how much of it left is not known.
-  in_doubt_ = commits;
-  noticed_ = false;
-  const BootNanos deadline = Deadline();
-  if (absl::Status s = Flush(deadline); !s.ok()) return s;
-  std::vector<Rows> answers;
-  absl::Status first;  // that went wrong
-  for (size_t i = 0; i < statements.size(); ++i) {
-    const bool is_commit = commits && i + 1 == statements.size();
-    if (is_commit) {
-      noticed_ = false;
-      committing_since_.store(BootNow(), std::memory_order_release);
-    }
-    absl::StatusOr<Rows> rows = absl::UnknownError("");
-    for (int part = prepared[i] ? 0 : 1; part < 2; ++part) {
-      rows = One(is_commit && first.ok() ? kForEver : deadline);
-      if (!rows.ok() && broken_) {
-        committing_since_.store(0, std::memory_order_release);
-        if (first.ok()) return rows.status();
-        in_doubt_ = false;  // a statement had failed before: the transaction cannot have been committed
-        return first;
-      }
-      if (!rows.ok() && prepared[i] && part == 0) names_.erase(std::string(statements[i].sql));
-      if (!rows.ok() && first.ok()) first = rows.status();
-    }
-    if (rows.ok()) answers.push_back(*std::move(rows));
-    if (!commits || i + 1 == statements.size()) {
-      const absl::StatusOr<pg_result*> sync = Next(is_commit && first.ok() ? kForEver : deadline);
-      committing_since_.store(0, std::memory_order_release);
-      if (!sync.ok()) return sync.status();
-      PQclear(*sync);
-    }
-  }
+  committing_since_.store(0, std::memory_order_release);
   if (PQexitPipelineMode(conn_) != 1) return Lost("answers are left");
-  if (!first.ok()) {
-    in_doubt_ = false;
-    if (commits) {
-      if (absl::Status s = Execute("ROLLBACK"); !s.ok() && broken_) return first;
+  return Landed(flight);
+}
+
+absl::Status Connection::SendFlight(Flight& flight) {
+  if (PQenterPipelineMode(conn_) != 1) return Lost("cannot send");
+  for (size_t i = 0; i < flight.statements.size(); ++i) {
+    bool fresh = false;
+    const Statement& statement = flight.statements[i];
+    if (absl::Status s = Send(statement.sql, statement.values, fresh); !s.ok()) return s;
+    flight.prepared.push_back(fresh);
+    if (flight.commits && i + 1 < flight.statements.size()) continue;
+    if (PQpipelineSync(conn_) != 1) return Lost("cannot send");
+  }
+  // From here on a loss leaves a commit in doubt: how much of it left is not known. And libpq may hand over a notice
+  // before the answer that it came with, so one that comes at any time counts.
+  in_doubt_ = flight.commits;
+  noticed_ = false;
+  flight.deadline = Deadline();
+  return Flush(flight.deadline);
+}
+
+// A failure is the connection's. What the server refused is noted in the flight.
+absl::Status Connection::TakeAnswer(Flight& flight, size_t at) {
+  const bool last = at + 1 == flight.statements.size();
+  BootNanos until = flight.deadline;
+  if (flight.commits && last) {
+    committing_since_.store(BootNow(), std::memory_order_release);
+    if (flight.refused.ok()) until = kForEver;
+  }
+  for (int part = flight.prepared[at] ? 0 : 1; part < 2; ++part) {
+    absl::StatusOr<Rows> rows = One(until);
+    if (rows.ok()) {
+      if (part == 1) flight.answers.push_back(*std::move(rows));
+      continue;
     }
-    return first;
+    if (broken_) return rows.status();
+    if (part == 0) names_.erase(std::string(flight.statements[at].sql));
+    if (flight.refused.ok()) flight.refused = rows.status();
   }
-  if (!commits) {
+  if (flight.commits && !last) return absl::OkStatus();
+  const absl::StatusOr<pg_result*> sync = Next(until);
+  if (!sync.ok()) return sync.status();
+  PQclear(*sync);
+  return absl::OkStatus();
+}
+
+// Everything was answered.
+absl::StatusOr<std::vector<Rows>> Connection::Landed(Flight& flight) {
+  if (!flight.refused.ok()) {
     in_doubt_ = false;
-    return answers;
+    // The transaction stays open, and refuses everything.
+    if (flight.commits) Execute("ROLLBACK").IgnoreError();  // were it lost, IsBroken() says so
+    return flight.refused;
   }
-  if (answers.back().tag() == "ROLLBACK") {
+  if (!flight.commits) return std::move(flight.answers);
+  if (flight.answers.back().tag() == "ROLLBACK") {
     in_doubt_ = false;
     return absl::AbortedError("the database: the transaction had failed");
   }
   if (noticed_) return Lost("a commit was remarked on, so it may not be on the standby");
   in_doubt_ = false;
-  answers.pop_back();
-  answers.erase(answers.begin());
-  return answers;
+  flight.answers.pop_back();
+  flight.answers.erase(flight.answers.begin());
+  return std::move(flight.answers);
 }
 
 absl::Status Connection::Commit() {

@@ -1,4 +1,4 @@
-// postgres::Connection: one connection to the database, by libpq. The only file that knows libpq is connection.cc.
+// postgres::Connection: one connection to the database, by libpq, which connection.cc and value.cc alone know.
 //
 // One thread at a time: its owner's. Every call waits for the server, by poll, at most as long as its deadline; only an
 // answer to COMMIT is waited for as long as the connection lives, because a commit that waits for its standby must
@@ -12,12 +12,10 @@
 // value of a row: messages name SQLSTATE and constraint only.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -29,72 +27,12 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "server/base/lease.h"
-#include "server/base/uuid.h"
-#include "server/ledger/ledger.h"
+#include "server/postgres/value.h"
 
 struct pg_conn;
 struct pg_result;
 
 namespace userintent::postgres {
-
-// A value of a statement: NULL, a scalar or an array of scalars.
-class Value {
- public:
-  Value(bool value);                                                 // NOLINT(google-explicit-constructor)
-  Value(int value) : Value(static_cast<int64_t>(value)) {}           // NOLINT(google-explicit-constructor)
-  Value(int64_t value);                                              // NOLINT(google-explicit-constructor)
-  Value(size_t value) : Value(static_cast<int64_t>(value)) {}        // NOLINT(google-explicit-constructor)
-  Value(std::string_view text);                                      // NOLINT(google-explicit-constructor)
-  Value(const std::string& text) : Value(std::string_view(text)) {}  // NOLINT(google-explicit-constructor)
-  Value(const char* text) : Value(std::string_view(text)) {}         // NOLINT(google-explicit-constructor)
-  Value(const Uuid& id);                                             // NOLINT(google-explicit-constructor)
-  Value(const ledger::Digest& digest);                               // NOLINT(google-explicit-constructor)
-  Value(const std::vector<std::string>& texts);                      // NOLINT(google-explicit-constructor)
-  Value(const std::vector<int64_t>& numbers);                        // NOLINT(google-explicit-constructor)
-  Value(const std::vector<Uuid>& ids);                               // NOLINT(google-explicit-constructor)
-  Value(const std::vector<ledger::Digest>& digests);                 // NOLINT(google-explicit-constructor)
-  Value(const std::vector<std::optional<Uuid>>& ids);                // NOLINT(google-explicit-constructor)
-  Value(const std::vector<std::optional<int64_t>>& numbers);         // NOLINT(google-explicit-constructor)
-  Value(const std::vector<std::optional<std::string>>& texts);       // NOLINT(google-explicit-constructor)
-
-  unsigned type() const { return type_; }
-  bool is_null() const { return null_; }
-  const std::string& bytes() const { return bytes_; }
-
- private:
-  friend class ArrayWriter;
-  explicit Value(unsigned type) : type_(type) {}
-  unsigned type_;
-  bool null_ = false;
-  std::string bytes_;
-};
-
-// The answer to one statement. Columns are read as what they are: a wrong type or place is a bug, and reads as zero or
-// empty. Booleans and integers of any width are numbers.
-class Rows {
- public:
-  explicit Rows(pg_result* result) : result_(result) {}
-  int size() const;
-  bool IsNull(int row, int column) const;
-  int64_t Number(int row, int column) const;
-  int Int(int row, int column) const { return static_cast<int>(Number(row, column)); }
-  bool Bool(int row, int column) const { return Number(row, column) != 0; }
-  std::string Text(int row, int column) const;
-  Uuid Id(int row, int column) const;
-  std::optional<Uuid> OptionalId(int row, int column) const;
-  ledger::Digest DigestAt(int row, int column) const;
-  absl::Time Time(int row, int column) const;  // of microseconds since 1970; NULL: InfinitePast
-  // Rows that an INSERT, UPDATE or DELETE touched.
-  int64_t touched() const;
-  std::string_view tag() const;
-
- private:
-  std::string_view Bytes(int row, int column) const;
-  struct Deleter {
-    void operator()(pg_result* result) const;
-  };
-  std::unique_ptr<pg_result, Deleter> result_;
-};
 
 struct Statement {
   std::string_view sql;  // lives as long as the connection, or is a literal
@@ -156,7 +94,19 @@ class Connection {
   absl::Status Send(std::string_view sql, absl::Span<const Value> values, bool& prepared_now);
   absl::Status Refusal(pg_result* result);
   absl::Status Lost(std::string_view what);
+  // Statements that are sent together.
+  struct Flight {
+    absl::Span<const Statement> statements;
+    bool commits = false;        // the last one is a COMMIT
+    std::vector<bool> prepared;  // for the first time, so that it has an answer of its own
+    BootNanos deadline = 0;
+    std::vector<Rows> answers;
+    absl::Status refused;  // the first one that was
+  };
   absl::StatusOr<std::vector<Rows>> Pipeline(absl::Span<const Statement> statements, bool commits);
+  absl::Status SendFlight(Flight& flight);
+  absl::Status TakeAnswer(Flight& flight, size_t at);
+  absl::StatusOr<std::vector<Rows>> Landed(Flight& flight);
   BootNanos Deadline() const { return BootNow() + absl::ToInt64Nanoseconds(options_.statement_timeout); }
   static void OnNotice(void* self, const pg_result* result);
 
@@ -165,7 +115,7 @@ class Connection {
   absl::flat_hash_map<std::string, std::string> names_;  // of prepared statements, by their text
   bool broken_ = false;
   bool in_doubt_ = false;
-  bool noticed_ = false;  // something was remarked during the COMMIT
+  bool noticed_ = false;  // something was remarked since a COMMIT was sent
   std::string sqlstate_;
   std::atomic<BootNanos> committing_since_{0};
 };
