@@ -13,7 +13,8 @@ namespace {
 constexpr char kEnded[] =
     "SELECT w.place FROM unnest($1::text[], $2::uuid[]) WITH ORDINALITY AS w (caller, request_id, place) "
     "LEFT JOIN caller c ON c.name = w.caller "
-    "LEFT JOIN request r ON r.caller = c.id AND r.request_id = w.request_id "
+    "LEFT JOIN LATERAL (SELECT q.state FROM request q WHERE q.caller = c.id AND q.request_id = w.request_id OFFSET 0) "
+    "r ON true "
     "WHERE r.state IS DISTINCT FROM 1";
 
 }  // namespace

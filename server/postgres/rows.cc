@@ -81,6 +81,12 @@ std::string SelectRows(std::string_view rest) {
                       std::string(rest));
 }
 
+const std::string& SelectRowsByKey() {
+  static const auto* const kSql =
+      new std::string(absl::StrCat("SELECT ", kColumns, " FROM ", kRequestByKey, " JOIN email e ON e.id = r.email"));
+  return *kSql;
+}
+
 absl::StatusOr<Row> ReadRow(const Rows& rows, int at) {
   Row row;
   ledger::Record& record = row.record;

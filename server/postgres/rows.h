@@ -15,6 +15,16 @@ namespace userintent::postgres {
 // "SELECT <columns> FROM request r JOIN caller c ... JOIN email e ... <rest>": the columns of ReadRow.
 std::string SelectRows(std::string_view rest);
 
+// Requests `r` and their callers `c` by keys `k`: $1 the callers' names, $2 the ids, k.n the place of each. As a join
+// of three tables it would be left to the planner to look by caller and id at once, and while it thinks that the table
+// is small it does not: then each key reads every request of its caller.
+inline constexpr char kRequestByKey[] =
+    "unnest($1::text[], $2::uuid[]) WITH ORDINALITY AS k (name, request_id, n) JOIN caller c ON c.name = k.name "
+    "CROSS JOIN LATERAL (SELECT * FROM request q WHERE q.caller = c.id AND q.request_id = k.request_id OFFSET 0) r";
+
+// The rows with such keys.
+const std::string& SelectRowsByKey();
+
 // How many columns those are; a statement may have others behind them.
 extern const int kRowColumns;
 

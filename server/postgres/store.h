@@ -146,11 +146,16 @@ class Store final : public ledger::Store {
   void MovePerson(const ledger::Changes::PersonMove& move);
 
   // store_commit.cc
-  void AddAddresses(std::vector<Statement>& out) const;
-  void AddRows(std::vector<Statement>& out, size_t& inserts_at) const;
+  // Which statements of a commit made new ones, and answer their numbers; SIZE_MAX: none does.
+  struct Made {
+    size_t addresses_at = SIZE_MAX;
+    size_t rows_at = SIZE_MAX;
+  };
+  void AddAddresses(std::vector<Statement>& out, Made& made) const;
+  void AddRows(std::vector<Statement>& out, Made& made) const;
   void AddRecords(std::vector<Statement>& out) const;
-  absl::Status Sent(const absl::StatusOr<std::vector<Rows>>& answers, size_t inserts_at);
-  void Settled(const std::vector<Rows>& answers, size_t inserts_at);
+  void Settled(const std::vector<Rows>& answers, const Made& made);
+  void TakeNumbers(const std::vector<Rows>& answers, const Made& made);
   void Lost();
   void Clear();
 

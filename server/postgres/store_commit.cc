@@ -47,12 +47,13 @@ constexpr char kAddresses[] =
     "FROM want w, free f WHERE e.id = w.id AND e.id = f.id AND e.version = w.version RETURNING 1) "
     "SELECT expect((SELECT count(*) FROM done), $7)";
 
-// $1 digests, $2 confirmed, $3 possible, $4 and $5 purged, $6 how many.
+// $1 digests, $2 confirmed, $3 possible, $4 and $5 purged, $6 how many. Answers their numbers.
 constexpr char kNewAddresses[] =
     "WITH done AS (INSERT INTO email (digest, confirmed, possible, purged_confirmed, purged_possible) "
     "SELECT digest, confirmed, possible, pc, pp FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], "
-    "$5::bigint[]) AS t (digest, confirmed, possible, pc, pp) ORDER BY digest ON CONFLICT DO NOTHING RETURNING 1) "
-    "SELECT expect((SELECT count(*) FROM done), $6)";
+    "$5::bigint[]) AS t (digest, confirmed, possible, pc, pp) ORDER BY digest ON CONFLICT DO NOTHING "
+    "RETURNING id, digest) "
+    "SELECT id, digest FROM done UNION ALL SELECT expect((SELECT count(*) FROM done), $6), NULL";
 
 constexpr char kPersonMove[] =
     "UPDATE request r SET person = $3 FROM email e WHERE e.digest = $1 AND r.email = e.id AND r.person = $2 "
@@ -135,10 +136,13 @@ constexpr char kConflict[] =
     "claimed_intent, action, evidence) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
 
 // See change_log.h for what a revision is. $1 the callers, $2 the requests.
-constexpr char kLog[] =
-    "INSERT INTO change (revision, request, caller) SELECT (pg_current_xact_id()::text::bigint << 20) + t.n, r.id, "
-    "r.caller FROM unnest($1::text[], $2::uuid[]) WITH ORDINALITY AS t (caller, request_id, n) "
-    "JOIN caller c ON c.name = t.caller JOIN request r ON r.caller = c.id AND r.request_id = t.request_id";
+const std::string& LogSql() {
+  static const auto* const kSql = new std::string(
+      absl::StrCat("INSERT INTO change (revision, request, caller) SELECT (pg_current_xact_id()::text::bigint << 20) + "
+                   "k.n, r.id, r.caller FROM ",
+                   kRequestByKey));
+  return *kSql;
+}
 
 bool ByKey(const Row* a, const Row* b) { return a->record.key < b->record.key; }
 
@@ -160,7 +164,7 @@ void Append(std::vector<Value>& to, std::vector<Value> more) {
 
 }  // namespace
 
-void Store::AddAddresses(std::vector<Statement>& out) const {
+void Store::AddAddresses(std::vector<Statement>& out, Made& made) const {
   std::vector<int64_t> rename_ids, rename_versions;
   std::vector<Digest> rename_to;
   for (const Move& move : moves_) {
@@ -207,10 +211,11 @@ void Store::AddAddresses(std::vector<Statement>& out) const {
     new_pc.push_back(held->purged.confirmed);
     new_pp.push_back(held->purged.possible);
   }
+  made.addresses_at = out.size();
   out.push_back({kNewAddresses, {digests, new_confirmed, new_possible, new_pc, new_pp, digests.size()}});
 }
 
-void Store::AddRows(std::vector<Statement>& out, size_t& inserts_at) const {
+void Store::AddRows(std::vector<Statement>& out, Made& made) const {
   std::vector<const Row*> inserts, progress, whole, latest;
   std::vector<int64_t> purged;
   std::map<const Row*, const Row*> was;
@@ -239,7 +244,7 @@ void Store::AddRows(std::vector<Statement>& out, size_t& inserts_at) const {
       created.push_back(absl::ToUnixMicros(row->record.created));
     }
     Append(values, {ids, created, inserts.size()});
-    inserts_at = out.size();
+    made.rows_at = out.size();
     out.push_back({InsertSql(), std::move(values)});
   }
   for (std::vector<const Row*>* rows : {&progress, &whole}) {
@@ -284,7 +289,7 @@ void Store::AddRecords(std::vector<Statement>& out) const {
     callers.push_back(key.caller);
     ids.push_back(key.request_id);
   }
-  out.push_back({kLog, {callers, ids}});
+  out.push_back({LogSql(), {callers, ids}});
 }
 
 absl::Status Store::Commit() {
@@ -303,9 +308,9 @@ absl::Status Store::Commit() {
     statements.push_back({kTouch, {session_}});
   }
   if (!new_callers.empty()) statements.push_back({kNewCallers, {new_callers}});
-  AddAddresses(statements);
-  size_t inserts_at = SIZE_MAX;
-  AddRows(statements, inserts_at);
+  Made made;
+  AddAddresses(statements, made);
+  AddRows(statements, made);
   AddRecords(statements);
   for (Statement& statement : webhooks_.Writes()) statements.push_back(std::move(statement));
   if (statements.empty()) {
@@ -321,7 +326,7 @@ absl::Status Store::Commit() {
     Lost();
     return answers.status();
   }
-  Settled(*answers, inserts_at);
+  Settled(*answers, made);
   webhooks_.Committed();
   Clear();
   return absl::OkStatus();
@@ -333,16 +338,31 @@ void Store::Lost() {
   for (const auto& [email, held] : addresses_) kept_.erase(email);
 }
 
-// Committed: the rows that run here are kept, with their addresses.
-void Store::Settled(const std::vector<Rows>& answers, size_t inserts_at) {
-  if (inserts_at != SIZE_MAX) {
-    const Rows& inserted = answers[inserts_at];
-    for (int at = 0; at < inserted.size(); ++at) {
-      if (inserted.IsNull(at, 1)) continue;
-      const auto held = rows_.find(Key{inserted.Text(at, 2), inserted.Id(at, 1)});
-      if (held != rows_.end() && held->second.now) held->second.now->handle = inserted.Number(at, 0);
+// The numbers that the database has given to new rows and addresses.
+void Store::TakeNumbers(const std::vector<Rows>& answers, const Made& made) {
+  if (made.rows_at != SIZE_MAX) {
+    const Rows& rows = answers[made.rows_at];
+    for (int at = 0; at < rows.size(); ++at) {
+      if (rows.IsNull(at, 1)) continue;
+      const auto held = rows_.find(Key{rows.Text(at, 2), rows.Id(at, 1)});
+      if (held != rows_.end() && held->second.now) held->second.now->handle = rows.Number(at, 0);
     }
   }
+  if (made.addresses_at == SIZE_MAX) return;
+  const Rows& addresses = answers[made.addresses_at];
+  for (int at = 0; at < addresses.size(); ++at) {
+    if (addresses.IsNull(at, 1)) continue;
+    const auto held = addresses_.find(addresses.DigestAt(at, 1));
+    if (held == addresses_.end()) continue;
+    // A new address has version 0, without the step that a change of an old one makes.
+    held->second.stored.id = addresses.Number(at, 0);
+    held->second.stored.version = -1;
+  }
+}
+
+// Committed: the rows that run here are kept, with their addresses.
+void Store::Settled(const std::vector<Rows>& answers, const Made& made) {
+  TakeNumbers(answers, made);
   for (auto& [key, held] : rows_) {
     if (!held.now) {
       running_.erase(key);
@@ -357,7 +377,7 @@ void Store::Settled(const std::vector<Rows>& answers, size_t inserts_at) {
     }
     if (!held.progress) continue;
     const HeldAddress& address = addresses_[row.email];
-    // A new address has a number that is not known here, so the next look is a fetch.
+    // Moved to another digest meanwhile: the next look is a fetch.
     if (address.stored.id == 0 || row.handle == 0) {
       running_.erase(key);
       continue;

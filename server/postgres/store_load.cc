@@ -17,13 +17,6 @@ using ledger::State;
 
 constexpr char kAddresses[] = "SELECT id, digest, version, confirmed, possible FROM email WHERE digest = ANY ($1)";
 
-const std::string& ByKeySql() {
-  static const auto* const kSql =
-      new std::string(SelectRows("JOIN unnest($1::text[], $2::uuid[]) AS k (caller, request_id) "
-                                 "ON c.name = k.caller AND r.request_id = k.request_id"));
-  return *kSql;
-}
-
 const std::string& OfAddressesSql() {
   static const auto* const kSql = new std::string(
       SelectRows("WHERE e.digest = ANY ($1) AND (r.state IN (1, 4) OR r.state = 2 AND r.person = ANY ($2))"));
@@ -32,10 +25,10 @@ const std::string& OfAddressesSql() {
 
 // Those that the rows with these keys have replaced, or that have replaced them.
 const std::string& LinkedSql() {
-  static const auto* const kSql = new std::string(SelectRows(
-      "WHERE r.id IN (SELECT l.id FROM unnest($1::text[], $2::uuid[]) AS k (caller, request_id) "
-      "JOIN caller kc ON kc.name = k.caller JOIN request o ON o.caller = kc.id AND o.request_id = k.request_id "
-      "JOIN request l ON l.email = o.email AND l.request_id IN (o.supersedes, o.superseded_by))"));
+  static const auto* const kSql =
+      new std::string(SelectRows(absl::StrCat("WHERE r.id IN (SELECT l.id FROM ", kRequestByKey,
+                                              " JOIN request l ON l.email = r.email AND l.request_id IN (r.supersedes, "
+                                              "r.superseded_by))")));
   return *kSql;
 }
 
@@ -102,7 +95,7 @@ absl::Status Store::Fetch(const Wants& wants) {
   std::vector<Statement> statements;
   const bool addresses = !wants.emails.empty();
   if (addresses) statements.push_back({kAddresses, {wants.emails}});
-  if (!wants.ids.empty()) statements.push_back({ByKeySql(), {wants.callers, wants.ids}});
+  if (!wants.ids.empty()) statements.push_back({SelectRowsByKey(), {wants.callers, wants.ids}});
   if (!wants.open.empty()) statements.push_back({OfAddressesSql(), {wants.open, wants.persons}});
   if (!wants.linked_ids.empty()) statements.push_back({LinkedSql(), {wants.linked_callers, wants.linked_ids}});
   for (const Lookup* lookup : wants.intents) {

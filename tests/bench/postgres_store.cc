@@ -135,9 +135,14 @@ double Milliseconds(std::vector<double>& took, double share) {
 int Run(const std::string& url, int concurrent, int pairs) {
   StoreOptions options;
   options.connection = {url, "bench"};
-  options.owner = [] { return ledger::Owner{1, nullptr}; };
   const auto connection = Connection::Open(options.connection);
   if (!connection.ok() || !Migrate(**connection).ok()) Pairs::Fail("the database cannot be used");
+  // A replica that nobody watches.
+  const auto replica =
+      (*connection)
+          ->Query("INSERT INTO replica (name) VALUES ('bench') RETURNING epoch", std::initializer_list<Value>{});
+  if (!replica.ok()) Pairs::Fail("no replica can be registered");
+  options.owner = [epoch = replica->Number(0, 0)] { return ledger::Owner{epoch, nullptr}; };
   auto store = Store::Open(options);
   if (!store.ok()) Pairs::Fail("the store does not open");
   const Store& counted = **store;
