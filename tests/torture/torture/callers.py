@@ -162,7 +162,7 @@ class Callers:
                 self._hear(ask, FAILED, "", begun)
             if error is not None and error.retry_after is None:
                 return error
-            if time.monotonic() - begin > patience:
+            if time.monotonic() - begin > patience or (self._stopping and not final):
                 if final:
                     self.other.append(f"T6: {ask.request_id} has no answer: {error and error.reason}")
                 return error
