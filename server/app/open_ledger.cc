@@ -135,6 +135,12 @@ absl::StatusOr<OpenedLedger> OpenPostgres(const config::Settings& settings, cons
   if (ledger->restored() != 0) metrics.SetLedgerRestored(absl::FromUnixMicros(ledger->restored()));
   Log(Level::kInfo, "replica",
       {{"address", SafeText(postgres::PlaceOf(settings.ledger.url))}, {"epoch", ledger->epoch()}});
+  if (settings.ledger_single_node) {
+    Log(Level::kWarn, "single_node",
+        {{"warning",
+          "no synchronous standby has the ledger (--ledger_single_node): if this one server is lost, so is the promise "
+          "for what came since its last backup"}});
+  }
   OpenedLedger all;
   all.ledger = *std::move(opened);
   all.fingerprinter = std::move(all_keys);

@@ -123,6 +123,7 @@ struct Server::Parts {
   std::unique_ptr<Webhooks> webhooks;  // null: none are received; hears the ledger's last answers, as the shards do
   ledger::WebhookQueue* webhook_queue = nullptr;
   ledger::SqliteLedger* sqlite = nullptr;  // the ledger, where it is one
+  postgres::Ledger* postgres = nullptr;    // likewise
   ledger::ChangeFeed* changes = nullptr;   // the ledger's
   std::unique_ptr<ledger::Ledger> ledger;  // after the shards: its last answers need their inboxes
   std::unique_ptr<admin::AdminServer> admin;
@@ -193,6 +194,7 @@ absl::Status Server::Parts::OpenLedger(const config::LedgerKeys& keys) {
   change_listeners.Add(*watch_hub);
   fingerprinter = std::move(opened->fingerprinter);
   sqlite = opened->sqlite;
+  postgres = opened->postgres;
   webhook_queue = opened->webhooks;
   metrics->SetRecoveredRows(sqlite != nullptr ? static_cast<int64_t>(sqlite->recovered()) : 0);
   return absl::OkStatus();
@@ -374,6 +376,11 @@ void Server::HouseKeep() {
     if (p.sqlite != nullptr) {
       p.metrics->SetLedgerRows(p.sqlite->rows());
       p.metrics->SetLedgerInPlace(p.sqlite->InPlace());
+    }
+    if (p.postgres != nullptr) {
+      const postgres::MemberReport report = p.postgres->report();
+      p.metrics->replica().Show({report.well, report.replicas, report.unswept, report.standbys, report.lease_left,
+                                 report.commit_waits, report.oldest_writer});
     }
     for (const auto& shard : p.shards) shard->CountUpstream();
     p.policy->ShowAge(now);

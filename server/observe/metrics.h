@@ -15,6 +15,7 @@
 
 #include "absl/time/time.h"
 #include "server/observe/policy_metrics.h"
+#include "server/observe/replica_metrics.h"
 #include "server/observe/tls_metrics.h"
 #include "server/observe/webhook_metrics.h"
 
@@ -151,9 +152,10 @@ class Metrics {
   void SetPortAnswers(bool answers) noexcept;
   void CountCredentialReload(bool ok) noexcept;
 
-  // Of Astra's webhooks, and of TLS; shown with the rest.
+  // Of Astra's webhooks, of TLS, and of replicas; shown with the rest.
   WebhookMetrics& webhooks() noexcept;
   TlsMetrics& tls() noexcept;
+  ReplicaMetrics& replica() noexcept;
 
   // Of who may call what; shown with the rest.
   PolicyMetrics& policy() noexcept;

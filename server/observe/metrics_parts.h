@@ -78,6 +78,7 @@ struct Metrics::Parts {
   std::unique_ptr<WebhookMetrics> webhooks;
   std::unique_ptr<PolicyMetrics> policy;
   std::unique_ptr<TlsMetrics> tls;
+  std::unique_ptr<ReplicaMetrics> replica;
 };
 
 }  // namespace userintent::observe

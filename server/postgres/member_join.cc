@@ -66,12 +66,7 @@ absl::Status Member::CheckServer() {
                                ", though this session asked for on: what is said to be "
                                "committed may be lost"));
   }
-  if (options_.single_node) {
-    options_.warn(
-        "ledger: --ledger_single_node: no synchronous standby has the ledger; if this one server is lost, so is "
-        "the promise for what came since its last backup");
-    return absl::OkStatus();
-  }
+  if (options_.single_node) return absl::OkStatus();
   if (!rows->Bool(0, 6)) {
     return Refuse(
         "synchronous_standby_names is empty, so a failover forgets what was committed and requests would be sent "
