@@ -3,6 +3,7 @@ at the replica that did not send the request."""
 
 import datetime
 import itertools
+import secrets
 import time
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from support.check import assert_posts
 from support.gateway import Gateway
 from support.people import again, person
-from support.process import wait_for
+from support.process import wait_for, write_secret
 from support.sandbox import Sandbox
 from support.watch import Watch
 from support.webhook_door import PATH
@@ -28,12 +29,14 @@ def sandbox():
 
 
 @pytest.fixture(scope="module")
-def replicas(sandbox, shared_ledger):
-    """Makes replicas on one ledger of the module's."""
+def replicas(sandbox, postgres_cluster, tmp_path_factory):
+    """Makes replicas on one ledger of the module's, with one key."""
     made = []
+    key = write_secret(tmp_path_factory.mktemp("key") / "ledger.key", secrets.token_bytes(48))
+    shared = dict(ledger=postgres_cluster.database(), ledger_migrate=True, ledger_single_node=True, ledger_key_file=key)
 
     def make(**flags):
-        made.append(Gateway(sandbox, **shared_ledger, astra_read_rate=200, **flags))
+        made.append(Gateway(sandbox, **shared, astra_read_rate=200, **flags))
         return made[-1]
 
     yield make
@@ -93,9 +96,10 @@ def test_what_a_killed_replica_sent_is_settled(connected, replicas, pair):
     sender = replicas(**SHORT)
     request = person()
     connected.fault("hang", request.email, commit=True)
-    sender.begin(request)
+    running = sender.begin(request)  # it would be cancelled if nobody held it
     connected.wait_posts(request.email)
     sender.kill()
+    assert running.reply().raw
     assert receiver.state(request.request_id) == "IN_PROGRESS"
     receiver.wait_state(request.request_id, "CREATED", timeout=60)
     assert receiver.create(again(request)).ok().replayed

@@ -73,6 +73,10 @@ class BorrowedDatabase {
     std::vector<std::string>& free = Free();
     if (free.empty()) {
       url_ = postgres::PostgresServer::Get().NewDatabase();
+      // The first one, so its epoch is 1.
+      const absl::Status s =
+          postgres::PostgresServer::Connect(url_)->Execute("INSERT INTO replica (name) VALUES ('tests')");
+      if (!s.ok()) std::abort();
       return;
     }
     url_ = std::move(free.back());
