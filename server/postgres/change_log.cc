@@ -118,9 +118,10 @@ absl::StatusOr<int64_t> PruneLog(Connection& connection, int64_t keep, int64_t a
 }
 
 absl::StatusOr<BootNanos> ChangePoller::Turn(Connection& connection, BootNanos now) {
+  if (now < due_at_) return due_at_;  // another poller wanted this turn
   const absl::StatusOr<Rows> rows = connection.Query(kPoll, {revision()});
   if (!rows.ok()) return rows.status();
-  if (rows->size() == 0) return now + (now - news_at_ < kBusyFor ? kBusyPause : kQuietPause);
+  if (rows->size() == 0) return due_at_ = now + (now - news_at_ < kBusyFor ? kBusyPause : kQuietPause);
   news_at_ = now;
   std::vector<ledger::Change> changes;
   int64_t revision = 0;
@@ -132,7 +133,7 @@ absl::StatusOr<BootNanos> ChangePoller::Turn(Connection& connection, BootNanos n
   revision_.store(revision, std::memory_order_release);  // when the listener hears of a change, it is at least that
   ledger::ChangeListener* const listener = listener_.load(std::memory_order_acquire);
   if (listener != nullptr && !changes.empty()) listener->OnChanges(changes);
-  return rows->size() < kPollAtOnce ? now + kBusyPause : now;
+  return due_at_ = rows->size() < kPollAtOnce ? now + kBusyPause : now;
 }
 
 }  // namespace userintent::postgres

@@ -56,6 +56,7 @@ class ChangePoller final : public Poller {
   std::atomic<int64_t> revision_;  // written by the member's thread alone
   std::atomic<ledger::ChangeListener*> listener_{nullptr};
   BootNanos news_at_ = 0;
+  BootNanos due_at_ = 0;
 };
 
 }  // namespace userintent::postgres

@@ -83,10 +83,16 @@ std::vector<int64_t> Member::gone() const {
   return gone_;
 }
 
+bool Member::well() const {
+  const MutexLock lock(mutex_);
+  return well_.load(std::memory_order_acquire) && lease_ != nullptr && lease_->Holds();
+}
+
 MemberReport Member::report() const {
+  const bool is_well = well();
   const MutexLock lock(mutex_);
   MemberReport report = report_;
-  report.well = well();
+  report.well = is_well;
   report.lease_left = lease_ == nullptr ? -1 : Seconds(lease_->until() - BootNow());
   return report;
 }
@@ -242,7 +248,8 @@ void Member::Judge(BootNanos now) {
   }
   // A connection that is lost and back within the lease is nobody's concern.
   const bool lease_holds = mine.epoch != 0 && mine.lease->Holds(now);
-  const bool well = wrong.empty() || (connection_ == nullptr && lease_holds && waits <= kHangs);
+  const bool away = connection_ == nullptr || connection_->IsBroken();
+  const bool well = wrong.empty() || (away && lease_holds && waits <= kHangs);
   well_.store(well, std::memory_order_release);
   if (well && !told_.empty()) options_.warn("ledger: the database keeps the promise again");
   if (!well && told_.empty()) options_.warn(absl::StrCat("ledger: ", wrong, "; nothing new starts"));

@@ -88,7 +88,8 @@ class Member {
   ledger::Share share() const;
   std::vector<int64_t> gone() const;  // epochs whose SENDING rows may be recovered
   MemberReport report() const;
-  bool well() const { return well_.load(std::memory_order_acquire); }
+  // What the thread saw last, and the lease as it is now: the thread may be held up by a server that does not answer.
+  bool well() const;
 
  private:
   explicit Member(MemberOptions options);

@@ -23,7 +23,7 @@ def pytest_sessionstart(session):
 
 
 # Files that take longest begin first, so that the last of several processes does not begin with one of them.
-LONGEST = ["test_webhook_form", "test_get_retry_table", "test_late_answers", "test_ledger_tool", "test_retry_table"]
+LONGEST = ["test_replicas_afterwards", "test_webhook_form", "test_get_retry_table", "test_late_answers", "test_ledger_tool", "test_retry_table"]
 
 
 def pytest_collection_modifyitems(items):

@@ -55,8 +55,12 @@ class ChangeLogTest : public RigTest {
   int64_t Last() { return *LastRevision(*c_); }
   // All that the poller has to tell now.
   void Poll(ChangePoller& poller) {
-    for (BootNanos now = 0, next = 0; next <= now; now += 1) next = *poller.Turn(*c_, now);
+    now_ += ChangePoller::kQuietPause;
+    while (*poller.Turn(*c_, now_) <= now_) {
+    }
   }
+
+  BootNanos now_ = 1'000'000'000'000;
 };
 
 TEST_F(ChangeLogTest, WhatCommitsLaterWithALowerNumberIsWaitedFor) {
@@ -148,11 +152,17 @@ TEST_F(ChangeLogTest, APollerIsQuickWhileThereIsNews) {
   const int64_t one = PutRow({.id = 1});
   ChangePoller poller(0);
   constexpr BootNanos kStart = 1'000'000'000'000;
-  EXPECT_EQ(*poller.Turn(*c_, kStart), kStart + ChangePoller::kQuietPause);
+  BootNanos now = kStart;
+  EXPECT_EQ(*poller.Turn(*c_, now), now + ChangePoller::kQuietPause);
   Do("BEGIN; " + Change(one) + "COMMIT");
-  EXPECT_EQ(*poller.Turn(*c_, kStart), kStart + ChangePoller::kBusyPause);
-  EXPECT_EQ(*poller.Turn(*c_, kStart + 1), kStart + 1 + ChangePoller::kBusyPause);
-  const BootNanos later = kStart + ChangePoller::kBusyFor;
+  EXPECT_EQ(*poller.Turn(*c_, now + 1), now + ChangePoller::kQuietPause) << "not asked before it is due";
+  EXPECT_EQ(poller.revision(), 0);
+  now += ChangePoller::kQuietPause;
+  EXPECT_EQ(*poller.Turn(*c_, now), now + ChangePoller::kBusyPause);
+  EXPECT_EQ(poller.revision(), Last());
+  const BootNanos soon = now + ChangePoller::kBusyPause;
+  EXPECT_EQ(*poller.Turn(*c_, soon), soon + ChangePoller::kBusyPause);
+  const BootNanos later = now + ChangePoller::kBusyFor;
   EXPECT_EQ(*poller.Turn(*c_, later), later + ChangePoller::kQuietPause);
 }
 
