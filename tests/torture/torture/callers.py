@@ -31,7 +31,7 @@ class Callers:
     """`addresses` of the replicas, which may be away; `at_once` scenes at a time. `peaceful`: new people only, who are created
     unless something goes wrong."""
 
-    def __init__(self, addresses, seed, at_once=16, peaceful=False):
+    def __init__(self, addresses, seed, at_once=32, peaceful=False):
         self.asks = {}
         self.tags = {}
         self.other = []                       # violations

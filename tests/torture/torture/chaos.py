@@ -11,12 +11,12 @@ from torture.stage import FENCE
 
 # The points of the crash suite that a request passes, with the most arrivals until the kill.
 POINTS = {
-    "after-admit": 30, "before-sending-commit": 4, "after-sending-commit": 4, "before-connect": 1, "after-connect": 1,
-    "after-body": 15, "after-status": 10, "after-answer-body": 10, "before-next-attempt-commit": 1,
-    "after-next-attempt-commit": 1, "before-outcome-commit": 4, "after-outcome-commit": 4, "before-reply": 15,
-    "after-reply": 15,
+    "after-admit": 8, "before-sending-commit": 3, "after-sending-commit": 3, "before-connect": 1, "after-connect": 1,
+    "after-body": 4, "after-status": 4, "after-answer-body": 4, "before-next-attempt-commit": 1,
+    "after-next-attempt-commit": 1, "before-outcome-commit": 3, "after-outcome-commit": 3, "before-reply": 6,
+    "after-reply": 6,
 }
-ARMED = 4.0  # seconds; whoever has not reached its point by then is killed wherever it is
+ARMED = 6.0  # seconds; whoever has not reached its point by then is killed wherever it is
 
 
 class Chaos:
@@ -95,6 +95,8 @@ class Chaos:
         if number in self._next:
             self._stage.servers[number].process.signal(signal.SIGUSR1)
             self._armed[number] = time.monotonic() + ARMED
+            if self._next[number].endswith("-connect"):
+                self._drop()
 
     # ------------------------------------------------------------------------------------------------------------------
 
