@@ -14,6 +14,7 @@ namespace userintent::postgres {
 namespace {
 
 constexpr BootNanos kForEver = std::numeric_limits<BootNanos>::max();
+constexpr BootNanos kLookUp = 200;  // milliseconds between two calls of while_waiting
 
 constexpr char kPathOfSchema[] = "SET search_path TO userintent, pg_catalog; ";
 
@@ -95,15 +96,12 @@ absl::Status Connection::Lost(std::string_view what) {
 absl::Status Connection::Wait(short events, BootNanos deadline) {
   for (;;) {
     pollfd fd{PQsocket(conn_), events, 0};
-    int timeout = -1;
-    if (deadline != kForEver) {
-      const BootNanos left = deadline - BootNow();
-      if (left <= 0) return Lost("no answer in time");
-      timeout = static_cast<int>(std::min<BootNanos>(left / 1'000'000 + 1, 60'000));
-    }
-    const int ready = poll(&fd, 1, timeout);
+    const BootNanos left = deadline - BootNow();
+    if (left <= 0) return Lost("no answer in time");
+    const int ready = poll(&fd, 1, static_cast<int>(std::min<BootNanos>(left / 1'000'000 + 1, kLookUp)));
     if (ready > 0) return absl::OkStatus();
     if (ready < 0 && errno != EINTR) return Lost("its socket cannot be waited for");
+    if (!options_.while_waiting()) return Lost("an answer was given up");
   }
 }
 
@@ -223,7 +221,10 @@ absl::StatusOr<std::vector<Rows>> Connection::Pipeline(absl::Span<const Statemen
     statements = framed;
   }
   Flight flight{statements, commits, {}, 0, {}, absl::OkStatus()};
-  if (absl::Status s = SendFlight(flight); !s.ok()) return s;
+  if (absl::Status s = SendFlight(flight); !s.ok()) {
+    committing_since_.store(0, std::memory_order_release);
+    return s;
+  }
   for (size_t i = 0; i < statements.size(); ++i) {
     const absl::Status lost = TakeAnswer(flight, i);
     if (lost.ok()) continue;
@@ -252,17 +253,16 @@ absl::Status Connection::SendFlight(Flight& flight) {
   in_doubt_ = flight.commits;
   noticed_ = false;
   flight.deadline = Deadline();
+  // The server sends nothing before it has come to the end of the flight, so every answer waits for the commit. Its own
+  // time-out bounds the statements before that.
+  if (flight.commits) committing_since_.store(BootNow(), std::memory_order_release);
   return Flush(flight.deadline);
 }
 
 // A failure is the connection's. What the server refused is noted in the flight.
 absl::Status Connection::TakeAnswer(Flight& flight, size_t at) {
   const bool last = at + 1 == flight.statements.size();
-  BootNanos until = flight.deadline;
-  if (flight.commits && last) {
-    committing_since_.store(BootNow(), std::memory_order_release);
-    if (flight.refused.ok()) until = kForEver;
-  }
+  const BootNanos until = flight.commits && flight.refused.ok() ? kForEver : flight.deadline;
   for (int part = flight.prepared[at] ? 0 : 1; part < 2; ++part) {
     absl::StatusOr<Rows> rows = One(until);
     if (rows.ok()) {
@@ -304,7 +304,9 @@ absl::Status Connection::Commit() {
   sqlstate_.clear();
   noticed_ = false;
   in_doubt_ = true;
-  const absl::Status s = Execute("COMMIT");
+  committing_since_.store(BootNow(), std::memory_order_release);
+  const absl::Status s = ExecuteUntil("COMMIT", kForEver);
+  committing_since_.store(0, std::memory_order_release);
   if (!s.ok()) {
     in_doubt_ = broken_;
     return s;
@@ -314,9 +316,10 @@ absl::Status Connection::Commit() {
   return absl::OkStatus();
 }
 
-absl::Status Connection::Execute(const std::string& sql) {
+absl::Status Connection::Execute(const std::string& sql) { return ExecuteUntil(sql, Deadline()); }
+
+absl::Status Connection::ExecuteUntil(const std::string& sql, BootNanos deadline) {
   if (broken_) return absl::UnavailableError("the database: the connection is lost");
-  const BootNanos deadline = Deadline();
   if (PQsendQuery(conn_, sql.c_str()) != 1) return Lost("cannot send");
   if (absl::Status s = Flush(deadline); !s.ok()) return s;
   absl::Status first;

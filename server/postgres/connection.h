@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -45,6 +46,8 @@ struct ConnectionOptions {
   absl::Duration connect_timeout = absl::Seconds(3);
   absl::Duration statement_timeout = absl::Seconds(15);  // on our side; the server's own is shorter
   bool read_write = true;                                // skip servers that are read-only
+  // Asked five times a second while an answer is waited for; uses no connection. False: give it up, and the connection.
+  std::function<bool()> while_waiting = [] { return true; };
 };
 
 class Connection {
@@ -108,6 +111,7 @@ class Connection {
   absl::Status TakeAnswer(Flight& flight, size_t at);
   absl::StatusOr<std::vector<Rows>> Landed(Flight& flight);
   BootNanos Deadline() const { return BootNow() + absl::ToInt64Nanoseconds(options_.statement_timeout); }
+  absl::Status ExecuteUntil(const std::string& sql, BootNanos deadline);
   static void OnNotice(void* self, const pg_result* result);
 
   const ConnectionOptions options_;

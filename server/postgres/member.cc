@@ -40,8 +40,19 @@ double Seconds(BootNanos nanos) { return static_cast<double>(nanos) / 1e9; }
 
 }  // namespace
 
+// So that a beat that hangs is seen, and ended with the thread.
+MemberOptions Member::Watched(MemberOptions options) {
+  options.connection.while_waiting = [this] {
+    if (!runs_.load(std::memory_order_acquire)) return true;
+    Judge(BootNow());
+    const MutexLock lock(mutex_);
+    return !stop_;
+  };
+  return options;
+}
+
 Member::Member(MemberOptions options)
-    : options_(std::move(options)),
+    : options_(Watched(std::move(options))),
       watch_({absl::ToInt64Nanoseconds(options_.constants.fence), absl::ToInt64Nanoseconds(options_.constants.quiet)}) {
 }
 
@@ -49,6 +60,7 @@ Member::~Member() { Stop(false); }
 
 void Member::Run(Hooks hooks) {
   hooks_ = std::move(hooks);
+  runs_.store(true, std::memory_order_release);
   thread_ = std::thread([this] { Loop(); });
 }
 
@@ -60,6 +72,7 @@ void Member::Stop(bool clean) {
     wake_.NotifyAll();
   }
   thread_.join();
+  runs_.store(false, std::memory_order_release);
   const MutexLock lock(mutex_);
   if (lease_ != nullptr) lease_->End();
   if (!clean || epoch_ == 0 || connection_ == nullptr || connection_->IsBroken()) return;
@@ -233,7 +246,9 @@ absl::Status Member::LookAtServer() {
 
 // Tells the other threads and the log how it stands.
 void Member::Judge(BootNanos now) {
-  const BootNanos since = hooks_.committing_since();
+  BootNanos since = hooks_.committing_since();
+  const BootNanos own = connection_ == nullptr ? 0 : connection_->committing_since();
+  if (own != 0 && (since == 0 || own < since)) since = own;
   const BootNanos waits = since == 0 ? 0 : now - since;
   const ledger::Owner mine = owner();
   std::string wrong = wrong_;

@@ -93,6 +93,7 @@ class Member {
 
  private:
   explicit Member(MemberOptions options);
+  MemberOptions Watched(MemberOptions options);
 
   absl::Status CheckServer();
   absl::Status CheckSchema();
@@ -127,6 +128,7 @@ class Member {
   ledger::Share share_ ABSL_GUARDED_BY(mutex_);
   MemberReport report_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> well_{true};
+  std::atomic<bool> runs_{false};
 
   // The thread's own.
   BootNanos beat_at_ = 0;
