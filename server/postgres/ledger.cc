@@ -1,5 +1,7 @@
 #include "server/postgres/ledger.h"
 
+#include <atomic>
+#include <limits>
 #include <utility>
 
 namespace userintent::postgres {
@@ -13,6 +15,11 @@ absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(LedgerOptions options) {
   if (!revision.ok()) return revision.status();
   StoreOptions store_options;
   store_options.connection = connection;
+  // A commit that hangs is waited for as long as the process lives, and for a moment when it ends.
+  const auto give_up_at = std::make_shared<std::atomic<BootNanos>>(std::numeric_limits<BootNanos>::max());
+  store_options.connection.while_waiting = [give_up_at] {
+    return BootNow() < give_up_at->load(std::memory_order_acquire);
+  };
   store_options.owner = [member] { return member->owner(); };
   store_options.gone = [member] { return member->gone(); };
   store_options.released_reason = options.released_reason;
@@ -25,6 +32,7 @@ absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(LedgerOptions options) {
   auto ledger = std::unique_ptr<Ledger>(new Ledger(member, *std::move(store), std::move(keeper), as_store, as_keeper,
                                                    std::move(options.batch), *revision));
   Ledger& it = *ledger;
+  it.give_up_at_ = give_up_at;
   member->Run(
       {{&it.changes_, &it.joins_}, [&as_store] { return as_store.committing_since(); }, [&it] { it.GiveUp(); }});
   return ledger;
@@ -41,6 +49,8 @@ Ledger::Ledger(std::shared_ptr<Member> member, std::unique_ptr<Store> store, std
           {[this] { return ForeignWaits(); }, [this](std::vector<ledger::Key> keys) { WakeEnded(std::move(keys)); }}) {}
 
 Ledger::~Ledger() {
+  constexpr BootNanos kLastMoment = 5'000'000'000;
+  if (give_up_at_ != nullptr) give_up_at_->store(BootNow() + kLastMoment, std::memory_order_release);
   StopWriter();
   member_->Stop(keeper_.clean());
 }

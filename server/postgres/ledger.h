@@ -5,6 +5,7 @@
 // the writer ends what is queued first, while the member still beats; then the member leaves.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -51,6 +52,7 @@ class Ledger : public ledger::BatchLedger {
   Keeper& keeper_;
   ChangePoller changes_;
   ForeignJoins joins_;
+  std::shared_ptr<std::atomic<BootNanos>> give_up_at_;  // what the writer waits for, it waits for until then
 };
 
 }  // namespace userintent::postgres

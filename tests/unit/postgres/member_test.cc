@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -172,6 +173,28 @@ TEST_F(MemberTest, WithoutItsDatabaseItIsNotWellAndComesBackByItself) {
   EXPECT_LT(member->report().lease_left, 0);
   Do(*admin, absl::StrCat("ALTER DATABASE ", name, " ALLOW_CONNECTIONS true"));
   EXPECT_TRUE(Until([&] { return member->well(); }));
+}
+
+// Its standby is gone: nothing fails, and nothing is answered.
+TEST_F(MemberTest, WhileItsOwnBeatHangsItSaysSoAndComesBackByItself) {
+  std::atomic<int> given_up = 0;
+  const auto member = Joined();
+  Member::Hooks hooks;
+  hooks.give_up = [&given_up] { ++given_up; };
+  member->Run(std::move(hooks));
+  EXPECT_TRUE(Until([&] { return member->well(); }));
+  const int64_t epoch = member->owner().epoch;
+  EXPECT_EQ(given_up, 0);
+  Do("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+  Do("SELECT pg_reload_conf()");
+  EXPECT_TRUE(Until([&] { return given_up > 0; }));
+  EXPECT_FALSE(member->well());
+  EXPECT_GT(member->report().commit_waits, 2);
+  EXPECT_LT(member->report().commit_waits, 10) << "before anybody gives the connection up";
+  Do("ALTER SYSTEM RESET synchronous_standby_names");
+  Do("SELECT pg_reload_conf()");
+  EXPECT_TRUE(Until([&] { return member->well(); }));
+  EXPECT_EQ(member->owner().epoch, epoch);
 }
 
 }  // namespace
