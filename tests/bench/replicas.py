@@ -72,7 +72,7 @@ def shares(total, count):
 
 
 class Generators:
-    """One load generator for each gateway. Takes a snapshot when the last has begun to measure, and when the first has ended."""
+    """One load generator for each gateway, as far as there are calls to keep in flight. Takes a snapshot when the last has begun to measure, and when the first has ended."""
 
     def __init__(self, program, addresses, cell, args, snapshot):
         self._snapshot = snapshot
@@ -83,7 +83,7 @@ class Generators:
         self.processes = [
             subprocess.Popen([program, address, f"--in_flight={part}", f"--warmup={args.warmup}", f"--seconds={args.seconds}"],
                              stdout=subprocess.PIPE, text=True)
-            for address, part in zip(addresses, shares(cell["in_flight"], len(addresses)), strict=True)]
+            for address, part in zip(addresses, shares(cell["in_flight"], len(addresses)), strict=True) if part]
 
     def run(self):
         readers = [threading.Thread(target=self._read, args=(process,)) for process in self.processes]
@@ -187,7 +187,7 @@ class ReplicaBench(bench.Bench):
                                     snapshot)
             generators.run()
             before, after = generators.before, generators.after
-            if before is None or after is None or len(generators.samples) != len(servers):
+            if before is None or after is None or len(generators.samples) != len(generators.processes):
                 raise bench.Failure(f"{setup}, {results.cell_name(cell)}: no measurement")
             sample = together(generators.samples)
             spent = {name: after[name] - before[name] for name in before}
