@@ -137,9 +137,9 @@ absl::Status Connection::Refusal(pg_result* result) {
   for (const char* const again : {"40001", "40P01", "55P03", "57014", "UI002", "23505"}) {
     if (sqlstate_ == again) return absl::AbortedError(text);
   }
-  // Shut down, out of connections, lost; a server that has become a standby.
+  // Shut down, out of connections, lost; a server that has become a standby; one that cannot tell what became of it.
   if (sqlstate_.starts_with("08") || sqlstate_.starts_with("57P") || sqlstate_.starts_with("53") ||
-      sqlstate_ == "25006" || sqlstate_ == "25P03") {
+      sqlstate_ == "25006" || sqlstate_ == "25P03" || sqlstate_ == "40003") {
     broken_ = true;
     return absl::UnavailableError(text);
   }
@@ -239,6 +239,14 @@ absl::StatusOr<std::vector<Rows>> Connection::Pipeline(absl::Span<const Statemen
 }
 
 absl::Status Connection::SendFlight(Flight& flight) {
+  // From here on a loss leaves a commit in doubt: libpq sends what it holds when that is much, and a COMMIT whose Sync
+  // never came is executed all the same. And libpq may hand over a notice before the answer that it came with, so one
+  // that comes at any time counts.
+  in_doubt_ = flight.commits;
+  noticed_ = false;
+  // The server sends nothing before it has come to the end of the flight, so every answer waits for the commit. Its own
+  // time-out bounds the statements before that.
+  if (flight.commits) committing_since_.store(BootNow(), std::memory_order_release);
   if (PQenterPipelineMode(conn_) != 1) return Lost("cannot send");
   for (size_t i = 0; i < flight.statements.size(); ++i) {
     bool fresh = false;
@@ -248,14 +256,7 @@ absl::Status Connection::SendFlight(Flight& flight) {
     if (flight.commits && i + 1 < flight.statements.size()) continue;
     if (PQpipelineSync(conn_) != 1) return Lost("cannot send");
   }
-  // From here on a loss leaves a commit in doubt: how much of it left is not known. And libpq may hand over a notice
-  // before the answer that it came with, so one that comes at any time counts.
-  in_doubt_ = flight.commits;
-  noticed_ = false;
   flight.deadline = Deadline();
-  // The server sends nothing before it has come to the end of the flight, so every answer waits for the commit. Its own
-  // time-out bounds the statements before that.
-  if (flight.commits) committing_since_.store(BootNow(), std::memory_order_release);
   return Flush(flight.deadline);
 }
 

@@ -25,7 +25,10 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
 Store::~Store() = default;
 
 absl::Status Store::Connect() {
+  // What waits behind this must not wait longer than behind a commit.
+  committing_since_.store(BootNow(), std::memory_order_release);
   absl::StatusOr<std::unique_ptr<Connection>> opened = Connection::Open(options_.connection);
+  committing_since_.store(0, std::memory_order_release);
   if (!opened.ok()) return opened.status();
   connection_ = *std::move(opened);
   session_ = 0;

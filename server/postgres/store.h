@@ -83,7 +83,7 @@ class Store final : public ledger::Store {
   // Rows whose begin is in doubt; nothing starts while there are any.
   size_t in_doubt() const { return doubt_.begun.size(); }
 
-  // Any thread: since when Commit waits for its answer; 0: it does not.
+  // Any thread: since when Commit, or a reconnect, waits for its answer; 0: neither does.
   BootNanos committing_since() const { return committing_since_.load(std::memory_order_acquire); }
 
  private:
