@@ -41,9 +41,13 @@ def on_its_way(stage, gateway, delay_ms=1000):
     """A request that Astra has and has not answered: (request, the running call)."""
     request = person()
     stage.sandbox.fault("delay", request.email, delay_ms=delay_ms)
-    running = gateway.begin(request)
-    stage.sandbox.wait_posts(request.email)
-    return request, running
+
+    def sent():
+        running = gateway.begin(request)
+        wait_for(lambda: running.done() or stage.sandbox.posts(request.email), "a POST or an answer")
+        return None if running.done() else running  # an answer: the ledger was not there yet
+
+    return request, wait_for(sent, "a POST")
 
 
 def test_one_id_at_two_replicas(stage):
@@ -157,7 +161,7 @@ def test_the_standby_dies(stage):
     running = one.begin(request, timeout=30)
     for gateway in (one, other):
         wait_for(lambda: gateway.health("") == "NOT_SERVING", "health says no")
-    print(f"\nNOT_SERVING after {time.monotonic() - killed:.1f} s")
+    assert time.monotonic() - killed < 10, "that is to take three seconds; a busy machine has more"
     stage.cluster.standby.start()
     reply = running.reply()
     for gateway in (one, other):
@@ -194,7 +198,8 @@ def test_the_primary_dies(stage):
     running.reply()
     for gateway in (one, other):
         wait_for(lambda: gateway.health("") == "SERVING", "it serves again", SWEPT)
-        assert gateway.create(done).ok().user_intent == first.user_intent
+        again = wait_for(lambda: gateway.create(done).response, "the ledger is there")
+        assert again.user_intent == first.user_intent
     wait_for(lambda: one.state(request.request_id) == "CREATED", "the outcome is written", SWEPT)
     assert_posts(stage.sandbox, request.email, 1)
 
