@@ -12,11 +12,12 @@ namespace userintent::postgres {
 using ledger::GroupCommit;
 
 // A process whose lease is over may end what runs and begins nothing; nor does what runs send another POST.
-void Keeper::Look(GroupCommit& commit, Time) {
+void Keeper::Look(GroupCommit& commit, Time now) {
   const ledger::Owner mine = member_.owner();
   const bool holds = mine.epoch != 0 && mine.lease->Holds() && member_.well();
   commit.set_admit(holds);
   commit.set_resend(holds);
+  Sweep(commit, now);
 }
 
 // Rows of replicas that are gone: nobody knows whether they were sent.
@@ -41,7 +42,6 @@ void Keeper::Sweep(GroupCommit& commit, Time now) {
 }
 
 void Keeper::WhenIdle(GroupCommit& commit, Time now) {
-  Sweep(commit, now);
   // One replica forgets for all.
   if (member_.share().rank != 0 || !member_.well()) return;
   const auto next = [this, now](bool more) {

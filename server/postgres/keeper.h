@@ -36,7 +36,7 @@ class Keeper final : public ledger::Housekeeper {
       : store_(store), member_(member), options_(std::move(options)) {}
 
   void Look(ledger::GroupCommit& commit, Time now) override;
-  void BeforeWrites(ledger::GroupCommit& commit, Time now) override { Sweep(commit, now); }
+  void BeforeWrites(ledger::GroupCommit&, Time) override {}
   void WhenIdle(ledger::GroupCommit& commit, Time now) override;
   void AfterTurn(const ledger::GroupCommit& commit) override;
   void AtEnd(ledger::GroupCommit& commit) override;
