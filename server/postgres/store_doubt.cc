@@ -35,6 +35,8 @@ absl::Status Store::ResolveDoubt() {
   if (absl::Status s = EnsureSession(); !s.ok()) return s;
   const std::vector<Begun> begun = std::exchange(doubt_.begun, {});
   const int64_t session = std::exchange(doubt_.session, 0);
+  Clear();
+  open_ = true;  // one transaction releases them all
   // Whatever goes wrong from here on, they are in doubt as before.
   const auto again = [&](absl::Status why) {
     Rollback();
@@ -50,9 +52,10 @@ absl::Status Store::ResolveDoubt() {
     lookup.key = &one.key;
     const absl::StatusOr<ledger::View> view = Load(lookup);
     if (!view.ok()) return again(view.status());
-    if (!view->own || view->own->record.state != State::kSending || view->own->record.attempt_id != one.attempt_id) {
-      continue;
-    }
+    if (!view->own || view->own->record.attempt_id != one.attempt_id) continue;
+    // One that was recovered meanwhile is told, too, that nothing was sent.
+    const State state = view->own->record.state;
+    if (state != State::kSending && state != State::kUnknown) continue;
     ledger::FinishRequest finish;
     finish.key = one.key;
     finish.owner = one.owner;
