@@ -123,7 +123,7 @@ TEST_F(LostCommitTest, WhatLostIsDecidedAgain) {
   EXPECT_EQ(answers_[0].verdict, V::kGo);
   EXPECT_EQ(store_.commits, 3);
   EXPECT_TRUE(commit_.healthy());
-  EXPECT_EQ(store_.AllRows().size(), 1u);
+  ASSERT_EQ(store_.AllRows().size(), 1u);
   EXPECT_EQ(store_.Find(key_)->record.posts, 1);
 }
 
@@ -295,6 +295,14 @@ TEST_F(LostCommitTest, AReleaseComesTooLateOnceARowWasSuperseded) {
   late = Failed(key_);
   late.owner = 7;
   EXPECT_TRUE(session.TryFinish(late).ok());
+}
+
+TEST_F(LostCommitTest, WhereNothingHasAnOwnerAnEndIsAnEnd) {
+  Session session(store_);
+  EXPECT_EQ(session.Begin({}).verdict, V::kGo);
+  session.Finish(Unknown(key_));
+  EXPECT_TRUE(absl::IsFailedPrecondition(session.TryFinish(Succeeded(key_))));
+  EXPECT_EQ(store_.Find(key_)->record.state, State::kUnknown);
 }
 
 // ---- a writer that hangs ----
