@@ -114,7 +114,7 @@ def test_the_attempts_are_kept(durable, sandbox, how):
 def test_row_27_killed_before_the_send(durable, sandbox):
     """The row was SENDING on disk, so nobody can know that nothing left: unknown, never sent again."""
     tap = TcpTap.before(sandbox, "silent")
-    gateway = durable(astra_base_url=tap.url, connect_timeout="20s")
+    gateway = durable(astra_base_url=tap.url, connect_timeout="4s")
     request = person()
     running = gateway.begin(request)
     wait_for(lambda: tap.accepted, "a connection")
