@@ -25,10 +25,8 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
 Store::~Store() = default;
 
 absl::Status Store::Connect() {
-  // What waits behind this must not wait longer than behind a commit.
-  committing_since_.store(BootNow(), std::memory_order_release);
+  const Waiting waiting(waiting_since_);
   absl::StatusOr<std::unique_ptr<Connection>> opened = Connection::Open(options_.connection);
-  committing_since_.store(0, std::memory_order_release);
   if (!opened.ok()) return opened.status();
   connection_ = *std::move(opened);
   session_ = 0;
@@ -59,6 +57,8 @@ absl::Status Store::EnsureSession() {
 }
 
 absl::Status Store::Start() {
+  // A session may have to wait for the beat of this replica, which waits for its standby.
+  const Waiting waiting(waiting_since_);
   if (doubt_.session != 0) {
     if (absl::Status s = ResolveDoubt(); !s.ok()) return s;
   }

@@ -83,10 +83,27 @@ class Store final : public ledger::Store {
   // Rows whose begin is in doubt; nothing starts while there are any.
   size_t in_doubt() const { return doubt_.begun.size(); }
 
-  // Any thread: since when Commit, or a reconnect, waits for its answer; 0: neither does.
-  BootNanos committing_since() const { return committing_since_.load(std::memory_order_acquire); }
+  // Any thread: since when a commit, a fetch or a reconnect waits for its answer; 0: none does.
+  BootNanos committing_since() const { return waiting_since_.load(std::memory_order_acquire); }
 
  private:
+  // While it lives, the server is waited for. The outermost one counts.
+  class Waiting {
+   public:
+    explicit Waiting(std::atomic<BootNanos>& since)
+        : since_(since), outer_(since.load(std::memory_order_relaxed) == 0) {
+      if (outer_) since_.store(BootNow(), std::memory_order_release);
+    }
+    ~Waiting() {
+      if (outer_) since_.store(0, std::memory_order_release);
+    }
+    Waiting(const Waiting&) = delete;
+    Waiting& operator=(const Waiting&) = delete;
+
+   private:
+    std::atomic<BootNanos>& since_;
+    const bool outer_;
+  };
   // A row as the transaction has it.
   struct Held {
     std::optional<ledger::Row> stored;  // in the database, when it was fetched
@@ -137,6 +154,7 @@ class Store final : public ledger::Store {
   const ledger::Row* Find(const ledger::Key& key) const;
   const ledger::Row* FindLinked(const ledger::Row& own, const Uuid& id, bool own_replaces) const;
   const ledger::Row* FindPerson(const ledger::Lookup& lookup) const;
+  std::vector<ledger::Row> OpenOf(const ledger::Lookup& lookup) const;
   std::vector<const ledger::Row*> RowsOf(const ledger::Digest& email) const;
 
   // store_apply.cc
@@ -171,15 +189,15 @@ class Store final : public ledger::Store {
   int64_t session_ = 0;
   int64_t session_epoch_ = 0;
   int64_t round_trips_ = 0;
-  std::atomic<BootNanos> committing_since_{0};
+  std::atomic<BootNanos> waiting_since_{0};
   int64_t old_to_ = 0;  // the row where NextOldRows goes on
 
   // Of the open transaction.
   absl::node_hash_map<ledger::Key, Held, ledger::KeyHash> rows_;
   absl::node_hash_map<ledger::Digest, HeldAddress> addresses_;
   absl::flat_hash_map<ledger::Digest, std::vector<ledger::Key>> by_email_;
-  absl::flat_hash_set<ledger::Digest> opened_;   // addresses whose open rows were fetched
-  absl::flat_hash_set<ledger::Digest> persons_;  // that were asked for with them
+  absl::flat_hash_set<ledger::Digest> opened_;                              // addresses whose open rows were fetched
+  absl::flat_hash_set<std::pair<ledger::Digest, ledger::Digest>> persons_;  // of an address, that were asked for
   absl::flat_hash_map<std::string, ledger::Key>
       intents_;  // "caller\nintent": the row; one without an id: there is none
   std::vector<Move> moves_;

@@ -162,6 +162,21 @@ void Append(std::vector<Value>& to, std::vector<Value> more) {
   to.insert(to.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
 }
 
+Statement InsertOf(std::vector<const Row*>& rows) {
+  std::sort(rows.begin(), rows.end(), ByKey);
+  std::vector<Value> values = {CallersOf(rows)};
+  Append(values, ProgressArrays(rows));
+  Append(values, BindingArrays(rows));
+  std::vector<Uuid> ids;
+  std::vector<int64_t> created;
+  for (const Row* row : rows) {
+    ids.push_back(row->record.key.request_id);
+    created.push_back(absl::ToUnixMicros(row->record.created));
+  }
+  Append(values, {ids, created, rows.size()});
+  return {InsertSql(), std::move(values)};
+}
+
 }  // namespace
 
 void Store::AddAddresses(std::vector<Statement>& out, Made& made) const {
@@ -233,19 +248,8 @@ void Store::AddRows(std::vector<Statement>& out, Made& made) const {
     out.push_back({kPersonMove, {move.email, move.from, move.to}});
   }
   if (!inserts.empty()) {
-    std::sort(inserts.begin(), inserts.end(), ByKey);
-    std::vector<Value> values = {CallersOf(inserts)};
-    Append(values, ProgressArrays(inserts));
-    Append(values, BindingArrays(inserts));
-    std::vector<Uuid> ids;
-    std::vector<int64_t> created;
-    for (const Row* row : inserts) {
-      ids.push_back(row->record.key.request_id);
-      created.push_back(absl::ToUnixMicros(row->record.created));
-    }
-    Append(values, {ids, created, inserts.size()});
     made.rows_at = out.size();
-    out.push_back({InsertSql(), std::move(values)});
+    out.push_back(InsertOf(inserts));
   }
   for (std::vector<const Row*>* rows : {&progress, &whole}) {
     if (rows->empty()) continue;
@@ -318,9 +322,8 @@ absl::Status Store::Commit() {
     return absl::OkStatus();
   }
   ++round_trips_;
-  committing_since_.store(BootNow(), std::memory_order_release);
+  const Waiting waiting(waiting_since_);
   const absl::StatusOr<std::vector<Rows>> answers = connection_->Transact(statements);
-  committing_since_.store(0, std::memory_order_release);
   if (!answers.ok()) {
     if (connection_->in_doubt()) Doubt();
     Lost();

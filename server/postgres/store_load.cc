@@ -78,15 +78,13 @@ void Store::Want(const Lookup& lookup, Wants& wants) {
   for (const Digest* email : lookup.emails) {
     if (addresses_.try_emplace(*email).second) wants.emails.push_back(*email);
     if (!lookup.open) continue;
-    const bool fresh_person = std::any_of(lookup.persons.begin(), lookup.persons.end(),
-                                          [this](const Digest* person) { return !persons_.contains(*person); });
-    if (opened_.insert(*email).second || fresh_person) wants.open.push_back(*email);
-  }
-  if (lookup.open) {
+    bool fresh = opened_.insert(*email).second;
     for (const Digest* person : lookup.persons) {
-      persons_.insert(*person);
+      if (!persons_.emplace(*email, *person).second) continue;
+      fresh = true;
       wants.persons.push_back(*person);
     }
+    if (fresh) wants.open.push_back(*email);
   }
 }
 
@@ -102,6 +100,7 @@ absl::Status Store::Fetch(const Wants& wants) {
     statements.push_back({ByIntentSql(), {lookup->key->caller, *lookup->intent}});
   }
   ++round_trips_;
+  const Waiting waiting(waiting_since_);
   const absl::StatusOr<std::vector<Rows>> answers = connection_->QueryAll(statements);
   if (!answers.ok()) return answers.status();
   for (size_t i = 0; i < answers->size(); ++i) {
@@ -208,6 +207,19 @@ const Row* Store::FindPerson(const Lookup& lookup) const {
   return best;
 }
 
+std::vector<Row> Store::OpenOf(const Lookup& lookup) const {
+  std::vector<const Row*> open;
+  for (const Digest* email : lookup.emails) {
+    for (const Row* row : RowsOf(*email)) {
+      if (row->record.state == State::kSending || row->record.state == State::kUnknown) open.push_back(row);
+    }
+  }
+  std::sort(open.begin(), open.end(), Older);
+  std::vector<Row> rows;
+  for (const Row* row : open) rows.push_back(*row);
+  return rows;
+}
+
 absl::StatusOr<ledger::View> Store::Load(const Lookup& lookup) {
   if (!open_) Clear();  // nothing that was read before a transaction, or between two, counts in it
   Wants wants;
@@ -231,14 +243,7 @@ absl::StatusOr<ledger::View> Store::Load(const Lookup& lookup) {
   if (lookup.counters && view.own) view.counters = counters(view.own->email);
   for (const Digest* email : lookup.emails) view.counters += counters(*email);
   if (!lookup.WantsOpen(view.own)) return view;
-  std::vector<const Row*> open;
-  for (const Digest* email : lookup.emails) {
-    for (const Row* row : RowsOf(*email)) {
-      if (row->record.state == State::kSending || row->record.state == State::kUnknown) open.push_back(row);
-    }
-  }
-  std::sort(open.begin(), open.end(), Older);
-  for (const Row* row : open) view.open.push_back(*row);
+  view.open = OpenOf(lookup);
   view.person = copy(FindPerson(lookup));
   return view;
 }

@@ -101,7 +101,8 @@ class StoreTest : public RigTest {
 
   // From now on a commit of a new request does this last.
   void AtCommit(const std::string& sql) {
-    Do(absl::StrCat("CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ", sql,
+    Do(absl::StrCat("CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql SET lock_timeout TO 0 AS $$ BEGIN ",
+                    sql,
                     "; RETURN NULL; END $$; CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON request "
                     "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION at_commit()"));
   }
@@ -137,6 +138,43 @@ TEST_F(StoreTest, ABatchAsksOnceAndCommitsOnce) {
   ASSERT_TRUE(Begin(*here_, {a_, b_}, &verdicts).ok());
   EXPECT_THAT(verdicts, testing::ElementsAre(BeginVerdict::kRecorded, BeginVerdict::kInProgress));
   EXPECT_EQ(here_->round_trips() - before, 4) << "what only reads has nothing to commit";
+}
+
+TEST_F(StoreTest, APersonIsAskedForOfEachAddress) {
+  Call first = a_;
+  ASSERT_TRUE(Begin(*here_, {first}).ok());
+  ASSERT_TRUE(Finish(*here_, ledger::Succeeded(first.key_of()), here_epoch_).ok());
+  // In one transaction, each with a fetch of its own: the address without a person, the person at another address.
+  Call repeat = a_;
+  repeat.id = 4;
+  repeat.allow_repeat = true;
+  Call elsewhere = b_;
+  Call again = a_;
+  again.id = 5;
+  std::vector<ledger::BeginRequest> requests = {repeat.request(), elsewhere.request(), again.request()};
+  requests[1].current.person = requests[2].current.person;
+  ASSERT_TRUE(there_->Start().ok());
+  std::optional<ledger::View> view;
+  for (const ledger::BeginRequest& request : requests) view = there_->Load(ledger::LookupFor(request)).value();
+  there_->Rollback();
+  ASSERT_TRUE(view->person);
+  EXPECT_EQ(view->person->record.key, first.key_of());
+}
+
+// What hangs is seen from other threads, whatever it is that waits.
+TEST_F(StoreTest, ASessionThatIsWaitedForCountsAsWaiting) {
+  EXPECT_EQ(here_->committing_since(), 0);
+  const auto beat = Connect();
+  Do(*beat, "SET idle_in_transaction_session_timeout TO 0");
+  Do(*beat, absl::StrCat("BEGIN; UPDATE replica SET beat = beat + 1 WHERE epoch = ", here_epoch_));
+  absl::Status started;
+  std::thread start([&] { started = Settle(*here_); });
+  WaitFor("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO session%' AND wait_event_type = 'Lock'");
+  EXPECT_NE(here_->committing_since(), 0);
+  Do(*beat, "COMMIT");
+  start.join();
+  EXPECT_TRUE(started.ok()) << started;
+  EXPECT_EQ(here_->committing_since(), 0);
 }
 
 // ---- two replicas ----
