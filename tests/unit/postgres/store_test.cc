@@ -26,7 +26,6 @@ namespace {
 using ledger::BeginVerdict;
 using ledger::Call;
 using ledger::FinishRequest;
-using ledger::State;
 
 constexpr int kReleasedReason = 14;
 
