@@ -43,6 +43,8 @@ struct Statement {
 struct ConnectionOptions {
   std::string url;               // as given to --ledger
   std::string application_name;  // shown in pg_stat_activity
+  // Not for the look-up of a host's name, which libpq does without any limit but the resolver's own (10 s for a name
+  // that nobody answers is usual): while it lasts, a lease is not extended, and nothing is watched by this thread.
   absl::Duration connect_timeout = absl::Seconds(3);
   absl::Duration statement_timeout = absl::Seconds(15);  // on our side; the server's own is shorter
   bool read_write = true;                                // skip servers that are read-only
