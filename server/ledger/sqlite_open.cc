@@ -26,7 +26,7 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const SqliteStore
   std::unique_ptr<SqliteStore> store(new SqliteStore(options));
   for (const auto step : {&SqliteStore::Connect, &SqliteStore::CheckOurs, &SqliteStore::CheckUndamaged,
                           &SqliteStore::Migrate, &SqliteStore::CheckKey, &SqliteStore::CheckCounters,
-                          &SqliteStore::Prepare, &SqliteStore::LoadLife, &SqliteStore::LoadCallers}) {
+                          &SqliteStore::PrepareStatements, &SqliteStore::LoadLife, &SqliteStore::LoadCallers}) {
     absl::Status status = (store.get()->*step)();
     if (absl::IsDataLoss(status) && !absl::StrContains(status.message(), "damaged")) {
       return store->connection_.Damaged(std::string(status.message()));
@@ -267,7 +267,7 @@ absl::Status SqliteStore::CheckCounters() {
   return connection_.Damaged("an attempt counter is not the sum over its requests");
 }
 
-absl::Status SqliteStore::Prepare() {
+absl::Status SqliteStore::PrepareStatements() {
   if (options_.as_it_is || options_.inspect) return absl::OkStatus();
   for (const std::string& sql : Sql()) {
     statements_.push_back(nullptr);

@@ -158,7 +158,7 @@ class SqliteStore : public Store, public Inspector {
   absl::Status Migrate();
   absl::Status CheckKey();
   absl::Status CheckCounters();
-  absl::Status Prepare();
+  absl::Status PrepareStatements();
   absl::Status LoadLife();
   absl::Status LoadCallers();
 
