@@ -187,4 +187,16 @@ absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const 
                       NewTokens(keys, *sqlite, restored ? restored->acknowledged_at : 0)};
 }
 
+void ShowLedger(const ledger::SqliteLedger* sqlite, const postgres::Ledger* postgres, observe::Metrics& metrics) {
+  if (sqlite != nullptr) {
+    metrics.SetLedgerRows(sqlite->rows());
+    metrics.SetLedgerInPlace(sqlite->InPlace());
+  }
+  if (postgres != nullptr) {
+    const postgres::MemberReport report = postgres->report();
+    metrics.replica().Show({report.well, report.replicas, report.unswept, report.standbys, report.lease_left,
+                            report.commit_waits, report.oldest_writer});
+  }
+}
+
 }  // namespace userintent

@@ -35,4 +35,7 @@ struct OpenedLedger {
 absl::StatusOr<OpenedLedger> OpenLedger(const config::Settings& settings, const config::LedgerKeys& keys,
                                         observe::Metrics& metrics);
 
+// How it stands with the ledger, whichever of the two it is, in the metrics.
+void ShowLedger(const ledger::SqliteLedger* sqlite, const postgres::Ledger* postgres, observe::Metrics& metrics);
+
 }  // namespace userintent

@@ -373,15 +373,7 @@ void Server::HouseKeep() {
   if (now >= p.next_stats) {
     p.next_stats = now + kStatsInterval;
     p.CountConnections();
-    if (p.sqlite != nullptr) {
-      p.metrics->SetLedgerRows(p.sqlite->rows());
-      p.metrics->SetLedgerInPlace(p.sqlite->InPlace());
-    }
-    if (p.postgres != nullptr) {
-      const postgres::MemberReport report = p.postgres->report();
-      p.metrics->replica().Show({report.well, report.replicas, report.unswept, report.standbys, report.lease_left,
-                                 report.commit_waits, report.oldest_writer});
-    }
+    ShowLedger(p.sqlite, p.postgres, *p.metrics);
     for (const auto& shard : p.shards) shard->CountUpstream();
     p.policy->ShowAge(now);
     p.telemetry->ShowFollowUp(p.follow_up->stats());

@@ -177,6 +177,22 @@ Statement InsertOf(std::vector<const Row*>& rows) {
   return {InsertSql(), std::move(values)};
 }
 
+// `was`: what the rows were when they were fetched.
+Statement UpdateOf(std::vector<const Row*> rows, const std::map<const Row*, const Row*>& was, bool whole) {
+  std::sort(rows.begin(), rows.end(), [](const Row* a, const Row* b) { return a->handle < b->handle; });
+  std::vector<Value> values = {HandlesOf(rows)};
+  Append(values, ProgressArrays(rows));
+  if (whole) Append(values, BindingArrays(rows));
+  std::vector<Uuid> attempts;
+  std::vector<int64_t> states;
+  for (const Row* row : rows) {
+    attempts.push_back(was.at(row)->record.attempt_id);
+    states.push_back(static_cast<int64_t>(was.at(row)->record.state));
+  }
+  Append(values, {attempts, states, rows.size()});
+  return {whole ? WholeSql() : ProgressSql(), std::move(values)};
+}
+
 }  // namespace
 
 void Store::AddAddresses(std::vector<Statement>& out, Made& made) const {
@@ -251,21 +267,8 @@ void Store::AddRows(std::vector<Statement>& out, Made& made) const {
     made.rows_at = out.size();
     out.push_back(InsertOf(inserts));
   }
-  for (std::vector<const Row*>* rows : {&progress, &whole}) {
-    if (rows->empty()) continue;
-    std::sort(rows->begin(), rows->end(), [](const Row* a, const Row* b) { return a->handle < b->handle; });
-    std::vector<Value> values = {HandlesOf(*rows)};
-    Append(values, ProgressArrays(*rows));
-    if (rows == &whole) Append(values, BindingArrays(*rows));
-    std::vector<Uuid> attempts;
-    std::vector<int64_t> states;
-    for (const Row* row : *rows) {
-      attempts.push_back(was[row]->record.attempt_id);
-      states.push_back(static_cast<int64_t>(was[row]->record.state));
-    }
-    Append(values, {attempts, states, rows->size()});
-    out.push_back({rows == &whole ? WholeSql() : ProgressSql(), std::move(values)});
-  }
+  if (!progress.empty()) out.push_back(UpdateOf(std::move(progress), was, false));
+  if (!whole.empty()) out.push_back(UpdateOf(std::move(whole), was, true));
   if (!latest.empty()) {
     std::vector<Value> values = {HandlesOf(latest)};
     Append(values, LatestArrays(latest));
