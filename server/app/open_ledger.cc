@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -116,6 +117,14 @@ postgres::LedgerOptions PostgresOptionsOf(const config::Settings& settings, cons
   housekeeping.warn = warn;
   housekeeping.on_purge = [&metrics](size_t rows) { metrics.CountPurged(static_cast<int64_t>(rows)); };
   options.released_reason = v1::ERROR_REASON_LEDGER_UNAVAILABLE;
+  options.on_lost = [](size_t rows) {
+    const std::string text = absl::StrCat(
+        "the database has forgotten ", rows,
+        " requests that it had confirmed: a failover to a standby that did not have them, or a restore. What "
+        "they kept from being sent twice is not kept any more; this process ends");
+    Log(Level::kError, "ledger_lost", {{"warning", SafeText(text)}});
+    std::_Exit(1);
+  };
   options.batch.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
   options.batch.waiters = WaiterLimitsOf(settings);
   options.batch.webhook_limit = static_cast<size_t>(settings.webhook_queue);

@@ -23,6 +23,7 @@ absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(LedgerOptions options) {
   store_options.owner = [member] { return member->owner(); };
   store_options.gone = [member] { return member->gone(); };
   store_options.released_reason = options.released_reason;
+  store_options.on_lost = options.on_lost;
   absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(std::move(store_options));
   if (!store.ok()) return store.status();
   Store& as_store = **store;

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -25,6 +26,8 @@ struct LedgerOptions {
   MemberOptions member;
   Housekeeping housekeeping;
   int released_reason = 0;  // of a row that was begun in a commit whose answer was lost
+  // The database has forgotten so many rows that it had confirmed: see StoreOptions.
+  std::function<void(size_t rows)> on_lost = [](size_t) {};
   ledger::BatchOptions batch;
 };
 

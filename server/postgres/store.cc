@@ -31,7 +31,9 @@ absl::Status Store::Connect() {
   connection_ = *std::move(opened);
   session_ = 0;
   session_epoch_ = 0;
-  return absl::OkStatus();
+  absl::Status s = CheckNothingLost();
+  if (!s.ok()) connection_.reset();  // looked at again, before anything is done with it
+  return s;
 }
 
 absl::StatusOr<Connection*> Store::Connected() {

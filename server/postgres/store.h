@@ -18,6 +18,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -45,6 +46,9 @@ struct StoreOptions {
   std::function<ledger::Owner()> owner = [] { return ledger::Owner{}; };
   // The epochs whose SENDING rows may be recovered.
   std::function<std::vector<int64_t>()> gone = [] { return std::vector<int64_t>(); };
+  // After a reconnect: so many rows that were confirmed are not there. Nothing is done with that database; the process
+  // should end, loudly.
+  std::function<void(size_t rows)> on_lost = [](size_t) {};
   // Reason number of a row that was begun in a commit whose answer was lost.
   int released_reason = 0;
   absl::Time (*now)() = NowMicros;
@@ -177,6 +181,10 @@ class Store final : public ledger::Store {
   void Lost();
   void Clear();
 
+  // store_loss.cc
+  void Remember(const ledger::Row& row);
+  absl::Status CheckNothingLost();
+
   // store_doubt.cc
   void Doubt();
   absl::Status ResolveDoubt();
@@ -210,6 +218,7 @@ class Store final : public ledger::Store {
   // Rows that this process runs, and their addresses, as the database has them.
   absl::flat_hash_map<ledger::Key, ledger::Row, ledger::KeyHash> running_;
   absl::flat_hash_map<ledger::Digest, AddressState> kept_;
+  std::deque<ledger::Key> ended_;             // the last ones that ended here for ever
   absl::flat_hash_set<std::string> callers_;  // that have a row in `caller`
 
   struct Begun {

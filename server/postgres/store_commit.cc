@@ -379,6 +379,7 @@ void Store::Settled(const std::vector<Rows>& answers, const Made& made) {
     const bool mine = row.record.state == State::kSending && row.owner != 0 && row.owner == session_epoch_;
     if (!mine) {
       if (running_.erase(key) > 0) kept_.erase(row.email);
+      if (held.progress) Remember(row);
       continue;
     }
     if (!held.progress) continue;

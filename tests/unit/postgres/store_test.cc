@@ -44,6 +44,7 @@ class StoreTest : public RigTest {
     options.connection = {url_, "tests"};
     options.owner = [&epoch] { return ledger::Owner{epoch, nullptr}; };
     options.released_reason = kReleasedReason;
+    options.on_lost = [this](size_t rows) { lost_ += rows; };
     options.now = [] { return ledger::At(9); };
     return Store::Open(std::move(options)).value();
   }
@@ -119,6 +120,7 @@ class StoreTest : public RigTest {
                     "; UPDATE session SET open = false WHERE epoch = ", epoch, "; COMMIT"));
   }
 
+  size_t lost_ = 0;  // that were told to be
   int64_t here_epoch_ = 0, there_epoch_ = 0;
   std::unique_ptr<Store> here_, there_;
   const Call a_{}, b_{.id = 2, .email = "b@example.com", .person = "bob", .attempt = 1001};
@@ -343,6 +345,28 @@ TEST_F(StoreTest, AnOutcomeInDoubtIsWrittenAgain) {
 }
 
 // ---- the schema ----
+
+// A failover to a standby that did not have them looks like this: another server answers, and knows nothing of them.
+TEST_F(StoreTest, WhatWasConfirmedAndIsGoneIsNoticedAfterAReconnect) {
+  ASSERT_TRUE(Begin(*here_, {a_, b_}).ok());
+  ASSERT_TRUE(Finish(*here_, ledger::Succeeded(a_.key_of()), here_epoch_).ok());
+  const std::string cut =
+      "SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
+      "application_name = 'tests' AND datname = current_database() AND pid <> pg_backend_pid()) s";
+  const auto look = [this] { return Begin(*here_, {a_}); };
+  Number(cut);
+  EXPECT_FALSE(look().ok());  // the connection is lost
+  EXPECT_TRUE(look().ok());
+  EXPECT_EQ(lost_, 0u) << "all of it is there";
+  Do("DELETE FROM request WHERE state = 1");  // b runs here
+  Number(cut);
+  EXPECT_FALSE(look().ok());
+  EXPECT_TRUE(absl::IsDataLoss(look()));
+  EXPECT_EQ(lost_, 1u);
+  Do("UPDATE request SET state = 1 WHERE state = 2");  // a had ended
+  EXPECT_TRUE(absl::IsDataLoss(look())) << "it is looked at before anything is done";
+  EXPECT_EQ(lost_, 3u);
+}
 
 TEST_F(StoreTest, RecordsCannotBeChanged) {
   Do("INSERT INTO audit (at, actor, action, caller, request_id, from_state, to_state, evidence) VALUES "
