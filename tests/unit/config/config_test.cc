@@ -245,6 +245,11 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"ledger_key_file", "/a", [](const Settings& c) { return c.ledger_key_file == "/a"; }},
       {"ledger_previous_key_file", "/a", [](const Settings& c) { return c.ledger_previous_key_file == "/a"; }},
       {"ledger_must_exist", "true", [](const Settings& c) { return c.ledger_must_exist; }},
+      {"ledger_migrate", "true", [](const Settings& c) { return c.ledger_migrate; }},
+      {"ledger_single_node", "true", [](const Settings& c) { return c.ledger_single_node; }},
+      {"ledger_lease", "2s", [](const Settings& c) { return c.ledger_lease == absl::Seconds(2); }},
+      {"ledger_fence", "20s", [](const Settings& c) { return c.ledger_fence == absl::Seconds(20); }},
+      {"replica_name", "a", [](const Settings& c) { return c.replica_name == "a"; }},
       {"ledger_restored", "2026-01-31T09:30:00Z",
        [](const Settings& c) { return c.ledger_restored == absl::FromUnixSeconds(1769851800); }},
       {"retention", "9504h", [](const Settings& c) { return c.retention == absl::Hours(9504); }},
@@ -435,7 +440,7 @@ TEST_F(ConfigTest, HelpNamesEveryFlagOnceWithFormAndDefaultInTheContractsOrder) 
                            "  --max_waiters_per_caller=NUMBER  (default: 1024)\n",
                            "  --default_deadline=DURATION  (default: 35s)\n",
                            "  --min_deadline=DURATION  (default: 100ms)\n",
-                           "  --ledger=sqlite:PATH|memory:  (default: sqlite:data/ledger.db)\n",
+                           "  --ledger=sqlite:PATH|postgresql://...|memory:  (default: sqlite:data/ledger.db)\n",
                            "  --ledger_key_file=FILE  (default: none)\n",
                            "  --email_attempt_limit=NUMBER  (default: 3)\n",
                            "  --kyc_delegation=true|false  (default: false)\n",
@@ -877,8 +882,30 @@ TEST_F(ConfigTest, Ranges) {
 }
 
 TEST_F(ConfigTest, LedgerLocations) {
-  EXPECT_EQ(Problem(LoadMore({"--ledger=postgresql://u:CANARY@example.com/db"})),
-            "--ledger: PostgreSQL is not supported yet; use sqlite:PATH");
+  for (const char* leaks : {"postgresql://u:CANARY@example.com/db", "postgresql://u@example.com/db?password=CANARY"}) {
+    const std::string problem = Problem(LoadMore({std::string("--ledger=") + leaks}));
+    EXPECT_THAT(problem, StartsWith("--ledger: must hold no password")) << leaks;
+    EXPECT_THAT(problem, Not(HasSubstr("CANARY")));
+  }
+  const std::string socket = "--ledger=postgresql:///db?host=/run/postgresql";
+  EXPECT_EQ(Problem(LoadMore({socket})), "");
+  EXPECT_EQ(Problem(LoadMore({"--ledger=postgresql://u@a,b/db?sslmode=verify-full"})), "");
+  for (const char* open :
+       {"postgresql://u@a/db", "postgresql://u@a/db?sslmode=require", "postgresql://u@/db?host=/run,a"}) {
+    EXPECT_THAT(Problem(LoadMore({std::string("--ledger=") + open})), StartsWith("--ledger: needs sslmode=verify-full"))
+        << open;
+  }
+  EXPECT_EQ(Problem(LoadMore({"--ledger=postgresql:///?host=/run"})), "--ledger: names no database");
+  EXPECT_THAT(Problem(LoadMore({"--ledger=postgresql://a:b:c:d/x?y"})),
+              StartsWith("--ledger: must be a URL that libpq"));
+  for (const char* lease : {"1999ms", "61s"}) {
+    EXPECT_EQ(Problem(LoadMore({socket, std::string("--ledger_lease=") + lease})),
+              "--ledger_lease: must be from 2s to 60s");
+  }
+  EXPECT_THAT(Problem(LoadMore({socket, "--ledger_lease=8s"})), StartsWith("--ledger_fence: must be at least 3s more"));
+  EXPECT_EQ(Problem(LoadMore({socket, "--ledger_lease=8s", "--ledger_fence=11s"})), "");
+  EXPECT_EQ(Problem(LoadMore({"--ledger=memory:", "--ledger_single_node"})),
+            "--ledger_single_node: needs --ledger=postgresql://...");
   EXPECT_EQ(Problem(LoadMore({"--ledger=memory:"})), "");
   EXPECT_EQ(Problem(LoadMore({"--ledger=sqlite:/var/lib/x/ledger.db"})), "");
   for (const char* path : {"sqlite:", "sqlite:data/"}) {
@@ -930,7 +957,8 @@ TEST_F(ConfigTest, Retention) {
               "--retention: must be 0, or from 9504h (13 months) to 876600h")
         << wrong;
   }
-  EXPECT_EQ(Problem(LoadMore({"--retention=9504h", "--ledger=memory:"})), "--retention: needs --ledger=sqlite:PATH");
+  EXPECT_EQ(Problem(LoadMore({"--retention=9504h", "--ledger=memory:"})),
+            "--retention: needs --ledger=sqlite:PATH or postgresql://...");
   EXPECT_EQ(Problem(LoadMore({"--retention=0", "--ledger=memory:"})), "");
   for (const char* right : {"24h", "1d", "876600h"}) {
     EXPECT_EQ(Problem(LoadMore({std::string("--released_retention=") + right})), "") << right;
