@@ -301,6 +301,7 @@ class Cluster:
 
     def clone(self):
         """The standby anew, as a copy of the primary; returns when commits reach it."""
+        self.standby.kill()
         self.standby.clone_of(self.primary)
         self.standby.start()
         wait_for(self.follows, "the standby follows")
