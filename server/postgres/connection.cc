@@ -64,7 +64,27 @@ absl::Status Connection::Connect() {
     if (absl::Status s = Wait(next == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline); !s.ok()) return s;
   }
   if (PQsetnonblocking(conn_, 1) != 0) return Lost("cannot connect");
-  return absl::OkStatus();
+  // Of an error the details may hold values of a row.
+  PQsetErrorVerbosity(conn_, PQERRORS_TERSE);
+  return CheckPrivate();
+}
+
+// What the URL does not say may come from the environment of the process (PGHOST and its like).
+absl::Status Connection::CheckPrivate() {
+  const char* const host = PQhost(conn_);
+  const bool socket = PQhostaddr(conn_) == nullptr || PQhostaddr(conn_)[0] == '\0';
+  if (socket && host != nullptr && host[0] == '/') return absl::OkStatus();
+  bool verified = false;
+  PQconninfoOption* const all = PQconninfo(conn_);
+  for (const PQconninfoOption* option = all; option != nullptr && option->keyword != nullptr; ++option) {
+    if (std::strcmp(option->keyword, "sslmode") != 0) continue;
+    verified = option->val != nullptr && std::strcmp(option->val, "verify-full") == 0;
+  }
+  PQconninfoFree(all);
+  if (verified && PQsslInUse(conn_) != 0) return absl::OkStatus();
+  broken_ = true;
+  return absl::FailedPreconditionError(
+      "the database is reached over the network without sslmode=verify-full; name its hosts in the URL");
 }
 
 absl::Status Connection::SetUp() {

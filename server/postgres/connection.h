@@ -90,6 +90,7 @@ class Connection {
  private:
   explicit Connection(const ConnectionOptions& options) : options_(options) {}
   absl::Status Connect();
+  absl::Status CheckPrivate();
   absl::Status SetUp();
   absl::Status Wait(short events, BootNanos deadline);
   absl::Status Flush(BootNanos deadline);

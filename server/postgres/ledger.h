@@ -47,11 +47,10 @@ class Ledger : public ledger::BatchLedger {
   MemberReport report() const { return member_->report(); }
 
  private:
-  Ledger(std::shared_ptr<Member> member, std::unique_ptr<Store> store, std::unique_ptr<Keeper> keeper, Store& as_store,
+  Ledger(std::shared_ptr<Member> member, std::unique_ptr<Store> store, std::unique_ptr<Keeper> keeper,
          Keeper& as_keeper, ledger::BatchOptions batch, int64_t revision);
 
   const std::shared_ptr<Member> member_;  // the store and the keeper, which the base owns, ask it
-  Store& store_;
   Keeper& keeper_;
   ChangePoller changes_;
   ForeignJoins joins_;

@@ -13,9 +13,11 @@ constexpr BootNanos kReconnectPause = 200'000'000;
 // A COMMIT that is not answered for so long hangs: its standby is gone, or its server.
 constexpr BootNanos kHangs = 2 * kSecond;
 constexpr BootNanos kLongestSleep = 200'000'000;
+// An end waits so long for the commit that tells the others of it.
+constexpr BootNanos kLastMoment = 3 * kSecond;
 
 constexpr char kBeat[] =
-    "UPDATE replica SET beat = beat + 1, seen = clock_timestamp() WHERE epoch = $1 AND ended IS NULL RETURNING 1";
+    "UPDATE replica SET beat = beat + 1, seen = clock_timestamp() WHERE epoch = $1 AND ended IS NULL RETURNING beat";
 constexpr char kOthers[] = "SELECT epoch, beat, ended IS NOT NULL FROM replica WHERE NOT swept";
 // Two statements, so that the second one sees every session that was opened before the first one got its lock.
 constexpr char kEnd[] = "UPDATE replica SET ended = clock_timestamp() WHERE epoch = $1 AND beat = $2 AND ended IS NULL";
@@ -43,7 +45,7 @@ double Seconds(BootNanos nanos) { return static_cast<double>(nanos) / 1e9; }
 // So that a beat that hangs is seen, and ended with the thread.
 MemberOptions Member::Watched(MemberOptions options) {
   options.connection.while_waiting = [this] {
-    if (!runs_.load(std::memory_order_acquire)) return true;
+    if (!runs_.load(std::memory_order_acquire)) return BootNow() < give_up_at_.load(std::memory_order_acquire);
     Judge(BootNow());
     const MutexLock lock(mutex_);
     return !stop_;
@@ -72,6 +74,7 @@ void Member::Stop(bool clean) {
     wake_.NotifyAll();
   }
   thread_.join();
+  give_up_at_.store(BootNow() + kLastMoment, std::memory_order_release);
   runs_.store(false, std::memory_order_release);
   const MutexLock lock(mutex_);
   if (lease_ != nullptr) lease_->End();
@@ -175,11 +178,20 @@ absl::Status Member::Beat() {
   const Statement statement{kBeat, {epoch}};
   const absl::StatusOr<std::vector<Rows>> beaten = connection_->Transact({&statement, 1});
   if (!beaten.ok()) return beaten.status();
-  if (beaten->front().size() == 1) {
+  const Rows& row = beaten->front();
+  if (row.size() == 1 && row.Number(0, 0) > beat_) {
+    beat_ = row.Number(0, 0);
     lease->Extend(before + absl::ToInt64Nanoseconds(options_.constants.lease));
     return absl::OkStatus();
   }
   lease->End();
+  const absl::StatusOr<Rows> known = connection_->Query("SELECT 1 FROM replica WHERE epoch = $1", {epoch});
+  if (!known.ok()) return known.status();
+  if (row.size() == 1 || known->size() == 0) {
+    // What was confirmed is not there: another server, without the last commits, or a restored one.
+    options_.on_lost(1);
+    return absl::DataLossError("the database has forgotten that this replica beat");
+  }
   options_.warn(
       "ledger: another replica took this one for dead and fenced it; what runs is finished, and everything else "
       "goes on under a new epoch");
@@ -187,6 +199,7 @@ absl::Status Member::Beat() {
     const MutexLock lock(mutex_);
     epoch_ = 0;  // until there is a new one
   }
+  beat_ = 0;
   return Register(false);
 }
 

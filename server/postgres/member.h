@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <thread>
@@ -47,6 +48,8 @@ struct MemberOptions {
   bool migrate = false;      // bring the schema up to date
   absl::Duration beat = absl::Seconds(1);
   std::function<void(const std::string&)> warn = [](const std::string&) {};
+  // As StoreOptions::on_lost.
+  std::function<void(size_t rows)> on_lost = [](size_t) {};
 };
 
 // For metrics and health.
@@ -129,8 +132,11 @@ class Member {
   MemberReport report_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> well_{true};
   std::atomic<bool> runs_{false};
+  std::atomic<BootNanos> give_up_at_{
+      std::numeric_limits<BootNanos>::max()};  // what Stop waits for, it waits for until then
 
   // The thread's own.
+  int64_t beat_ = 0;  // the last one that was confirmed
   BootNanos beat_at_ = 0;
   BootNanos look_at_ = 0;
   BootNanos poll_at_ = 0;

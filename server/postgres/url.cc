@@ -48,7 +48,10 @@ absl::Status CheckUrl(const std::string& url) {
         "client certificate");
   }
   if (options["dbname"].empty()) return absl::InvalidArgumentError("names no database");
-  if (!OnlySockets(absl::StrCat(options["host"], options["hostaddr"])) && options["sslmode"] != "verify-full") {
+  // A file of the system's, which could name any host.
+  if (options.contains("service")) return absl::InvalidArgumentError("must name its hosts itself, not a service");
+  const bool network = !OnlySockets(options["host"]) || !options["hostaddr"].empty();
+  if (network && options["sslmode"] != "verify-full") {
     return absl::InvalidArgumentError("needs sslmode=verify-full, because a host is reached over the network");
   }
   if (const std::string& file = options["passfile"]; !file.empty()) {

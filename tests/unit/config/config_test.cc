@@ -890,12 +890,13 @@ TEST_F(ConfigTest, LedgerLocations) {
   const std::string socket = "--ledger=postgresql:///db?host=/run/postgresql";
   EXPECT_EQ(Problem(LoadMore({socket})), "");
   EXPECT_EQ(Problem(LoadMore({"--ledger=postgresql://u@a,b/db?sslmode=verify-full"})), "");
-  for (const char* open :
-       {"postgresql://u@a/db", "postgresql://u@a/db?sslmode=require", "postgresql://u@/db?host=/run,a"}) {
+  for (const char* open : {"postgresql://u@a/db", "postgresql://u@a/db?sslmode=require",
+                           "postgresql://u@/db?host=/run,a", "postgresql://u@/db?host=/run&hostaddr=10.0.0.1"}) {
     EXPECT_THAT(Problem(LoadMore({std::string("--ledger=") + open})), StartsWith("--ledger: needs sslmode=verify-full"))
         << open;
   }
   EXPECT_EQ(Problem(LoadMore({"--ledger=postgresql:///?host=/run"})), "--ledger: names no database");
+  EXPECT_THAT(Problem(LoadMore({"--ledger=postgresql:///db?service=a"})), StartsWith("--ledger: must name its hosts"));
   EXPECT_THAT(Problem(LoadMore({"--ledger=postgresql://a:b:c:d/x?y"})),
               StartsWith("--ledger: must be a URL that libpq"));
   for (const char* lease : {"1999ms", "61s"}) {
