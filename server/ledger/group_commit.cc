@@ -46,7 +46,7 @@ absl::Status GroupCommit::WriteUntilDecided(Batch batch) {
 
 absl::Status GroupCommit::Write(Batch batch) {
   absl::Status s = at_.store.Start();
-  if (s.ok()) {
+  if (s.ok() && at_.store.prepares()) {
     std::vector<Lookup> lookups;
     for (const std::unique_ptr<Operation>& operation : batch) operation->AddLookups(lookups);
     s = at_.store.Prepare(lookups);

@@ -108,15 +108,11 @@ const Row* MemoryStore::Find(const Key& key) const {
 // The request with this id that `own` has replaced, or that has replaced `own`: the caller's own, or else another's.
 const Row* MemoryStore::FindLinked(const Row& own, const Uuid& id, bool own_replaces) const {
   const Row* const mine = Find({own.record.key.caller, id});
-  // What was released replaces nothing, though it may still say so.
-  const auto linked = [&](const Row& row) {
-    return own_replaces ? Replaces(own, row) : Replaces(row, own) && row.record.state != State::kReleased;
-  };
-  if (mine != nullptr && linked(*mine)) return mine;
+  if (mine != nullptr && IsLinked(own, *mine, own_replaces)) return mine;
   if (const auto at = by_email_.find(own.email); at != by_email_.end()) {
     for (const Key& key : at->second) {
       const Row& row = rows_.at(key);
-      if (key.request_id == id && linked(row)) return &row;
+      if (key.request_id == id && IsLinked(own, row, own_replaces)) return &row;
     }
   }
   return mine;
@@ -178,9 +174,7 @@ absl::StatusOr<View> MemoryStore::Load(const Lookup& lookup) {
   if (!lookup.WantsOpen(view.own)) return view;
   std::vector<const Row*> open;
   for (const Digest* email : lookup.emails) AddOpen(*email, open);
-  std::sort(open.begin(), open.end(), [](const Row* a, const Row* b) {
-    return std::tie(a->record.created, a->record.key) < std::tie(b->record.created, b->record.key);
-  });
+  std::sort(open.begin(), open.end(), [](const Row* a, const Row* b) { return IsOlder(*a, *b); });
   for (const Row* row : open) view.open.push_back(*row);
   view.person = copy(FindPerson(lookup));
   return view;

@@ -1,7 +1,6 @@
 // What a SqliteStore is asked before something is decided.
 #include <algorithm>
 #include <iterator>
-#include <tuple>
 #include <utility>
 
 #include "server/ledger/sqlite_rows.h"
@@ -112,10 +111,7 @@ absl::StatusOr<View> SqliteStore::Load(const Lookup& lookup) {
 
 // The request with this id that `own` has replaced, or that has replaced `own`: the caller's own, or else another's.
 absl::Status SqliteStore::FindLinked(const Row& own, const Uuid& id, bool own_replaces, std::optional<Row>& into) {
-  // What was released replaces nothing, though it may still say so.
-  const auto linked = [&](const Row& row) {
-    return own_replaces ? Replaces(own, row) : Replaces(row, own) && row.record.state != State::kReleased;
-  };
+  const auto linked = [&](const Row& row) { return IsLinked(own, row, own_replaces); };
   if (absl::Status s = Find({own.record.key.caller, id}, into); !s.ok()) return s;
   if (into && linked(*into)) return absl::OkStatus();
   absl::StatusOr<std::vector<Row>> all = WithId(id);
@@ -127,9 +123,6 @@ absl::Status SqliteStore::FindLinked(const Row& own, const Uuid& id, bool own_re
 
 absl::Status SqliteStore::LoadAddresses(const Lookup& lookup, View& view) {
   const bool all = lookup.WantsOpen(view.own);
-  const auto older = [](const Row& a, const Row& b) {
-    return std::tie(a.record.created, a.record.key) < std::tie(b.record.created, b.record.key);
-  };
   std::optional<int64_t> caller;
   for (const Digest* email : lookup.emails) {
     const absl::StatusOr<Address> address = AddressOf(*email);
@@ -154,11 +147,11 @@ absl::Status SqliteStore::LoadAddresses(const Lookup& lookup, View& view) {
       if (!*found) continue;
       const auto own = [&lookup](const Row& row) { return row.record.key.caller == lookup.key->caller; };
       const bool better =
-          !view.person || (own(**found) != own(*view.person) ? own(**found) : older(*view.person, **found));
+          !view.person || (own(**found) != own(*view.person) ? own(**found) : IsOlder(*view.person, **found));
       if (better) view.person = *std::move(found);
     }
   }
-  std::sort(view.open.begin(), view.open.end(), older);
+  std::sort(view.open.begin(), view.open.end(), IsOlder);
   return absl::OkStatus();
 }
 

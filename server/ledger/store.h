@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -47,6 +48,17 @@ struct Row {
 inline bool Replaces(const Row& by, const Row& row) {
   return by.record.supersedes == row.record.key.request_id && row.record.superseded_by == by.record.key.request_id &&
          by.email == row.email;
+}
+
+// Whether `own` has replaced `row`, or `row` has replaced `own`. What was released replaces nothing, though it may
+// still say so.
+inline bool IsLinked(const Row& own, const Row& row, bool own_replaces) {
+  return own_replaces ? Replaces(own, row) : Replaces(row, own) && row.record.state != State::kReleased;
+}
+
+// By the time of creation; of the same time, by the key.
+inline bool IsOlder(const Row& a, const Row& b) {
+  return std::tie(a.record.created, a.record.key) < std::tie(b.record.created, b.record.key);
 }
 
 // Attempts of one e-mail address. used_min = confirmed, used_max = confirmed + possible.
@@ -212,6 +224,8 @@ class Store {
   // What the transaction will be asked by Load, all at once: one round trip for a store behind a network. Only a hint:
   // other lookups are answered as well. After Start; at most once a transaction.
   virtual absl::Status Prepare(absl::Span<const Lookup> /*lookups*/) { return absl::OkStatus(); }
+  // False: Prepare does nothing, so nobody need put together what it would be told.
+  virtual bool prepares() const { return false; }
   virtual absl::StatusOr<View> Load(const Lookup& lookup) = 0;
   // Who rows belong to that are begun from now on.
   virtual Owner owner() const { return {}; }

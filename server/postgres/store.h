@@ -63,6 +63,7 @@ class Store final : public ledger::Store {
   absl::Status Start() override;
   absl::Status Commit() override;
   void Rollback() override;
+  bool prepares() const override { return true; }
   absl::Status Prepare(absl::Span<const ledger::Lookup> lookups) override;
   absl::StatusOr<ledger::View> Load(const ledger::Lookup& lookup) override;
   ledger::Owner owner() const override { return owner_; }  // as of Start

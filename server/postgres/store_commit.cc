@@ -29,8 +29,8 @@ constexpr char kRename[] =
     "AS t (id, version, digest) WHERE e.id = t.id AND e.version = t.version RETURNING 1) "
     "SELECT expect((SELECT count(*) FROM done), $4)";
 
-// $1 the address that goes, $2 its version, $3 where its rows go.
-constexpr char kMoveRows[] = "UPDATE request SET email = $3 WHERE email = $1 AND $2 >= 0";
+// $1 the address that goes, $2 where its rows go; then $1 the address, $2 its version.
+constexpr char kMoveRows[] = "UPDATE request SET email = $2 WHERE email = $1";
 constexpr char kDrop[] =
     "WITH done AS (DELETE FROM email WHERE id = $1 AND version = $2 RETURNING 1) "
     "SELECT expect((SELECT count(*) FROM done), 1)";
@@ -229,7 +229,7 @@ void Store::AddAddresses(std::vector<Statement>& out, Made& made) const {
   }
   for (const Move& move : moves_) {
     if (move.into == 0) continue;
-    out.push_back({kMoveRows, {move.id, move.version, move.into}});
+    out.push_back({kMoveRows, {move.id, move.into}});
     out.push_back({kDrop, {move.id, move.version}});
   }
   if (fresh.empty()) return;

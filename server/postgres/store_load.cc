@@ -41,10 +41,6 @@ const std::string& ByIntentSql() {
 
 std::string IntentKey(const Lookup& lookup) { return absl::StrCat(lookup.key->caller, "\n", *lookup.intent); }
 
-bool Older(const Row* a, const Row* b) {
-  return std::tie(a->record.created, a->record.key) < std::tie(b->record.created, b->record.key);
-}
-
 }  // namespace
 
 // ---- what is fetched ----
@@ -180,13 +176,9 @@ std::vector<const Row*> Store::RowsOf(const Digest& email) const {
 // The request with this id that `own` has replaced, or that has replaced `own`: the caller's own, or else another's.
 const Row* Store::FindLinked(const Row& own, const Uuid& id, bool own_replaces) const {
   const Row* const mine = Find({own.record.key.caller, id});
-  // What was released replaces nothing, though it may still say so.
-  const auto linked = [&](const Row& row) {
-    return own_replaces ? Replaces(own, row) : Replaces(row, own) && row.record.state != State::kReleased;
-  };
-  if (mine != nullptr && linked(*mine)) return mine;
+  if (mine != nullptr && IsLinked(own, *mine, own_replaces)) return mine;
   for (const Row* row : RowsOf(own.email)) {
-    if (row->record.key.request_id == id && linked(*row)) return row;
+    if (row->record.key.request_id == id && IsLinked(own, *row, own_replaces)) return row;
   }
   return mine;
 }
@@ -214,7 +206,7 @@ std::vector<Row> Store::OpenOf(const Lookup& lookup) const {
       if (row->record.state == State::kSending || row->record.state == State::kUnknown) open.push_back(row);
     }
   }
-  std::sort(open.begin(), open.end(), Older);
+  std::sort(open.begin(), open.end(), [](const Row* a, const Row* b) { return IsOlder(*a, *b); });
   std::vector<Row> rows;
   for (const Row* row : open) rows.push_back(*row);
   return rows;

@@ -40,13 +40,7 @@ class AnyClient : public ::testing::TestWithParam<Kind> {
       return GetParam().method == Method::kGet ? MakeGet() : http::Harness::MakeRequest();
     }
   };
-  static Options For(const std::string& origin) {
-    Options options = Http1(origin);
-    options.transport = GetParam().transport;
-    options.http2 = GetParam().http2 || GetParam().transport != Transport::kLibcurl;
-    options.reuse_http1 = false;
-    return options;
-  }
+  static Options For(const std::string& origin) { return OptionsFor(GetParam(), origin); }
   static Options For(const AnyServer& server) { return For(server.server.origin()); }
   static Options For(const TlsServer& server) { return For(server.origin()); }
 

@@ -186,6 +186,15 @@ inline Options Http2(const TlsServer& server) {
   return options;
 }
 
+// For a client of that kind.
+inline Options OptionsFor(const Kind& kind, const std::string& origin) {
+  Options options = Http1(origin);
+  options.transport = kind.transport;
+  options.http2 = kind.http2 || kind.transport != Transport::kLibcurl;
+  options.reuse_http1 = false;
+  return options;
+}
+
 inline void ExpectAnswered(const Outcome& outcome, int status, const std::string& body) {
   EXPECT_EQ(outcome.fate, Fate::kAnswered) << outcome.detail;
   EXPECT_EQ(outcome.status, status);

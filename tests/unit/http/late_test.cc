@@ -29,10 +29,7 @@ struct LateCall {
 class LateAnswers : public ::testing::TestWithParam<Kind> {
  protected:
   static Options For(const TlsServer& server) {
-    Options options = Http1(server);
-    options.transport = GetParam().transport;
-    options.http2 = GetParam().http2 || GetParam().transport != Transport::kLibcurl;
-    options.reuse_http1 = false;
+    Options options = OptionsFor(GetParam(), server.origin());
     options.exchange_timeout = milliseconds(1000);
     options.late_window = std::chrono::seconds(60);
     return options;

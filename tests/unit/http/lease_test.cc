@@ -38,13 +38,7 @@ Request Leased(std::shared_ptr<const Lease> lease) {
 
 class Leases : public ::testing::TestWithParam<Kind> {
  protected:
-  static Options For(const std::string& origin) {
-    Options options = Http1(origin);
-    options.transport = GetParam().transport;
-    options.http2 = GetParam().http2 || GetParam().transport != Transport::kLibcurl;
-    options.reuse_http1 = false;
-    return options;
-  }
+  static Options For(const std::string& origin) { return OptionsFor(GetParam(), origin); }
   static Options For(const AnyServer& server) { return For(server.server.origin()); }
 
   // A connection that is there, for those that keep one: the first byte of the next request is all that is missing.

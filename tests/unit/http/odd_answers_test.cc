@@ -58,13 +58,7 @@ class OddAnswers : public ::testing::TestWithParam<Kind> {
    public:
     explicit Harness(Options options) : http::Harness(std::move(options), GetParam().method) {}
   };
-  static Options For(const OddServer& peer) {
-    Options options = Http1(peer.server);
-    options.transport = GetParam().transport;
-    options.http2 = GetParam().http2 || GetParam().transport != Transport::kLibcurl;
-    options.reuse_http1 = false;
-    return options;
-  }
+  static Options For(const OddServer& peer) { return OptionsFor(GetParam(), peer.server.origin()); }
   static bool Libcurl2() { return GetParam().transport == Transport::kLibcurl && GetParam().http2; }
 };
 INSTANTIATE_TEST_SUITE_P(All, OddAnswers, ::testing::ValuesIn(kKinds),

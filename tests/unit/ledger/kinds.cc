@@ -19,18 +19,14 @@
 namespace userintent::ledger {
 namespace {
 
-// The SQLite ones keep their directory as long as they live.
-class TemporarySqliteStore : public Store {
+// Another store, which a derived class makes and whose surroundings it keeps.
+class ForwardingStore : public Store {
  public:
-  TemporarySqliteStore() {
-    SqliteStoreOptions options;
-    options.path = directory_.File("ledger.db");
-    options.key_id = kKey;
-    store_ = std::move(SqliteStore::Open(options)).value();
-  }
   absl::Status Start() override { return store_->Start(); }
   absl::Status Commit() override { return store_->Commit(); }
   void Rollback() override { store_->Rollback(); }
+  bool prepares() const override { return store_->prepares(); }
+  absl::Status Prepare(absl::Span<const Lookup> lookups) override { return store_->Prepare(lookups); }
   absl::StatusOr<View> Load(const Lookup& lookup) override { return store_->Load(lookup); }
   absl::StatusOr<std::vector<Row>> Sending(size_t limit) override { return store_->Sending(limit); }
   absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) override {
@@ -47,9 +43,23 @@ class TemporarySqliteStore : public Store {
   absl::Status Touch() override { return store_->Touch(); }
   WebhookStore& webhooks() override { return store_->webhooks(); }
 
+ protected:
+  std::unique_ptr<Store> store_;
+};
+
+// The SQLite ones keep their directory as long as they live.
+class TemporarySqliteStore : public ForwardingStore {
+ public:
+  TemporarySqliteStore() {
+    SqliteStoreOptions options;
+    options.path = directory_.File("ledger.db");
+    options.key_id = kKey;
+    store_ = std::move(SqliteStore::Open(options)).value();
+  }
+  ~TemporarySqliteStore() override { store_.reset(); }  // before its directory
+
  private:
   TemporaryDirectory directory_;
-  std::unique_ptr<SqliteStore> store_;
 };
 
 struct TemporarySqliteLedger {
@@ -111,22 +121,10 @@ postgres::StoreOptions OptionsOf(const BorrowedDatabase& database) {
   return options;
 }
 
-class TemporaryPostgresStore : public Store {
+class TemporaryPostgresStore : public ForwardingStore {
  public:
-  TemporaryPostgresStore() : store_(std::move(postgres::Store::Open(OptionsOf(database_))).value()) {}
-  absl::Status Start() override { return store_->Start(); }
-  absl::Status Commit() override { return store_->Commit(); }
-  void Rollback() override { store_->Rollback(); }
-  absl::Status Prepare(absl::Span<const Lookup> lookups) override { return store_->Prepare(lookups); }
-  absl::StatusOr<View> Load(const Lookup& lookup) override { return store_->Load(lookup); }
-  absl::StatusOr<std::vector<Row>> Sending(size_t limit) override { return store_->Sending(limit); }
-  absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) override {
-    return store_->NextOldRows(created_before, limit);
-  }
-  absl::StatusOr<TraceAnswer> Trace(const TraceRequest& request) override { return store_->Trace(request); }
-  absl::StatusOr<SucceededAnswer> Succeeded(const SucceededRequest& request) override {
-    return store_->Succeeded(request);
-  }
+  TemporaryPostgresStore() { store_ = std::move(postgres::Store::Open(OptionsOf(database_))).value(); }
+  ~TemporaryPostgresStore() override { store_.reset(); }  // before its database
   // Revisions grow by other steps than 1. Tests that count them are told how many there are up to each.
   absl::StatusOr<LogSlice> ReadLog(const LogLookup& lookup) override {
     const std::vector<int64_t> all = Revisions();
@@ -143,10 +141,6 @@ class TemporaryPostgresStore : public Store {
     return slice;
   }
   int64_t logged() const override { return static_cast<int64_t>(Revisions().size()); }
-  std::vector<Change> TakeLogged() override { return store_->TakeLogged(); }
-  absl::Status Apply(Changes changes) override { return store_->Apply(std::move(changes)); }
-  absl::Status Touch() override { return store_->Touch(); }
-  WebhookStore& webhooks() override { return store_->webhooks(); }
 
  private:
   std::vector<int64_t> Revisions() const {
@@ -158,7 +152,6 @@ class TemporaryPostgresStore : public Store {
   }
 
   BorrowedDatabase database_;
-  std::unique_ptr<postgres::Store> store_;
 };
 
 // The tests' calls end what they began, and name no owner.

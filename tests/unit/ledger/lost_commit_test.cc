@@ -25,6 +25,7 @@ class LosingStore final : public MemoryStore {
     prepared_.clear();
     return MemoryStore::Start();
   }
+  bool prepares() const override { return true; }
   absl::Status Prepare(absl::Span<const Lookup> lookups) override {
     for (const Lookup& lookup : lookups) prepared_.push_back(lookup.key);
     return absl::OkStatus();
