@@ -28,12 +28,13 @@ absl::Status Store::Connect() {
   const Waiting waiting(waiting_since_);
   absl::StatusOr<std::unique_ptr<Connection>> opened = Connection::Open(options_.connection);
   if (!opened.ok()) return opened.status();
+  // Where the check fails, the one that is lost stays: what is read outside a transaction fails with it, and the next
+  // transaction connects anew.
+  if (absl::Status s = CheckNothingLost(**opened); !s.ok()) return s;
   connection_ = *std::move(opened);
   session_ = 0;
   session_epoch_ = 0;
-  absl::Status s = CheckNothingLost();
-  if (!s.ok()) connection_.reset();  // looked at again, before anything is done with it
-  return s;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Connection*> Store::Connected() {

@@ -81,7 +81,7 @@ class Store final : public ledger::Store {
 
   // Between transactions; reconnects where it must.
   absl::StatusOr<Connection*> Connected();
-  // Of the last connection; lasts until the next call. Null before the first one.
+  // The last one that was of use; lasts until the next call.
   Connection* connection() { return connection_.get(); }
   // Round trips so far, for tests and metrics.
   int64_t round_trips() const { return round_trips_; }
@@ -184,14 +184,14 @@ class Store final : public ledger::Store {
 
   // store_loss.cc
   void Remember(const ledger::Row& row);
-  absl::Status CheckNothingLost();
+  absl::Status CheckNothingLost(Connection& connection);
 
   // store_doubt.cc
   void Doubt();
   absl::Status ResolveDoubt();
 
   const StoreOptions options_;
-  std::unique_ptr<Connection> connection_;
+  std::unique_ptr<Connection> connection_;  // never null once Open has succeeded; it may be broken
   Webhooks webhooks_;
   ledger::Owner owner_;
   bool open_ = false;  // a transaction is

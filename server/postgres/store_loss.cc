@@ -36,7 +36,7 @@ void Store::Remember(const ledger::Row& row) {
   if (ended_.size() > kRemembered) ended_.pop_front();
 }
 
-absl::Status Store::CheckNothingLost() {
+absl::Status Store::CheckNothingLost(Connection& connection) {
   if (running_.empty() && ended_.empty()) return absl::OkStatus();
   std::vector<std::string> run_callers, end_callers;
   std::vector<Uuid> run_ids, end_ids;
@@ -49,7 +49,7 @@ absl::Status Store::CheckNothingLost() {
     end_ids.push_back(key.request_id);
   }
   ++round_trips_;
-  const absl::StatusOr<Rows> missing = connection_->Query(MissingSql(), {run_callers, run_ids, end_callers, end_ids});
+  const absl::StatusOr<Rows> missing = connection.Query(MissingSql(), {run_callers, run_ids, end_callers, end_ids});
   if (!missing.ok()) return missing.status();
   const int64_t lost = missing->Number(0, 0);
   if (lost == 0) return absl::OkStatus();

@@ -363,6 +363,13 @@ TEST_F(StoreTest, WhatWasConfirmedAndIsGoneIsNoticedAfterAReconnect) {
   EXPECT_FALSE(look().ok());
   EXPECT_TRUE(absl::IsDataLoss(look()));
   EXPECT_EQ(lost_, 1u);
+  // What is read without a transaction, as while nothing can be written, fails too.
+  const ledger::Key key = a_.key_of();
+  ledger::Lookup lookup;
+  lookup.key = &key;
+  EXPECT_TRUE(absl::IsUnavailable(here_->Load(lookup).status()));
+  EXPECT_TRUE(absl::IsUnavailable(here_->Trace({}).status()));
+  EXPECT_TRUE(absl::IsUnavailable(here_->Succeeded({}).status()));
   Do("UPDATE request SET state = 1 WHERE state = 2");  // a had ended
   EXPECT_TRUE(absl::IsDataLoss(look())) << "it is looked at before anything is done";
   EXPECT_EQ(lost_, 3u);
