@@ -605,7 +605,7 @@ def test_webhooks(stage, shared):
                  b"\x16\x03\x01" + mark.encode()):
         with Door(shared) as door:
             door.send(data)
-            door.socket.shutdown(socket.SHUT_WR)
+            door.end()
             answer = door.answer()
             stage.hear("the webhook door", repr(answer))
 

@@ -47,6 +47,11 @@ class Door:
         with contextlib.suppress(ConnectionError):
             self.socket.sendall(data)
 
+    def end(self):
+        """Nothing more is sent; it may have hung up."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
     def answer(self):
         """(status, headers in small letters, body) of the next answer; None: the connection was closed first."""
         while True:
