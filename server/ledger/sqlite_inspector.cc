@@ -14,10 +14,14 @@ namespace userintent::ledger {
 
 absl::StatusOr<std::vector<Row>> SqliteStore::WithId(const Uuid& request_id) {
   // A look-up for each caller: the index begins with the caller.
-  SqliteUse use(connection_,
-                SelectRows("WHERE r.caller IN (SELECT id FROM caller) AND r.request_id = ?1 ORDER BY r.caller"));
-  use.Bind(1, request_id);
-  return All(use);
+  std::vector<Row> rows;
+  for (const auto& [caller, name] : caller_names_) {
+    std::optional<Row> row;
+    if (absl::Status s = Find({name, request_id}, row); !s.ok()) return s;
+    if (row) rows.push_back(*std::move(row));
+  }
+  std::sort(rows.begin(), rows.end(), IsOlder);
+  return rows;
 }
 
 absl::StatusOr<std::vector<Row>> SqliteStore::Oldest(State state, absl::Time created_before, bool not_superseded,

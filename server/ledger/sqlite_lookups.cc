@@ -26,13 +26,15 @@ absl::StatusOr<std::optional<int64_t>> SqliteStore::CallerId(const std::string& 
 
 absl::StatusOr<SqliteStore::Address> SqliteStore::AddressOf(const Digest& email) {
   if (const auto at = addresses_.find(email); at != addresses_.end()) return at->second;
-  SqliteUse use = Use(kAddress);
-  const absl::StatusOr<bool> found = use.Bind(1, email).Step();
-  if (!found.ok()) return found.status();
+  const absl::StatusOr<std::optional<int64_t>> id = email_keys_.Find({email});
+  if (!id.ok()) return id.status();
   Address address;
-  if (*found) {
-    address.id = use.Number(0);
-    address.counters = {static_cast<int>(use.Number(1)), static_cast<int>(use.Number(2))};
+  if (*id) {
+    SqliteUse use = Use(kAddress);
+    const absl::StatusOr<bool> found = use.Bind(1, **id).Step();
+    if (!found.ok()) return found.status();
+    if (!*found) return connection_.Damaged("an address is gone");
+    address = {**id, {static_cast<int>(use.Number(0)), static_cast<int>(use.Number(1))}};
   }
   if (addresses_.size() >= kKept) addresses_.clear();
   addresses_.emplace(email, address);
@@ -67,22 +69,36 @@ absl::Status SqliteStore::Find(const Key& key, std::optional<Row>& row) {
   }
   const absl::StatusOr<std::optional<int64_t>> caller = CallerId(key.caller, false);
   if (!caller.ok() || !*caller) return caller.status();
-  SqliteUse use = Use(kFind);
-  use.Bind(1, **caller).Bind(2, key.request_id);
-  absl::StatusOr<std::optional<Row>> found = One(use);
+  const absl::StatusOr<std::optional<int64_t>> handle = request_keys_.Find({**caller, key.request_id});
+  if (!handle.ok() || !*handle) return handle.status();
+  absl::StatusOr<std::optional<Row>> found = ById(**handle);
   if (!found.ok()) return found.status();
+  if (!*found) return connection_.Damaged("a request is gone");
   row = *std::move(found);
   return absl::OkStatus();
 }
 
+// The SUCCEEDED rows with this intent, the newest first.
+absl::StatusOr<std::vector<Row>> SqliteStore::WithIntent(const std::string& intent) {
+  const absl::StatusOr<std::vector<int64_t>> handles = intent_keys_.FindAll(IntentKeyOf(intent));
+  if (!handles.ok()) return handles.status();
+  std::vector<Row> rows;
+  for (const int64_t handle : *handles) {
+    absl::StatusOr<std::optional<Row>> row = ById(handle);
+    if (!row.ok()) return row.status();
+    if (!*row || (*row)->record.state != State::kSucceeded) continue;
+    if ((*row)->record.answer.user_intent_id == intent) rows.push_back(**std::move(row));
+  }
+  std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) { return IsOlder(b, a); });
+  return rows;
+}
+
 absl::Status SqliteStore::FindIntent(const std::string& caller, const std::string& intent, std::optional<Row>& row) {
-  const absl::StatusOr<std::optional<int64_t>> id = CallerId(caller, false);
-  if (!id.ok() || !*id) return id.status();
-  SqliteUse use = Use(kFindIntent);
-  use.Bind(1, **id).Bind(2, intent);
-  absl::StatusOr<std::optional<Row>> found = One(use);
-  if (!found.ok()) return found.status();
-  row = *std::move(found);
+  absl::StatusOr<std::vector<Row>> rows = WithIntent(intent);
+  if (!rows.ok()) return rows.status();
+  const auto own = [&caller](const Row& one) { return one.record.key.caller == caller; };
+  const auto found = std::find_if(rows->begin(), rows->end(), own);
+  if (found != rows->end()) row = std::move(*found);
   return absl::OkStatus();
 }
 

@@ -26,7 +26,8 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const SqliteStore
   std::unique_ptr<SqliteStore> store(new SqliteStore(options));
   for (const auto step : {&SqliteStore::Connect, &SqliteStore::CheckOurs, &SqliteStore::CheckUndamaged,
                           &SqliteStore::Migrate, &SqliteStore::CheckKey, &SqliteStore::CheckCounters,
-                          &SqliteStore::PrepareStatements, &SqliteStore::LoadLife, &SqliteStore::LoadCallers}) {
+                          &SqliteStore::PrepareStatements, &SqliteStore::LoadLife, &SqliteStore::LoadCallers,
+                          &SqliteStore::OpenIndexes}) {
     absl::Status status = (store.get()->*step)();
     if (absl::IsDataLoss(status) && !absl::StrContains(status.message(), "damaged")) {
       return store->connection_.Damaged(std::string(status.message()));
@@ -52,7 +53,7 @@ absl::Status SqliteStore::Connect() {
        {"PRAGMA locking_mode = EXCLUSIVE", "PRAGMA synchronous = EXTRA", "PRAGMA journal_mode = WAL",
         options_.synchronous_normal ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL",
         "PRAGMA wal_autocheckpoint = 0", "PRAGMA journal_size_limit = 67108864", "PRAGMA cell_size_check = ON",
-        "PRAGMA mmap_size = 0", "PRAGMA temp_store = MEMORY", "PRAGMA cache_size = -65536"}) {
+        "PRAGMA mmap_size = 0", "PRAGMA temp_store = MEMORY", "PRAGMA cache_size = -8192"}) {
     if (sqlite3_exec(connection_.db(), pragma, nullptr, nullptr, nullptr) == SQLITE_OK) continue;
     if ((sqlite3_errcode(connection_.db()) & 0xff) == SQLITE_BUSY) {
       return absl::FailedPreconditionError(
@@ -67,7 +68,7 @@ absl::Status SqliteStore::Connect() {
         return SQLITE_OK;
       },
       this);
-  return absl::OkStatus();
+  return AddIntentEnding(connection_);
 }
 
 absl::Status SqliteStore::ConnectToRead() {
@@ -83,7 +84,7 @@ absl::Status SqliteStore::ConnectToRead() {
         connection_.db(), 100'000,
         [](void* self) { return static_cast<SqliteStore*>(self)->options_.cancelled() ? 1 : 0; }, this);
   }
-  return absl::OkStatus();
+  return AddIntentEnding(connection_);
 }
 
 absl::Status SqliteStore::CheckOurs() {
@@ -132,7 +133,22 @@ absl::Status SqliteStore::CheckUndamaged() {
   if (!*said || use.Text(0) != "ok") {
     return connection_.Damaged(whole ? "a page or an index does not fit" : "a page does not fit");
   }
-  return whole ? CheckPartialIndexes() : absl::OkStatus();
+  if (whole) return CheckPartialIndexes();
+  return *pages <= kPagesToCheckWhole ? CheckIndexes() : absl::OkStatus();
+}
+
+absl::Status SqliteStore::CheckIndexes() {
+  if (version_ < 9) return absl::OkStatus();  // SQLite has looked after them
+  if (absl::Status s = MergedIndex<RequestKey>::Check(connection_); !s.ok()) return s;
+  if (absl::Status s = MergedIndex<EmailKey>::Check(connection_); !s.ok()) return s;
+  return MergedIndex<IntentKey>::Check(connection_);
+}
+
+absl::Status SqliteStore::OpenIndexes() {
+  if (options_.as_it_is || options_.inspect) return absl::OkStatus();
+  if (absl::Status s = request_keys_.Open(); !s.ok()) return s;
+  if (absl::Status s = email_keys_.Open(); !s.ok()) return s;
+  return intent_keys_.Open();
 }
 
 // Newer versions of SQLite miss what a partial index has too much: their integrity_check asks only whether each row is
@@ -158,7 +174,7 @@ absl::Status SqliteStore::CheckPartialIndexes() {
     if (!same.ok()) return same.status();
     if (*same != 1) return connection_.Damaged("an index holds entries that it should not");
   }
-  return absl::OkStatus();
+  return CheckIndexes();
 }
 
 absl::Status SqliteStore::CheckKey() {

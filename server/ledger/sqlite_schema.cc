@@ -35,6 +35,10 @@ namespace userintent::ledger {
 //
 // Version 8. environment: which of Astra's environments the attempts, persons and intents are of; empty until a start
 // could tell.
+//
+// Version 9. What rows are found by, in tables of its own that merged_index.h writes: request and email lose the indexes
+// that made sure of each request id and each address being there once, and request_intent goes. Their rows keep their
+// numbers, which `change` and the rows name. merged_to: up to which row a table has every key.
 const std::vector<Migration>& Migrations() {
   static const auto* const kAll = new std::vector<Migration>{
       {1, R"sql(
@@ -208,6 +212,85 @@ CREATE TABLE environment (
   name TEXT NOT NULL CHECK (length(name) BETWEEN 1 AND 64),
   since INTEGER NOT NULL
 ) STRICT;
+)sql"},
+      {9, R"sql(
+CREATE TABLE fresh_email (
+  id INTEGER PRIMARY KEY,
+  digest BLOB NOT NULL CHECK (length(digest) = 32),
+  confirmed INTEGER NOT NULL CHECK (confirmed >= 0),
+  possible INTEGER NOT NULL CHECK (possible >= 0),
+  purged_confirmed INTEGER NOT NULL DEFAULT 0 CHECK (purged_confirmed >= 0),
+  purged_possible INTEGER NOT NULL DEFAULT 0 CHECK (purged_possible >= 0)
+) STRICT;
+INSERT INTO fresh_email SELECT id, digest, confirmed, possible, purged_confirmed, purged_possible FROM email;
+DROP TABLE email;
+ALTER TABLE fresh_email RENAME TO email;
+
+CREATE TABLE fresh_request (
+  id INTEGER PRIMARY KEY,
+  caller INTEGER NOT NULL,
+  request_id BLOB NOT NULL CHECK (length(request_id) = 16),
+  state INTEGER NOT NULL CHECK (state BETWEEN 1 AND 5),
+  sent INTEGER NOT NULL CHECK (sent BETWEEN 0 AND 2),
+  reason INTEGER NOT NULL,
+  http_status INTEGER NOT NULL,
+  confirmed INTEGER NOT NULL CHECK (confirmed IN (0, 1)),
+  user_intent_id TEXT NOT NULL,
+  astra_status TEXT NOT NULL,
+  astra_request_id TEXT NOT NULL,
+  answered_at INTEGER,
+  attempt_id BLOB NOT NULL CHECK (length(attempt_id) = 16),
+  attempts INTEGER NOT NULL CHECK (attempts >= 1),
+  supersedes BLOB CHECK (length(supersedes) = 16),
+  superseded_by BLOB CHECK (length(superseded_by) = 16),
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL,
+  key_id INTEGER NOT NULL,
+  content BLOB NOT NULL CHECK (length(content) = 32),
+  person BLOB NOT NULL CHECK (length(person) = 32),
+  email INTEGER NOT NULL,
+  verification_type INTEGER NOT NULL DEFAULT 0,
+  read_at INTEGER,
+  latest_status TEXT,
+  latest_user_id TEXT,
+  latest_type INTEGER,
+  status_since INTEGER
+) STRICT;
+INSERT INTO fresh_request SELECT id, caller, request_id, state, sent, reason, http_status, confirmed, user_intent_id,
+  astra_status, astra_request_id, answered_at, attempt_id, attempts, supersedes, superseded_by, created_at, updated_at,
+  key_id, content, person, email, verification_type, read_at, latest_status, latest_user_id, latest_type, status_since
+  FROM request;
+DROP TABLE request;
+ALTER TABLE fresh_request RENAME TO request;
+CREATE INDEX request_open ON request (email) WHERE state IN (1, 4);
+CREATE INDEX request_person ON request (email, person) WHERE state = 2;
+CREATE INDEX request_unknown ON request (created_at) WHERE state = 4;
+CREATE INDEX request_attempt ON request (attempt_id) WHERE state >= 3;
+
+CREATE TABLE request_key (
+  caller INTEGER NOT NULL,
+  request_id BLOB NOT NULL CHECK (length(request_id) = 16),
+  row INTEGER NOT NULL,
+  PRIMARY KEY (caller, request_id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO request_key SELECT caller, request_id, id FROM request ORDER BY caller, request_id;
+CREATE TABLE email_key (
+  digest BLOB NOT NULL CHECK (length(digest) = 32) PRIMARY KEY,
+  row INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO email_key SELECT digest, id FROM email ORDER BY digest;
+CREATE TABLE intent_key (
+  ending BLOB NOT NULL CHECK (length(ending) = 8),
+  row INTEGER NOT NULL,
+  PRIMARY KEY (ending, row)
+) STRICT, WITHOUT ROWID;
+INSERT INTO intent_key SELECT intent_ending(user_intent_id) AS ending, id FROM request WHERE state = 2 ORDER BY ending, id;
+CREATE TABLE merged_to (
+  name TEXT NOT NULL PRIMARY KEY,
+  row INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO merged_to VALUES ('request_key', (SELECT coalesce(max(id), 0) FROM request)),
+  ('email_key', (SELECT coalesce(max(id), 0) FROM email)), ('intent_key', (SELECT coalesce(max(id), 0) FROM request));
 )sql"},
   };
   return *kAll;

@@ -28,9 +28,9 @@ absl::StatusOr<TraceAnswer> SqliteStore::Trace(const TraceRequest& request) {
   TraceAnswer answer;
   answer.available = true;
   if (!request.intent.empty()) {
-    SqliteUse use = Use(kTraceIntent);
-    use.Bind(1, request.intent);
-    if (absl::Status s = Take(One(use), answer.by_intent); !s.ok()) return s;
+    absl::StatusOr<std::vector<Row>> rows = WithIntent(request.intent);
+    if (!rows.ok()) return rows.status();
+    if (!rows->empty()) answer.by_intent = std::move(rows->front().record);
   }
   if (!request.attempt_id) return answer;
   if (answer.by_intent && answer.by_intent->attempt_id == *request.attempt_id) {

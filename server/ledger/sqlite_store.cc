@@ -21,9 +21,6 @@ std::vector<std::string> SqliteStore::Sql() {
       "BEGIN IMMEDIATE",
       "COMMIT",
       "ROLLBACK",
-      SelectRows("WHERE r.caller = ?1 AND r.request_id = ?2"),
-      SelectRows("WHERE substr(r.user_intent_id, -8) = substr(?2, -8) AND r.state = 2 AND r.user_intent_id = ?2 "
-                 "AND r.caller = ?1 ORDER BY r.created_at DESC, r.request_id DESC LIMIT 1"),
       SelectRows("WHERE r.email = ?1 AND r.state IN (1, 4)"),
       SelectRows("WHERE r.email = ?1 AND r.person = ?2 AND r.state = 2 "
                  "ORDER BY r.caller = ?3 DESC, r.created_at DESC, r.caller DESC, r.request_id DESC LIMIT 1"),
@@ -34,7 +31,7 @@ std::vector<std::string> SqliteStore::Sql() {
       UpdateRowSql(RowChange::Part::kWhole),
       UpdateRowSql(RowChange::Part::kLatest),
       "UPDATE email SET confirmed = confirmed + ?2, possible = possible + ?3 WHERE id = ?1",
-      "SELECT id, confirmed, possible FROM email WHERE digest = ?1",
+      "SELECT confirmed, possible FROM email WHERE id = ?1",
       "INSERT INTO email (digest, confirmed, possible) VALUES (?1, ?2, ?3)",
       "INSERT INTO caller (name) VALUES (?1)",
       "UPDATE email SET digest = ?2 WHERE id = ?1",
@@ -52,8 +49,6 @@ std::vector<std::string> SqliteStore::Sql() {
       "UPDATE email SET purged_confirmed = purged_confirmed + ?2, purged_possible = purged_possible + ?3 WHERE id = ?1",
       "UPDATE probe SET written = written + 1, revision = ?1 WHERE id = 1",
       SelectRows("WHERE r.id = ?1"),
-      SelectRows("WHERE substr(r.user_intent_id, -8) = substr(?1, -8) AND r.state = 2 AND r.user_intent_id = ?1 "
-                 "ORDER BY r.created_at DESC, r.caller DESC, r.request_id DESC LIMIT 1"),
       SelectRows("WHERE r.attempt_id = ?1 AND r.state >= 3 ORDER BY r.id DESC LIMIT 1"),
       SelectRows("WHERE r.state IN (1, 4) AND r.state = 1 AND r.attempt_id = ?1 LIMIT 1"),
       "SELECT id, created_at, state = 2 AND attempt_id = ?3 FROM request WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
@@ -69,11 +64,42 @@ std::vector<std::string> SqliteStore::Sql() {
 
 // ---- transactions ----
 
-absl::Status SqliteStore::Start() { return Use(kStart).Run(); }
+template <class What>
+absl::Status SqliteStore::EachIndex(What what) {
+  if (absl::Status s = what(request_keys_); !s.ok()) return s;
+  if (absl::Status s = what(email_keys_); !s.ok()) return s;
+  return what(intent_keys_);
+}
+
+// The index that says it has stopped this store; the ledger stays as it is.
+absl::Status SqliteStore::Sound() {
+  return EachIndex([this](const auto& index) {
+    if (index.broken().empty()) return absl::OkStatus();
+    options_.on_broken(index.broken());
+    return connection_.Damaged(index.broken());
+  });
+}
+
+absl::Status SqliteStore::Start() {
+  if (absl::Status s = Sound(); !s.ok()) return s;
+  if (read_tails_) {
+    if (absl::Status s = EachIndex([](auto& index) { return index.ReadTail(); }); !s.ok()) return s;
+    read_tails_ = false;
+  }
+  return Use(kStart).Run();
+}
 
 absl::Status SqliteStore::Commit() {
+  if (absl::Status s = EachIndex([](auto& index) { return index.MergeSome(); }); !s.ok()) return s;
   absl::Status status = Use(kCommit).Run();
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    read_tails_ = true;
+    return status;
+  }
+  EachIndex([](auto& index) {
+    index.Committed();
+    return absl::OkStatus();
+  }).IgnoreError();
   fresh_callers_.clear();
   rows_ += std::exchange(fresh_rows_, 0);
   revision_ = std::exchange(fresh_revision_, std::nullopt).value_or(revision_);
@@ -99,6 +125,10 @@ void SqliteStore::Rollback() {
   fresh_logged_.reset();
   fresh_first_logged_.reset();
   webhooks_.Rollback();
+  EachIndex([](auto& index) {
+    index.RolledBack();
+    return absl::OkStatus();
+  }).IgnoreError();
   ForgetCopies();
 }
 
@@ -113,8 +143,9 @@ absl::Status SqliteStore::MakeAddress(const Digest& email, Counters counters) {
   SqliteUse use = Use(kNewEmail);
   use.Bind(1, email).Bind(2, int64_t{counters.confirmed}).Bind(3, int64_t{counters.possible});
   if (absl::Status s = use.Run(); !s.ok()) return s;
-  addresses_[email] = {sqlite3_last_insert_rowid(connection_.db()), counters};
-  return absl::OkStatus();
+  const int64_t id = sqlite3_last_insert_rowid(connection_.db());
+  addresses_[email] = {id, counters};
+  return email_keys_.Insert({email}, id);
 }
 
 absl::Status SqliteStore::Apply(Changes changes) {
@@ -154,6 +185,10 @@ absl::Status SqliteStore::Put(RowChange& change) {
   }
   if (absl::Status s = use.Bind(at, row.handle).Run(); !s.ok()) return s;
   if (sqlite3_changes(connection_.db()) != 1) return connection_.Damaged("a request is gone");
+  if (row.record.state == State::kSucceeded && change.part != RowChange::Part::kLatest) {
+    const IntentKey key = IntentKeyOf(row.record.answer.user_intent_id);
+    if (absl::Status s = intent_keys_.Insert(key, row.handle); !s.ok()) return s;
+  }
   if (change.logged) {
     if (absl::Status s = Log(row); !s.ok()) return s;
   }
@@ -180,6 +215,7 @@ absl::Status SqliteStore::Insert(Row& row) {
     if (absl::Status s = use.Bind(at, **caller).Bind(at + 1, address->id).Run(); !s.ok()) return s;
   }
   row.handle = sqlite3_last_insert_rowid(connection_.db());
+  if (absl::Status s = request_keys_.Insert({**caller, row.record.key.request_id}, row.handle); !s.ok()) return s;
   ++fresh_rows_;
   if (row.record.state == State::kSending) Keep(row);
   return absl::OkStatus();
@@ -211,7 +247,11 @@ absl::Status SqliteStore::MoveEmail(const Digest& from, const Digest& to) {
   const absl::StatusOr<Address> target = AddressOf(to);
   if (!target.ok()) return target.status();
   ForgetCopies();
-  if (target->id == 0) return Use(kMoveEmail).Bind(1, source->id).Bind(2, to).Run();
+  if (absl::Status s = email_keys_.Remove({from}, source->id); !s.ok()) return s;
+  if (target->id == 0) {
+    if (absl::Status s = Use(kMoveEmail).Bind(1, source->id).Bind(2, to).Run(); !s.ok()) return s;
+    return email_keys_.Insert({to}, source->id);
+  }
   // Known under both, which takes a call that did not say its previous key. Reads every row; does not happen twice.
   for (const Statement statement : {kMergeRequests, kMergeCounts}) {
     if (absl::Status s = Use(statement).Bind(1, source->id).Bind(2, target->id).Run(); !s.ok()) return s;
@@ -239,6 +279,14 @@ absl::Status SqliteStore::Forget(const Changes::Purge& purge) {
   if (!address.ok()) return address.status();
   if (absl::Status s = Use(kForget).Bind(1, purge.row.handle).Run(); !s.ok()) return s;
   if (sqlite3_changes(connection_.db()) != 1) return absl::InternalError("no such row");
+  const Record& record = purge.row.record;
+  const absl::StatusOr<std::optional<int64_t>> caller = CallerId(record.key.caller, false);
+  if (!caller.ok()) return caller.status();
+  absl::Status gone = request_keys_.Remove({caller->value_or(0), record.key.request_id}, purge.row.handle);
+  if (gone.ok() && record.state == State::kSucceeded) {
+    gone = intent_keys_.Remove(IntentKeyOf(record.answer.user_intent_id), purge.row.handle);
+  }
+  if (!gone.ok()) return gone;
   --fresh_rows_;
   SqliteUse use = Use(kAddPurged);
   use.Bind(1, address->id).Bind(2, int64_t{purge.counted.confirmed}).Bind(3, int64_t{purge.counted.possible});

@@ -5,7 +5,8 @@
 // file, and avoids a WAL bug of SQLite before 3.51.3 that takes two connections.
 //
 // Rows hold an internal number for their e-mail address, so that a key rotation moves an address with all its rows by
-// changing one digest.
+// changing one digest. Rows and addresses lie in the order of their arrival; what they are found by, which is random,
+// lies in three merged indexes (merged_index.h).
 //
 // sqlite_open.cc opens and checks, sqlite_lookups.cc and sqlite_searches.cc load, sqlite_store.cc applies,
 // sqlite_log.cc keeps the change log, sqlite_webhooks.cc webhooks, sqlite_inspector.cc answers operators.
@@ -27,6 +28,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/ledger/inspector.h"
+#include "server/ledger/merged_index.h"
 #include "server/ledger/sqlite_connection.h"
 #include "server/ledger/sqlite_webhooks.h"
 #include "server/ledger/store.h"
@@ -58,6 +60,10 @@ struct SqliteStoreOptions {
   // The write-ahead log is copied into the database when it holds this many pages of 4 KiB. Calls wait meanwhile, so
   // rather often than long; a longer log costs no less, because random pages repeat little.
   int long_log_pages = 1000;
+  MergeOptions merge;
+  // A key was forgotten, or two rows have one: nothing that this store says is to be relied on, and every Start fails.
+  // The process should end, loudly; the next start reads everything anew, and refuses a file that is at fault.
+  std::function<void(const std::string& why)> on_broken = [](const std::string&) {};
   // For tests only: another SQLite VFS; and NORMAL, to show that a power cut then breaks the promise.
   const char* vfs = nullptr;
   bool synchronous_normal = false;
@@ -148,7 +154,12 @@ class SqliteStore : public Store, public Inspector {
  private:
   friend class SqliteCopy;  // backup.cc
   explicit SqliteStore(const SqliteStoreOptions& options)
-      : options_(options), connection_(options.path), webhooks_(connection_) {}
+      : options_(options),
+        connection_(options.path),
+        webhooks_(connection_),
+        request_keys_(connection_, options.merge),
+        email_keys_(connection_, options.merge),
+        intent_keys_(connection_, options.merge) {}
 
   // Open's steps, in this order.
   absl::Status Connect();
@@ -161,6 +172,8 @@ class SqliteStore : public Store, public Inspector {
   absl::Status PrepareStatements();
   absl::Status LoadLife();
   absl::Status LoadCallers();
+  absl::Status OpenIndexes();
+  absl::Status CheckIndexes();
 
   absl::Status ConnectToRead();
   absl::Status UseKey();
@@ -171,8 +184,6 @@ class SqliteStore : public Store, public Inspector {
     kStart,
     kCommit,
     kRollback,
-    kFind,
-    kFindIntent,
     kOpen,
     kPerson,
     kSending,
@@ -195,7 +206,6 @@ class SqliteStore : public Store, public Inspector {
     kAddPurged,
     kTouch,
     kById,
-    kTraceIntent,
     kTraceEnded,
     kTraceRunning,
     kTraceSlice,
@@ -220,6 +230,7 @@ class SqliteStore : public Store, public Inspector {
 
   absl::Status Find(const Key& key, std::optional<Row>& row);
   absl::Status FindLinked(const Row& own, const Uuid& id, bool own_replaces, std::optional<Row>& into);
+  absl::StatusOr<std::vector<Row>> WithIntent(const std::string& intent);
   absl::Status FindIntent(const std::string& caller, const std::string& intent, std::optional<Row>& row);
   absl::Status LoadAddresses(const Lookup& lookup, View& view);
   absl::StatusOr<std::optional<Row>> One(SqliteUse& use) const;
@@ -244,6 +255,10 @@ class SqliteStore : public Store, public Inspector {
   absl::Status TraceSlice(const TraceRequest& request, TraceAnswer& answer);
   absl::StatusOr<int64_t> FirstCreatedSince(absl::Time since);
   void ForgetCopies();
+  // `what(index)` for each of the three, until one fails.
+  template <class What>
+  absl::Status EachIndex(What what);
+  absl::Status Sound();
   void Reach(std::string_view point) const {
     if (options_.crash_point != nullptr) options_.crash_point(point);
   }
@@ -251,6 +266,10 @@ class SqliteStore : public Store, public Inspector {
   const SqliteStoreOptions options_;
   SqliteConnection connection_;
   SqliteWebhooks webhooks_;
+  MergedIndex<RequestKey> request_keys_;
+  MergedIndex<EmailKey> email_keys_;
+  MergedIndex<IntentKey> intent_keys_;
+  bool read_tails_ = false;  // a COMMIT has failed: what is kept of the newest keys is read anew before the next one
   std::vector<sqlite3_stmt*> statements_;
   int version_ = 0;  // of the schema
   int wal_frames_ = 0;

@@ -28,6 +28,7 @@ class BackupTest : public testing::Test {
   BackupTest() {
     FaultVfs::Get().Heal();
     ledger_options_.store.path = directory_.File("ledger.db");
+    ledger_options_.store.merge = EarlyMerges();
     ledger_options_.store.key_id = kKey;
     ledger_options_.unknown_reason = 19;
     ledger_options_.store.long_log_pages = 50;  // so that the log is copied into the database meanwhile, too

@@ -49,6 +49,7 @@ class ChangeLogTest : public testing::Test {
   ChangeLogTest() {
     FaultVfs::Get().Heal();
     options_.store.path = directory_.File("ledger.db");
+    options_.store.merge = EarlyMerges();
     options_.store.key_id = kKey;
     options_.store.vfs = FaultVfs::Get().name();
     options_.unknown_reason = 19;
@@ -535,10 +536,7 @@ TEST_F(ChangeLogTest, QuestionsUseAnIndexAndTheUsualWayTouchesNone) {
       {"SELECT r.state FROM request r JOIN email e ON e.id = r.email WHERE r.state IN (1, 4) AND r.state = 1 AND "
        "r.attempt_id = ?1 LIMIT 1",
        "USING INDEX request_open"},
-      {"SELECT r.state FROM request r JOIN email e ON e.id = r.email WHERE substr(r.user_intent_id, -8) = "
-       "substr(?1, -8) AND r.state = 2 AND r.user_intent_id = ?1 ORDER BY r.created_at DESC, r.caller DESC, "
-       "r.request_id DESC LIMIT 1",
-       "USING INDEX request_intent"},
+      {"SELECT row FROM intent_key WHERE ending = ?1", "USING PRIMARY KEY (ending=?)"},
       {"SELECT id, created_at, state = 2 AND attempt_id = ?3 FROM request WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
        "USING INTEGER PRIMARY KEY (rowid<?)"},
       {"SELECT id, created_at FROM request WHERE id >= ?1 ORDER BY id LIMIT 1", "USING INTEGER PRIMARY KEY (rowid>?)"},

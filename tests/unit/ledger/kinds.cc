@@ -54,6 +54,7 @@ class TemporarySqliteStore : public ForwardingStore {
     SqliteStoreOptions options;
     options.path = directory_.File("ledger.db");
     options.key_id = kKey;
+    options.merge = EarlyMerges();
     store_ = std::move(SqliteStore::Open(options)).value();
   }
   ~TemporarySqliteStore() override { store_.reset(); }  // before its directory
@@ -67,6 +68,7 @@ struct TemporarySqliteLedger {
     SqliteLedgerOptions options;
     options.store.path = directory.File("ledger.db");
     options.store.key_id = kKey;
+    options.store.merge = EarlyMerges();
     options.unknown_reason = 19;
     options.webhook_limit = kWebhookLimit;
     options.store.now = [] { return At(0); };  // so that the webhooks of a test are young

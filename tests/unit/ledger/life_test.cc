@@ -29,6 +29,7 @@ class LifeTest : public testing::Test {
   LifeTest() {
     g_now = At(0);
     options_.store.path = path_;
+    options_.store.merge = EarlyMerges();
     options_.store.key_id = kKey;
     options_.store.now = [] { return g_now; };
     options_.look_interval = absl::Milliseconds(1);

@@ -22,6 +22,7 @@ SqliteStoreOptions Options(bool normal) {
   options.key_id = kKey;
   options.vfs = MemoryVfs::Get().name();
   options.synchronous_normal = normal;
+  options.merge = EarlyMerges(3);
   options.long_log_pages = 60;  // so that cuts fall into checkpoints, too
   return options;
 }

@@ -32,6 +32,7 @@ class SqliteTest : public testing::Test {
   SqliteTest() {
     options_.store.path = directory_.File("data/deep/ledger.db");
     options_.store.key_id = kKey;
+    options_.store.merge = EarlyMerges();
     options_.unknown_reason = kUnknownReason;
     options_.retry_first = absl::Milliseconds(5);
     options_.retry_most = absl::Milliseconds(20);
@@ -436,6 +437,27 @@ TEST_F(SqliteTest, TooLittleSpaceStopsOnlyWhatIsNew) {
 // --- schema 2, and what operators do ---
 
 // What the present version of the schema has and an older one does not.
+constexpr char kBackToSchema8[] =
+    "CREATE TABLE old_email (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, confirmed INTEGER NOT NULL,"
+    "  possible INTEGER NOT NULL, purged_confirmed INTEGER NOT NULL DEFAULT 0,"
+    "  purged_possible INTEGER NOT NULL DEFAULT 0) STRICT;"
+    "INSERT INTO old_email SELECT * FROM email; DROP TABLE email; ALTER TABLE old_email RENAME TO email;"
+    "CREATE TABLE old_request (id INTEGER PRIMARY KEY, caller INTEGER NOT NULL, request_id BLOB NOT NULL,"
+    "  state INTEGER NOT NULL, sent INTEGER NOT NULL, reason INTEGER NOT NULL, http_status INTEGER NOT NULL,"
+    "  confirmed INTEGER NOT NULL, user_intent_id TEXT NOT NULL, astra_status TEXT NOT NULL,"
+    "  astra_request_id TEXT NOT NULL, answered_at INTEGER, attempt_id BLOB NOT NULL, attempts INTEGER NOT NULL,"
+    "  supersedes BLOB, superseded_by BLOB, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,"
+    "  key_id INTEGER NOT NULL, content BLOB NOT NULL, person BLOB NOT NULL, email INTEGER NOT NULL,"
+    "  verification_type INTEGER NOT NULL DEFAULT 0, read_at INTEGER, latest_status TEXT, latest_user_id TEXT,"
+    "  latest_type INTEGER, status_since INTEGER, UNIQUE (caller, request_id)) STRICT;"
+    "INSERT INTO old_request SELECT * FROM request; DROP TABLE request; ALTER TABLE old_request RENAME TO request;"
+    "CREATE INDEX request_open ON request (email) WHERE state IN (1, 4);"
+    "CREATE INDEX request_person ON request (email, person) WHERE state = 2;"
+    "CREATE INDEX request_unknown ON request (created_at) WHERE state = 4;"
+    "CREATE INDEX request_attempt ON request (attempt_id) WHERE state >= 3;"
+    "CREATE INDEX request_intent ON request (substr(user_intent_id, -8)) WHERE state = 2;"
+    "DROP TABLE request_key; DROP TABLE email_key; DROP TABLE intent_key; DROP TABLE merged_to;"
+    "DELETE FROM migration WHERE version = 9; PRAGMA user_version = 8;";
 constexpr char kBackToSchema6[] =
     "DROP TABLE environment; DELETE FROM migration WHERE version = 8; "
     "DROP TABLE webhook; DROP TABLE receiver_period; DELETE FROM migration WHERE version = 7; PRAGMA user_version = 6;";
@@ -501,7 +523,7 @@ class AdminTest : public SqliteTest {
 std::vector<std::string> WaysBack() {
   std::vector<std::string> ways;
   for (const char* step :
-       {kBackToSchema6, kBackToSchema5, kBackToSchema4, kBackToSchema3, kBackToSchema2, kBackToSchema1}) {
+       {kBackToSchema8, kBackToSchema6, kBackToSchema5, kBackToSchema4, kBackToSchema3, kBackToSchema2, kBackToSchema1}) {
     ways.push_back(ways.empty() ? step : ways.back() + step);
   }
   return ways;

@@ -4,6 +4,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -187,20 +188,29 @@ std::string Contents(Store& store) {
   return out.str();
 }
 
-class StoresTest : public testing::TestWithParam<int> {
+// A seed, and after how many keys a merge begins; 0: never.
+class StoresTest : public testing::TestWithParam<std::tuple<int, size_t>> {
  protected:
   StoresTest() {
-    SqliteStoreOptions options;
-    options.path = directory_.File("ledger.db");
-    options.key_id = kKey;
-    options.synchronous_normal = true;  // nothing here loses power
-    sqlite_ = SqliteStore::Open(options).value();
+    const auto [seed, begin_at] = GetParam();
+    options_.path = directory_.File("ledger.db");
+    options_.key_id = kKey;
+    options_.previous_key_ids = {kOldKey, kOldestKey};
+    options_.synchronous_normal = true;  // nothing here loses power
+    if (begin_at != 0) options_.merge = EarlyMerges(begin_at);
+    Open();
+  }
+  void Open() {
+    sqlite_.reset();
+    sqlite_ = SqliteStore::Open(options_).value();
   }
   TemporaryDirectory directory_;
+  SqliteStoreOptions options_;
   std::unique_ptr<SqliteStore> sqlite_;
   MemoryStore memory_;
 };
-INSTANTIATE_TEST_SUITE_P(Random, StoresTest, testing::Range(1, 21));
+INSTANTIATE_TEST_SUITE_P(Random, StoresTest,
+                         testing::Combine(testing::Range(1, 11), testing::ValuesIn<size_t>({0, 1, 2, 7})));
 
 // Fewer steps: each is several round trips.
 class PostgresStoresTest : public testing::TestWithParam<int> {};
@@ -240,7 +250,7 @@ INSTANTIATE_TEST_SUITE_P(Random, PostgresStoresTest, testing::Range(1, 9));
 
 TEST_P(StoresTest, Agree) {
   constexpr int kSteps = 900;
-  std::mt19937 dice(static_cast<unsigned>(GetParam()));
+  std::mt19937 dice(static_cast<unsigned>(std::get<0>(GetParam())));
   for (int step = 0; step < kSteps;) {
     ASSERT_TRUE(memory_.Start().ok() && sqlite_->Start().ok());
     bool undo = dice() % 5 == 0;
@@ -260,8 +270,12 @@ TEST_P(StoresTest, Agree) {
     const std::string seen = Contents(*sqlite_);
     ASSERT_EQ(seen, Contents(memory_)) << "step " << step;
     if (dice() % 4 != 0) continue;
-    ASSERT_TRUE(sqlite_->Start().ok());
-    sqlite_->Rollback();  // what is remembered goes with it
+    if (dice() % 4 == 0) {
+      Open();
+    } else {
+      ASSERT_TRUE(sqlite_->Start().ok());
+      sqlite_->Rollback();  // what is remembered goes with it
+    }
     ASSERT_EQ(Contents(*sqlite_), seen) << "step " << step;
   }
 }

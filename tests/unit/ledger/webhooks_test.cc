@@ -239,6 +239,7 @@ class SqliteWebhooksTest : public testing::Test, protected Calls {
   SqliteWebhooksTest() {
     g_now = At(0);
     options_.store.path = directory_.File("ledger.db");
+    options_.store.merge = EarlyMerges();
     options_.store.key_id = kKey;
     options_.store.now = [] { return g_now; };
     options_.unknown_reason = 19;
