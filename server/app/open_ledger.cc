@@ -44,6 +44,13 @@ ledger::SqliteLedgerOptions OptionsOf(const config::Settings& settings, const in
   options.store.previous_key_ids = fingerprinter.previous_key_ids();
   options.store.environment = config::Text(settings.astra_environment());
   options.store.crash_point = CrashHook::Get();
+  options.store.on_broken = [](const std::string& why) {
+    const std::string text = absl::StrCat(
+        why, ": what would keep a request from being sent twice cannot be relied on; this process ends, and ",
+        "the next start reads the ledger anew or refuses it");
+    Log(Level::kError, "ledger_broken", {{"warning", SafeText(text)}});
+    std::_Exit(1);
+  };
   options.unknown_reason = v1::ERROR_REASON_OUTCOME_UNKNOWN;
   options.waiters = WaiterLimitsOf(settings);
   options.webhook_limit = static_cast<size_t>(settings.webhook_queue);

@@ -98,8 +98,8 @@ absl::Status MergedIndex<Key>::Prepare() {
       "UPDATE merged_to SET row = ?2 WHERE name = ?1",
   };
   for (int i = 0; i < kStatements; ++i) {
-    if (sqlite3_prepare_v3(connection_.db(), sql[i].c_str(), -1, SQLITE_PREPARE_PERSISTENT, &statements_[i],
-                           nullptr) != SQLITE_OK) {
+    if (sqlite3_prepare_v3(connection_.db(), sql[i].c_str(), -1, SQLITE_PREPARE_PERSISTENT, &statements_[i], nullptr) !=
+        SQLITE_OK) {
       return connection_.Error("prepare a statement");
     }
   }
@@ -178,10 +178,10 @@ absl::Status MergedIndex<Key>::Check(const SqliteConnection& connection) {
   // Of each entry the row, and of each row up to the mark the entry.
   const std::string strays = absl::StrCat("SELECT count(*) FROM ", It::kTable, " k WHERE NOT EXISTS (SELECT 1 FROM ",
                                           It::kRows, " r WHERE r.id = k.row AND ", It::kSame, ")");
-  const std::string missing =
-      absl::StrCat("SELECT count(*) FROM ", It::kRows, " r WHERE r.id <= (SELECT m.row FROM merged_to m WHERE m.name = '",
-                   It::kTable, "') AND ", It::kOfRows, " AND NOT EXISTS (SELECT 1 FROM ", It::kTable, " k WHERE ",
-                   It::kSame, " AND k.row = r.id)");
+  const std::string missing = absl::StrCat("SELECT count(*) FROM ", It::kRows,
+                                           " r WHERE r.id <= (SELECT m.row FROM merged_to m WHERE m.name = '",
+                                           It::kTable, "') AND ", It::kOfRows, " AND NOT EXISTS (SELECT 1 FROM ",
+                                           It::kTable, " k WHERE ", It::kSame, " AND k.row = r.id)");
   for (const std::string& sql : {strays, missing}) {
     SqliteUse use(connection, sql);
     const absl::StatusOr<bool> said = use.Step();

@@ -62,8 +62,8 @@ struct MergeOptions {
   // A merge begins when the tail holds so many keys. Larger: fewer bytes written a call, more memory (some 50 bytes a
   // key) and a longer start.
   size_t begin_at = 65'536;
-  // So many keys are merged in one transaction, and more where it adds many itself: `faster` times those, so that a merge
-  // ends before the tail has grown by a third.
+  // So many keys are merged in one transaction, and more where it adds many itself: `faster` times those, so that a
+  // merge ends before the tail has grown by a third.
   size_t at_once = 64;
   size_t faster = 3;
 };
@@ -125,8 +125,8 @@ class MergedIndex {
   KeyFilter filter_;
   absl::btree_set<Entry> tail_;
   int64_t mark_ = 0;
-  int64_t newest_ = 0;          // the largest number in the tail so far
-  int64_t target_ = 0;          // the mark that the running merge sets; 0: none runs
+  int64_t newest_ = 0;           // the largest number in the tail so far
+  int64_t target_ = 0;           // the mark that the running merge sets; 0: none runs
   std::optional<Entry> merged_;  // the last entry that the running merge has taken
   uint64_t surely_not_ = 0;
   std::string broken_;

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/errno_text.h"
 #include "server/ledger/files.h"
+#include "server/ledger/keep_copy.h"
 
 namespace userintent::ledger {
 namespace {
@@ -186,16 +187,21 @@ absl::StatusOr<OpenedFiles> OpenFiles(const OpeningOptions& options) {
     if (absl::Status s = MakeLedger(options.store, *opened.file); !s.ok()) return s;
   }
   const bool has_log = HoldsBytes(opened.file->log_path());
-  const std::optional<Standing> without_log = has_log ? LookWithoutLog(path, options.store.vfs) : std::nullopt;
+  std::optional<Standing> without_log;
+  if (has_log) without_log = LookWithoutLog(path, options.store.vfs);
+  const int64_t in_file = without_log ? without_log->revision : 0;
   if (mark.ok()) {
     if (absl::Status s = CheckLog(path, without_log, *mark); !s.ok()) return s;
+  }
+  if (!opened.made && !options.store.as_it_is && !options.store.inspect) {
+    if (absl::Status s = KeepCopy(options.store, options.warn); !s.ok()) return s;
   }
 
   absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(options.store);
   if (!store.ok()) return store.status();
   opened.store = *std::move(store);
   if (absl::Status s = opened.file->Watch(); !s.ok()) return s;
-  opened.store->set_in_file(!has_log ? opened.store->revision() : without_log ? without_log->revision : 0);
+  opened.store->set_in_file(has_log ? in_file : opened.store->revision());
   if (absl::Status s = CompareWithMark(options, mark, opened); !s.ok()) return s;
   if (options.store.as_it_is) return opened;  // an older schema may know of no restores
   absl::StatusOr<std::optional<Restored>> restored = opened.store->LastRestored();

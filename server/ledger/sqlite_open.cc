@@ -24,10 +24,10 @@ bool Given(const SqliteStoreOptions& options, uint64_t key_id) {
 
 absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const SqliteStoreOptions& options) {
   std::unique_ptr<SqliteStore> store(new SqliteStore(options));
-  for (const auto step : {&SqliteStore::Connect, &SqliteStore::CheckOurs, &SqliteStore::CheckUndamaged,
-                          &SqliteStore::Migrate, &SqliteStore::CheckKey, &SqliteStore::CheckCounters,
-                          &SqliteStore::PrepareStatements, &SqliteStore::LoadLife, &SqliteStore::LoadCallers,
-                          &SqliteStore::OpenIndexes}) {
+  for (const auto step :
+       {&SqliteStore::Connect, &SqliteStore::CheckOurs, &SqliteStore::CheckUndamaged, &SqliteStore::Migrate,
+        &SqliteStore::CheckKey, &SqliteStore::CheckCounters, &SqliteStore::PrepareStatements, &SqliteStore::LoadLife,
+        &SqliteStore::LoadCallers, &SqliteStore::OpenIndexes}) {
     absl::Status status = (store.get()->*step)();
     if (absl::IsDataLoss(status) && !absl::StrContains(status.message(), "damaged")) {
       return store->connection_.Damaged(std::string(status.message()));

@@ -36,9 +36,9 @@ namespace userintent::ledger {
 // Version 8. environment: which of Astra's environments the attempts, persons and intents are of; empty until a start
 // could tell.
 //
-// Version 9. What rows are found by, in tables of its own that merged_index.h writes: request and email lose the indexes
-// that made sure of each request id and each address being there once, and request_intent goes. Their rows keep their
-// numbers, which `change` and the rows name. merged_to: up to which row a table has every key.
+// Version 9. What rows are found by, in tables of its own that merged_index.h writes: request and email lose the
+// indexes that made sure of each request id and each address being there once, and request_intent goes. Their rows keep
+// their numbers, which `change` and the rows name. merged_to: up to which row a table has every key.
 const std::vector<Migration>& Migrations() {
   static const auto* const kAll = new std::vector<Migration>{
       {1, R"sql(

@@ -86,11 +86,15 @@ absl::Status SqliteStore::Start() {
     if (absl::Status s = EachIndex([](auto& index) { return index.ReadTail(); }); !s.ok()) return s;
     read_tails_ = false;
   }
+  changes_before_ = changes();
   return Use(kStart).Run();
 }
 
 absl::Status SqliteStore::Commit() {
-  if (absl::Status s = EachIndex([](auto& index) { return index.MergeSome(); }); !s.ok()) return s;
+  // What was only read costs no sync.
+  if (changes() != changes_before_) {
+    if (absl::Status s = EachIndex([](auto& index) { return index.MergeSome(); }); !s.ok()) return s;
+  }
   absl::Status status = Use(kCommit).Run();
   if (!status.ok()) {
     read_tails_ = true;

@@ -282,6 +282,7 @@ class SqliteStore : public Store, public Inspector {
   int64_t logged_ = 0;        // the last one
   std::vector<Change> committed_log_;
   // Of the open transaction.
+  int changes_before_ = 0;
   int64_t fresh_rows_ = 0;
   std::optional<int64_t> fresh_revision_;
   std::vector<Change> fresh_log_;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "server/ledger/merged_index.h"
 #include "server/ledger/sqlite_rows.h"
 #include "server/ledger/sqlite_schema.h"
 #include "tests/fuzz/target.h"
@@ -74,6 +75,7 @@ const SqliteConnection& AnyTable() {
 SqliteConnection& RealTable() {
   static SqliteConnection& table = *[] {
     SqliteConnection* const made = Memory();
+    Must(ledger::AddIntentEnding(*made), "its function is added");
     for (const ledger::Migration& migration : ledger::Migrations()) {
       Must(made->Execute(migration.sql), "the schema is made");
     }

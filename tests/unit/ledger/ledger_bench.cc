@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <thread>
 
@@ -36,6 +37,17 @@ double CpuSeconds() {
     return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
   };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+// That this process has had written to the disk.
+int64_t BytesWritten() {
+  std::ifstream all("/proc/self/io");
+  for (std::string name; all >> name;) {
+    int64_t bytes = 0;
+    all >> bytes;
+    if (name == "write_bytes:") return bytes;
+  }
+  return 0;
 }
 
 SqliteLedgerOptions Options(const std::string& directory, bool fast) {
@@ -99,6 +111,7 @@ int Calls(const std::string& directory, int concurrent, int calls) {
   FaultVfs& vfs = FaultVfs::Get();
   const int64_t syncs = vfs.syncs;
   const double cpu = CpuSeconds();
+  const int64_t written = BytesWritten();
   const auto from = Clock::now();
   driver.Run(calls);
   const double seconds = Seconds(from);
@@ -106,9 +119,11 @@ int Calls(const std::string& directory, int concurrent, int calls) {
   const auto at = [&](double share) {
     return driver.took[static_cast<size_t>(share * static_cast<double>(driver.took.size() - 1))] * 1e3;
   };
-  std::printf("%d at once: %.0f calls/s, %.4f syncs/call, p50 %.1f ms, p99 %.1f ms, %.1f us CPU/call\n", concurrent,
-              calls / seconds, static_cast<double>(vfs.syncs - syncs) / calls, at(0.5), at(0.99),
-              (CpuSeconds() - cpu) / calls * 1e6);
+  std::printf(
+      "%d at once: %.0f calls/s, %.4f syncs/call, p50 %.1f ms, p99 %.1f ms, %.1f us CPU/call, %.0f bytes "
+      "written/call\n",
+      concurrent, calls / seconds, static_cast<double>(vfs.syncs - syncs) / calls, at(0.5), at(0.99),
+      (CpuSeconds() - cpu) / calls * 1e6, static_cast<double>(BytesWritten() - written) / calls);
   return 0;
 }
 

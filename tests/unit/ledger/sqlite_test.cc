@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "server/ledger/keep_copy.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/look_at.h"
 #include "server/ledger/sqlite_ledger.h"
@@ -294,7 +295,10 @@ TEST_F(SqliteTest, AWrongCounterIsRefused) {
   for (const char* sql :
        {"UPDATE email SET possible = possible + 1 WHERE id = 1", "UPDATE email SET confirmed = 0 WHERE id = 2",
         // The sum over all addresses stays the same.
-        "UPDATE email SET possible = 1 - possible", "DELETE FROM request WHERE email = 1"}) {
+        "UPDATE email SET possible = 1 - possible",
+        // Its key goes with it, so that it is the counter that tells.
+        "DELETE FROM request_key WHERE row IN (SELECT id FROM request WHERE email = 1); "
+        "DELETE FROM request WHERE email = 1"}) {
     ledger_.reset();
     std::filesystem::copy_file(options_.store.path, directory_.File("keep"),
                                std::filesystem::copy_options::overwrite_existing);
@@ -522,8 +526,8 @@ class AdminTest : public SqliteTest {
 // To each older schema: by one step, by two ...
 std::vector<std::string> WaysBack() {
   std::vector<std::string> ways;
-  for (const char* step :
-       {kBackToSchema8, kBackToSchema6, kBackToSchema5, kBackToSchema4, kBackToSchema3, kBackToSchema2, kBackToSchema1}) {
+  for (const char* step : {kBackToSchema8, kBackToSchema6, kBackToSchema5, kBackToSchema4, kBackToSchema3,
+                           kBackToSchema2, kBackToSchema1}) {
     ways.push_back(ways.empty() ? step : ways.back() + step);
   }
   return ways;
@@ -539,9 +543,20 @@ TEST_P(OldSchemaTest, IsBroughtUpToDate) {
   Finish(Succeeded(key_));
   Lose(2);
   ledger_.reset();
+  const std::string copy = CopyBeforeMigrationPath(options_.store.path);
+  EXPECT_FALSE(std::filesystem::exists(copy));
   Tamper(GetParam());
   std::filesystem::remove(MarkPath(options_.store.path));  // there was none then
+  { std::ofstream(copy) << "of a start that was cut off"; }
   Open();
+  // As it was, whole.
+  SqliteStoreOptions as_it_was;
+  as_it_was.path = copy;
+  as_it_was.for_operator = as_it_was.inspect = true;
+  const auto kept = SqliteStore::Open(as_it_was);
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  EXPECT_LT((*kept)->schema_version(), 9);
+  EXPECT_EQ(ledger_->rows(), 2);
   EXPECT_EQ(Begin({}).verdict, V::kRecorded);
   EXPECT_TRUE(Resolve(AsCreated({"one", Id(2)}))->changed);
   Reopen();

@@ -24,10 +24,10 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "server/base/loop.h"
-#include "server/ledger/merged_index.h"
 #include "server/ledger/batch_ledger.h"
 #include "server/ledger/execute.h"
 #include "server/ledger/ledger.h"
+#include "server/ledger/merged_index.h"
 #include "server/ledger/store.h"
 
 namespace userintent::ledger {
@@ -336,7 +336,6 @@ class TemporaryDirectory {
 
 // Keys are merged into their index as early and as slowly as can be, so that what a test does meets every stage of it.
 inline MergeOptions EarlyMerges(size_t begin_at = 2) { return {.begin_at = begin_at, .at_once = 1, .faster = 0}; }
-
 
 // A store under test, and what keeps it alive.
 struct StoreKind {

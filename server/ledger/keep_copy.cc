@@ -1,0 +1,66 @@
+#include "server/ledger/keep_copy.h"
+
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "server/ledger/backup.h"
+#include "server/ledger/ledger_file.h"
+#include "server/ledger/sqlite_schema.h"
+
+namespace userintent::ledger {
+namespace {
+
+absl::Status Refuse(const std::string& path, const std::string& why) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("ledger ", path, ": cannot be brought up to date: ", why, "; nothing was changed"));
+}
+
+// Versions before that one cannot read what it makes of a ledger, and all rows are written anew.
+constexpr int kOneWay = 9;
+
+// The schema that the database file has without its log; the log can only be ahead. 0 where it cannot be told.
+int64_t SchemaWithoutLog(const SqliteStoreOptions& options) {
+  SqliteConnection connection(options.path);
+  const int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX;
+  if (!connection.Open(ImmutableUri(options.path), flags, options.vfs).ok()) return 0;
+  return connection.Number("PRAGMA user_version").value_or(0);
+}
+
+}  // namespace
+
+std::string CopyBeforeMigrationPath(const std::string& ledger) { return ledger + ".before-schema-9"; }
+
+absl::Status KeepCopy(const SqliteStoreOptions& options, const std::function<void(const std::string&)>& warn) {
+  if (SchemaWithoutLog(options) >= kOneWay) return absl::OkStatus();
+  const std::string& path = options.path;
+  SqliteStoreOptions as_it_is = options;
+  as_it_is.for_operator = as_it_is.as_it_is = true;
+  const absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(as_it_is);
+  if (!store.ok()) return store.status();
+  const int version = (*store)->schema_version();
+  if (version >= kOneWay || (version >= 2 && (*store)->rows() == 0)) return absl::OkStatus();
+  BackupOptions backup;
+  backup.path = CopyBeforeMigrationPath(path);
+  ::unlink(backup.path.c_str());  // from a start that was cut off before it had migrated
+  const auto here = [&store](absl::FunctionRef<absl::Status(SqliteStore&)> work) { return work(**store); };
+  const absl::StatusOr<BackupReport> kept = BackUp(here, backup);
+  if (!kept.ok()) {
+    return Refuse(path, absl::StrCat("a copy must be kept, and ", std::string(kept.status().message())));
+  }
+  // All rows and indexes once into the log, and from there into the file, beside the old ones.
+  struct statvfs space {};
+  const int64_t wanted = 2 * kept->copy.bytes;
+  const bool known = ::statvfs(DataDirectory(path).c_str(), &space) == 0;
+  const int64_t free = static_cast<int64_t>(space.f_bavail) * static_cast<int64_t>(space.f_frsize);
+  if (known && free < wanted) {
+    return Refuse(path, absl::StrCat("the disk has ", free >> 20, " MiB free, and ", wanted >> 20, " MiB must be"));
+  }
+  warn(absl::StrCat("ledger ", path, ": is brought from schema ", version, " to schema ", SchemaVersion(),
+                    ", which older versions cannot read; as it was it is kept as ", backup.path));
+  return absl::OkStatus();
+}
+
+}  // namespace userintent::ledger
