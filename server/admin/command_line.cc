@@ -51,6 +51,11 @@ and restore, which the database has itself:
   replicas
       the processes that share the ledger: which of them beat, which are gone, and what they have under way
 
+  copy --from=sqlite:PATH --to=postgresql://... [--undo]
+      moves a ledger from its file into an empty database, while no server runs; compares both, and marks the file, which
+      no start takes afterwards. Cut off, it is to be run again. --undo takes the mark off again where the database holds
+      nothing
+
   --ledger=sqlite:PATH  (or postgresql://...; default: USERINTENT_LEDGER of the environment, else sqlite:data/ledger.db)
   --json                one JSON object on stdout
 
@@ -82,6 +87,9 @@ constexpr FlagRow kFlags[] = {
     {"ledger_key_file", false, "find restore"},
     {"ledger_previous_key_file", false, "find"},
     {"check", true, "backup"},
+    {"from", false, "copy"},
+    {"to", false, "copy"},
+    {"undo", true, "copy"},
 };
 
 }  // namespace

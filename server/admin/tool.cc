@@ -30,6 +30,7 @@
 #include "server/admin/operator_service.h"
 #include "server/admin/restore.h"
 #include "server/admin/socket.h"
+#include "server/admin/tool_copy.h"
 #include "server/admin/tool_database.h"
 #include "server/admin/tool_print.h"
 #include "server/base/duration.h"
@@ -313,12 +314,14 @@ absl::Status MigrateSchema(const Context& context) {
 
 absl::Status Replicas(const Context& context) { return Tell(context, ReplicasOf(context.path), PrintReplicas); }
 
+absl::Status Copy(const Context& context) { return Tell(context, CopyOf(context.line), PrintCopy); }
+
 struct CommandRow {
   std::string_view name;
   size_t least_words;  // the command and its argument
   size_t most_words;
   absl::Status (*run)(const Context& context);
-  bool on_file = true;
+  bool on_file = true;  // neither: it names its ledgers itself
   bool on_database = true;
 };
 
@@ -335,10 +338,11 @@ constexpr CommandRow kCommands[] = {
     {"restore", 2, 2, RestoreCopy, true, false},
     {"migrate", 1, 1, MigrateSchema, false},
     {"replicas", 1, 1, Replicas, false},
+    {"copy", 1, 1, Copy, false, false},
 };
 
 constexpr char kCommandNames[] =
-    "show, unresolved, stats, resolve, audit, conflicts, find, backup, check, restore, migrate or replicas";
+    "show, unresolved, stats, resolve, audit, conflicts, find, backup, check, restore, migrate, replicas or copy";
 
 absl::Status Run(const CommandLine& line) {
   if (line.words.empty()) return Usage(absl::StrCat("a command is missing: ", kCommandNames));
@@ -352,6 +356,7 @@ absl::Status Run(const CommandLine& line) {
   if (line.words.size() > command->most_words) return Usage(absl::StrCat(line.words[0], ": too many arguments"));
   if (absl::Status status = CheckFlags(line); !status.ok()) return status;
   Context context{line, {}, line.has("json")};
+  if (!command->on_file && !command->on_database) return command->run(context);
   std::string where = "sqlite:data/ledger.db";
   if (const char* variable = std::getenv("USERINTENT_LEDGER"); variable != nullptr) where = variable;
   if (line.has("ledger")) where = line.get("ledger");

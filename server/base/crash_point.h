@@ -18,7 +18,7 @@ class CrashHook {
   static Function Get() { return installed_.load(std::memory_order_relaxed); }
 
  private:
-  friend void InstallCrashHook(Function hook);  // tests/crash/crash_server.cc
+  friend void InstallCrashHook(Function hook);  // tests/crash/crash_*.cc
 
   static std::atomic<Function> installed_;
 };

@@ -133,7 +133,9 @@ absl::Status CheckIsLedger(const std::string& path) {
   const uint32_t application = BigEndian(head, 68);
   // A ledger whose making was cut short has one page without a mark; the rest of it is in the log beside it.
   const bool just_made = application == 0 && BigEndian(head, 28) <= 1;
-  if (application != static_cast<uint32_t>(kApplicationId) && !just_made) {
+  const bool ours =
+      application == static_cast<uint32_t>(kApplicationId) || application == static_cast<uint32_t>(kMovedApplicationId);
+  if (!ours && !just_made) {
     return absl::FailedPreconditionError("is some other program's database; it was left as it is");
   }
   return absl::OkStatus();

@@ -86,6 +86,9 @@ absl::Status AskDatabase(sqlite3* db, const std::vector<uint64_t>& keys, const s
   const auto version = Query(db, "PRAGMA user_version");
   if (!version.ok()) return version.status();
   if (version->at(0) > SchemaVersion()) return Refuse("was written by a newer version");
+  const auto application = Query(db, "PRAGMA application_id");
+  if (!application.ok()) return application.status();
+  if (application->at(0) == kMovedApplicationId) return Refuse("was copied into a database, and is served there");
   const auto tables = Query(db, "SELECT count(*) FROM sqlite_schema WHERE name = 'ledger_key'");
   if (!tables.ok()) return tables.status();
   if (tables->at(0) == 0) return absl::OkStatus();  // its making was cut short before it held anything

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/ledger/sqlite_connection.h"
+#include "server/ledger/sqlite_content.h"
 #include "server/ledger/sqlite_schema.h"
 #include "server/ledger/sqlite_store.h"
 
@@ -94,7 +95,13 @@ absl::Status SqliteStore::CheckOurs() {
   if (!version.ok()) return version.status();
   const absl::StatusOr<int64_t> objects = connection_.Number("SELECT count(*) FROM sqlite_schema");
   if (!objects.ok()) return objects.status();
-  if (*application != kApplicationId && (*application != 0 || *objects != 0 || options_.for_operator)) {
+  const absl::StatusOr<std::optional<Moved>> moved = SqliteContent::ReadMoved(connection_);
+  if (!moved.ok()) return moved.status();
+  moved_ = moved->has_value();
+  if (moved_ && !options_.moved_too) {
+    return absl::FailedPreconditionError(absl::StrCat("ledger ", options_.path, ": ", WhyRefused(**moved)));
+  }
+  if (!moved_ && *application != kApplicationId && (*application != 0 || *objects != 0 || options_.for_operator)) {
     return absl::FailedPreconditionError(absl::StrCat("ledger ", options_.path, ": is some other program's database"));
   }
   if (*version > SchemaVersion()) {
@@ -110,10 +117,10 @@ absl::Status SqliteStore::Migrate() {
   if (options_.as_it_is || options_.inspect) return absl::OkStatus();
   for (const Migration& migration : Migrations()) {
     if (migration.version <= version_) continue;
-    const std::string sql =
-        absl::StrCat("BEGIN IMMEDIATE;", migration.sql, "INSERT INTO migration VALUES (", migration.version, ", ",
-                     Micros(options_.now()), "); PRAGMA application_id = ", kApplicationId,
-                     "; PRAGMA user_version = ", migration.version, "; COMMIT;");
+    const std::string sql = absl::StrCat("BEGIN IMMEDIATE;", migration.sql, "INSERT INTO migration VALUES (",
+                                         migration.version, ", ", Micros(options_.now()),
+                                         "); PRAGMA application_id = ", moved_ ? kMovedApplicationId : kApplicationId,
+                                         "; PRAGMA user_version = ", migration.version, "; COMMIT;");
     if (absl::Status s = connection_.Execute(sql.c_str()); !s.ok()) return s;
     version_ = migration.version;
   }

@@ -23,5 +23,8 @@ std::string OfAnotherEnvironment(const std::string& name);
 
 // What SQLite writes into the head of the file, to tell a ledger from other databases: "UILG".
 inline constexpr int64_t kApplicationId = 0x55494c47;
+// Instead, when it was copied into a database and is served there: "UILM". Servers from before that was possible take
+// it for some other program's. See moved.h.
+inline constexpr int64_t kMovedApplicationId = 0x55494c4d;
 
 }  // namespace userintent::ledger

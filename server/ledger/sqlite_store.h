@@ -29,6 +29,7 @@
 #include "absl/time/time.h"
 #include "server/ledger/inspector.h"
 #include "server/ledger/merged_index.h"
+#include "server/ledger/restored.h"
 #include "server/ledger/sqlite_connection.h"
 #include "server/ledger/sqlite_webhooks.h"
 #include "server/ledger/store.h"
@@ -64,16 +65,11 @@ struct SqliteStoreOptions {
   // A key was forgotten, or two rows have one: nothing that this store says is to be relied on, and every Start fails.
   // The process should end, loudly; the next start reads everything anew, and refuses a file that is at fault.
   std::function<void(const std::string& why)> on_broken = [](const std::string&) {};
+  // Also one that has been copied elsewhere (moved.h), which is refused otherwise: for who copies it.
+  bool moved_too = false;
   // For tests only: another SQLite VFS; and NORMAL, to show that a power cut then breaks the promise.
   const char* vfs = nullptr;
   bool synchronous_normal = false;
-};
-
-// That this ledger stands for a newer one that is lost: an operator said so at a start. Unix microseconds.
-struct Restored {
-  int64_t backup_of = 0;     // as of when it is, by the operator's word
-  int64_t served_until = 0;  // the lost one's last known revision
-  int64_t acknowledged_at = 0;
 };
 
 class SqliteStore : public Store, public Inspector {
@@ -152,7 +148,8 @@ class SqliteStore : public Store, public Inspector {
   absl::Status Checkpoint();
 
  private:
-  friend class SqliteCopy;  // backup.cc
+  friend class SqliteCopy;     // backup.cc
+  friend class SqliteContent;  // sqlite_content.h
   explicit SqliteStore(const SqliteStoreOptions& options)
       : options_(options),
         connection_(options.path),
@@ -272,6 +269,7 @@ class SqliteStore : public Store, public Inspector {
   bool read_tails_ = false;  // a COMMIT has failed: what is kept of the newest keys is read anew before the next one
   std::vector<sqlite3_stmt*> statements_;
   int version_ = 0;  // of the schema
+  bool moved_ = false;
   int wal_frames_ = 0;
   std::set<uint64_t> needed_keys_;
   int64_t made_at_ = 0;

@@ -14,9 +14,6 @@ namespace {
 
 absl::Status Refuse(std::string why) { return absl::FailedPreconditionError(why); }
 
-// Of everybody who joins this ledger.
-constexpr char kLock[] = "SELECT pg_advisory_xact_lock(7308604759763838566)";
-
 constexpr char kServer[] =
     "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), "
     "current_setting('transaction_read_only') = 'on', current_setting('fsync') = 'on', "
@@ -111,7 +108,7 @@ absl::Status Member::Register(bool first) {
   };
   const BootNanos before = BootNow();
   if (absl::Status s = connection_->Execute("BEGIN"); !s.ok()) return s;
-  if (absl::StatusOr<Rows> lock = connection_->Query(kLock, kNothing); !lock.ok()) return give_up(lock.status());
+  if (absl::StatusOr<Rows> lock = connection_->Query(kJoinLock, kNothing); !lock.ok()) return give_up(lock.status());
   const absl::StatusOr<Rows> others = connection_->Query("SELECT count(*) FROM replica WHERE ended IS NULL", kNothing);
   if (!others.ok()) return give_up(others.status());
   const bool alone = first && others->Number(0, 0) == 0;

@@ -12,6 +12,9 @@
 
 namespace userintent::postgres {
 
+// Held in a transaction by everybody who joins the ledger, or fills it.
+inline constexpr char kJoinLock[] = "SELECT pg_advisory_xact_lock(7308604759763838566)";
+
 int SchemaVersion();
 
 // The version that the database has; 0: there is no ledger yet.

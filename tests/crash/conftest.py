@@ -13,7 +13,7 @@ SEED = os.environ.get("CRASH_SEED") or str(time.time_ns() % 1_000_000_007)
 
 
 def pytest_sessionstart(session):
-    if absent := missing(PROGRAM, "userintent-server", "astra-sandbox"):
+    if absent := missing(PROGRAM, "crash-ledger", "userintent-server", "userintent-ledger", "astra-sandbox"):
         raise pytest.UsageError(absent)
 
 
