@@ -183,17 +183,16 @@ class Canonical {
 
 // The domains keep a hash made for one purpose from meaning anything for another.
 struct Fingerprinter::Key {
-  explicit Key(const Secret& key) : hash(key), id(LeadingNumber(KeyedHash(hash).Of("userintent/v1/key-id"))) {}
+  explicit Key(const Secret& key) : hash(key), id(LeadingNumber(hash.Of("userintent/v1/key-id"))) {}
 
   // As version 1: all of it as given.
   ledger::Fingerprints AsGiven(const Request& request) const {
     const Canonical canonical(request);
-    KeyedHash own(hash);
     ledger::Fingerprints prints;
     prints.key_id = id;
-    prints.content = own.Of("userintent/v1/content", canonical.content());
-    prints.person = PersonOf(own, canonical);
-    prints.email = own.Of("userintent/v1/email", canonical.email());
+    prints.content = hash.Of("userintent/v1/content", canonical.content());
+    prints.person = PersonOf(canonical);
+    prints.email = hash.Of("userintent/v1/email", canonical.email());
     return prints;
   }
 
@@ -205,20 +204,17 @@ struct Fingerprinter::Key {
     return prints;
   }
 
-  ledger::Digest PersonOf(const Request& request) const {
-    KeyedHash own(hash);
-    return PersonOf(own, Canonical(request));
-  }
+  ledger::Digest PersonOf(const Request& request) const { return PersonOf(Canonical(request)); }
   ledger::Digest ContentOf(const Request& request) const {
-    return KeyedHash(hash).Of("userintent/v1/content", Canonical(request).content());
+    return hash.Of("userintent/v1/content", Canonical(request).content());
   }
 
   KeyedHash hash;
   uint64_t id;
 
  private:
-  static ledger::Digest PersonOf(KeyedHash& own, const Canonical& canonical) {
-    return own.Of("userintent/v1/person", canonical.identity(), canonical.person_type(), canonical.later());
+  ledger::Digest PersonOf(const Canonical& canonical) const {
+    return hash.Of("userintent/v1/person", canonical.identity(), canonical.person_type(), canonical.later());
   }
 };
 

@@ -1,52 +1,66 @@
 #include "server/intent/keyed_hash.h"
 
-#include <openssl/core_names.h>
-#include <openssl/params.h>
+#include <openssl/crypto.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 
 namespace userintent::intent {
 namespace {
 
-struct MacFree {
-  void operator()(EVP_MAC* mac) const { EVP_MAC_free(mac); }
-};
+// RFC 2104 (https://www.rfc-editor.org/rfc/rfc2104) with SHA-256.
+constexpr size_t kBlock = 64;
+constexpr uint8_t kInnerPad = 0x36, kOuterPad = 0x5c;
 
-// HMAC of bytes in memory fails only when memory runs out or OpenSSL has no SHA-256. Going on without a fingerprint
+// A hash of bytes in memory fails only when memory runs out or OpenSSL has no SHA-256. Going on without a fingerprint
 // would break the promise, so neither is survivable.
 void Must(bool ok) {
   if (!ok) std::abort();
 }
 
+void Absorb(EVP_MD_CTX* context, const void* bytes, size_t size) { Must(EVP_DigestUpdate(context, bytes, size) == 1); }
+
+ledger::Digest End(EVP_MD_CTX* context) {
+  ledger::Digest digest;
+  unsigned size = 0;
+  Must(EVP_DigestFinal_ex(context, digest.data(), &size) == 1 && size == digest.size());
+  return digest;
+}
+
 }  // namespace
 
-KeyedHash::KeyedHash(const Secret& key) {
-  const std::unique_ptr<EVP_MAC, MacFree> mac(EVP_MAC_fetch(nullptr, "HMAC", nullptr));
-  Must(mac != nullptr);
-  context_.reset(EVP_MAC_CTX_new(mac.get()));
-  Must(context_ != nullptr);
-  char digest[] = "SHA256";
-  const OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
-                               OSSL_PARAM_construct_end()};
+KeyedHash::KeyedHash(const Secret& key) : inner_(EVP_MD_CTX_new()), outer_(EVP_MD_CTX_new()) {
+  Must(inner_ != nullptr && outer_ != nullptr);
+  const auto begin = [](EVP_MD_CTX* context) { Must(EVP_DigestInit_ex(context, EVP_sha256(), nullptr) == 1); };
+  std::array<uint8_t, kBlock> block{};
   const std::string_view bytes = key.Reveal();
-  Must(EVP_MAC_init(context_.get(), reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), params) == 1);
+  if (bytes.size() > kBlock) {
+    begin(inner_.get());
+    Absorb(inner_.get(), bytes.data(), bytes.size());
+    const ledger::Digest shorter = End(inner_.get());
+    std::copy(shorter.begin(), shorter.end(), block.begin());
+  } else {
+    std::copy(bytes.begin(), bytes.end(), block.begin());
+  }
+  for (uint8_t& byte : block) byte ^= kInnerPad;
+  begin(inner_.get());
+  Absorb(inner_.get(), block.data(), block.size());
+  for (uint8_t& byte : block) byte ^= kInnerPad ^ kOuterPad;
+  begin(outer_.get());
+  Absorb(outer_.get(), block.data(), block.size());
+  OPENSSL_cleanse(block.data(), block.size());
 }
 
-KeyedHash::KeyedHash(const KeyedHash& other) : context_(EVP_MAC_CTX_dup(other.context_.get())) {
-  Must(context_ != nullptr);
-}
-
-void KeyedHash::Absorb(std::string_view bytes) {
-  Must(EVP_MAC_update(context_.get(), reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size()) == 1);
-}
-
-ledger::Digest KeyedHash::End() {
-  ledger::Digest digest;
-  size_t size = 0;
-  Must(EVP_MAC_final(context_.get(), digest.data(), &size, digest.size()) == 1 && size == digest.size());
-  Must(EVP_MAC_init(context_.get(), nullptr, 0, nullptr) == 1);  // from the start, under the same key
-  return digest;
+ledger::Digest KeyedHash::OfParts(const std::string_view* parts, size_t count) const {
+  thread_local const Context work(EVP_MD_CTX_new());
+  Must(work != nullptr && EVP_MD_CTX_copy_ex(work.get(), inner_.get()) == 1);
+  for (size_t i = 0; i < count; ++i) Absorb(work.get(), parts[i].data(), parts[i].size());
+  const ledger::Digest inner = End(work.get());
+  Must(EVP_MD_CTX_copy_ex(work.get(), outer_.get()) == 1);
+  Absorb(work.get(), inner.data(), inner.size());
+  return End(work.get());
 }
 
 }  // namespace userintent::intent

@@ -187,5 +187,21 @@ TEST(RequestBody, NeverGrowsForValidValues) {
   EXPECT_EQ(body.capacity(), 2 * values + 512);
 }
 
+// Eight bytes are looked at together: whatever needs an escape must be seen at each place among them, beside whatever.
+TEST(RequestBody, EscapesAreFoundAtEveryPlace) {
+  const std::string plain = "plain \x7f!#[]^ and so on \xc3\xa9";
+  for (int byte = 0; byte < 0x80; ++byte) {
+    for (const std::string& beside : {std::string(), std::string("\""), std::string("\\"), std::string(1, '\x1f')}) {
+      for (size_t at = 0; at <= 17; ++at) {
+        v1::CreateUserIntentRequest request = Least();
+        std::string text = plain;
+        text.insert(at, std::string(1, static_cast<char>(byte)) + beside);
+        request.set_city(text);
+        ASSERT_EQ(Json::parse(RequestBody(request, nullptr)).at("city"), text) << byte << " at " << at;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace userintent::astra
