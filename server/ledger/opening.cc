@@ -13,7 +13,6 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/errno_text.h"
 #include "server/ledger/files.h"
-#include "server/ledger/keep_copy.h"
 
 namespace userintent::ledger {
 namespace {
@@ -194,7 +193,7 @@ absl::StatusOr<OpenedFiles> OpenFiles(const OpeningOptions& options) {
     if (absl::Status s = CheckLog(path, without_log, *mark); !s.ok()) return s;
   }
   if (!opened.made && !options.store.as_it_is && !options.store.inspect) {
-    if (absl::Status s = KeepCopy(options.store, options.warn); !s.ok()) return s;
+    if (absl::Status s = KeepCopy(options); !s.ok()) return s;
   }
 
   absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(options.store);

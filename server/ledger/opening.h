@@ -42,6 +42,15 @@ struct OpenedFiles {
 // write the mark.
 absl::StatusOr<OpenedFiles> OpenFiles(const OpeningOptions& options);
 
+// Before a ledger is brought to a schema from which there is no way back (9), a copy of it as it was. Does nothing for
+// one without requests, or past that schema. Otherwise copies it, as a backup does, and makes sure that the disk has
+// room for what follows; a line for the log says where the copy is. Blocks for as long as a disk takes to read and to
+// write the ledger. Under the lock of the ledger's place, while nobody has it open. In sqlite_keep_copy.cc.
+absl::Status KeepCopy(const OpeningOptions& options);
+
+// Where that copy is. It is an operator's to remove.
+std::string CopyBeforeMigrationPath(const std::string& ledger);
+
 // What the database file at this path says without its log: the part of its standing that only a copy of this very
 // file can have. Nothing where it cannot be told. Not while anybody has it open.
 std::optional<Standing> LookWithoutLog(const std::string& path, const char* vfs = nullptr);

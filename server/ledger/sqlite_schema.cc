@@ -36,7 +36,7 @@ namespace userintent::ledger {
 // Version 8. environment: which of Astra's environments the attempts, persons and intents are of; empty until a start
 // could tell.
 //
-// Version 9. What rows are found by, in tables of its own that merged_index.h writes: request and email lose the
+// Version 9. What rows are found by, in tables of its own that sqlite_merged_index.h writes: request and email lose the
 // indexes that made sure of each request id and each address being there once, and request_intent goes. Their rows keep
 // their numbers, which `change` and the rows name. merged_to: up to which row a table has every key.
 const std::vector<Migration>& Migrations() {

@@ -6,7 +6,7 @@
 //
 // Rows hold an internal number for their e-mail address, so that a key rotation moves an address with all its rows by
 // changing one digest. Rows and addresses lie in the order of their arrival; what they are found by, which is random,
-// lies in three merged indexes (merged_index.h).
+// lies in three merged indexes (sqlite_merged_index.h).
 //
 // sqlite_open.cc opens and checks, sqlite_lookups.cc and sqlite_searches.cc load, sqlite_store.cc applies,
 // sqlite_log.cc keeps the change log, sqlite_webhooks.cc webhooks, sqlite_inspector.cc answers operators.
@@ -28,9 +28,9 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/ledger/inspector.h"
-#include "server/ledger/merged_index.h"
 #include "server/ledger/restored.h"
 #include "server/ledger/sqlite_connection.h"
+#include "server/ledger/sqlite_merged_index.h"
 #include "server/ledger/sqlite_webhooks.h"
 #include "server/ledger/store.h"
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "server/ledger/merged_index.h"
+#include "server/ledger/sqlite_merged_index.h"
 #include "server/ledger/sqlite_rows.h"
 #include "server/ledger/sqlite_schema.h"
 #include "tests/fuzz/target.h"

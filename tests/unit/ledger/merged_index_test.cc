@@ -1,7 +1,5 @@
 // The index of keys that is merged late: it answers as a map would, whenever it merges, is rolled back or opened anew;
 // and what must not be is noticed. And its filter.
-#include "server/ledger/merged_index.h"
-
 #include <map>
 #include <random>
 #include <string>
@@ -11,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/ledger/key_filter.h"
+#include "server/ledger/sqlite_merged_index.h"
 #include "server/ledger/sqlite_schema.h"
 #include "tests/unit/ledger/support.h"
 

@@ -11,9 +11,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
-#include "server/ledger/keep_copy.h"
 #include "server/ledger/ledger_file.h"
 #include "server/ledger/look_at.h"
+#include "server/ledger/opening.h"
 #include "server/ledger/sqlite_ledger.h"
 #include "tests/unit/ledger/fault_vfs.h"
 #include "tests/unit/ledger/support.h"

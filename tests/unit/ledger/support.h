@@ -27,7 +27,7 @@
 #include "server/ledger/batch_ledger.h"
 #include "server/ledger/execute.h"
 #include "server/ledger/ledger.h"
-#include "server/ledger/merged_index.h"
+#include "server/ledger/sqlite_merged_index.h"
 #include "server/ledger/store.h"
 
 namespace userintent::ledger {

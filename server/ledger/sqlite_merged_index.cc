@@ -1,4 +1,4 @@
-#include "server/ledger/merged_index.h"
+#include "server/ledger/sqlite_merged_index.h"
 
 #include <algorithm>
 #include <utility>

@@ -1,5 +1,4 @@
-#include "server/ledger/keep_copy.h"
-
+// Why a copy is kept before schema 9: opening.h.
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -8,7 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "server/ledger/backup.h"
 #include "server/ledger/ledger_file.h"
+#include "server/ledger/opening.h"
 #include "server/ledger/sqlite_schema.h"
+#include "server/ledger/sqlite_store.h"
 
 namespace userintent::ledger {
 namespace {
@@ -33,10 +34,10 @@ int64_t SchemaWithoutLog(const SqliteStoreOptions& options) {
 
 std::string CopyBeforeMigrationPath(const std::string& ledger) { return ledger + ".before-schema-9"; }
 
-absl::Status KeepCopy(const SqliteStoreOptions& options, const std::function<void(const std::string&)>& warn) {
-  if (SchemaWithoutLog(options) >= kOneWay) return absl::OkStatus();
-  const std::string& path = options.path;
-  SqliteStoreOptions as_it_is = options;
+absl::Status KeepCopy(const OpeningOptions& options) {
+  if (SchemaWithoutLog(options.store) >= kOneWay) return absl::OkStatus();
+  const std::string& path = options.store.path;
+  SqliteStoreOptions as_it_is = options.store;
   as_it_is.for_operator = as_it_is.as_it_is = true;
   const absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(as_it_is);
   if (!store.ok()) return store.status();
@@ -58,8 +59,8 @@ absl::Status KeepCopy(const SqliteStoreOptions& options, const std::function<voi
   if (known && free < wanted) {
     return Refuse(path, absl::StrCat("the disk has ", free >> 20, " MiB free, and ", wanted >> 20, " MiB must be"));
   }
-  warn(absl::StrCat("ledger ", path, ": is brought from schema ", version, " to schema ", SchemaVersion(),
-                    ", which older versions cannot read; as it was it is kept as ", backup.path));
+  options.warn(absl::StrCat("ledger ", path, ": is brought from schema ", version, " to schema ", SchemaVersion(),
+                            ", which older versions cannot read; as it was it is kept as ", backup.path));
   return absl::OkStatus();
 }
 
