@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/admin/restore.h"
 #include "server/base/crash_point.h"
 #include "server/base/uuid.h"
 #include "server/ledger/mark.h"
@@ -61,7 +62,9 @@ class Source {
     if (absl::Status s = content_->SetMoved(moved); !s.ok()) return s;
     moved_ = moved;
     const ledger::SqliteStore& store = *files_.store;
-    return ledger::WriteMark(path(), {store.made_at(), store.revision(), store.in_file(), files_.acknowledged});
+    const ledger::Mark mark{store.made_at(), store.revision(), store.in_file(), files_.acknowledged};
+    if (absl::Status s = ledger::WriteMark(path(), mark); !s.ok()) return s;
+    return GiveAway(ledger::MarkPath(path()), path());
   }
 
  private:
@@ -138,9 +141,11 @@ absl::Status Fill(postgres::Import& target, ledger::Content& from, const Uuid& c
   if (!is.ok()) return is.status();
   for (size_t i = 0; i < was->size(); ++i) {
     if ((*was)[i] == (*is)[i]) continue;
-    return absl::InternalError(
-        absl::StrCat("the ", (*was)[i].part, " in the database are not those of the file: ", (*is)[i].count,
-                     " instead of ", (*was)[i].count, ", or with other values; nothing was copied"));
+    const std::string how = (*was)[i].count == (*is)[i].count
+                                ? "with other values"
+                                : absl::StrCat((*is)[i].count, " instead of ", (*was)[i].count);
+    return absl::InternalError(absl::StrCat("the ", (*was)[i].part, " in the database are not those of the file: ", how,
+                                            "; nothing was copied"));
   }
   result.sums = *std::move(was);
   return absl::OkStatus();

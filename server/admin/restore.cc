@@ -53,16 +53,6 @@ absl::Status CopyFile(const std::string& from, const std::string& to) {
   return ::fsync(out.get()) == 0 ? absl::OkStatus() : Unable(to, "sync it");
 }
 
-// Root works for the server's user, who must be able to open what it makes.
-absl::Status GiveAway(const std::string& path, const std::string& ledger) {
-  struct stat owner {};
-  if (::geteuid() != 0) return absl::OkStatus();
-  if (::stat(ledger.c_str(), &owner) != 0 && ::stat(ledger::DataDirectory(ledger).c_str(), &owner) != 0) {
-    return Unable(ledger, "look whose it is");
-  }
-  return ::chown(path.c_str(), owner.st_uid, owner.st_gid) == 0 ? absl::OkStatus() : Unable(path, "give it away");
-}
-
 // The copy under the name from which it takes the ledger's place, one file without a log. It gets that name when it is
 // whole. Where a restore was cut off and there is no ledger, the name stays until there is one: a start refuses then.
 class Candidate {
@@ -179,6 +169,15 @@ absl::Status KeepAside(const ledger::LedgerFile& file, RestoreResult* result) {
 }
 
 }  // namespace
+
+absl::Status GiveAway(const std::string& path, const std::string& ledger) {
+  struct stat owner {};
+  if (::geteuid() != 0) return absl::OkStatus();
+  if (::stat(ledger.c_str(), &owner) != 0 && ::stat(ledger::DataDirectory(ledger).c_str(), &owner) != 0) {
+    return Unable(ledger, "look whose it is");
+  }
+  return ::chown(path.c_str(), owner.st_uid, owner.st_gid) == 0 ? absl::OkStatus() : Unable(path, "give it away");
+}
 
 absl::StatusOr<RestoreResult> Restore(const std::string& copy, const std::string& ledger,
                                       std::optional<uint64_t> key_id) {

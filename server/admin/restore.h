@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace userintent::admin {
@@ -24,5 +25,9 @@ struct RestoreResult {
 // or none and a name that makes a start refuse; the status is one line.
 absl::StatusOr<RestoreResult> Restore(const std::string& copy, const std::string& ledger,
                                       std::optional<uint64_t> key_id);
+
+// Root works for the server's user, who must be able to open what it makes: gives the file at the path to the owner of
+// the ledger, or of its directory.
+absl::Status GiveAway(const std::string& path, const std::string& ledger);
 
 }  // namespace userintent::admin

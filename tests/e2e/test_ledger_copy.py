@@ -160,6 +160,41 @@ def test_a_copy_of_the_file_from_before(sandbox, moving, on_file, tmp_path):
     assert_no_start(on_file, "--ledger_restored")
 
 
+def trigger(cluster, url, how, body):
+    """Something in the database that does not leave the copy alone."""
+    cluster.primary.sql(f"CREATE FUNCTION userintent.meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$; {how}",
+                        url.partition("?")[0].rpartition("/")[2])
+
+
+def test_a_value_that_arrives_changed(sandbox, moving, on_file, postgres_cluster):
+    request = person()
+    on_file.create(request).ok()
+    on_file.stop()
+    trigger(postgres_cluster, moving.url, "CREATE TRIGGER meddle BEFORE INSERT ON userintent.request FOR EACH ROW "
+            "EXECUTE FUNCTION userintent.meddle()", "NEW.http_status := 299; RETURN NEW;")
+    moving.copy().refused("the requests in the database are not those of the file: with other values; nothing was copied")
+    database = moving.url.partition("?")[0].rpartition("/")[2]
+    assert postgres_cluster.primary.value("SELECT count(*) FROM userintent.request", database) == "0"
+    on_file.start()
+    assert on_file.create(request).ok().replayed
+
+
+def test_a_commit_that_is_refused(sandbox, moving, on_file, postgres_cluster):
+    """The file was marked before; nothing was copied, and it may be served again."""
+    request = person()
+    on_file.create(request).ok()
+    on_file.stop()
+    trigger(postgres_cluster, moving.url, "CREATE CONSTRAINT TRIGGER meddle AFTER INSERT ON userintent.request "
+            "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION userintent.meddle()",
+            "RAISE EXCEPTION 'not now'; RETURN NULL;")
+    moving.copy().refused("the database refused: SQLSTATE P0001")
+    on_file.start()
+    assert on_file.create(request).ok().replayed
+    on_file.stop()
+    postgres_cluster.primary.sql("DROP TRIGGER meddle ON userintent.request", moving.url.partition("?")[0].rpartition("/")[2])
+    moving.copy().done()
+
+
 def test_undo(sandbox, moving, on_file, postgres_cluster):
     request = person()
     on_file.create(request).ok()
