@@ -122,6 +122,7 @@ postgres::LedgerOptions PostgresOptionsOf(const config::Settings& settings, cons
   housekeeping.released_retention = settings.released_retention;
   housekeeping.watch_history = settings.watch_history;
   housekeeping.warn = warn;
+  housekeeping.on_recovered = [&metrics](size_t rows) { metrics.replica().CountSwept(static_cast<int64_t>(rows)); };
   housekeeping.on_purge = [&metrics](size_t rows) { metrics.CountPurged(static_cast<int64_t>(rows)); };
   options.released_reason = v1::ERROR_REASON_LEDGER_UNAVAILABLE;
   options.on_lost = [](size_t rows) {
@@ -211,7 +212,7 @@ void ShowLedger(const ledger::SqliteLedger* sqlite, const postgres::Ledger* post
   if (postgres != nullptr) {
     const postgres::MemberReport report = postgres->report();
     metrics.replica().Show({report.well, report.replicas, report.unswept, report.standbys, report.lease_left,
-                            report.commit_waits, report.oldest_writer});
+                            report.commit_waits, report.oldest_writer, static_cast<int>(postgres->in_doubt())});
   }
 }
 

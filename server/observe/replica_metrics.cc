@@ -1,5 +1,6 @@
 #include "server/observe/replica_metrics.h"
 
+#include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 #include <prometheus/registry.h>
 
@@ -18,6 +19,8 @@ struct ReplicaMetrics::Parts {
   Gauge* lease_left = nullptr;
   Gauge* commit_waits = nullptr;
   Gauge* oldest_writer = nullptr;
+  Gauge* in_doubt = nullptr;
+  prometheus::Counter* swept = nullptr;
 };
 
 ReplicaMetrics::ReplicaMetrics(Registry& registry) : parts_(std::make_unique<Parts>()) {
@@ -38,6 +41,11 @@ ReplicaMetrics::ReplicaMetrics(Registry& registry) : parts_(std::make_unique<Par
       MakeGauge(registry, "userintent_ledger_oldest_transaction_seconds",
                 "Age of the oldest open transaction of the database server that has written; it holds "
                 "back what watchers are told.");
+  parts.in_doubt = MakeGauge(registry, "userintent_ledger_in_doubt",
+                             "Requests whose begin was sent to the database and was not answered; nothing new starts "
+                             "here until it is known what became of them.");
+  parts.swept = MakeCounter(registry, "userintent_ledger_swept_total",
+                            "Requests of replicas that are gone which this one has recorded as unknown.");
   parts.well->Set(1);
 }
 
@@ -51,6 +59,9 @@ void ReplicaMetrics::Show(const ReplicaReport& report) noexcept {
   parts_->lease_left->Set(report.lease_left);
   parts_->commit_waits->Set(report.commit_waits);
   parts_->oldest_writer->Set(report.oldest_writer);
+  parts_->in_doubt->Set(report.in_doubt);
 }
+
+void ReplicaMetrics::CountSwept(int64_t rows) noexcept { parts_->swept->Increment(static_cast<double>(rows)); }
 
 }  // namespace userintent::observe

@@ -20,6 +20,7 @@ struct ReplicaReport {
   double lease_left = 0;     // seconds
   double commit_waits = 0;   // seconds
   double oldest_writer = 0;  // seconds
+  int in_doubt = 0;
 };
 
 class ReplicaMetrics {
@@ -30,6 +31,7 @@ class ReplicaMetrics {
   ReplicaMetrics& operator=(const ReplicaMetrics&) = delete;
 
   void Show(const ReplicaReport& report) noexcept;
+  void CountSwept(int64_t rows) noexcept;
 
  private:
   struct Parts;

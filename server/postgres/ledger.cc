@@ -31,8 +31,8 @@ absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(LedgerOptions options) {
   auto keeper = std::make_unique<Keeper>(as_store, *member, std::move(options.housekeeping));
   Keeper& as_keeper = *keeper;
   options.batch.ledger_id = member->ledger_id();
-  auto ledger = std::unique_ptr<Ledger>(
-      new Ledger(member, *std::move(store), std::move(keeper), as_keeper, std::move(options.batch), *revision));
+  auto ledger = std::unique_ptr<Ledger>(new Ledger(member, *std::move(store), as_store, std::move(keeper), as_keeper,
+                                                   std::move(options.batch), *revision));
   Ledger& it = *ledger;
   it.give_up_at_ = give_up_at;
   member->Run(
@@ -40,10 +40,11 @@ absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(LedgerOptions options) {
   return ledger;
 }
 
-Ledger::Ledger(std::shared_ptr<Member> member, std::unique_ptr<Store> store, std::unique_ptr<Keeper> keeper,
-               Keeper& as_keeper, ledger::BatchOptions batch, int64_t revision)
+Ledger::Ledger(std::shared_ptr<Member> member, std::unique_ptr<Store> store, Store& as_store,
+               std::unique_ptr<Keeper> keeper, Keeper& as_keeper, ledger::BatchOptions batch, int64_t revision)
     : BatchLedger(std::move(store), std::move(keeper), std::move(batch)),
       member_(std::move(member)),
+      store_(as_store),
       keeper_(as_keeper),
       changes_(revision),
       joins_(

@@ -45,12 +45,15 @@ class Ledger : public ledger::BatchLedger {
   int64_t restored() const { return member_->restored(); }
   int64_t epoch() const { return member_->owner().epoch; }
   MemberReport report() const { return member_->report(); }
+  // Requests whose begin was sent to the database and not answered.
+  size_t in_doubt() const { return store_.in_doubt(); }
 
  private:
-  Ledger(std::shared_ptr<Member> member, std::unique_ptr<Store> store, std::unique_ptr<Keeper> keeper,
+  Ledger(std::shared_ptr<Member> member, std::unique_ptr<Store> store, Store& as_store, std::unique_ptr<Keeper> keeper,
          Keeper& as_keeper, ledger::BatchOptions batch, int64_t revision);
 
   const std::shared_ptr<Member> member_;  // the store and the keeper, which the base owns, ask it
+  const Store& store_;                    // the base's
   Keeper& keeper_;
   ChangePoller changes_;
   ForeignJoins joins_;

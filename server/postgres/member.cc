@@ -251,9 +251,17 @@ absl::Status Member::LookAtServer() {
   } else if (!options_.single_node && rows->Number(0, 3) == 0) {
     wrong_ = "no standby is in sync";
   }
+  const int64_t oldest = rows->Number(0, 4);
+  const bool is_long = oldest >= absl::ToInt64Seconds(options_.long_transaction);
+  if (std::exchange(told_of_writer_, is_long) != is_long) {
+    options_.warn(is_long ? absl::StrCat("ledger: a transaction on the database server has written and is open for ",
+                                         oldest,
+                                         " s; what watchers are told waits for its end (pg_stat_activity, backend_xid)")
+                          : "ledger: no transaction on the database server holds watchers back any more");
+  }
   const MutexLock lock(mutex_);
   report_.standbys = rows->Int(0, 3);
-  report_.oldest_writer = static_cast<double>(rows->Number(0, 4));
+  report_.oldest_writer = static_cast<double>(oldest);
   return absl::OkStatus();
 }
 

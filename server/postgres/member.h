@@ -47,6 +47,8 @@ struct MemberOptions {
   bool single_node = false;  // no standby is needed
   bool migrate = false;      // bring the schema up to date
   absl::Duration beat = absl::Seconds(1);
+  // A transaction that has written and stays open holds back what watchers are told: so long, and the log says so.
+  absl::Duration long_transaction = absl::Seconds(60);
   std::function<void(const std::string&)> warn = [](const std::string&) {};
   // As StoreOptions::on_lost.
   std::function<void(size_t rows)> on_lost = [](size_t) {};
@@ -143,6 +145,7 @@ class Member {
   BootNanos connect_at_ = 0;
   std::string wrong_;  // why the database does not keep the promise; empty: it does
   std::string told_;   // of that, in the log
+  bool told_of_writer_ = false;
   std::thread thread_;
 };
 

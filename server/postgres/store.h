@@ -85,8 +85,8 @@ class Store final : public ledger::Store {
   Connection* connection() { return connection_.get(); }
   // Round trips so far, for tests and metrics.
   int64_t round_trips() const { return round_trips_; }
-  // Rows whose begin is in doubt; nothing starts while there are any.
-  size_t in_doubt() const { return doubt_.begun.size(); }
+  // Any thread: rows whose begin is in doubt; nothing starts while there are any.
+  size_t in_doubt() const { return in_doubt_.load(std::memory_order_relaxed); }
 
   // Any thread: since when a commit, a fetch or a reconnect waits for its answer; 0: none does.
   BootNanos committing_since() const { return waiting_since_.load(std::memory_order_acquire); }
@@ -232,6 +232,7 @@ class Store final : public ledger::Store {
     std::vector<Begun> begun;
   };
   InDoubt doubt_;
+  std::atomic<size_t> in_doubt_{0};  // doubt_.begun, for other threads
 };
 
 }  // namespace userintent::postgres

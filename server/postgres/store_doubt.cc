@@ -23,6 +23,7 @@ void Store::Doubt() {
     if (held.stored && held.stored->record.state == State::kSending) continue;
     doubt_.begun.push_back({key, held.now->record.attempt_id, held.now->owner});
   }
+  in_doubt_.store(doubt_.begun.size(), std::memory_order_relaxed);
   session_ = 0;
 }
 
@@ -35,6 +36,7 @@ absl::Status Store::ResolveDoubt() {
   if (absl::Status s = EnsureSession(); !s.ok()) return s;
   const std::vector<Begun> begun = std::exchange(doubt_.begun, {});
   const int64_t session = std::exchange(doubt_.session, 0);
+  in_doubt_.store(0, std::memory_order_relaxed);
   Clear();
   open_ = true;  // one transaction releases them all
   // Whatever goes wrong from here on, they are in doubt as before.
@@ -43,6 +45,7 @@ absl::Status Store::ResolveDoubt() {
     Lost();
     doubt_.session = session;
     doubt_.begun.insert(doubt_.begun.end(), begun.begin(), begun.end());
+    in_doubt_.store(doubt_.begun.size(), std::memory_order_relaxed);
     return why.ok() ? absl::OkStatus() : why;
   };
   bool found = false;

@@ -72,7 +72,7 @@ def test_a_copy_is_a_ledger_of_its_own(durable, ledger, sandbox, copy, beside):
         assert told["path"] == str(copy) and told["copy"]["requests"] == "2"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     checked = run("--json", "check", str(copy)).json()
-    assert checked == told["copy"] and checked["email_addresses"] == "2" and checked["schema_version"] == 8
+    assert checked == told["copy"] and checked["email_addresses"] == "2" and checked["schema_version"] == 9
     assert checked["key"] == ledger.json("stats")["keys"][0]["key"]
     assert "a whole ledger" in run("backup", "--check", str(copy)).done().out
 

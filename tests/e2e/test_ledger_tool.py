@@ -171,7 +171,7 @@ def test_lists_and_ages(durable, ledger, sandbox):
     assert ledger("unresolved", "--older_than=1h").done().out == "none\n"
     stats = ledger.json("stats")
     assert stats["unknown"] == "5" and stats["email_addresses"] == "5" and stats["callers"] == "1"
-    assert stats["schema_version"] == 8 and int(stats["database_bytes"]) > 0
+    assert stats["schema_version"] == 9 and int(stats["database_bytes"]) > 0
     assert "unknown        5 (the oldest recorded" in ledger("stats").done().out
     assert ledger("audit").done().out == "none\n"
 

@@ -80,6 +80,7 @@ def test_a_replica_is_killed_after_the_send(stage):
     other.create(same_email(request)).failed("EMAIL_UNRESOLVED", unresolved_request_id=request.request_id)
     other.create(request).failed("OUTCOME_UNKNOWN", replayed="true")
     assert_posts(stage.sandbox, request.email, 1)
+    assert other.metric("userintent_ledger_swept_total") >= 1 and other.metric("userintent_ledger_in_doubt") == 0
 
 
 def test_a_replica_is_frozen_for_less_than_the_fence(stage):

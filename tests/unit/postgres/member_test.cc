@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "server/base/mutex.h"
 #include "server/postgres/schema.h"
 #include "tests/unit/postgres/rig.h"
 
@@ -176,6 +177,32 @@ TEST_F(MemberTest, WithoutItsDatabaseItIsNotWellAndComesBackByItself) {
 }
 
 // Its standby is gone: nothing fails, and nothing is answered.
+TEST_F(MemberTest, ATransactionThatHoldsWatchersBackIsTold) {
+  Mutex mutex;
+  std::vector<std::string> lines;
+  MemberOptions options = Options();
+  options.long_transaction = absl::Seconds(1);
+  options.warn = [&](const std::string& line) {
+    const MutexLock lock(mutex);
+    lines.push_back(line);
+  };
+  const auto told = [&](const char* what) {
+    const MutexLock lock(mutex);
+    return std::any_of(lines.begin(), lines.end(),
+                       [what](const std::string& line) { return line.find(what) != std::string::npos; });
+  };
+  auto joined = Member::Join(std::move(options));
+  ASSERT_TRUE(joined.ok()) << joined.status();
+  (*joined)->Run({});
+  const auto other = PostgresServer::Connect(url_);
+  ASSERT_TRUE(other->Execute("BEGIN; CREATE TABLE held ()").ok());
+  EXPECT_TRUE(Until([&] { return told("has written and is open for"); }));
+  ASSERT_TRUE(other->Execute("ROLLBACK").ok());
+  EXPECT_TRUE(Until([&] { return told("holds watchers back any more"); }));
+  EXPECT_TRUE((*joined)->well());
+  (*joined)->Stop(true);
+}
+
 TEST_F(MemberTest, WhileItsOwnBeatHangsItSaysSoAndComesBackByItself) {
   std::atomic<int> given_up = 0;
   const auto member = Joined();
