@@ -1,10 +1,12 @@
 """userintent-ledger: beside a running server, and on the file when none runs."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import threading
@@ -418,6 +420,24 @@ def test_retention(durable, ledger):
     gateway.restart()
     assert gateway.create(request).ok().replayed
     assert gateway.metric("userintent_ledger_purged_rows_total") == 0
+
+
+def test_released_retention(durable, ledger, sandbox):
+    """What was not processed is forgotten after --released_retention, and nothing else; its id starts anew either way."""
+    gateway = durable(released_retention="24h")
+    released, kept = person(), person()
+    gateway.create(kept).ok()
+    sandbox.answer(released.email, 429, times=0)
+    gateway.create(released).failed("UPSTREAM_RATE_LIMITED")
+    gateway.stop()
+    with contextlib.closing(sqlite3.connect(ledger.path)) as file, file:  # two days pass
+        file.execute("UPDATE request SET created_at = created_at - 172800000000, updated_at = updated_at - 172800000000")
+    gateway.start()
+    wait_for(lambda: gateway.metric("userintent_ledger_purged_rows_total") == 1, "the old row is forgotten")
+    assert gateway.create(kept).ok().replayed
+    gateway.get(released.request_id).failed("REQUEST_NOT_FOUND")
+    sandbox.clear_faults()
+    gateway.create(released).ok()
 
 
 def test_a_file_that_is_no_ledger_is_left_as_it_is(tmp_path):
