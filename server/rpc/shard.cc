@@ -25,11 +25,11 @@ gpr_timespec After(SteadyClock::duration wait) {
 
 Shard::Shard(std::unique_ptr<grpc::ServerCompletionQueue> queue, http::Client& http)
     : queue_(std::move(queue)), http_(http) {
-  inbox_event_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  end_event_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   wait_fd_ = epoll_create1(EPOLL_CLOEXEC);
   epoll_event event{};
   event.events = EPOLLIN;
-  if (inbox_event_ < 0 || wait_fd_ < 0 || epoll_ctl(wait_fd_, EPOLL_CTL_ADD, inbox_event_, &event) != 0 ||
+  if (end_event_ < 0 || wait_fd_ < 0 || epoll_ctl(wait_fd_, EPOLL_CTL_ADD, end_event_, &event) != 0 ||
       epoll_ctl(wait_fd_, EPOLL_CTL_ADD, http_.PollFd(), &event) != 0) {
     std::abort();  // out of descriptors before the first call: nothing can be served
   }
@@ -38,7 +38,7 @@ Shard::Shard(std::unique_ptr<grpc::ServerCompletionQueue> queue, http::Client& h
 Shard::~Shard() {
   Stop();
   close(wait_fd_);
-  close(inbox_event_);
+  close(end_event_);
 }
 
 void Shard::Start(Task first) {
@@ -51,7 +51,7 @@ void Shard::Stop() {
   if (!thread_.joinable()) return;
   stopping_.store(true, std::memory_order_release);
   const uint64_t one = 1;
-  (void)!write(inbox_event_, &one, sizeof one);
+  (void)!write(end_event_, &one, sizeof one);
   turns_.fetch_add(1, std::memory_order_release);
   turns_.notify_all();
   helper_.join();  // first: an alarm must not be set on a queue that was shut down
@@ -64,16 +64,16 @@ void Shard::Post(Task task) {
     local_.push_back(std::move(task));
     return;
   }
-  bool was_empty;
-  {
-    const MutexLock lock(inbox_mutex_);
-    was_empty = inbox_.empty();
-    inbox_.push_back(std::move(task));
-  }
-  if (was_empty) {
-    const uint64_t one = 1;
-    (void)!write(inbox_event_, &one, sizeof one);
-  }
+  const MutexLock lock(inbox_mutex_);
+  inbox_.push_back(std::move(task));
+  if (closed_ || std::exchange(posted_, true)) return;
+  post_alarm_.Set(queue_.get(), gpr_inf_past(GPR_CLOCK_MONOTONIC), static_cast<Tag*>(&post_tag_));
+}
+
+// What was posted runs in this turn. Who posts from now on must ring again.
+void Shard::OnPosted(bool) {
+  const MutexLock lock(inbox_mutex_);
+  posted_ = false;
 }
 
 Loop::TimerId Shard::CallAt(SteadyTime when, Task task) {
@@ -133,10 +133,6 @@ void Shard::Run() {
       status = queue_->AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC));
     }
 
-    if (rung_) {
-      uint64_t count;
-      (void)!read(inbox_event_, &count, sizeof count);
-    }
     RunPosted();
     RunTimers();
     http_.Turn();
@@ -145,7 +141,13 @@ void Shard::Run() {
       turns_.fetch_add(1, std::memory_order_release);
       turns_.notify_one();
     }
-    if (ending_ && calls_ == 0 && !std::exchange(shut_down_, true)) queue_->Shutdown();
+    if (ending_ && calls_ == 0 && !std::exchange(shut_down_, true)) {
+      {
+        const MutexLock lock(inbox_mutex_);
+        closed_ = true;
+      }
+      queue_->Shutdown();
+    }
     return status != grpc::CompletionQueue::SHUTDOWN;
   };
   while (turn()) {
