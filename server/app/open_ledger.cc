@@ -44,6 +44,8 @@ ledger::SqliteLedgerOptions OptionsOf(const config::Settings& settings, const in
   options.store.previous_key_ids = fingerprinter.previous_key_ids();
   options.store.environment = config::Text(settings.astra_environment());
   options.store.crash_point = CrashHook::Get();
+  // In a crash test keys are merged as early and as slowly as can be, so that kills meet every stage of it.
+  if (CrashHook::Get() != nullptr) options.store.merge = {.begin_at = 2, .at_once = 1, .faster = 1};
   options.store.on_broken = [](const std::string& why) {
     const std::string text = absl::StrCat(
         why, ": what would keep a request from being sent twice cannot be relied on; this process ends, and ",

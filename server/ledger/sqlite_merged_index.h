@@ -93,6 +93,8 @@ class MergedIndex {
   absl::Status Remove(const Key& key, int64_t row);
   // Merges some, if that is due. Before each COMMIT.
   absl::Status MergeSome();
+  // Whether the open transaction does so.
+  bool merges() const { return !moved_.empty() || ends_; }
   // What became of the transaction. Merges what is above the mark from now on when it is enough.
   void Committed();
   void RolledBack();

@@ -95,11 +95,14 @@ absl::Status SqliteStore::Commit() {
   if (changes() != changes_before_) {
     if (absl::Status s = EachIndex([](auto& index) { return index.MergeSome(); }); !s.ok()) return s;
   }
+  const bool merges = request_keys_.merges() || email_keys_.merges() || intent_keys_.merges();
+  if (merges) Reach("before-merge-commit");
   absl::Status status = Use(kCommit).Run();
   if (!status.ok()) {
     read_tails_ = true;
     return status;
   }
+  if (merges) Reach("after-merge-commit");
   EachIndex([](auto& index) {
     index.Committed();
     return absl::OkStatus();

@@ -82,6 +82,14 @@ def switches(pid):
     return total
 
 
+def written(pid):
+    """Bytes that the process has had written to the disk: pages that it made dirty, whenever they get there."""
+    for line in pathlib.Path(f"/proc/{pid}/io").read_text().splitlines():
+        if line.startswith("write_bytes: "):
+            return int(line.split()[1])
+    raise Failure(f"/proc/{pid}/io has no write_bytes")
+
+
 def forget_peak(pid):
     pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
 
@@ -172,14 +180,15 @@ class Bench:
         return sandbox
 
     def start(self, server, sandbox):
-        """A fresh process of `server`: echo, go, or LEDGER-TRANSPORT. Answers (process, address)."""
+        """A fresh process of `server`: echo, go, go-sqlite, or LEDGER-TRANSPORT. Answers (process, address)."""
         if server == results.FLOOR:
             process, told = peer_process(self.bin / "bench-echo")
             return process, told["address"]
-        if server == results.PEER:
+        if server in (results.PEER, results.KEEPING_PEER):
+            kept = [f"--ledger={self.work}/peer{next(self._ledgers)}.db"] if server == results.KEEPING_PEER else []
             process, told = peer_process(
                 self.bin / "bench-peer-go", f"--astra_base_url={sandbox.url}", f"--astra_ca_file={sandbox.ca_file}",
-                *self.credentials(), *self.args.peer_arg)
+                *self.credentials(), *kept, *self.args.peer_arg)
             return process, told["address"]
         ledger, transport = server.split("-")
         place = "memory:" if ledger == "memory" else f"sqlite:{self.work}/ledger{next(self._ledgers)}/ledger.db"
@@ -240,6 +249,7 @@ class Bench:
                 loadgen_us=1e6 * spent["loadgen"] / calls,
                 upstream_us=1e6 * spent["upstream"] / calls,
                 switches=spent["switches"] / calls,
+                written=spent["written"] / calls,
                 syscalls=counted / calls if args.syscalls and counted is not None else None,
                 rss_mb=peak_mb(process.pid),
                 foreign=max(0.0, spent["work"] - ours + spent["steal"]) / capacity,
@@ -260,6 +270,7 @@ class Bench:
         taken = {key: cpu_seconds(pid) for key, pid in pids.items()}
         taken["work"], taken["steal"] = machine()
         taken["switches"] = switches(pids["server"])
+        taken["written"] = written(pids["server"])
         taken["clock"] = time.monotonic()
         return taken
 
@@ -301,7 +312,7 @@ def closed(in_flight, delay_ms):
 def plan(args, transports):
     """[(cell, servers)] of a run."""
     main, others = transports[0], transports[1:]
-    usual = [results.FLOOR, results.PEER, f"memory-{main}", f"sqlite-{main}"]
+    usual = [results.FLOOR, results.PEER, results.KEEPING_PEER, f"memory-{main}", f"sqlite-{main}"]
     if args.cells:
         cells = []
         for text in args.cells.split(","):

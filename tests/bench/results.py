@@ -10,10 +10,11 @@ import statistics
 NOISY = 0.15  # share of the machine that others used
 GATE_LOSS = 0.15
 PEER = "go"
+KEEPING_PEER = "go-sqlite"  # the same with a ledger that keeps the gateway's promise
 FLOOR = "echo"
 
 # Fields of a sample with a median of their own in the report.
-FIELDS = ["per_second", "cpu_us", "p50_us", "p99_us", "rss_mb", "connections", "switches", "syscalls", "commits",
+FIELDS = ["per_second", "cpu_us", "p50_us", "p99_us", "rss_mb", "connections", "switches", "syscalls", "commits", "written",
           "upstream_us", "loadgen_us", "foreign"]
 
 # What the gate compares, as ratios to the peer, and whether more is better. Latencies are left out: closed-loop medians
@@ -143,19 +144,24 @@ def targets(cells, transport):
     for in_flight, delay_ms in [(256, 20), (2000, 200)]:
         cell = find(cells, in_flight, delay_ms)
         where = f"at {in_flight} in flight / {delay_ms} ms"
-        at_most(f"CPU per call {where}, memory ledger, x Go", 0.55, of(cell, memory, PEER, "cpu_us"))
-        at_most(f"CPU per call {where}, SQLite ledger, x Go", 0.75, of(cell, sqlite, PEER, "cpu_us"))
-        at_most(f"(goal) CPU per call {where}, SQLite ledger, x Go", 0.5, of(cell, sqlite, PEER, "cpu_us"))
+        at_most(f"CPU per call {where}, memory ledger, x Go", 0.60, of(cell, memory, PEER, "cpu_us"))
+        most = 0.72 if in_flight == 256 else 0.62
+        at_most(f"CPU per call {where}, SQLite ledger, x Go", most, of(cell, sqlite, PEER, "cpu_us"))
+        if in_flight == 256:
+            at_most(f"CPU per call {where}, SQLite ledger, x Go with a ledger", 0.35, of(cell, sqlite, KEEPING_PEER, "cpu_us"))
         for server in [memory, sqlite]:
             at_most(f"p99 {where}, {server.split('-')[0]} ledger, x Go", 1.0, of(cell, server, PEER, "p99_us"))
     cell = find(cells, 2000, 200)
     for server in [memory, sqlite]:
         value = median(cell["samples"][server], "rss_mb") if cell and server in cell["samples"] else None
-        at_most(f"RSS at 2000 in flight, {server.split('-')[0]} ledger", 60, value, 0, " MB")
+        at_most(f"RSS at 2000 in flight, {server.split('-')[0]} ledger", 90, value, 0, " MB")
+    at_least("calls/s at 2000 in flight / 200 ms, SQLite x Go", 1.0, of(cell, sqlite, PEER, "per_second"))
 
     cell = find(cells, 1, 0)
     at_most("median at rest (1 in flight, no delay), memory ledger, x Go", 1.0, of(cell, memory, PEER, "p50_us"))
     at_most("median at rest, memory ledger, x echo", 2.5, of(cell, memory, FLOOR, "p50_us"))
+    value = median(cell["samples"][sqlite], "p50_us") if cell and sqlite in cell["samples"] else None
+    at_most("median at rest, SQLite ledger", 0.75, value if value is None else value / 1000, 2, " ms")
 
     for server in [memory, sqlite]:
         at_most(f"CPU per call from 64 to 5000 in flight, {server.split('-')[0]} ledger, most over least", 1.25,
@@ -217,7 +223,7 @@ def show(value, digits=0, scale=1.0):
 
 
 COLUMNS = ["server", "calls/s", "CPU us", "x Go", "x echo", "p50 ms", "p99 ms", "p99 x Go", "RSS MB", "conns",
-           "switches", "syscalls", "commits", "spread", "noisy"]
+           "switches", "syscalls", "commits", "KB written", "spread", "noisy"]
 
 
 def cell_table(cell):
@@ -228,6 +234,7 @@ def cell_table(cell):
             server, show(row["per_second"]), show(row["cpu_us"]), show(row["cpu_vs_go"], 2), show(row["cpu_vs_echo"], 2),
             show(row["p50_us"], 2, 1000), show(row["p99_us"], 2, 1000), show(row["p99_vs_go"], 2), show(row["rss_mb"]),
             show(row["connections"]), show(row["switches"], 2), show(row["syscalls"], 1), show(row["commits"], 3),
+            show(row["written"], 1, 1000),
             "-" if row["cpu_spread"] is None else f"{100 * row['cpu_spread']:.0f} %",
             f"{row['noisy_rounds']}/{row['rounds']}",
         ]) + " |")

@@ -24,7 +24,7 @@ from support.sandbox import Sandbox
 def sample(number, cpu_us=100.0, foreign=0.0, **more):
     base = dict(round=number, calls=1000, total=1100, failed=0, wrong=0, posts=1100, posts_twice=0, per_second=5000.0,
                 cpu_us=cpu_us, p50_us=2000.0, p99_us=9000.0, rss_mb=50.0, connections=2, switches=0.5, syscalls=None,
-                commits=None, upstream_us=40.0, loadgen_us=40.0, foreign=foreign)
+                written=1000.0, commits=None, upstream_us=40.0, loadgen_us=40.0, foreign=foreign)
     return {**base, **more}
 
 
@@ -97,15 +97,19 @@ def test_targets_are_met_missed_or_not_measured():
     got = verdicts([cell(memory_x=[55], sqlite_x=[76], go=[100], echo=[30])])
     assert got["CPU per call at 256 in flight / 20 ms, memory ledger, x Go"] == ("0.55", True)
     assert got["CPU per call at 256 in flight / 20 ms, SQLite ledger, x Go"] == ("0.76", False)
+    assert got["CPU per call at 256 in flight / 20 ms, SQLite ledger, x Go with a ledger"] == (None, None)
     assert got["CPU per call at 2000 in flight / 200 ms, memory ledger, x Go"] == (None, None)
     assert got["p99 at 256 in flight / 20 ms, memory ledger, x Go"] == ("1.00", True)
     assert got["calls/s at 256 in flight / 20 ms, SQLite x memory"] == ("1.00", True)
     assert got["median added by SQLite at 256 in flight / 20 ms"] == ("0.00 ms", True)
 
-    big = cell(2000, 200, memory_x=[sample(0, rss_mb=61.0)], sqlite_x=[sample(0, rss_mb=59.0)], go=[sample(0)])
+    kept = cell(sqlite_x=[30], go=[100], go_sqlite=[100])
+    got = verdicts([kept])
+    assert got["CPU per call at 256 in flight / 20 ms, SQLite ledger, x Go with a ledger"] == ("0.30", True)
+    big = cell(2000, 200, memory_x=[sample(0, rss_mb=91.0)], sqlite_x=[sample(0, rss_mb=89.0)], go=[sample(0)])
     got = verdicts([big])
-    assert got["RSS at 2000 in flight, memory ledger"] == ("61 MB", False)
-    assert got["RSS at 2000 in flight, sqlite ledger"] == ("59 MB", True)
+    assert got["RSS at 2000 in flight, memory ledger"] == ("91 MB", False)
+    assert got["RSS at 2000 in flight, sqlite ledger"] == ("89 MB", True)
 
     rest = cell(1, 0, memory_x=[sample(0, p50_us=300.0)], go=[sample(0, p50_us=310.0)], echo=[sample(0, p50_us=100.0)])
     got = verdicts([rest])
@@ -130,10 +134,10 @@ def test_flatness_needs_both_ends_and_leaves_the_call_at_rest_out():
 def test_the_report_shows_verdicts_and_noise():
     environment = {"date": "2026-01-01", "rounds": 1, "seconds": 2, "machine": "two cores"}
     noisy = {"environment": environment, "transport": "x",
-             "cells": [cell(memory_x=[sample(0, 60, foreign=0.4)], go=[sample(0, 100, foreign=0.4)])]}
+             "cells": [cell(memory_x=[sample(0, 70, foreign=0.4)], go=[sample(0, 100, foreign=0.4)])]}
     text = results.report(noisy)
     assert "too noisy" in text and "MISSED" in text and "### 256 in flight, 20 ms" in text
-    assert "| memory-x | 5000 | 60 | 0.60 | - | 2.00 | 9.00 | 1.00 | 50 | 2 | 0.50 | - | - |" in text
+    assert "| memory-x | 5000 | 70 | 0.70 | - | 2.00 | 9.00 | 1.00 | 50 | 2 | 0.50 | - | - |" in text
     quiet = {**noisy, "cells": [cell(memory_x=[50], go=[100])]}
     assert "too noisy" not in results.report(quiet)
 

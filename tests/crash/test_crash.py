@@ -74,6 +74,8 @@ POINTS = [
     Point("after-reply", 15),
     Point("before-checkpoint", 1),
     Point("during-checkpoint", 12),
+    Point("before-merge-commit", 12),
+    Point("after-merge-commit", 12),
     Point("after-checkpoint", 1),
     Point("during-recovery", 2, delay_ms=40, kill="at the start"),
     Point("during-rotation", 1, delay_ms=40, kill="at the start"),
@@ -393,7 +395,9 @@ def points_in_the_code():
 
 def test_every_point_of_the_code_is_tested():
     from test_settle_crash import POINTS as SETTLE_POINTS
-    tested = {point.name for point in POINTS if point.kill != "from outside"} | {point.name for point in SETTLE_POINTS}
+    copied = pathlib.Path(__file__).with_name("test_copy_crash.py").read_text()
+    tested = {point.name for point in POINTS if point.kill != "from outside"} | {point.name for point in SETTLE_POINTS} | set(
+        re.findall(r'crash\("(copy-[a-z]+)"', copied))
     assert points_in_the_code() == tested
     assert len(POINTS) >= 14
 

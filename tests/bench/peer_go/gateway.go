@@ -16,8 +16,9 @@ import (
 // gateway answers CreateUserIntent. Safe for every goroutine.
 type gateway struct {
 	pb.UnimplementedUserIntentServiceServer
-	astra *astraClient
-	now   func() time.Time
+	astra  *astraClient
+	ledger *ledger // nil: nothing is kept
+	now    func() time.Time
 }
 
 var statuses = map[string]pb.UserIntentStatus{
@@ -40,23 +41,86 @@ func (g *gateway) CreateUserIntent(ctx context.Context, r *pb.CreateUserIntentRe
 	if r.GetValidateOnly() {
 		return &pb.CreateUserIntentResponse{}, nil
 	}
+	if g.ledger != nil {
+		return g.createOnce(ctx, r)
+	}
 	answer, err := g.astra.create(ctx, r)
 	if err != nil {
 		// Nobody knows what became of the POST, and without a ledger nobody will.
-		return nil, status.Error(codes.Unknown, "no usable answer from Astra")
+		return nil, errUnknown
 	}
 	if code := codeOf(answer); code != codes.OK {
 		return nil, status.Error(code, "Astra answered "+http.StatusText(answer.httpStatus))
 	}
+	return responseOf(&record{intent: answer.ID, status: answer.Status, requestID: answer.requestID,
+		createdAt: g.now().UnixMicro()}), nil
+}
+
+var (
+	errUnknown     = status.Error(codes.Unknown, "no usable answer from Astra")
+	errFailed      = status.Error(codes.InvalidArgument, "Astra refused it")
+	errNotWritable = status.Error(codes.Unavailable, errUnavailable.Error())
+)
+
+func responseOf(known *record) *pb.CreateUserIntentResponse {
 	return &pb.CreateUserIntentResponse{
 		UserIntent: &pb.UserIntent{
-			Id:          answer.ID,
-			Status:      statuses[answer.Status],
-			AstraStatus: answer.Status,
-			CreateTime:  timestamppb.New(g.now()),
+			Id:          known.intent,
+			Status:      statuses[known.status],
+			AstraStatus: known.status,
+			CreateTime:  timestamppb.New(time.UnixMicro(known.createdAt)),
 		},
-		AstraRequestId: answer.requestID,
-	}, nil
+		AstraRequestId: known.requestID,
+	}
+}
+
+// createOnce is durable before it sends, and before it answers. What was sent has an end, whatever its caller does.
+func (g *gateway) createOnce(ctx context.Context, r *pb.CreateUserIntentRequest) (*pb.CreateUserIntentResponse, error) {
+	begun, err := g.ledger.begin(r, g.now())
+	if err != nil {
+		return nil, errNotWritable
+	}
+	switch begun.verdict {
+	case isOther:
+		return nil, status.Error(codes.AlreadyExists, "the id was used for another request")
+	case isSpent:
+		return nil, status.Error(codes.FailedPrecondition, "the address has no attempt left")
+	case isRecorded:
+		switch begun.known.state {
+		case sending:
+			return nil, status.Error(codes.Aborted, "in progress")
+		case succeeded:
+			return responseOf(&begun.known), nil
+		case failed:
+			return nil, errFailed
+		}
+		return nil, errUnknown
+	}
+	answer, err := g.astra.create(context.WithoutCancel(ctx), r)
+	outcome, result := record{state: unknown}, errUnknown
+	if err == nil {
+		outcome = record{intent: answer.ID, status: answer.Status, requestID: answer.requestID}
+		code := codeOf(answer)
+		result = status.Error(code, "Astra answered "+http.StatusText(answer.httpStatus))
+		switch code {
+		case codes.OK:
+			outcome.state, result = succeeded, nil
+		case codes.InvalidArgument, codes.Internal:
+			outcome.state = failed
+		case codes.ResourceExhausted, codes.Unavailable:
+			outcome.state = released
+		default:
+			outcome.state = unknown
+		}
+	}
+	if err := g.ledger.finish(begun, outcome, g.now()); err != nil || result != nil {
+		if result == nil {
+			result = errUnknown // it was created, and a restart would not know
+		}
+		return nil, result
+	}
+	outcome.createdAt = begun.now
+	return responseOf(&outcome), nil
 }
 
 func codeOf(a *astraAnswer) codes.Code {

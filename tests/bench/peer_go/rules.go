@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -112,6 +113,12 @@ func isUUID(text string) bool {
 		}
 	}
 	return true
+}
+
+// parseUUID is of one that isUUID.
+func parseUUID(text string) (id [16]byte) {
+	_, _ = hex.Decode(id[:], []byte(strings.ReplaceAll(text, "-", "")))
+	return id
 }
 
 func isEmail(text string) bool {

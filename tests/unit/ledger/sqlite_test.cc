@@ -1145,7 +1145,8 @@ class CrashTest : public SqliteTest, public testing::WithParamInterface<std::tup
 INSTANTIATE_TEST_SUITE_P(Sqlite, CrashTest,
                          testing::Combine(testing::Values("before-sending-commit", "after-sending-commit",
                                                           "before-outcome-commit", "after-outcome-commit",
-                                                          "before-checkpoint", "after-checkpoint"),
+                                                          "before-checkpoint", "after-checkpoint",
+                                                          "before-merge-commit", "after-merge-commit"),
                                           testing::Values(0, 1, 5)),
                          [](const auto& each) {
                            std::string name = std::get<0>(each.param);
