@@ -1,6 +1,7 @@
 #include "server/ledger/group_commit.h"
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "absl/random/random.h"
@@ -29,6 +30,8 @@ void GroupCommit::Run(Batch batch) {
     }
     healthy_ = last_error_.ok();
   }
+  std::optional<AnswersTogether> together;
+  if (batch.size() > 1) together.emplace();
   for (const std::unique_ptr<Operation>& operation : batch) {
     // Delivered one by one: a later Begin of the batch must find this outcome, and must find its waiters gone.
     if (!healthy_) operation->ApplyReadOnly(at_);

@@ -65,9 +65,36 @@ class Operation {
   virtual Durable durable() const { return Durable::kNothing; }
 };
 
+// While one lives, what this thread posts by Post() is kept, and at its end handed to each executor as one task: an
+// executor that is woken for each answer of a batch costs more than the answers. Not nested.
+class AnswersTogether {
+ public:
+  AnswersTogether() { current_ = this; }
+  ~AnswersTogether();
+  AnswersTogether(const AnswersTogether&) = delete;
+  AnswersTogether& operator=(const AnswersTogether&) = delete;
+
+  // Null: there is none on this thread.
+  static AnswersTogether* Current() { return current_; }
+  void Add(Executor& executor, Task task);
+
+ private:
+  struct Bag {
+    Executor* executor;
+    std::vector<Task> tasks;
+  };
+  static thread_local AnswersTogether* current_;
+  std::vector<Bag> bags_;  // few: executors are shards
+};
+
 template <typename Done, typename Answer>
 void Post(Executor& executor, Done done, Answer answer) {
-  executor.Post([done = std::move(done), answer = std::move(answer)]() mutable { done(std::move(answer)); });
+  Task task = [done = std::move(done), answer = std::move(answer)]() mutable { done(std::move(answer)); };
+  if (AnswersTogether* const together = AnswersTogether::Current()) {
+    together->Add(executor, std::move(task));
+  } else {
+    executor.Post(std::move(task));
+  }
 }
 
 std::unique_ptr<Operation> NewBegin(Ledger::Token token, BeginRequest request, Executor& executor,
