@@ -341,8 +341,9 @@ def test_silent_and_half_open_sockets(served_afterwards):
     silent = [connect(served_afterwards.address) for _ in range(50)]
     half = [connect(served_afterwards.address) for _ in range(50)]
     for sock in half:
-        sock.sendall(PREFACE[:10])
-        sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the gateway may have hung up
+            sock.sendall(PREFACE[:10])
+            sock.shutdown(socket.SHUT_WR)
     served_afterwards.create(person()).ok()
     served_afterwards.create(person(), channel=served_afterwards.new_channel()).ok()
     for sock in silent + half:
