@@ -136,8 +136,10 @@ void BatchLedger::Wake() {
 
 void BatchLedger::Write() {
   for (;;) {
+    runs_since_.store(Steady::time_point::max(), std::memory_order_relaxed);
     Turn turn = Take();
     const auto now = Steady::now();
+    runs_since_.store(now, std::memory_order_relaxed);
     housekeeper_->Look(commit_, now);
     Retry(now, turn.stopping);
     if (turn.stopping) break;
@@ -146,7 +148,9 @@ void BatchLedger::Write() {
     if (!turn.batch.empty()) RunBatch(turn.batch, now);
     if (turn.job != nullptr) {
       std::promise<absl::Status> done = std::move(turn.job->done);  // the job is gone as soon as this is kept
+      runs_since_.store(Steady::time_point::max(), std::memory_order_relaxed);  // it may take what it takes
       done.set_value(turn.job->work(commit_));
+      runs_since_.store(Steady::now(), std::memory_order_relaxed);
     }
     if (before && !commit_.healthy()) {
       pause_ = absl::ToChronoMilliseconds(options_.retry_first);
@@ -191,6 +195,11 @@ void BatchLedger::Retry(Steady::time_point now, bool stopping) {
   if (commit_.Retry()) return;
   pause_ = std::min(2 * pause_, absl::ToChronoMilliseconds(options_.retry_most));
   retry_at_ = now + pause_;
+}
+
+bool BatchLedger::Hangs() const {
+  const Steady::time_point since = runs_since_.load(std::memory_order_relaxed);
+  return since != Steady::time_point::max() && Steady::now() - since > absl::ToChronoNanoseconds(options_.hangs_after);
 }
 
 void BatchLedger::RunBatch(GroupCommit::Batch batch, Steady::time_point now) {

@@ -7,7 +7,7 @@
 // Executor never runs a task inline, so posting under the lock is safe.
 //
 // When the disk fails: see GroupCommit. The writer tries again by itself, after retry_first, then ever slower up to
-// retry_most; Writable() is false meanwhile.
+// retry_most; Writable() is false meanwhile. So it is while the writer hangs: on a disk that neither does nor refuses.
 #pragma once
 
 #include <atomic>
@@ -53,6 +53,7 @@ struct BatchOptions {
   size_t webhook_limit = 10'000;  // so many webhooks may wait
   absl::Duration retry_first = absl::Milliseconds(200);
   absl::Duration retry_most = absl::Seconds(2);
+  absl::Duration hangs_after = absl::Seconds(2);  // the writer, when a turn takes longer
   CrashPoint crash_point = nullptr;
   // After every batch, on the writer's thread.
   std::function<void(const BatchReport&)> on_batch = [](const BatchReport&) {};
@@ -80,7 +81,7 @@ class BatchLedger : public Ledger, public ChangeFeed, public WebhookQueue {
   void Settle(SettleRequest request, Executor& executor, SettleDone done) override;
   void Trace(TraceRequest request, Executor& executor, TraceDone done) override;
   void ListSucceeded(SucceededRequest request, Executor& executor, SucceededDone done) override;
-  bool Writable() const override { return housekeeper_ == nullptr || housekeeper_->writable(); }
+  bool Writable() const override { return housekeeper_ == nullptr || (housekeeper_->writable() && !Hangs()); }
 
   uint64_t ledger_id() const override { return options_.ledger_id; }
   int64_t revision() const override { return commit_.revision(); }
@@ -131,6 +132,7 @@ class BatchLedger : public Ledger, public ChangeFeed, public WebhookQueue {
   Steady::time_point NextDue() const;
   void Retry(Steady::time_point now, bool stopping);
   void RunBatch(GroupCommit::Batch batch, Steady::time_point now);
+  bool Hangs() const;
 
   const BatchOptions options_;
   std::atomic<Token> last_token_{0};
@@ -148,6 +150,7 @@ class BatchLedger : public Ledger, public ChangeFeed, public WebhookQueue {
   GroupCommit commit_;
   Steady::time_point retry_at_ = Steady::time_point::max();
   std::chrono::milliseconds pause_{};
+  std::atomic<Steady::time_point> runs_since_{Steady::time_point::max()};  // its turn began; max: none is on
 
   std::thread writer_;
 };

@@ -48,7 +48,7 @@ absl::StatusOr<OpenedFiles> OpenFiles(const OpeningOptions& options);
 // write the ledger. Under the lock of the ledger's place, while nobody has it open. In sqlite_keep_copy.cc.
 absl::Status KeepCopy(const OpeningOptions& options);
 
-// Where that copy is. It is an operator's to remove.
+// Where that copy is; the second one of another standing has ".2" behind it. They are an operator's to remove.
 std::string CopyBeforeMigrationPath(const std::string& ledger);
 
 // What the database file at this path says without its log: the part of its standing that only a copy of this very

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "server/ledger/backup.h"
@@ -30,6 +31,21 @@ int64_t SchemaWithoutLog(const SqliteStoreOptions& options) {
   return connection.Number("PRAGMA user_version").value_or(0);
 }
 
+// Where a copy may go: what is there already is kept, but for one of the same revision, of a start that was cut off.
+std::string FreePath(const std::string& ledger, const SqliteStore& store) {
+  const std::string first = CopyBeforeMigrationPath(ledger);
+  std::string path = first;
+  for (int number = 2; ::access(path.c_str(), F_OK) == 0; ++number) {
+    const std::optional<Standing> there = LookWithoutLog(path);
+    if (!there || (there->made_at == store.made_at() && there->revision == store.revision())) {
+      ::unlink(path.c_str());
+      break;
+    }
+    path = absl::StrCat(first, ".", number);
+  }
+  return path;
+}
+
 }  // namespace
 
 std::string CopyBeforeMigrationPath(const std::string& ledger) { return ledger + ".before-schema-9"; }
@@ -42,10 +58,10 @@ absl::Status KeepCopy(const OpeningOptions& options) {
   const absl::StatusOr<std::unique_ptr<SqliteStore>> store = SqliteStore::Open(as_it_is);
   if (!store.ok()) return store.status();
   const int version = (*store)->schema_version();
-  if (version >= kOneWay || (version >= 2 && (*store)->rows() == 0)) return absl::OkStatus();
+  // One that never had a request has no caller; attempts outlive requests that were forgotten.
+  if (version >= kOneWay || (version >= 2 && (*store)->callers() == 0)) return absl::OkStatus();
   BackupOptions backup;
-  backup.path = CopyBeforeMigrationPath(path);
-  ::unlink(backup.path.c_str());  // from a start that was cut off before it had migrated
+  backup.path = FreePath(path, **store);
   const auto here = [&store](absl::FunctionRef<absl::Status(SqliteStore&)> work) { return work(**store); };
   const absl::StatusOr<BackupReport> kept = BackUp(here, backup);
   if (!kept.ok()) {

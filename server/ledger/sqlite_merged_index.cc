@@ -90,14 +90,14 @@ template <class Key>
 absl::Status MergedIndex<Key>::Prepare() {
   using It = Of<Key>;
   const int row = It::kWidth + 1;
-  const std::string sql[kStatements] = {
+  const std::array<std::string, kStatements> sql = {
       absl::StrCat("SELECT row FROM ", It::kTable, " WHERE ", It::kKey),
       absl::StrCat("INSERT INTO ", It::kTable, " (", It::kColumns, ", row) VALUES (", Parameters(row),
                    ") ON CONFLICT DO NOTHING"),
       absl::StrCat("DELETE FROM ", It::kTable, " WHERE ", It::kKey, " AND row = ?", row),
       "UPDATE merged_to SET row = ?2 WHERE name = ?1",
   };
-  for (int i = 0; i < kStatements; ++i) {
+  for (size_t i = 0; i < kStatements; ++i) {
     if (sqlite3_prepare_v3(connection_.db(), sql[i].c_str(), -1, SQLITE_PREPARE_PERSISTENT, &statements_[i], nullptr) !=
         SQLITE_OK) {
       return connection_.Error("prepare a statement");

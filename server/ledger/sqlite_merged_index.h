@@ -111,7 +111,7 @@ class MergedIndex {
     int64_t row = 0;
     friend auto operator<=>(const Entry&, const Entry&) = default;
   };
-  enum Statement : int { kFind, kAdd, kRemove, kMark, kStatements };
+  enum Statement : size_t { kFind, kAdd, kRemove, kMark, kStatements };
 
   absl::Status Prepare();
   absl::Status ReadTable();

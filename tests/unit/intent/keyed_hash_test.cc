@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 
 namespace userintent::intent {
@@ -31,13 +32,13 @@ TEST(KeyedHash, IsHmac) {
     for (char& byte : made) byte = static_cast<char>(random());
     return made;
   };
-  for (const size_t key_size : {1, 31, 32, 63, 64, 65, 128, 300}) {
+  for (const size_t key_size : {1U, 31U, 32U, 63U, 64U, 65U, 128U, 300U}) {
     const std::string key = bytes(key_size);
     const KeyedHash hash{Secret(std::string(key))};
-    for (const size_t size : {0, 1, 40, 55, 56, 63, 64, 65, 1000}) {
+    for (const size_t size : {0U, 1U, 40U, 55U, 56U, 63U, 64U, 65U, 1000U}) {
       const std::string domain = bytes(5), one = bytes(size), two = bytes(size / 2);
       EXPECT_EQ(hash.Of(domain, std::string_view(one), std::string_view(two)),
-                OfOpenSsl(key, domain + std::string(1, '\0') + one + two))
+                OfOpenSsl(key, absl::StrCat(domain, std::string(1, '\0'), one, two)))
           << key_size << ", " << size;
     }
   }

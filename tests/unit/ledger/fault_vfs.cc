@@ -3,7 +3,9 @@
 #include <sqlite3.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 namespace userintent::ledger {
@@ -149,6 +151,11 @@ FaultVfs::FaultVfs() {
     return code;
   };
   sqlite3_vfs_register(&vfs, 0);
+}
+
+int FaultVfs::Sync() {
+  while (hangs) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return Judge(code_, false, true);
 }
 
 void FaultVfs::Fail(int code, int64_t after) {

@@ -28,9 +28,10 @@ class FaultVfs {
   std::atomic<int64_t> writes{0};
   std::atomic<int64_t> syncs{0};
   std::atomic<int64_t> failures{0};
+  std::atomic<bool> hangs{false};  // syncs neither end nor fail
 
   int Write() { return Judge(code_, true, false); }
-  int Sync() { return Judge(code_, false, true); }
+  int Sync();
   int Read() { return Judge(code_, false, false); }
 
  private:

@@ -176,7 +176,7 @@ TEST_P(RandomIndexTest, AnswersAsAMapWould) {
 std::vector<std::pair<int, MergeOptions>> Ways() {
   std::vector<std::pair<int, MergeOptions>> ways;
   for (int seed = 1; seed <= 4; ++seed) {
-    for (const size_t begin_at : {1, 2, 7}) {
+    for (const size_t begin_at : {1U, 2U, 7U}) {
       ways.push_back({seed, {begin_at, 1, 0}});
       ways.push_back({seed, {begin_at, 3, 2}});
     }

@@ -556,6 +556,7 @@ TEST_P(OldSchemaTest, IsBroughtUpToDate) {
   const auto kept = SqliteStore::Open(as_it_was);
   ASSERT_TRUE(kept.ok()) << kept.status();
   EXPECT_LT((*kept)->schema_version(), 9);
+  EXPECT_FALSE(std::filesystem::exists(copy + ".2"));
   EXPECT_EQ(ledger_->rows(), 2);
   EXPECT_EQ(Begin({}).verdict, V::kRecorded);
   EXPECT_TRUE(Resolve(AsCreated({"one", Id(2)}))->changed);
@@ -577,6 +578,30 @@ TEST_P(OldSchemaTest, IsBroughtUpToDate) {
   EXPECT_EQ(found->record->latest.astra_status, "converted");
   EXPECT_EQ(found->record->latest.user_id, "user-1");
   EXPECT_EQ(found->record->latest.status_since, At(9));
+}
+
+// What was kept before is not lost to another ledger that is brought up to date at the same place.
+TEST_F(AdminTest, AKeptCopyIsNotReplacedByAnotherOne) {
+  Open();
+  Begin({});
+  ledger_.reset();
+  Tamper(kBackToSchema8);
+  Open();
+  Lose(2);
+  ledger_.reset();
+  Tamper(kBackToSchema8);
+  Open();
+  const std::string copy = CopyBeforeMigrationPath(options_.store.path);
+  const auto rows = [](const std::string& path) {
+    SqliteStoreOptions kept;
+    kept.path = path;
+    kept.for_operator = kept.inspect = true;
+    const auto store = SqliteStore::Open(kept);
+    EXPECT_TRUE(store.ok()) << store.status();
+    return store.ok() ? (*store)->rows() : -1;
+  };
+  EXPECT_EQ(rows(copy), 1);
+  EXPECT_EQ(rows(copy + ".2"), 2);
 }
 
 TEST_F(AdminTest, AResolvedRowAndItsEntrySurviveARestart) {
@@ -917,6 +942,7 @@ class DiskTest : public SqliteTest {
   }
   ~DiskTest() override {
     vfs_.Heal();
+    vfs_.hangs = false;
     ledger_.reset();
   }
   FaultVfs& vfs_ = FaultVfs::Get();
@@ -934,6 +960,22 @@ TEST_F(DiskTest, ACallIsTwoSyncs) {
   Begin({});
   Get(key_);
   EXPECT_EQ(vfs_.syncs, before + 2);  // a replay costs none
+}
+
+// A disk that neither does nor refuses: who looks after the gateway must see it.
+TEST_F(DiskTest, ACommitThatHangsIsNotServed) {
+  options_.hangs_after = absl::Milliseconds(100);
+  Open();
+  EXPECT_TRUE(ledger_->Writable());
+  vfs_.hangs = true;
+  std::optional<BeginAnswer> answer;
+  ledger_->Begin(Call().request(), pump_, [&](BeginAnswer got) { answer = std::move(got); });
+  UntilWritable(false);
+  EXPECT_FALSE(answer);
+  vfs_.hangs = false;
+  pump_.Until([&] { return answer.has_value(); });
+  EXPECT_EQ(answer->verdict, V::kGo);
+  UntilWritable(true);
 }
 
 TEST_F(DiskTest, WhatWaitsSharesASync) {
