@@ -48,13 +48,15 @@ std::string IntentKey(const Lookup& lookup) { return absl::StrCat(lookup.key->ca
 void Store::Want(const Lookup& lookup, Wants& wants) {
   const auto key = [&](const Key& one) {
     if (!rows_.try_emplace(one).second) return;
-    if (const auto at = running_.find(one); at != running_.end()) {
+    // Only with its address, as of the same moment. The address may be forgotten while the row is still known: another
+    // request of it was in a transaction that was lost.
+    const auto at = running_.find(one);
+    const auto kept = at == running_.end() ? kept_.end() : kept_.find(at->second.email);
+    if (kept != kept_.end()) {
       Held& held = rows_[one];
       held.stored = held.now = at->second;
       by_email_[at->second.email].push_back(one);
-      const auto kept = kept_.find(at->second.email);
-      if (kept != kept_.end())
-        addresses_.try_emplace(kept->first, HeldAddress{kept->second, kept->second.counters, {}, false});
+      addresses_.try_emplace(kept->first, HeldAddress{kept->second, kept->second.counters, {}, false});
       return;
     }
     wants.callers.push_back(one.caller);
