@@ -7,6 +7,8 @@ namespace userintent::ledger {
 
 thread_local AnswersTogether* AnswersTogether::current_ = nullptr;
 
+AnswersTogether::AnswersTogether() { current_ = this; }
+
 void AnswersTogether::Add(Executor& executor, Task task) {
   const auto same = [&executor](const Bag& bag) { return bag.executor == &executor; };
   const auto at = std::find_if(bags_.begin(), bags_.end(), same);

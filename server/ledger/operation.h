@@ -69,7 +69,7 @@ class Operation {
 // executor that is woken for each answer of a batch costs more than the answers. Not nested.
 class AnswersTogether {
  public:
-  AnswersTogether() { current_ = this; }
+  AnswersTogether();
   ~AnswersTogether();
   AnswersTogether(const AnswersTogether&) = delete;
   AnswersTogether& operator=(const AnswersTogether&) = delete;
