@@ -418,10 +418,12 @@ class _Checker:
         row = self.last.get(other_key)
         if row is None:
             return  # I3 says it
-        settled_later = bool(self.settled[other_key]) and (post["t0"] is None or
-                                                           self._unknown_at(other_key, post["t0"]) is not False)
-        if settled_later and row["state"] != "UNKNOWN":
-            row = {**row, "state": "UNKNOWN"}
+        if self.settled[other_key] and row["state"] != "UNKNOWN":
+            unknown = None if post["t0"] is None else self._unknown_at(other_key, post["t0"])
+            if unknown is None:
+                return  # it was settled at about that time, and set this request free then
+            if unknown:
+                row = {**row, "state": "UNKNOWN"}
         if row["state"] == "UNKNOWN" and not refused_unprocessed(other):
             # Unresolved since then. This request replaces it, or one before did and was not released meanwhile.
             if key not in replaces[other_key] and not any(
