@@ -141,6 +141,34 @@ TEST_F(StoreTest, ABatchAsksOnceAndCommitsOnce) {
   EXPECT_EQ(here_->round_trips() - before, 4) << "what only reads has nothing to commit";
 }
 
+// A transaction that was lost had read another request of the address of one that runs: what was known of the address
+// is forgotten, and the row counts nothing without it.
+TEST_F(StoreTest, ARowThatRunsIsFetchedWithItsAddress) {
+  Call released = a_;
+  released.id = 4;
+  ASSERT_TRUE(Begin(*here_, {released}).ok());
+  ASSERT_TRUE(Finish(*here_, ledger::Released(released.key_of()), here_epoch_).ok());
+  ASSERT_TRUE(Begin(*here_, {a_}).ok());
+  ASSERT_TRUE(here_->Start().ok());
+  ASSERT_TRUE(ledger::Execute(*here_, ledger::GetRequest{released.key_of(), ""}).ok());
+  ledger::BeginRequest begin = b_.request();
+  begin.owner = here_epoch_;
+  ASSERT_TRUE(ledger::Execute(*here_, begin, ledger::kRules).ok());
+  ASSERT_EQ(Number(absl::StrCat("SELECT pg_terminate_backend(", here_->connection()->backend_pid(), ")::int")), 1);
+  ASSERT_FALSE(here_->Commit().ok());
+  here_->Rollback();
+  FinishRequest finish = ledger::Succeeded(a_.key_of());
+  finish.owner = here_epoch_;
+  ASSERT_TRUE(here_->Start().ok());
+  const auto answer = ledger::Execute(*here_, finish);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_TRUE(here_->Commit().ok());
+  EXPECT_EQ(answer->budget.used_min, 1);
+  EXPECT_EQ(answer->budget.used_max, 1);
+  EXPECT_EQ(Number("SELECT sum(confirmed) FROM email"), 1);
+  EXPECT_EQ(Number("SELECT sum(possible) FROM email"), 0);
+}
+
 TEST_F(StoreTest, APersonIsAskedForOfEachAddress) {
   Call first = a_;
   ASSERT_TRUE(Begin(*here_, {first}).ok());
