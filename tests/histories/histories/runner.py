@@ -165,7 +165,8 @@ class Episode:
 
     def _search_ledger(self):
         for path in self.ledger.files():
-            self._search(path.read_bytes(), path.name)
+            with contextlib.suppress(FileNotFoundError):  # a database removes some of its files while it runs
+                self._search(path.read_bytes(), path.name)
 
     # -- chaos ---------------------------------------------------------------------------------------------------------
 
