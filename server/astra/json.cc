@@ -10,15 +10,15 @@ namespace userintent::astra {
 namespace {
 
 // Where the next byte is that may need an escape, from `at` on: eight at a time are looked at. Of a word of bytes, one
-// below 0x20, and one that equals another byte (so that their difference is zero), has a borrow in its highest bit; a
-// byte with that bit set, or one behind such a byte, may be named as well, and is looked at alone.
+// below 0x20, and one that equals another byte (so that their difference is zero), has a borrow in its highest bit,
+// which it does not have itself. One behind such a byte may be named as well, and is looked at alone.
 size_t PlainBytes(std::string_view text, size_t at) {
   constexpr uint64_t kOnes = 0x0101010101010101, kHighest = 0x8080808080808080;
   for (; at + 8 <= text.size(); at += 8) {
     uint64_t word;
     std::memcpy(&word, text.data() + at, sizeof word);
     const uint64_t quote = word ^ (kOnes * '"'), backslash = word ^ (kOnes * '\\');
-    if ((((word - kOnes * 0x20) | (quote - kOnes) | (backslash - kOnes)) & kHighest) != 0) break;
+    if ((((word - kOnes * 0x20) | (quote - kOnes) | (backslash - kOnes)) & ~word & kHighest) != 0) break;
   }
   return at;
 }

@@ -39,8 +39,9 @@ KeyedHash::KeyedHash(const Secret& key) : inner_(EVP_MD_CTX_new()), outer_(EVP_M
   if (bytes.size() > kBlock) {
     begin(inner_.get());
     Absorb(inner_.get(), bytes.data(), bytes.size());
-    const ledger::Digest shorter = End(inner_.get());
+    ledger::Digest shorter = End(inner_.get());
     std::copy(shorter.begin(), shorter.end(), block.begin());
+    OPENSSL_cleanse(shorter.data(), shorter.size());  // as good as the key
   } else {
     std::copy(bytes.begin(), bytes.end(), block.begin());
   }

@@ -1,8 +1,8 @@
 // KeyedHash: HMAC-SHA256 under one key, for one purpose at a time. The purpose is named by a domain, which keeps a hash
 // that was made for one from meaning anything for another.
 //
-// The two states that depend on the key alone are made once; a hash begins from copies of them. Through OpenSSL's own
-// HMAC each hash takes about twice as long, most of it allocations. Any number of threads may use an object at once.
+// The two states that depend on the key alone are made once; a hash begins from copies of them, where OpenSSL's own
+// HMAC needs a context of its own for each. Any number of threads may use an object at once.
 #pragma once
 
 #include <openssl/evp.h>

@@ -23,7 +23,6 @@ uint64_t NumberAt(std::string_view bytes, size_t at) {
   return number;
 }
 
-// `key` is copied: one that is shared must not change.
 std::string MacOf(const intent::KeyedHash& key, std::string_view head, std::string_view caller) {
   const ledger::Digest digest = key.Of("userintent/v1/watch-token", head, caller);
   return {reinterpret_cast<const char*>(digest.data()), kMacBytes};
