@@ -13,7 +13,7 @@ import pytest
 
 from crash_server import TALLY
 from support import postgres
-from support.gateway import SERVER, Gateway, as_arguments, clean_environment
+from support.gateway import Gateway, clean_environment
 from support.ledger_copy import DATABASE, Moving, assert_kept, fill, leave_running
 from support.ledger_tool import run
 from support.people import person
@@ -61,8 +61,7 @@ class Stage:
         TALLY["kills"] += 1
 
     def refuses(self, gateway, *words):
-        ended = subprocess.run([str(SERVER), *as_arguments(gateway.flags)], capture_output=True, text=True,
-                               timeout=PATIENCE + 20, env=gateway.environment, cwd=gateway.directory)
+        ended = gateway.start_once()
         assert ended.returncode == 1 and all(word in ended.stderr for word in words), ended.stderr[-800:]
 
     def serve(self, gateway):

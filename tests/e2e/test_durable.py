@@ -278,12 +278,6 @@ def test_the_directory_is_made(durable, tmp_path):
     assert stat.S_IMODE((tmp_path / "a" / "b" / "ledger.db").stat().st_mode) == 0o600
 
 
-def start_once(gateway, **flags):
-    from support.gateway import as_arguments
-    return subprocess.run([str(SERVER), *as_arguments({**gateway.flags, **flags})], capture_output=True, text=True,
-                          timeout=PATIENCE + 20, env=gateway.environment, cwd=gateway.directory)
-
-
 def assert_refused(ended, flag):
     assert ended.returncode == 1, ended.stderr[-500:]
     plain = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
@@ -295,7 +289,7 @@ def test_a_second_process_is_refused(durable):
     """A second process on the same ledger does not start, and the first one serves on."""
     gateway = durable()
     gateway.create(person()).ok()
-    assert_refused(start_once(gateway), "--ledger")
+    assert_refused(gateway.start_once(), "--ledger")
     gateway.create(person()).ok()
     # --check_config does not touch a running server's ledger.
     ended = subprocess.run([str(SERVER), *gateway.arguments(), "--check_config"], capture_output=True, text=True,
@@ -312,7 +306,7 @@ def test_another_key_is_refused(durable, sandbox):
     gateway.stop()
     good = gateway.ledger_key_file.read_bytes()
     write_secret(gateway.ledger_key_file, secrets.token_bytes(32))
-    assert_refused(start_once(gateway), "--ledger")
+    assert_refused(gateway.start_once(), "--ledger")
     write_secret(gateway.ledger_key_file, good)
     gateway.start()
     assert_row(gateway, sandbox, request, SUCCEEDED)
@@ -325,12 +319,12 @@ def test_a_file_that_is_no_ledger(durable, tmp_path):
     path.write_bytes(b"this is not a database, and long enough to be looked at" * 100)
     path.chmod(0o600)
     gateway = durable()
-    assert_refused(start_once(gateway, ledger=f"sqlite:{path}"), "--ledger")
+    assert_refused(gateway.start_once(ledger=f"sqlite:{path}"), "--ledger")
 
 
 @ON_DISK
 def test_a_ledger_that_cannot_be_opened(durable):
     """A path at which no file can be made is refused."""
     gateway = durable()
-    assert_refused(start_once(gateway, ledger="sqlite:/proc/nonexistent/ledger.db"), "--ledger")
-    assert_refused(start_once(gateway, ledger="sqlite:/"), "--ledger")
+    assert_refused(gateway.start_once(ledger="sqlite:/proc/nonexistent/ledger.db"), "--ledger")
+    assert_refused(gateway.start_once(ledger="sqlite:/"), "--ledger")

@@ -3,15 +3,14 @@
 import re
 import shlex
 import shutil
-import subprocess
 
 import pytest
 
-from support.gateway import SERVER, Gateway, as_arguments
+from support.gateway import Gateway
 from support.ledger_copy import DATABASE, Moving, assert_kept, fill, leave_running
 from support.ledger_tool import run
 from support.people import person
-from support.process import PATIENCE, wait_for
+from support.process import wait_for
 from support.protos import REPO
 from support.sandbox import Sandbox
 from support.watch import Watch
@@ -53,13 +52,8 @@ def elsewhere(sandbox, moving, on_file):
         gateway.close()
 
 
-def start_once(gateway, **flags):
-    return subprocess.run([str(SERVER), *as_arguments({**gateway.flags, **flags})], capture_output=True, text=True,
-                          timeout=PATIENCE + 20, env=gateway.environment, cwd=gateway.directory)
-
-
 def assert_no_start(gateway, *words, **flags):
-    ended = start_once(gateway, **flags)
+    ended = gateway.start_once(**flags)
     assert ended.returncode == 1, ended.stderr[-800:]
     plain = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
     assert len(plain) == 1 and all(word in plain[0] for word in ("--ledger", *words)), ended.stderr[-800:]

@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 from support.check import SUCCEEDED, assert_posts, assert_row
-from support.gateway import SERVER, Gateway, as_arguments, clean_environment, write_secret
+from support.gateway import SERVER, Gateway, clean_environment, write_secret
 from support.people import person
 from support.process import BIN_DIR, PATIENCE, wait_for
 
@@ -37,14 +37,9 @@ def durable(sandbox, path):
         gateway.close()
 
 
-def start_once(gateway, **flags):
-    return subprocess.run([str(SERVER), *as_arguments({**gateway.flags, **flags})], capture_output=True, text=True,
-                          timeout=PATIENCE + 20, env=gateway.environment, cwd=gateway.directory)
-
-
 def refusal(gateway, **flags):
     """The one line that a start ends with."""
-    ended = start_once(gateway, **flags)
+    ended = gateway.start_once(**flags)
     assert ended.returncode == 1, ended.stderr[-800:]
     plain = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
     assert len(plain) == 1 and "--ledger" in plain[0], ended.stderr[-800:]

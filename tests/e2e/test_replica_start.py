@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from support import postgres
-from support.gateway import SERVER, Gateway, as_arguments
+from support.gateway import SERVER, Gateway
 from support.people import person
 from support.process import PATIENCE, wait_for
 from support.server import Server
@@ -31,11 +31,6 @@ def replica(sandbox, postgres_url):
             gateway.close()
 
 
-def start_once(gateway, *words, **flags):
-    return subprocess.run([str(SERVER), *as_arguments({**gateway.flags, **flags}), *words], capture_output=True, text=True,
-                          timeout=PATIENCE + 20, env=gateway.environment, cwd=gateway.directory)
-
-
 def assert_refused(ended, *words, flag="--ledger"):
     """It ended by itself, with one line for the operator, which holds all of these words."""
     assert ended.returncode == 1, ended.stderr[-800:]
@@ -57,7 +52,7 @@ def test_a_server_that_may_forget(replica, own_cluster, setting):
     own_cluster.primary.change(**{setting: "off"})
     wait_for(lambda: own_cluster.primary.value(f"SHOW {setting}") == "off", "the setting holds")
     gateway = replica(ledger=own_cluster.database())
-    assert_refused(start_once(gateway), setting)
+    assert_refused(gateway.start_once(), setting)
     own_cluster.primary.change(**{setting: "on"})
     wait_for(lambda: own_cluster.primary.value(f"SHOW {setting}") == "on", "the setting holds")
     gateway.start()
@@ -66,7 +61,7 @@ def test_a_server_that_may_forget(replica, own_cluster, setting):
 
 def test_no_synchronous_standby(replica):
     """Where nobody has said that one machine is enough."""
-    assert_refused(start_once(replica(), ledger_single_node=None), "--ledger_single_node")
+    assert_refused(replica().start_once(ledger_single_node=None), "--ledger_single_node")
 
 
 def test_one_machine_is_warned_of(replica):
@@ -78,7 +73,7 @@ def test_one_machine_is_warned_of(replica):
 def test_a_server_that_only_reads(replica, postgres_cluster, postgres_url):
     name = postgres_url.partition("?")[0].rpartition("/")[2]
     postgres_cluster.primary.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    assert_refused(start_once(replica()))
+    assert_refused(replica().start_once())
 
 
 def test_a_standby(replica):
@@ -91,22 +86,22 @@ def test_a_standby(replica):
         gateway.stop()
         url = gateway.flags["ledger"].replace("&target_session_attrs=read-write", "")
         primary, standby = (str(node.directory) for node in cluster.nodes)
-        assert_refused(start_once(gateway, ledger=url.replace(f"{primary},{standby}", standby)))
+        assert_refused(gateway.start_once(ledger=url.replace(f"{primary},{standby}", standby)))
     finally:
         cluster.close()
 
 
 def test_a_database_that_is_not_there(replica, postgres_url):
-    assert_refused(start_once(replica(ledger=postgres_url.replace("?", "no?", 1))))
+    assert_refused(replica(ledger=postgres_url.replace("?", "no?", 1)).start_once())
 
 
 def test_nobody_listens(replica, tmp_path):
-    assert_refused(start_once(replica(ledger=f"postgresql://userintent@/ledger?host={tmp_path}")))
+    assert_refused(replica(ledger=f"postgresql://userintent@/ledger?host={tmp_path}").start_once())
 
 
 def test_an_empty_database_without_the_flag(replica):
     """It is migrated when told so only."""
-    assert_refused(start_once(replica(ledger_migrate=None)), "migrate")
+    assert_refused(replica(ledger_migrate=None).start_once(), "migrate")
 
 
 def test_a_newer_schema(replica, postgres_cluster, postgres_url):
@@ -115,7 +110,7 @@ def test_a_newer_schema(replica, postgres_cluster, postgres_url):
     gateway.start()
     gateway.stop()
     postgres_cluster.primary.sql("INSERT INTO userintent.migration (version) VALUES (1000)", name)
-    assert_refused(start_once(gateway), "1000")
+    assert_refused(gateway.start_once(), "1000")
 
 
 def test_replicas_that_disagree(replica):
@@ -123,7 +118,7 @@ def test_replicas_that_disagree(replica):
     one, other = replica(), replica()
     one.start()
     for name, value in (("ledger_lease", "4s"), ("ledger_fence", "12s")):
-        assert_refused(start_once(other, **{name: value}), name)
+        assert_refused(other.start_once(**{name: value}), name)
     one.create(person()).ok()
     other.start()
     other.create(person()).ok()
@@ -132,7 +127,7 @@ def test_replicas_that_disagree(replica):
 @pytest.mark.parametrize("flags", [{"ledger_lease": "1s"}, {"ledger_lease": "5s", "ledger_fence": "7s"}], ids=str)
 def test_constants_out_of_bounds(replica, flags):
     """Config refuses them without asking any server."""
-    assert_refused(start_once(replica(**flags, ledger="postgresql://userintent@/ledger?host=/nonexistent"), "--check_config"),
+    assert_refused(replica(**flags, ledger="postgresql://userintent@/ledger?host=/nonexistent").start_once("--check_config"),
                    flag="--ledger_")
 
 
@@ -143,7 +138,7 @@ def test_constants_out_of_bounds(replica, flags):
     "postgresql://userintent@db.example.com/ledger?sslmode=require",
 ], ids=["a password", "a password as a parameter", "no TLS", "TLS that checks no name"])
 def test_a_url_that_is_not_safe(replica, url):
-    ended = start_once(replica(ledger=url), "--check_config")
+    ended = replica(ledger=url).start_once("--check_config")
     assert_refused(ended)
     assert "word" not in ended.stderr.replace("password", "")
 
@@ -168,13 +163,13 @@ class Pooler(postgres.Proxy):
 def test_a_pooler(replica, postgres_cluster, postgres_url):
     pooler = Pooler(postgres_cluster)
     try:
-        assert_refused(start_once(replica(ledger=pooler.url(postgres_url))), "pool")
+        assert_refused(replica(ledger=pooler.url(postgres_url)).start_once(), "pool")
     finally:
         pooler.close()
 
 
 def test_check_config_leaves_the_database_alone(replica, postgres_cluster, postgres_url):
-    ended = start_once(replica(), "--check_config")
+    ended = replica().start_once("--check_config")
     assert ended.returncode == 0, ended.stderr
     name = postgres_url.partition("?")[0].rpartition("/")[2]
     assert postgres_cluster.primary.value("SELECT to_regclass('userintent.migration') IS NULL", name) == "t"

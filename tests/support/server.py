@@ -5,6 +5,7 @@ import pathlib
 import re
 import secrets
 import signal
+import subprocess
 import tempfile
 import urllib.error
 import urllib.request
@@ -119,6 +120,11 @@ class Server:
         # Every test leaves no call behind, so nothing may have been given up.
         left = [entry.get("in_flight") for entry in self.log() if entry.get("event") == "drained"]
         assert left in ([], [0]), f"calls left when it drained: {left}"
+
+    def start_once(self, *words, **flags):
+        """A start of the server that ends by itself, with these flags for this once: how it ended."""
+        return subprocess.run([self._program, *as_arguments({**self.flags, **flags}), *words], capture_output=True, text=True,
+                              timeout=PATIENCE + 20, env=self.environment, cwd=self.directory)
 
     def restart(self, **flags):
         """A new process with the same files."""
