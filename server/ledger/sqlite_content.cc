@@ -28,8 +28,6 @@ absl::Status Tell(SqliteConnection& connection, const std::string& sql, Content:
   }
 }
 
-State StateAt(const SqliteUse& use, int column) { return static_cast<State>(use.Int(column)); }
-
 }  // namespace
 
 absl::StatusOr<Life> SqliteContent::GetLife() {
@@ -64,25 +62,13 @@ absl::Status SqliteContent::Addresses(Each<AddressAttempts> each) {
 }
 
 absl::Status SqliteContent::Audit(Each<AuditEntry> each) {
-  return Tell<AuditEntry>(
-      connection_,
-      "SELECT seq, at, actor, action, caller, request_id, from_state, to_state, evidence FROM audit ORDER BY seq", each,
-      [](const SqliteUse& use, AuditEntry& entry) {
-        entry = {use.Number(0),     use.Time(1),     use.Text(2),     use.Text(3),
-                 {use.Text(4), {}}, StateAt(use, 6), StateAt(use, 7), use.Text(8)};
-        return use.Bytes(5, entry.key.request_id);
-      });
+  return Tell<AuditEntry>(connection_, absl::StrCat("SELECT ", kAuditColumns, " FROM audit ORDER BY seq"), each,
+                          ReadAuditEntry);
 }
 
 absl::Status SqliteContent::Conflicts(Each<Conflict> each) {
-  return Tell<Conflict>(connection_,
-                        "SELECT seq, at, caller, request_id, attempt_id, recorded_state, recorded_intent, "
-                        "claimed_state, claimed_intent, action, evidence FROM conflict ORDER BY seq",
-                        each, [](const SqliteUse& use, Conflict& conflict) {
-                          conflict = {use.Number(0), use.Time(1),     {use.Text(2), {}}, {},          StateAt(use, 5),
-                                      use.Text(6),   StateAt(use, 7), use.Text(8),       use.Text(9), use.Text(10)};
-                          return use.Bytes(3, conflict.key.request_id) && use.Bytes(4, conflict.attempt_id);
-                        });
+  return Tell<Conflict>(connection_, absl::StrCat("SELECT ", kConflictColumns, " FROM conflict ORDER BY seq"), each,
+                        ReadConflict);
 }
 
 absl::Status SqliteContent::Webhooks(Each<KeptWebhook> each) {

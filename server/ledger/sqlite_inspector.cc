@@ -37,55 +37,30 @@ absl::StatusOr<std::vector<Row>> SqliteStore::Oldest(State state, absl::Time cre
 
 absl::StatusOr<std::vector<AuditEntry>> SqliteStore::Audit(const std::optional<Uuid>& request_id, size_t limit) {
   std::vector<AuditEntry> entries;
-  SqliteUse use(connection_, request_id
-                                 ? "SELECT seq, at, actor, action, caller, request_id, from_state, to_state, evidence "
-                                   "FROM audit WHERE request_id = ?2 ORDER BY seq DESC LIMIT ?1"
-                                 : "SELECT seq, at, actor, action, caller, request_id, from_state, to_state, evidence "
-                                   "FROM audit ORDER BY seq DESC LIMIT ?1");
+  SqliteUse use(connection_, absl::StrCat("SELECT ", kAuditColumns, " FROM audit ",
+                                          request_id ? "WHERE request_id = ?2 " : "", "ORDER BY seq DESC LIMIT ?1"));
   use.Bind(1, static_cast<int64_t>(limit));
   if (request_id) use.Bind(2, *request_id);
   for (;;) {
     const absl::StatusOr<bool> more = use.Step();
     if (!more.ok()) return more.status();
     if (!*more) return entries;
-    AuditEntry& entry = entries.emplace_back();
-    entry.seq = use.Number(0);
-    entry.at = use.Time(1);
-    entry.actor = use.Text(2);
-    entry.action = use.Text(3);
-    entry.key.caller = use.Text(4);
-    use.Bytes(5, entry.key.request_id);
-    entry.from = static_cast<State>(use.Number(6));
-    entry.to = static_cast<State>(use.Number(7));
-    entry.evidence = use.Text(8);
+    ReadAuditEntry(use, entries.emplace_back());
   }
 }
 
 absl::StatusOr<std::vector<Conflict>> SqliteStore::Conflicts(const std::optional<Uuid>& request_id, size_t limit) {
   std::vector<Conflict> conflicts;
   if (version_ < 6) return conflicts;  // from before there were any
-  SqliteUse use(connection_,
-                absl::StrCat("SELECT seq, at, caller, request_id, attempt_id, recorded_state, recorded_intent, "
-                             "claimed_state, claimed_intent, action, evidence FROM conflict ",
-                             request_id ? "WHERE request_id = ?2 " : "", "ORDER BY seq DESC LIMIT ?1"));
+  SqliteUse use(connection_, absl::StrCat("SELECT ", kConflictColumns, " FROM conflict ",
+                                          request_id ? "WHERE request_id = ?2 " : "", "ORDER BY seq DESC LIMIT ?1"));
   use.Bind(1, static_cast<int64_t>(limit));
   if (request_id) use.Bind(2, *request_id);
   for (;;) {
     const absl::StatusOr<bool> more = use.Step();
     if (!more.ok()) return more.status();
     if (!*more) return conflicts;
-    Conflict& conflict = conflicts.emplace_back();
-    conflict.seq = use.Number(0);
-    conflict.at = use.Time(1);
-    conflict.key.caller = use.Text(2);
-    use.Bytes(3, conflict.key.request_id);
-    use.Bytes(4, conflict.attempt_id);
-    conflict.recorded = static_cast<State>(use.Number(5));
-    conflict.recorded_intent = use.Text(6);
-    conflict.claimed = static_cast<State>(use.Number(7));
-    conflict.claimed_intent = use.Text(8);
-    conflict.action = use.Text(9);
-    conflict.evidence = use.Text(10);
+    ReadConflict(use, conflicts.emplace_back());
   }
 }
 

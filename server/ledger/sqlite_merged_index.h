@@ -103,7 +103,6 @@ class MergedIndex {
   const std::string& broken() const { return broken_; }
   size_t tail() const { return tail_.size(); }
   int64_t mark() const { return mark_; }
-  size_t bytes() const { return filter_.bytes(); }
 
  private:
   struct Entry {

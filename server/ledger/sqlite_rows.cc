@@ -173,6 +173,25 @@ bool ReadRow(const SqliteUse& use, Row& row) {
   return use.Bytes(kCallerColumn + 1, row.email);
 }
 
+const char kAuditColumns[] = "seq, at, actor, action, caller, request_id, from_state, to_state, evidence";
+
+bool ReadAuditEntry(const SqliteUse& use, AuditEntry& entry) {
+  const auto state = [&use](int column) { return static_cast<State>(use.Int(column)); };
+  entry = {use.Number(0), use.Time(1), use.Text(2), use.Text(3), {use.Text(4), {}}, state(6), state(7), use.Text(8)};
+  return use.Bytes(5, entry.key.request_id);
+}
+
+const char kConflictColumns[] =
+    "seq, at, caller, request_id, attempt_id, recorded_state, recorded_intent, claimed_state, claimed_intent, action, "
+    "evidence";
+
+bool ReadConflict(const SqliteUse& use, Conflict& conflict) {
+  const auto state = [&use](int column) { return static_cast<State>(use.Int(column)); };
+  conflict = {use.Number(0), use.Time(1), {use.Text(2), {}}, {},          state(5),
+              use.Text(6),   state(7),    use.Text(8),       use.Text(9), use.Text(10)};
+  return use.Bytes(3, conflict.key.request_id) && use.Bytes(4, conflict.attempt_id);
+}
+
 void RoundTimes(Record& record) {
   const auto round = [](absl::Time& time) {
     if (time != absl::InfinitePast()) time = ToMicros(time);

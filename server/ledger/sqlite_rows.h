@@ -23,6 +23,12 @@ int BindRow(SqliteUse& use, const Row& row, RowChange::Part part);
 // Everything but the caller's name. False: the row does not make sense.
 bool ReadRow(const SqliteUse& use, Row& row);
 
+// Records that operators and copies read. Each column list goes with its reader; false: it does not make sense.
+extern const char kAuditColumns[];
+bool ReadAuditEntry(const SqliteUse& use, AuditEntry& entry);
+extern const char kConflictColumns[];
+bool ReadConflict(const SqliteUse& use, Conflict& conflict);
+
 // As it would be read: times are kept in microseconds.
 void RoundTimes(Record& record);
 

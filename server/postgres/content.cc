@@ -1,6 +1,5 @@
 #include "server/postgres/content.h"
 
-#include <bit>
 #include <initializer_list>
 #include <string>
 #include <utility>
@@ -10,8 +9,6 @@
 
 namespace userintent::postgres {
 namespace {
-
-using ledger::State;
 
 // Every row of the statement as a T, a slice at a time. `part` names the cursor: what is prepared to fetch from one
 // knows its columns.
@@ -34,8 +31,6 @@ absl::Status Tell(Connection& connection, const char* part, const std::string& s
   }
 }
 
-State StateAt(const Rows& rows, int at, int column) { return static_cast<State>(rows.Int(at, column)); }
-
 }  // namespace
 
 absl::StatusOr<ledger::Life> Content::GetLife() {
@@ -53,15 +48,10 @@ absl::StatusOr<ledger::Life> Content::GetLife() {
 
 absl::StatusOr<std::vector<ledger::LedgerKey>> Content::Keys() {
   const absl::StatusOr<postgres::Rows> rows =
-      connection_.Query("SELECT key_id, since, retired_at FROM ledger_key", std::initializer_list<Value>{});
+      connection_.Query(absl::StrCat("SELECT ", kKeyColumns, " FROM ledger_key"), std::initializer_list<Value>{});
   if (!rows.ok()) return rows.status();
   std::vector<ledger::LedgerKey> keys;
-  for (int at = 0; at < rows->size(); ++at) {
-    ledger::LedgerKey& key = keys.emplace_back();
-    key.id = std::bit_cast<uint64_t>(rows->Number(at, 0));
-    key.since = rows->Time(at, 1);
-    if (!rows->IsNull(at, 2)) key.until = rows->Time(at, 2);
-  }
+  for (int at = 0; at < rows->size(); ++at) keys.push_back(ReadKey(*rows, at));
   return keys;
 }
 
@@ -80,32 +70,17 @@ absl::Status Content::Addresses(Each<ledger::AddressAttempts> each) {
 }
 
 absl::Status Content::Audit(Each<ledger::AuditEntry> each) {
-  return Tell<ledger::AuditEntry>(
-      connection_, "entries",
-      "SELECT seq, at, actor, action, caller, request_id, from_state, to_state, evidence FROM audit ORDER BY seq", each,
-      [](const postgres::Rows& rows, int at) -> absl::StatusOr<ledger::AuditEntry> {
-        return ledger::AuditEntry{rows.Number(at, 0),
-                                  rows.Time(at, 1),
-                                  rows.Text(at, 2),
-                                  rows.Text(at, 3),
-                                  {rows.Text(at, 4), rows.Id(at, 5)},
-                                  StateAt(rows, at, 6),
-                                  StateAt(rows, at, 7),
-                                  rows.Text(at, 8)};
-      });
+  return Tell<ledger::AuditEntry>(connection_, "entries",
+                                  absl::StrCat("SELECT ", kAuditColumns, " FROM audit ORDER BY seq"), each,
+                                  [](const postgres::Rows& rows, int at) -> absl::StatusOr<ledger::AuditEntry> {
+                                    return ReadAuditEntry(rows, at);
+                                  });
 }
 
 absl::Status Content::Conflicts(Each<ledger::Conflict> each) {
   return Tell<ledger::Conflict>(
-      connection_, "conflicts",
-      "SELECT seq, at, caller, request_id, attempt_id, recorded_state, recorded_intent, claimed_state, claimed_intent, "
-      "action, evidence FROM conflict ORDER BY seq",
-      each, [](const postgres::Rows& rows, int at) -> absl::StatusOr<ledger::Conflict> {
-        return ledger::Conflict{rows.Number(at, 0),   rows.Time(at, 1),     {rows.Text(at, 2), rows.Id(at, 3)},
-                                rows.Id(at, 4),       StateAt(rows, at, 5), rows.Text(at, 6),
-                                StateAt(rows, at, 7), rows.Text(at, 8),     rows.Text(at, 9),
-                                rows.Text(at, 10)};
-      });
+      connection_, "conflicts", absl::StrCat("SELECT ", kConflictColumns, " FROM conflict ORDER BY seq"), each,
+      [](const postgres::Rows& rows, int at) -> absl::StatusOr<ledger::Conflict> { return ReadConflict(rows, at); });
 }
 
 absl::Status Content::Webhooks(Each<ledger::KeptWebhook> each) {

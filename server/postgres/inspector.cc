@@ -21,6 +21,19 @@ absl::StatusOr<Rows> Inspector::Ask(std::string_view sql, std::initializer_list<
   return (*connection)->Query(sql, values);
 }
 
+template <typename T>
+absl::StatusOr<std::vector<T>> Inspector::Newest(const char* columns, const char* table,
+                                                 const std::optional<Uuid>& request_id, size_t limit,
+                                                 T (*read)(const Rows& rows, int at)) {
+  const std::string sql = absl::StrCat("SELECT ", columns, " FROM ", table, request_id ? " WHERE request_id = $2" : "",
+                                       " ORDER BY seq DESC LIMIT $1");
+  const absl::StatusOr<Rows> rows = request_id ? Ask(sql, {limit, *request_id}) : Ask(sql, {limit});
+  if (!rows.ok()) return rows.status();
+  std::vector<T> all;
+  for (int at = 0; at < rows->size(); ++at) all.push_back(read(*rows, at));
+  return all;
+}
+
 absl::StatusOr<int64_t> Inspector::Number(std::string_view sql, std::initializer_list<Value> values) {
   const absl::StatusOr<Rows> rows = Ask(sql, values);
   if (!rows.ok()) return rows.status();
@@ -81,69 +94,23 @@ absl::StatusOr<bool> Inspector::AddOfAddresses(const std::vector<ledger::Digest>
 }
 
 absl::StatusOr<std::vector<ledger::AuditEntry>> Inspector::Audit(const std::optional<Uuid>& request_id, size_t limit) {
-  constexpr char kAll[] =
-      "SELECT seq, at, actor, action, caller, request_id, from_state, to_state, evidence FROM audit "
-      "ORDER BY seq DESC LIMIT $1";
-  constexpr char kOne[] =
-      "SELECT seq, at, actor, action, caller, request_id, from_state, to_state, evidence FROM audit "
-      "WHERE request_id = $2 ORDER BY seq DESC LIMIT $1";
-  const absl::StatusOr<Rows> rows = request_id ? Ask(kOne, {limit, *request_id}) : Ask(kAll, {limit});
-  if (!rows.ok()) return rows.status();
-  std::vector<ledger::AuditEntry> entries;
-  for (int at = 0; at < rows->size(); ++at) {
-    ledger::AuditEntry& entry = entries.emplace_back();
-    entry.seq = rows->Number(at, 0);
-    entry.at = rows->Time(at, 1);
-    entry.actor = rows->Text(at, 2);
-    entry.action = rows->Text(at, 3);
-    entry.key = {rows->Text(at, 4), rows->Id(at, 5)};
-    entry.from = static_cast<State>(rows->Int(at, 6));
-    entry.to = static_cast<State>(rows->Int(at, 7));
-    entry.evidence = rows->Text(at, 8);
-  }
-  return entries;
+  return Newest(kAuditColumns, "audit", request_id, limit, ReadAuditEntry);
 }
 
 absl::StatusOr<int64_t> Inspector::AuditEntries() { return Number("SELECT count(*) FROM audit", {}); }
 
 absl::StatusOr<std::vector<ledger::Conflict>> Inspector::Conflicts(const std::optional<Uuid>& request_id,
                                                                    size_t limit) {
-  constexpr char kAll[] =
-      "SELECT seq, at, caller, request_id, attempt_id, recorded_state, recorded_intent, claimed_state, claimed_intent, "
-      "action, evidence FROM conflict ORDER BY seq DESC LIMIT $1";
-  constexpr char kOne[] =
-      "SELECT seq, at, caller, request_id, attempt_id, recorded_state, recorded_intent, claimed_state, claimed_intent, "
-      "action, evidence FROM conflict WHERE request_id = $2 ORDER BY seq DESC LIMIT $1";
-  const absl::StatusOr<Rows> rows = request_id ? Ask(kOne, {limit, *request_id}) : Ask(kAll, {limit});
-  if (!rows.ok()) return rows.status();
-  std::vector<ledger::Conflict> conflicts;
-  for (int at = 0; at < rows->size(); ++at) {
-    ledger::Conflict& conflict = conflicts.emplace_back();
-    conflict.seq = rows->Number(at, 0);
-    conflict.at = rows->Time(at, 1);
-    conflict.key = {rows->Text(at, 2), rows->Id(at, 3)};
-    conflict.attempt_id = rows->Id(at, 4);
-    conflict.recorded = static_cast<State>(rows->Int(at, 5));
-    conflict.recorded_intent = rows->Text(at, 6);
-    conflict.claimed = static_cast<State>(rows->Int(at, 7));
-    conflict.claimed_intent = rows->Text(at, 8);
-    conflict.action = rows->Text(at, 9);
-    conflict.evidence = rows->Text(at, 10);
-  }
-  return conflicts;
+  return Newest(kConflictColumns, "conflict", request_id, limit, ReadConflict);
 }
 
 absl::StatusOr<std::vector<ledger::LedgerKey>> Inspector::Keys() {
-  const absl::StatusOr<Rows> rows =
-      Ask("SELECT key_id, since, retired_at FROM ledger_key ORDER BY retired_at IS NOT NULL, retired_at DESC", {});
+  static const auto* const kSql = new std::string(
+      absl::StrCat("SELECT ", kKeyColumns, " FROM ledger_key ORDER BY retired_at IS NOT NULL, retired_at DESC"));
+  const absl::StatusOr<Rows> rows = Ask(*kSql, {});
   if (!rows.ok()) return rows.status();
   std::vector<ledger::LedgerKey> keys;
-  for (int at = 0; at < rows->size(); ++at) {
-    ledger::LedgerKey& key = keys.emplace_back();
-    key.id = std::bit_cast<uint64_t>(rows->Number(at, 0));
-    key.since = rows->Time(at, 1);
-    if (!rows->IsNull(at, 2)) key.until = rows->Time(at, 2);
-  }
+  for (int at = 0; at < rows->size(); ++at) keys.push_back(ReadKey(*rows, at));
   return keys;
 }
 

@@ -44,6 +44,10 @@ class Inspector final : public ledger::Inspector {
   absl::Status CountCallers();
 
  private:
+  // The last ones of a table, or of one request.
+  template <typename T>
+  absl::StatusOr<std::vector<T>> Newest(const char* columns, const char* table, const std::optional<Uuid>& request_id,
+                                        size_t limit, T (*read)(const Rows& rows, int at));
   absl::StatusOr<Rows> Ask(std::string_view sql, std::initializer_list<Value> values);
   absl::StatusOr<int64_t> Number(std::string_view sql, std::initializer_list<Value> values);
 

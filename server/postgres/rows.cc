@@ -193,4 +193,44 @@ std::vector<Value> LatestArrays(absl::Span<const Row* const> rows) {
   };
 }
 
+const char kAuditColumns[] = "seq, at, actor, action, caller, request_id, from_state, to_state, evidence";
+
+ledger::AuditEntry ReadAuditEntry(const Rows& rows, int at) {
+  return {rows.Number(at, 0),
+          rows.Time(at, 1),
+          rows.Text(at, 2),
+          rows.Text(at, 3),
+          {rows.Text(at, 4), rows.Id(at, 5)},
+          static_cast<ledger::State>(rows.Int(at, 6)),
+          static_cast<ledger::State>(rows.Int(at, 7)),
+          rows.Text(at, 8)};
+}
+
+const char kConflictColumns[] =
+    "seq, at, caller, request_id, attempt_id, recorded_state, recorded_intent, claimed_state, claimed_intent, action, "
+    "evidence";
+
+ledger::Conflict ReadConflict(const Rows& rows, int at) {
+  return {rows.Number(at, 0),
+          rows.Time(at, 1),
+          {rows.Text(at, 2), rows.Id(at, 3)},
+          rows.Id(at, 4),
+          static_cast<ledger::State>(rows.Int(at, 5)),
+          rows.Text(at, 6),
+          static_cast<ledger::State>(rows.Int(at, 7)),
+          rows.Text(at, 8),
+          rows.Text(at, 9),
+          rows.Text(at, 10)};
+}
+
+const char kKeyColumns[] = "key_id, since, retired_at";
+
+ledger::LedgerKey ReadKey(const Rows& rows, int at) {
+  ledger::LedgerKey key;
+  key.id = std::bit_cast<uint64_t>(rows.Number(at, 0));
+  key.since = rows.Time(at, 1);
+  if (!rows.IsNull(at, 2)) key.until = rows.Time(at, 2);
+  return key;
+}
+
 }  // namespace userintent::postgres

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "server/ledger/inspector.h"
 #include "server/ledger/store.h"
 #include "server/postgres/connection.h"
 
@@ -44,6 +45,14 @@ AddressState ReadAddress(const Rows& rows, int at);  // of an answer of SelectRo
 absl::StatusOr<std::vector<ledger::Row>> ReadRows(Connection& connection, std::string_view sql,
                                                   absl::Span<const Value> values);
 absl::StatusOr<std::vector<ledger::Row>> ReadRows(const Rows& rows);
+
+// Records that operators and copies read. Each column list goes with its reader.
+extern const char kAuditColumns[];
+ledger::AuditEntry ReadAuditEntry(const Rows& rows, int at);
+extern const char kConflictColumns[];
+ledger::Conflict ReadConflict(const Rows& rows, int at);
+extern const char kKeyColumns[];
+ledger::LedgerKey ReadKey(const Rows& rows, int at);
 
 // The columns of many rows as arrays, in this order; see the statements of store_commit.cc.
 std::vector<Value> ProgressArrays(absl::Span<const ledger::Row* const> rows);
