@@ -25,6 +25,7 @@
 #include "server/app/side_doors.h"
 #include "server/app/telemetry.h"
 #include "server/app/tls_counts.h"
+#include "server/app/watched_files.h"
 #include "server/app/webhooks.h"
 #include "server/base/process.h"
 #include "server/http/curl_global.h"
@@ -101,11 +102,7 @@ struct Server::Parts {
   config::Settings settings;
   std::unique_ptr<observe::Metrics> metrics;
   std::unique_ptr<Telemetry> telemetry;
-  std::unique_ptr<astra::Credentials> credentials;
-  std::unique_ptr<http::CaFile> authorities;          // null: the system's
-  tls::Files tls;                                     // null: the listener is in plaintext
-  std::unique_ptr<webhook::Keys> webhook_keys;        // null: no webhooks are received
-  std::unique_ptr<webhook::TlsIdentity> webhook_tls;  // null: the door has none
+  WatchedFiles watched;
   std::unique_ptr<FileReloader> files;
   policy::Gatekeeper gatekeeper;
   std::unique_ptr<PolicyWatch> policy;
@@ -170,15 +167,11 @@ void Server::Parts::Observe() {
 }
 
 void Server::Parts::WatchFiles(config::Loaded& loaded) {
-  credentials = std::move(loaded.credentials);
-  authorities = std::move(loaded.authorities);
-  tls = std::move(loaded.tls);
-  files = std::make_unique<FileReloader>(*credentials, authorities.get(), tls, *metrics);
-  webhook_keys = std::move(loaded.webhook_keys);
-  webhook_tls = std::move(loaded.webhook_tls);
+  watched = WatchedFiles(loaded);
   policy = std::make_unique<PolicyWatch>(std::move(loaded.policy), gatekeeper, *metrics);
-  files->WatchPolicy(*policy);
-  if (webhook_keys) files->WatchWebhooks(webhook_keys.get(), webhook_tls.get());
+  files = std::make_unique<FileReloader>(*metrics);
+  watched.Watch(*files);
+  files->Also([this] { policy->Refresh(); });
 }
 
 absl::Status Server::Parts::OpenLedger(const config::LedgerKeys& keys) {
@@ -217,7 +210,7 @@ absl::Status Server::Parts::Listen() {
         absl::StrCat("--listen: cannot listen on ", settings.listen.Text(), ": is the port in use?"));
   }
   acceptor = *std::move(listening);
-  tls_counts = std::make_unique<TlsCounts>(tls, *metrics);
+  tls_counts = std::make_unique<TlsCounts>(watched, *metrics);
   bound = {settings.listen.host, acceptor->port()};
   return absl::OkStatus();
 }
@@ -228,7 +221,7 @@ absl::Status Server::Parts::Build() {
   rpc::ConfigureBuilder(builder, settings.reflection_on(), absl::ToChronoMilliseconds(settings.max_connection_age));
   connections = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
-      tls ? rpc::MutualTls(tls) : grpc::InsecureServerCredentials());
+      watched.tls ? rpc::MutualTls(watched.tls) : grpc::InsecureServerCredentials());
   service = std::make_unique<rpc::AsyncService>();
   builder.RegisterService(service.get());
   builder.RegisterService(&health_service);
@@ -237,17 +230,18 @@ absl::Status Server::Parts::Build() {
     if (reflection) builder.RegisterService(reflection.get());
   }
   if (absl::Status status = MakeShards(builder); !status.ok()) return status;
-  const rpc::TlsContextScope scope(tls);
+  const rpc::TlsContextScope scope(watched.tls);
   grpc = builder.BuildAndStart();
   return grpc ? absl::OkStatus() : absl::InternalError("--listen: libgrpc does not start its server");
 }
 
 // Every shard brings its own completion queue.
 absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder) {
-  const http::Options http = HttpOptionsOf(settings, authorities.get());
-  const SharedParts shared{settings,       http,       tls,           *credentials, *ledger,   *admission,     *reads,
-                           *fingerprinter, *telemetry, *telemetry,    *metrics,     *service,  health_service, health,
-                           *changes,       *watch_hub, *watch_tokens, *telemetry,   gatekeeper};
+  const http::Options http = HttpOptionsOf(settings, watched.authorities.get());
+  const SharedParts shared{settings,       http,           watched.tls, *watched.credentials, *ledger,       *admission,
+                           *reads,         *fingerprinter, *telemetry,  *telemetry,           *metrics,      *service,
+                           health_service, health,         *changes,    *watch_hub,           *watch_tokens, *telemetry,
+                           gatekeeper};
   for (int i = 0; i < settings.shard_count(); ++i) {
     absl::StatusOr<std::unique_ptr<ShardParts>> shard = ShardParts::Create(shared, builder);
     if (!shard.ok()) return shard.status();
@@ -273,9 +267,9 @@ void Server::Parts::Serve() {
 }
 
 absl::Status Server::Parts::OpenWebhooks() {
-  if (!webhook_keys) return absl::OkStatus();
+  if (!watched.webhook_keys) return absl::OkStatus();
   auto opened =
-      Webhooks::Open(settings, *webhook_keys, webhook_tls.get(),
+      Webhooks::Open(settings, *watched.webhook_keys, watched.webhook_tls.get(),
                      {shards.front()->read_shard(), *ledger, *webhook_queue, *reads, *admission, *telemetry, *metrics});
   if (!opened.ok()) return opened.status();
   webhooks = *std::move(opened);

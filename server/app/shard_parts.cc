@@ -98,6 +98,10 @@ void ShardParts::CountUpstream() {
     metrics_.AddLateEnds(observe::LateEnd::kLost, stats.late_lost - counted_.late_lost);
     metrics_.AddLateEnds(observe::LateEnd::kGaveWay, stats.late_gave_way - counted_.late_gave_way);
     metrics_.AddLateExchanges(static_cast<int64_t>(stats.late_now) - static_cast<int64_t>(counted_.late_now));
+    // Only when there is a newer one, so that a shard with an older connection does not take it back.
+    if (stats.connections_opened > counted_.connections_opened) {
+      metrics_.tls().SetEnd(observe::Ending::kAstra, stats.peer_end);
+    }
     counted_ = stats;
   });
 }

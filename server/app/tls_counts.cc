@@ -9,9 +9,11 @@ void TlsCounts::Count() {
   for (size_t i = 0; i < now.size(); ++i) {
     metrics_.tls().AddHandshakes(i, now[i] - std::exchange(handshakes_[i], now[i]));
   }
-  if (!tls_) return;
-  metrics_.tls().SetEnd(Ending::kServer, tls_.certificate->Snapshot()->not_after);
-  const auto trust = tls_.authorities->Snapshot();
+  if (files_.authorities) metrics_.tls().SetEnd(Ending::kAstraCa, FirstEnd(*files_.authorities->Snapshot()));
+  if (files_.webhook_tls) metrics_.tls().SetEnd(Ending::kWebhook, files_.webhook_tls->not_after());
+  if (!files_.tls) return;
+  metrics_.tls().SetEnd(Ending::kServer, files_.tls.certificate->Snapshot()->not_after);
+  const auto trust = files_.tls.authorities->Snapshot();
   metrics_.tls().SetEnd(Ending::kClientCa, trust->not_after);
   if (trust->lists_end) metrics_.tls().SetEnd(Ending::kClientCrl, *trust->lists_end);
 }

@@ -1,4 +1,4 @@
-// TlsCounts: what became of handshakes, and when certificates end, from the listener into the metrics.
+// TlsCounts: what became of handshakes, and when certificates in files end, from where they are known into the metrics.
 //
 // Used by server.cc, once a second on main's thread. What it is given outlives it.
 #pragma once
@@ -7,23 +7,23 @@
 #include <cstdint>
 #include <utility>
 
+#include "server/app/watched_files.h"
 #include "server/observe/metrics.h"
 #include "server/rpc/handshake_result.h"
 #include "server/rpc/tls_watch.h"
-#include "server/tls/files.h"
 
 namespace userintent {
 
 class TlsCounts {
  public:
-  // `tls` null: the listener is in plaintext. What other servers of the process did before is none of this one's.
-  TlsCounts(tls::Files tls, observe::Metrics& metrics)
-      : tls_(std::move(tls)), metrics_(metrics), handshakes_(rpc::Handshakes()) {}
+  // What other servers of the process did before is none of this one's.
+  TlsCounts(const WatchedFiles& files, observe::Metrics& metrics)
+      : files_(files), metrics_(metrics), handshakes_(rpc::Handshakes()) {}
 
   void Count();
 
  private:
-  const tls::Files tls_;
+  const WatchedFiles& files_;
   observe::Metrics& metrics_;
   std::array<uint64_t, rpc::kHandshakeResults> handshakes_;  // that are in the metrics already
 };

@@ -4,6 +4,8 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
+#include <algorithm>
+#include <ctime>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -39,6 +41,21 @@ absl::StatusOr<Certificates> ReadCertificateFile(const std::string& path, std::s
     return Refused(what, "holds a damaged certificate");
   }
   return certificates;
+}
+
+SystemTime TimeOf(const ASN1_TIME* time) {
+  constexpr time_t kFar = 4102444800;  // 2100
+  std::tm parts{};
+  if (time == nullptr || ASN1_TIME_to_tm(time, &parts) != 1) return SystemTime();
+  return std::chrono::system_clock::from_time_t(std::min(timegm(&parts), kFar));
+}
+
+SystemTime FirstEnd(const Certificates& certificates) {
+  SystemTime first = SystemTime::max();
+  for (const auto& certificate : certificates.parsed) {
+    first = std::min(first, TimeOf(X509_get0_notAfter(certificate.get())));
+  }
+  return first;
 }
 
 }  // namespace userintent

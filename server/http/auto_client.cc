@@ -42,8 +42,7 @@ class AutoClient final : public Client {
 
   // Even ids are h2_'s, odd ones curl_'s.
   ExchangeId Start(Request request, Done done) override {
-    if (SteadyClock::now().time_since_epoch().count() < period_->until.load(std::memory_order_acquire))
-      return StartHttp1(std::move(request), std::move(done)) * 2 + 1;
+    if (SpeaksHttp1()) return StartHttp1(std::move(request), std::move(done)) * 2 + 1;
     return h2_->Start(std::move(request), std::move(done)) * 2;
   }
   bool CancelUnsent(ExchangeId id) override {
@@ -66,6 +65,7 @@ class AutoClient final : public Client {
   }
   const Stats& stats() const override {
     stats_ = curl_->stats();
+    if (!SpeaksHttp1() && h2_->stats().connections_opened > 0) stats_.peer_end = h2_->stats().peer_end;
     stats_.exchanges += h2_->stats().exchanges;
     stats_.connections_opened += h2_->stats().connections_opened;
     stats_.headers_ignored += h2_->stats().headers_ignored;
@@ -77,6 +77,9 @@ class AutoClient final : public Client {
   }
 
  private:
+  bool SpeaksHttp1() const {
+    return SteadyClock::now().time_since_epoch().count() < period_->until.load(std::memory_order_acquire);
+  }
   void SpeakHttp1(SteadyClock::duration time, bool takes_h2) {
     period_->takes_h2.store(takes_h2, std::memory_order_relaxed);
     period_->until.store((SteadyClock::now() + time).time_since_epoch().count(), std::memory_order_release);

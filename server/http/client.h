@@ -121,9 +121,11 @@ struct Options {
   size_t max_header_bytes = 32 * 1024;
 };
 
-struct Stats {  // since the start, but for `late_now`; for metrics and benchmarks
+struct Stats {  // since the start, but for `late_now` and `peer_end`; for metrics and benchmarks
   uint64_t exchanges = 0;
   uint64_t connections_opened = 0;
+  // When the certificate ends that the peer showed on the newest of them. The epoch: there was none yet.
+  std::chrono::system_clock::time_point peer_end;
   uint64_t reuse_refused = 0;    // pooled connections thrown away because they held unsolicited bytes or were closed
   uint64_t resend_refused = 0;   // hidden re-sends by the library that were stopped
   uint64_t headers_ignored = 0;  // fields of answers over HTTP/2 that were against its rules (see answer_head.h)

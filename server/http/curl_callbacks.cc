@@ -20,6 +20,7 @@
 #include "server/http/connection_limits.h"
 #include "server/http/curl_client.h"
 #include "server/http/exchange_text.h"
+#include "server/http/tls_context.h"
 #include "server/net/address.h"
 
 // In this file: libcurl's callbacks, in the order in which it calls them: sockets and time, the connection, the
@@ -191,6 +192,7 @@ CurlClient::Connection* CurlClient::ConnectionOf(SSL* ssl, const char* ip, int p
   made->fd = FindSocket(ip, port, local_ip, local_port);
   if (SSL_set_ex_data(ssl, Connection::Index(), made.get()) != 1) return nullptr;
   ++stats_.connections_opened;
+  stats_.peer_end = PeerEnd(ssl);
   return made.release();
 }
 

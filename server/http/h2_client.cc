@@ -217,7 +217,6 @@ void H2Client::TakeLookup(SteadyTime now) {
 
 // Buries the dead, and takes note of what became ready.
 void H2Client::Settle(SteadyTime now) {
-  size_t opened = 0;
   for (size_t i = 0; i < connections_.size();) {
     if (connections_[i]->state() != H2Connection::State::kDead) {
       ++i;
@@ -229,15 +228,19 @@ void H2Client::Settle(SteadyTime now) {
       if (exchange.connection != dead.get()) return;
       End(exchange, Exchange::End::kBroken, dead->failure().cause, dead->failure().detail);
     });
-    if (dead->TakeNews()) ++opened;
+    if (dead->TakeNews()) TellOpened(*dead);
     if (dead->Failed()) OnAttemptFailed(dead->failure(), now);
     if (exchanges_.waiting() > 0) fresh_ = true;  // it may be one more connection that they wait for now
   }
   for (const auto& connection : connections_) {
-    if (connection->TakeNews()) ++opened;
+    if (connection->TakeNews()) TellOpened(*connection);
     if (connection->Usable()) usual_limit_ = connection->Limit();
   }
-  stats_.connections_opened += opened;
+}
+
+void H2Client::TellOpened(const H2Connection& connection) {
+  ++stats_.connections_opened;
+  stats_.peer_end = connection.peer_end();
 }
 
 // While a connection is in use or on its way, those that wait go on waiting. Without one, all of them end alike.

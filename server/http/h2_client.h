@@ -96,6 +96,7 @@ class H2Client final : public Client, private H2Session::Owner {
   void CountRefusal(const H2Exchange& exchange);
   void TakeLookup(SteadyTime now);
   void Settle(SteadyTime now);
+  void TellOpened(const H2Connection& connection);
   void ApplyDeadlines(SteadyTime now);
   void ListenOn(H2Exchange& exchange);
   void EndLate(H2Exchange& exchange);

@@ -52,7 +52,8 @@ class H2Connection {
   bool ever_ready() const { return ready_since_.has_value(); }
   // It died, and as an attempt to connect it had failed: it never was ready, or went at once, before any use.
   bool Failed() const;
-  bool TakeNews() { return std::exchange(news_, false); }  // true once, after it became ready
+  bool TakeNews() { return std::exchange(news_, false); }   // true once, after it became ready
+  SystemTime peer_end() const { return wire_.peer_end(); }  // once it was ready
   const H2Failure& failure() const { return failure_; }
 
   // Exchanges that it can accept now (Room: none while a write is pending), and once the pending write is done

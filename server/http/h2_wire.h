@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "server/base/loop.h"
+#include "server/http/tls_context.h"
 
 namespace userintent::http {
 
@@ -49,6 +50,7 @@ class H2Wire {
   Shaken Handshake();
   std::string_view alpn() const;
   bool has_tls() const { return ssl_ != nullptr; }
+  SystemTime peer_end() const { return PeerEnd(ssl_); }
   bool trusted() const { return SSL_get_verify_result(ssl_) == X509_V_OK; }
 
   // Reads into `buffer`; `size` becomes how much. Counts what the socket gives, in received().

@@ -23,6 +23,11 @@ constexpr unsigned int kAlpnBothBytes = sizeof(kAlpn) - 1;
 
 }  // namespace
 
+SystemTime PeerEnd(const SSL* ssl) {
+  const X509* const shown = SSL_get0_peer_certificate(ssl);
+  return shown == nullptr ? SystemTime() : TimeOf(X509_get0_notAfter(shown));
+}
+
 absl::StatusOr<std::unique_ptr<TlsContext>> TlsContext::Create(std::string host, bool host_is_literal,
                                                                std::string ca_file, bool offer_http1,
                                                                const CaFile* authorities) {

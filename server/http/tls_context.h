@@ -10,9 +10,13 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/base/certificates.h"
 #include "server/http/ca_file.h"
 
 namespace userintent::http {
+
+// When the certificate that the peer of a connection has shown ends; the epoch: it showed none.
+SystemTime PeerEnd(const SSL* ssl);
 
 class TlsContext {
  public:

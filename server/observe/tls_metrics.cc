@@ -13,7 +13,8 @@ namespace userintent::observe {
 namespace {
 
 // Indexed by Ending.
-constexpr std::string_view kEndingNames[kEndings] = {"server", "client_ca", "client_crl"};
+constexpr std::string_view kEndingNames[kEndings] = {"server", "client_ca", "client_crl",
+                                                     "astra",  "astra_ca",  "webhook"};
 
 }  // namespace
 
@@ -37,7 +38,7 @@ TlsMetrics::TlsMetrics(prometheus::Registry& registry, std::span<const std::stri
           .Name("userintent_certificate_not_after_seconds")
           .Help(
               "When a certificate in use ends, or a list of revoked ones must be renewed (client_crl), in seconds "
-              "since 1970; of several the first; 0: there is none.")
+              "since 1970; of several the first; of Astra the one that it showed last; 0: there is none.")
           .Register(registry);
   for (size_t i = 0; i < parts_->ends.size(); ++i)
     parts_->ends[i] = &ends.Add({{"which", std::string(kEndingNames[i])}});

@@ -16,10 +16,16 @@ class Registry;
 
 namespace userintent::observe {
 
-// What ends: the certificate that callers see, the authority of callers that ends first, and the list of revoked
-// certificates that must be renewed first.
-enum class Ending { kServer, kClientCa, kClientCrl };
-inline constexpr int kEndings = 3;
+// What ends. Of several authorities or lists the first.
+enum class Ending {
+  kServer,     // the certificate that callers see
+  kClientCa,   // an authority of callers
+  kClientCrl,  // a list of revoked certificates, which must be renewed
+  kAstra,      // the certificate that Astra showed on the newest connection
+  kAstraCa,    // an authority of --astra_ca_file
+  kWebhook,    // the certificate that senders of webhooks see
+};
+inline constexpr int kEndings = 6;
 
 class TlsMetrics {
  public:

@@ -46,7 +46,7 @@ std::optional<std::string> CallerOf(const grpc::AuthContext& context, bool requi
 std::optional<CertificateClock::SystemTime> CertificateClock::EndOf(const std::string& pem) {
   const CertificatePtr certificate = Read(pem);
   if (!certificate) return std::nullopt;
-  return tls::TimeOf(X509_get0_notAfter(certificate.get()));
+  return TimeOf(X509_get0_notAfter(certificate.get()));
 }
 
 bool CertificateClock::Ended(const grpc::AuthContext& context, SystemTime now) {

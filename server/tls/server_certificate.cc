@@ -65,13 +65,6 @@ absl::StatusOr<std::shared_ptr<const Pair>> ReadPair(const std::string& certific
 
 }  // namespace
 
-SystemTime TimeOf(const ASN1_TIME* time) {
-  constexpr time_t kFar = 4102444800;  // 2100
-  std::tm parts{};
-  if (time == nullptr || ASN1_TIME_to_tm(time, &parts) != 1) return SystemTime();
-  return std::chrono::system_clock::from_time_t(std::min(timegm(&parts), kFar));
-}
-
 ServerCertificate::ServerCertificate(std::string certificate_file, std::string key_file,
                                      std::shared_ptr<const Pair> pair)
     : certificate_file_(std::move(certificate_file)), key_file_(std::move(key_file)), pair_(std::move(pair)) {}

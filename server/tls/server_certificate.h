@@ -22,12 +22,6 @@
 
 namespace userintent::tls {
 
-using SystemTime = std::chrono::system_clock::time_point;
-
-// Of a certificate (notAfter), or of a list of revoked ones (nextUpdate). What lies after 2100 counts as that year:
-// RFC 5280 says "no end" by the year 9999, which the clock cannot hold. What cannot be read has ended long ago.
-SystemTime TimeOf(const ASN1_TIME* time);
-
 class ServerCertificate {
  public:
   // Never changes once it is made.

@@ -73,6 +73,7 @@ absl::StatusOr<std::unique_ptr<TlsIdentity::Material>> ReadPair(const std::strin
   if (!key.ok()) return key.status();
   auto material = std::make_unique<TlsIdentity::Material>();
   material->pem = std::move(chain->pem);
+  material->not_after = TimeOf(X509_get0_notAfter(chain->parsed.front().get()));
   if (absl::Status status = ImportChain(*material); !status.ok()) return status;
   if (absl::Status status = ImportKey(*key, *material); !status.ok()) return status;
   if (!Fits(*material)) {
@@ -117,6 +118,8 @@ bool TlsIdentity::RefusalIsNews() const {
   const MutexLock lock(refresh_mutex_);
   return refused_.IsNews();
 }
+
+SystemTime TlsIdentity::not_after() const { return Current().not_after; }
 
 const TlsIdentity::Material& TlsIdentity::Current() const {
   const MutexLock lock(mutex_);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/base/certificates.h"
 #include "server/base/file_mark.h"
 #include "server/base/mutex.h"
 
@@ -34,6 +35,9 @@ class TlsIdentity {
   // Whether the files that the last Refresh() refused were other ones than those of the refusal before it: worth a log
   // line of its own.
   bool RefusalIsNews() const;
+
+  // When the current certificate ends.
+  SystemTime not_after() const;
 
   // What a handshake that begins now shows. Lives as long as this object, because a session may use it to its end.
   const Material& Current() const;

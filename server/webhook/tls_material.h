@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "server/base/certificates.h"
 #include "server/webhook/tls_identity.h"
 
 namespace userintent::webhook {
@@ -22,7 +23,8 @@ struct TlsIdentity::Material {
   Material(const Material&) = delete;
   Material& operator=(const Material&) = delete;
 
-  std::string pem;  // of the chain, to tell one from another
+  std::string pem;       // of the chain, to tell one from another
+  SystemTime not_after;  // of the first certificate
   std::vector<gnutls_pcert_st> chain;
   gnutls_privkey_t key = nullptr;
 };

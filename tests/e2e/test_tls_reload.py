@@ -1,6 +1,7 @@
 """The listener's certificate, and the authorities of its callers, change while the gateway runs."""
 
 import signal
+import ssl
 import threading
 
 import grpc
@@ -257,3 +258,35 @@ def test_a_connection_ends_when_it_is_old(sandbox, tmp_path):
     refused = 'grpc_server_tls_handshakes_total{result="CERTIFICATE_AUTHORITY_INVALID"}'
     wait_for(lambda: gateway.metrics()[refused] >= 1, "the refused handshake is counted")
     rotating.close()
+
+
+ENDS = 'userintent_certificate_not_after_seconds{which="%s"}'
+
+
+@pytest.mark.parametrize("transport", ["nghttp2", "libcurl"])
+def test_when_each_certificate_ends(sandbox, tmp_path, transport):
+    """Of both doors, of the authorities in files, and of what Astra shows from the first connection on; a door's new
+    certificate counts at once."""
+    door = Authority("door CA")
+    key, certificate = door.issue("door", GATEWAY_NAMES, days=5)
+    files = Files(tmp_path / "door", tls_key=key.read_bytes(), tls_crt=certificate.read_bytes())
+    rotating = Rotating(sandbox, tmp_path, webhook_listen="127.0.0.1:0", webhook_tls_cert_file=files.path("tls_crt"),
+                        webhook_tls_key_file=files.path("tls_key"), upstream_transport=transport)
+    try:
+        authority = rotating.authority
+        expected = {"server": authority.not_after(rotating.certificate), "client_ca": authority.not_after(authority.ca_file),
+                    "client_crl": 0, "webhook": authority.not_after(certificate), "astra": 0,
+                    "astra_ca": authority.not_after(sandbox.ca_file)}
+        gateway = rotating.gateway
+        assert {which: gateway.metrics()[ENDS % which] for which in expected} == expected
+        gateway.create(person(), channel=rotating.channel()).ok()
+        shown_by_astra = tmp_path / "astra.crt"
+        shown_by_astra.write_text(ssl.DER_cert_to_PEM_cert(shown(sandbox.url.removeprefix("https://"))))
+        end = authority.not_after(shown_by_astra)
+        wait_for(lambda: gateway.metrics()[ENDS % "astra"] == end, "the end of Astra's certificate")
+        key, certificate = door.issue("door2", GATEWAY_NAMES, days=9)
+        files.swap(tls_key=key.read_bytes(), tls_crt=certificate.read_bytes())
+        wait_for(lambda: gateway.metrics()[ENDS % "webhook"] == door.not_after(certificate), "the end of the new one")
+    finally:
+        rotating.close()
+        door.close()

@@ -90,10 +90,12 @@ class Authority:
     @staticmethod
     def end_of(crl):
         """When the list must have been renewed, in seconds since 1970."""
-        text = subprocess.run(["openssl", "crl", "-in", crl, "-noout", "-nextupdate"], check=True, capture_output=True,
-                              text=True).stdout.strip().removeprefix("nextUpdate=")
-        end = datetime.datetime.strptime(text, "%b %d %H:%M:%S %Y GMT").replace(tzinfo=datetime.timezone.utc)
-        return end.timestamp()
+        return _told_time("crl", "-in", crl, "-nextupdate")
+
+    @staticmethod
+    def not_after(certificate):
+        """When the first certificate of a file ends, in seconds since 1970."""
+        return _told_time("x509", "-in", certificate, "-enddate")
 
     def has_ended(self, crl):
         return time.time() > self.end_of(crl) + 1
@@ -101,6 +103,12 @@ class Authority:
     def close(self):
         if self._directory is not None:
             self._directory.cleanup()
+
+
+def _told_time(command, *arguments):
+    text = subprocess.run(["openssl", command, *arguments, "-noout"], check=True, capture_output=True, text=True).stdout
+    end = datetime.datetime.strptime(text.strip().split("=", 1)[1], "%b %d %H:%M:%S %Y GMT")
+    return end.replace(tzinfo=datetime.timezone.utc).timestamp()
 
 
 class Intermediate(Authority):

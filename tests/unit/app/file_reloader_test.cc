@@ -10,6 +10,7 @@
 
 #include "absl/strings/match.h"
 #include "server/app/telemetry.h"
+#include "server/astra/credentials.h"
 #include "tests/unit/base/temporary_directory.h"
 
 namespace userintent {
@@ -24,7 +25,8 @@ class FileReloaderTest : public testing::Test {
     auto loaded = astra::Credentials::Load(directory_.Write("id", "client-id"), directory_.Write("secret", "first"));
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     credentials_ = *std::move(loaded);
-    reloader_ = std::make_unique<FileReloader>(*credentials_, nullptr, tls::Files(), metrics_);
+    reloader_ = std::make_unique<FileReloader>(metrics_);
+    reloader_->Watch(*credentials_, "credentials_reloaded", "credentials_not_reloaded");
   }
 
   std::string Auth() const { return std::string(credentials_->Snapshot()->header_value.Reveal()); }

@@ -97,6 +97,9 @@ TEST_P(AnyClient, SendsOneRequestAndReadsTheAnswer) {
   EXPECT_EQ(peer.server.requests, 1);
   EXPECT_EQ(harness.client().stats().exchanges, 1u);
   EXPECT_EQ(harness.client().stats().connections_opened, 1u);
+  const auto ends_in = harness.client().stats().peer_end - std::chrono::system_clock::now();
+  EXPECT_GT(ends_in, std::chrono::hours(23));
+  EXPECT_LE(ends_in, std::chrono::hours(24));
 }
 
 TEST_P(AnyPost, SendsALargeBodyWhole) {
@@ -488,6 +491,37 @@ TEST_P(AnyClient, ForbiddenAddressIsNotConnectedTo) {
   Harness harness(options);
   ExpectNotSent(harness.Ask(), NotSentCause::kForbiddenAddress);
   EXPECT_EQ(peer.server.accepted, 0);
+}
+
+// Whoever can answer for the name can turn it after it was found good ("DNS rebinding"). What is judged is the address
+// that is connected to: one look-up serves both, and an answer that was kept was judged when it came.
+TEST_P(AnyClient, ANameThatTurnsToAForbiddenAddressIsNotFollowed) {
+  AnyServer peer(GetParam(), Numbered);
+  Options options = For("https://turning.example.test:" + std::to_string(peer.server.port()));
+  options.loopback_ok = true;
+  for (const char* forbidden :
+       {"10.0.0.1", "169.254.169.254", "192.168.7.7", "::ffff:10.0.0.1", "fd00::1", "0.0.0.0"}) {
+    SCOPED_TRACE(forbidden);
+    Harness before(options);
+    turning_address = "127.0.0.3";  // nobody is there
+    ExpectNotSent(before.Ask(), NotSentCause::kConnect);
+    turning_address = forbidden;
+    const int looked_up = turning_lookups;
+    const Outcome& again = before.Ask();
+    const bool asked_anew = turning_lookups > looked_up;
+    ExpectNotSent(again, asked_anew ? NotSentCause::kForbiddenAddress : NotSentCause::kConnect);
+    EXPECT_LE(turning_lookups, looked_up + 1);
+    EXPECT_EQ(asked_anew, GetParam().transport != Transport::kLibcurl);  // which keeps every answer for a minute
+
+    Harness after(options);
+    const int looked_up_before = turning_lookups;
+    ExpectNotSent(after.Ask(), NotSentCause::kForbiddenAddress);
+    EXPECT_EQ(turning_lookups, looked_up_before + 1);
+  }
+  EXPECT_EQ(peer.server.accepted, 0);
+  turning_address = "127.0.0.1";
+  Harness harness(options);
+  EXPECT_EQ(harness.Ask().fate, Fate::kAnswered);
 }
 
 // A side-car on loopback under a name of its own: the flag for addresses that are not public opens it.

@@ -55,9 +55,12 @@ std::vector<Kind> KindsThat(Condition condition) {
 }
 
 // Name look-ups of a program with lookups.cc in it: `slow.example.test` takes until this event, `two.example.test` is
-// 127.0.0.2 and then 127.0.0.1, `nowhere.example.test` is nothing.
+// 127.0.0.2 and then 127.0.0.1, `nowhere.example.test` is nothing, and `turning.example.test` what `turning_address`
+// says when it is asked.
 extern std::atomic<Event*> slow_lookup;
 extern std::atomic<int> lookups_begun, lookups_ended;
+extern std::atomic<const char*> turning_address;
+extern std::atomic<int> turning_lookups;
 
 // This process's sockets that are connected to `port`.
 inline std::vector<int> SocketsTo(int port) {

@@ -9,6 +9,8 @@ namespace userintent::http {
 
 std::atomic<Event*> slow_lookup{nullptr};
 std::atomic<int> lookups_begun{0}, lookups_ended{0};
+std::atomic<const char*> turning_address{nullptr};
+std::atomic<int> turning_lookups{0};
 
 }  // namespace userintent::http
 
@@ -28,6 +30,10 @@ extern "C" int getaddrinfo(const char* node, const char* service, const addrinfo
     if (rc == 0) rc = real("127.0.0.1", service, hints, &second);
     if (rc == 0) (*result)->ai_next = second;
     return rc;
+  }
+  if (node != nullptr && std::string_view(node) == "turning.example.test") {
+    node = userintent::http::turning_address;
+    ++userintent::http::turning_lookups;
   }
   if (node != nullptr && std::string_view(node) == "nowhere.example.test") return EAI_NONAME;
   return real(node, service, hints, result);

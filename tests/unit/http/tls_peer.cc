@@ -96,7 +96,8 @@ class Authority {
   Authority()
       : ca(MakeIdentity("Test CA", nullptr, nullptr, 1)),
         other_ca(MakeIdentity("Other CA", nullptr, nullptr, 2)),
-        this_host(MakeIdentity("server", &ca, "IP:127.0.0.1,DNS:localhost,DNS:two.example.test", 3)),
+        this_host(
+            MakeIdentity("server", &ca, "IP:127.0.0.1,DNS:localhost,DNS:two.example.test,DNS:turning.example.test", 3)),
         other_host(MakeIdentity("other", &ca, "DNS:other.example.test", 4)),
         expired(MakeIdentity("server", &ca, "IP:127.0.0.1,DNS:localhost", 5, -3600)),
         by_common_name(MakeIdentity("two.example.test", &ca, "IP:127.0.0.9", 6)),

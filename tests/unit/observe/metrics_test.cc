@@ -227,6 +227,10 @@ TEST_F(MetricsTest, Tls) {
   metrics_.tls().SetEnd(Ending::kClientCa, std::chrono::system_clock::from_time_t(1893456001));
   EXPECT_EQ(Value("userintent_certificate_not_after_seconds{which=\"server\"}"), 1893456000);
   EXPECT_EQ(Value("userintent_certificate_not_after_seconds{which=\"client_ca\"}"), 1893456001);
+  metrics_.tls().SetEnd(Ending::kWebhook, std::chrono::system_clock::from_time_t(1893456002));
+  EXPECT_EQ(Value("userintent_certificate_not_after_seconds{which=\"webhook\"}"), 1893456002);
+  EXPECT_EQ(Value("userintent_certificate_not_after_seconds{which=\"astra\"}"), 0);
+  EXPECT_EQ(Value("userintent_certificate_not_after_seconds{which=\"astra_ca\"}"), 0);
 }
 
 }  // namespace
