@@ -106,6 +106,12 @@ class Member {
   absl::Status UseKey(bool alone);
   absl::Status UseConstants(bool alone);
   absl::Status UseEnvironment();
+  struct Place {
+    std::string database;  // empty: it cannot be told
+    std::string timeline;
+  };
+  absl::StatusOr<Place> ReadPlace();
+  absl::Status UsePlace(const Place& place);
   absl::Status ReadLife();
 
   void Loop();

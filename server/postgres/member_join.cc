@@ -22,6 +22,16 @@ constexpr char kServer[] =
     "(SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')), "
     "pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')";
 
+// Which database this is: a restored dump, an upgraded or another cluster has another identifier, and a database that
+// was made anew another number. And on which timeline it is: a promotion begins a new one, and so does a restore to a
+// point in time.
+constexpr char kPlace[] =
+    "SELECT system_identifier::text || '/' || (SELECT oid::text FROM pg_database WHERE datname = current_database()), "
+    "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint::text FROM pg_control_system()";
+constexpr char kInsufficientPrivilege[] = "42501";
+
+constexpr char kSet[] = "INSERT INTO setting VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2";
+
 const std::initializer_list<Value> kNothing = {};
 
 }  // namespace
@@ -106,6 +116,8 @@ absl::Status Member::Register(bool first) {
     connection_->Execute("ROLLBACK").IgnoreError();
     return why;
   };
+  const absl::StatusOr<Place> place = ReadPlace();
+  if (!place.ok()) return place.status();
   const BootNanos before = BootNow();
   if (absl::Status s = connection_->Execute("BEGIN"); !s.ok()) return s;
   if (absl::StatusOr<Rows> lock = connection_->Query(kJoinLock, kNothing); !lock.ok()) return give_up(lock.status());
@@ -115,6 +127,7 @@ absl::Status Member::Register(bool first) {
   if (absl::Status s = UseKey(alone); !s.ok()) return give_up(s);
   if (absl::Status s = UseConstants(alone); !s.ok()) return give_up(s);
   if (absl::Status s = UseEnvironment(); !s.ok()) return give_up(s);
+  if (absl::Status s = UsePlace(*place); !s.ok()) return give_up(s);
   const absl::StatusOr<Rows> epoch =
       connection_->Query("INSERT INTO replica (name) VALUES ($1) RETURNING epoch", {options_.name});
   if (!epoch.ok()) return give_up(epoch.status());
@@ -172,11 +185,7 @@ absl::Status Member::UseConstants(bool alone) {
       return Refuse(absl::StrCat("replicas that run have another ", name, " (", stored->Text(0, 0), " ms, here ", value,
                                  " ms; quiet is --upstream_timeout and 5 s); all must have the same"));
     }
-    const absl::Status set =
-        connection_
-            ->Query("INSERT INTO setting VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2", {name, value})
-            .status();
-    if (!set.ok()) return set;
+    if (absl::Status s = connection_->Query(kSet, {name, value}).status(); !s.ok()) return s;
   }
   return absl::OkStatus();
 }
@@ -192,6 +201,43 @@ absl::Status Member::UseEnvironment() {
   if (stored->size() > 0 && stored->Text(0, 0) == options_.environment) return absl::OkStatus();
   return Refuse(absl::StrCat("is of Astra's ", stored->size() > 0 ? stored->Text(0, 0) : "other environment",
                              ": what it knows of attempts and persons is not true elsewhere; name another database"));
+}
+
+// Some services keep it to themselves; then nothing is known of it.
+absl::StatusOr<Member::Place> Member::ReadPlace() {
+  const absl::StatusOr<Rows> rows = connection_->Query(kPlace, kNothing);
+  if (rows.ok()) return Place{rows->Text(0, 0), rows->Text(0, 1)};
+  if (connection_->sqlstate() == kInsufficientPrivilege) return Place{};
+  return rows.status();
+}
+
+// A ledger in another place than before came there by a dump, a move or an upgrade, and only who did it knows whether
+// it is whole. A new timeline most likely comes from a failover, which loses nothing, and nothing in the database tells
+// it from a restore.
+absl::Status Member::UsePlace(const Place& place) {
+  if (place.database.empty()) return absl::OkStatus();
+  const absl::StatusOr<Rows> stored = connection_->Query(
+      "SELECT (SELECT value FROM setting WHERE name = 'database'), (SELECT value FROM setting WHERE name = 'timeline')",
+      kNothing);
+  if (!stored.ok()) return stored.status();
+  const std::string database = stored->IsNull(0, 0) ? "" : stored->Text(0, 0);
+  const std::string timeline = stored->IsNull(0, 1) ? "" : stored->Text(0, 1);
+  if (database == place.database && timeline == place.timeline) return absl::OkStatus();
+  if (!database.empty() && database != place.database) {
+    return Refuse(
+        "the ledger is in another database than the one that served it last: restored from a dump, moved or upgraded. "
+        "Where it may have forgotten requests, they would be sent twice; docs/replicas.md, Backup and restore, says "
+        "how "
+        "to go on (DELETE FROM userintent.setting WHERE name = 'database' says that nothing is missing)");
+  }
+  if (database == place.database && !timeline.empty()) {
+    options_.warn(
+        absl::StrCat("ledger: the database is on timeline ", place.timeline, ", it was on ", timeline,
+                     ": a standby was promoted, which loses nothing where it was synchronous, or it was restored "
+                     "to a point in time, which docs/replicas.md says how to deal with"));
+  }
+  if (absl::Status s = connection_->Query(kSet, {"database", place.database}).status(); !s.ok()) return s;
+  return connection_->Query(kSet, {"timeline", place.timeline}).status();
 }
 
 absl::Status Member::ReadLife() {

@@ -192,3 +192,52 @@ def test_replicas_start_on_an_empty_database_at_once(sandbox, postgres_url):
     finally:
         for server in [first, *made]:
             server.close()
+
+
+def database_of(url):
+    return url.partition("?")[0].rpartition("/")[2]
+
+
+def test_a_ledger_that_was_restored_from_a_dump(replica, sandbox, postgres_cluster, postgres_url):
+    """It may have forgotten what was sent since. Nothing is served until somebody says that nothing is missing."""
+    gateway = replica()
+    gateway.start()
+    request = person()
+    gateway.create(request).ok()
+    gateway.stop()
+    name = database_of(postgres_url)
+    restored = f"{name}_restored"
+    postgres_cluster.primary.sql(f"CREATE DATABASE {restored} TEMPLATE {name}")
+    try:
+        url = postgres_url.replace(f"/{name}?", f"/{restored}?")
+        for _ in range(2):  # a refused start accepts nothing
+            assert_refused(gateway.start_once(ledger=url), "another database", "name = 'database'")
+        postgres_cluster.primary.sql("DELETE FROM userintent.setting WHERE name = 'database'", restored)
+        gateway.flags["ledger"] = url
+        gateway.start()
+        assert gateway.create(request).ok().replayed
+        gateway.stop()
+        assert len(sandbox.posts(request.email)) == 1
+    finally:
+        gateway.close()
+        postgres_cluster.primary.sql(f"DROP DATABASE {restored} WITH (FORCE)")
+
+
+def test_a_new_timeline_is_told_of(replica):
+    """A failover while nobody ran loses nothing with a synchronous standby; a restore to a point in time looks the same."""
+    cluster = postgres.Cluster("sync", memory=True)
+    try:
+        gateway = replica(ledger=cluster.database())
+        gateway.start()
+        gateway.create(person()).ok()
+        gateway.stop()
+        gateway.start()
+        gateway.stop()
+        assert not [entry for entry in gateway.log() if "timeline" in str(entry)]
+        cluster.fail_over()
+        gateway.start()
+        gateway.create(person()).ok()
+        assert len([entry for entry in gateway.log() if "timeline 2, it was on 1" in str(entry)]) == 1
+        gateway.stop()
+    finally:
+        cluster.close()
