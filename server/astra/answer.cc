@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "nlohmann/json.hpp"
+#include "server/astra/flat_answer.h"
 #include "server/base/text.h"
 
 namespace userintent::astra {
@@ -126,9 +127,18 @@ class ReadingReader final : public MemberReader {
   std::string id_;
 };
 
+bool IsStatus(std::string_view word) { return word.size() <= kMaxStatus && AllPrintable(word); }
+
 // The word, or empty when it is not fit to keep.
 std::string StatusWord(std::optional<std::string> word) {
-  return word && word->size() <= kMaxStatus && AllPrintable(*word) ? *std::move(word) : std::string();
+  return word && IsStatus(*word) ? *std::move(word) : std::string();
+}
+
+// Of a flat body. Copies only what is kept.
+std::optional<Answer> AnswerOf(const FlatAnswer& flat) {
+  const std::optional<std::string_view> id = flat.Text("id"), status = flat.Text("status");
+  if (!id || !IsId(*id)) return std::nullopt;
+  return Answer{std::string(*id), std::string(status && IsStatus(*status) ? *status : std::string_view())};
 }
 
 class StringSearch final : public Reader {
@@ -164,6 +174,12 @@ class ErrorShape final : public Reader {
 bool IsId(std::string_view text) { return !text.empty() && text.size() <= kMaxId && !HasUnicodeControl(text); }
 
 std::optional<Answer> ParseAnswer(std::string_view body) {
+  static_assert(FlatAnswer::kMostBytes <= kMaxBody);
+  if (const FlatAnswer flat(body); flat.flat()) return AnswerOf(flat);
+  return ParseAnyAnswer(body);
+}
+
+std::optional<Answer> ParseAnyAnswer(std::string_view body) {
   MemberReader::Member members[] = {{"id", true}, {"status", false}};
   auto& [id, status] = members;
   MemberReader reader(members);

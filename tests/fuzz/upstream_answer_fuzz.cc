@@ -2,12 +2,14 @@
 //
 // An input is one byte for how the exchange ends, then heads as in HTTP/1.1 with ":status" as the first line ("name:
 // value", an empty line ends each), and the body behind the final one. The oracle is the contract's table of errors
-// written down a second time, and nlohmann for what a body says.
+// written down a second time, and nlohmann for what a body says. The short way for flat bodies is held against the
+// long.
 #include <optional>
 #include <string>
 
 #include "nlohmann/json.hpp"
 #include "server/astra/classify.h"
+#include "server/astra/flat_answer.h"
 #include "server/astra/retry_after.h"
 #include "server/base/text.h"
 #include "server/http/answer_head.h"
@@ -178,6 +180,16 @@ void CheckRead(const http::Outcome& exchange, const astra::ReadOutcome& outcome)
         "what is kept of a reading is fit to keep");
 }
 
+void CheckFlat(const std::string& body) {
+  const auto answer = Timed([&] { return astra::ParseAnswer(body); });
+  Check(answer == astra::ParseAnyAnswer(body), "an answer says the same with and without the short way");
+  if (const astra::FlatAnswer flat(body); flat.flat()) {
+    for (const char* const name : {"id", "status", "user_id", "kyc_type", ""}) {
+      Check(flat.Text(name) == StringMember(body, name), "a flat body's texts are what it says");
+    }
+  }
+}
+
 }  // namespace
 
 void Target(std::string_view input) {
@@ -186,6 +198,7 @@ void Target(std::string_view input) {
   Check(exchange.body.size() <= astra::kMaxBody, "a body is cut at its limit");
   CheckCreation(exchange, Timed([&] { return astra::Classify(exchange, std::nullopt, kNow); }));
   CheckRead(exchange, Timed([&] { return astra::ClassifyRead(exchange, kIntent, kNow); }));
+  CheckFlat(exchange.body);
 
   // The rule of --astra_limit_error makes one verdict of some, and leaves all others.
   static const auto& rule = *new std::optional<astra::LimitRule>({400, "attempts"});
