@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -32,13 +33,30 @@ Connection::~Connection() { PQfinish(conn_); }
 int Connection::socket() const { return PQsocket(conn_); }
 int Connection::backend_pid() const { return PQbackendPID(conn_); }
 
+// libpq tries several hosts by itself, but goes on to the next one only where the one before refuses; one that takes a
+// connection and says nothing, as a frozen server does, would keep all of the time.
 absl::Status Connection::Connect() {
-  const std::string timeout = std::to_string(std::max<int64_t>(2, absl::ToInt64Seconds(options_.connect_timeout)));
-  const std::vector<std::pair<const char*, const char*>> all = {
-      {"dbname", options_.url.c_str()},
-      {"application_name", options_.application_name.c_str()},
+  const std::vector<ServerAddress> servers = ServersOf(options_.url);
+  std::string why;
+  for (const ServerAddress& server : servers) {
+    PQfinish(std::exchange(conn_, nullptr));
+    broken_ = false;
+    const absl::Status s = ConnectTo(server);
+    if (s.ok() || absl::IsFailedPrecondition(s)) return s;
+    absl::StrAppend(&why, why.empty() ? "" : "; ", std::string(s.message()));
+    if (!options_.while_waiting(opened_)) break;
+  }
+  return absl::UnavailableError(why);
+}
+
+absl::Status Connection::ConnectTo(const ServerAddress& server) {
+  const std::vector<std::pair<const char*, std::string>> all = {
+      {"dbname", options_.url},
+      {"host", server.host},
+      {"hostaddr", server.hostaddr},
+      {"port", server.port},
+      {"application_name", options_.application_name},
       {"target_session_attrs", options_.read_write ? "read-write" : "any"},
-      {"connect_timeout", timeout.c_str()},
       {"client_encoding", "UTF8"},
       {"keepalives", "1"},
       {"keepalives_idle", "5"},
@@ -48,16 +66,16 @@ absl::Status Connection::Connect() {
   };
   std::vector<const char*> keys, values;
   for (const auto& [key, value] : all) {
+    if (value.empty()) continue;
     keys.push_back(key);
-    values.push_back(value);
+    values.push_back(value.c_str());
   }
   keys.push_back(nullptr);
   values.push_back(nullptr);
   conn_ = PQconnectStartParams(keys.data(), values.data(), 1);
   if (conn_ == nullptr) return Lost("no memory for a connection");
   PQsetNoticeReceiver(conn_, &Connection::OnNotice, this);
-  // Each of several hosts has the time.
-  const BootNanos deadline = BootNow() + 4 * absl::ToInt64Nanoseconds(options_.connect_timeout);
+  const BootNanos deadline = BootNow() + absl::ToInt64Nanoseconds(options_.connect_timeout);
   if (PQstatus(conn_) == CONNECTION_BAD) return Lost("cannot connect");
   for (PostgresPollingStatusType next = PGRES_POLLING_WRITING; next != PGRES_POLLING_OK; next = PQconnectPoll(conn_)) {
     if (next == PGRES_POLLING_FAILED) return Lost("cannot connect");
@@ -121,7 +139,7 @@ absl::Status Connection::Wait(short events, BootNanos deadline) {
     const int ready = poll(&fd, 1, static_cast<int>(std::min<BootNanos>(left / 1'000'000 + 1, kLookUp)));
     if (ready > 0) return absl::OkStatus();
     if (ready < 0 && errno != EINTR) return Lost("its socket cannot be waited for");
-    if (!options_.while_waiting()) return Lost("an answer was given up");
+    if (!options_.while_waiting(opened_)) return Lost("an answer was given up");
   }
 }
 

@@ -28,6 +28,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "server/base/lease.h"
+#include "server/postgres/url.h"
 #include "server/postgres/value.h"
 
 struct pg_conn;
@@ -45,11 +46,12 @@ struct ConnectionOptions {
   std::string application_name;  // shown in pg_stat_activity
   // Not for the look-up of a host's name, which libpq does without any limit but the resolver's own (10 s for a name
   // that nobody answers is usual): while it lasts, a lease is not extended, and nothing is watched by this thread.
-  absl::Duration connect_timeout = absl::Seconds(3);
+  absl::Duration connect_timeout = absl::Seconds(3);     // for each of several hosts
   absl::Duration statement_timeout = absl::Seconds(15);  // on our side; the server's own is shorter
   bool read_write = true;                                // skip servers that are read-only
-  // Asked five times a second while an answer is waited for; uses no connection. False: give it up, and the connection.
-  std::function<bool()> while_waiting = [] { return true; };
+  // Asked five times a second while an answer is waited for, by a connection that was begun at that time. False: give
+  // it up, and the connection.
+  std::function<bool(BootNanos opened)> while_waiting = [](BootNanos) { return true; };
 };
 
 class Connection {
@@ -90,6 +92,7 @@ class Connection {
  private:
   explicit Connection(const ConnectionOptions& options) : options_(options) {}
   absl::Status Connect();
+  absl::Status ConnectTo(const ServerAddress& server);
   absl::Status CheckPrivate();
   absl::Status SetUp();
   absl::Status Wait(short events, BootNanos deadline);
@@ -118,6 +121,7 @@ class Connection {
   static void OnNotice(void* self, const pg_result* result);
 
   const ConnectionOptions options_;
+  const BootNanos opened_ = BootNow();
   pg_conn* conn_ = nullptr;
   absl::flat_hash_map<std::string, std::string> names_;  // of prepared statements, by their text
   bool broken_ = false;

@@ -16,10 +16,11 @@ absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(LedgerOptions options) {
   if (!revision.ok()) return revision.status();
   StoreOptions store_options;
   store_options.connection = connection;
-  // A commit that hangs is waited for as long as the process lives, and for a moment when it ends.
+  // A commit that hangs is waited for as long as the process lives, and for a moment when it ends; but not at a server
+  // whose place another one has taken.
   const auto give_up_at = std::make_shared<std::atomic<BootNanos>>(std::numeric_limits<BootNanos>::max());
-  store_options.connection.while_waiting = [give_up_at] {
-    return BootNow() < give_up_at->load(std::memory_order_acquire);
+  store_options.connection.while_waiting = [give_up_at, member](BootNanos opened) {
+    return BootNow() < give_up_at->load(std::memory_order_acquire) && !member->superseded(opened);
   };
   store_options.owner = [member] { return member->owner(); };
   store_options.gone = [member] { return member->gone(); };

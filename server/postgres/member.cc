@@ -12,6 +12,8 @@ constexpr BootNanos kSecond = 1'000'000'000;
 constexpr BootNanos kReconnectPause = 200'000'000;
 // A COMMIT that is not answered for so long hangs: its standby is gone, or its server.
 constexpr BootNanos kHangs = 2 * kSecond;
+// Between two questions whether another server has taken the place of one that does not answer.
+constexpr BootNanos kAskPause = 3 * kSecond;
 constexpr BootNanos kLongestSleep = 200'000'000;
 // An end waits so long for the commit that tells the others of it.
 constexpr BootNanos kLastMoment = 3 * kSecond;
@@ -44,13 +46,33 @@ double Seconds(BootNanos nanos) { return static_cast<double>(nanos) / 1e9; }
 
 // So that a beat that hangs is seen, and ended with the thread.
 MemberOptions Member::Watched(MemberOptions options) {
-  options.connection.while_waiting = [this] {
+  options.connection.while_waiting = [this](BootNanos) {
     if (!runs_.load(std::memory_order_acquire)) return BootNow() < give_up_at_.load(std::memory_order_acquire);
     Judge(BootNow());
+    if (Superseded()) return false;
     const MutexLock lock(mutex_);
     return !stop_;
   };
   return options;
+}
+
+// A server that was frozen while its standby took its place keeps its connections and answers nothing; what is waited
+// for there is waited for in vain. Nothing is concluded from the waiting itself: a standby that is away is
+// waited for likewise, and its primary is still the primary.
+bool Member::Superseded() {
+  const BootNanos now = BootNow();
+  if (connection_ == nullptr || place_.timeline == 0 || now - step_at_ < kHangs || now < ask_at_) return false;
+  ConnectionOptions options = options_.connection;
+  options.while_waiting = [this](BootNanos) {
+    const MutexLock lock(mutex_);
+    return !stop_;
+  };
+  const absl::StatusOr<int64_t> newest = TimelineOf(options);
+  ask_at_ = BootNow() + kAskPause;
+  if (!newest.ok() || *newest <= place_.timeline) return false;
+  options_.warn("ledger: another server has become the primary; this one is not waited for any longer");
+  superseded_at_.store(BootNow(), std::memory_order_release);
+  return true;
 }
 
 Member::Member(MemberOptions options)
@@ -119,12 +141,7 @@ void Member::Loop() {
     if (connection_ == nullptr || connection_->IsBroken()) {
       connection_.reset();
       if (now >= connect_at_) {
-        absl::StatusOr<std::unique_ptr<Connection>> opened = Connection::Open(options_.connection);
-        if (opened.ok()) {
-          connection_ = *std::move(opened);
-        } else {
-          wrong_ = std::string(opened.status().message());
-        }
+        if (const absl::Status s = Connect(); !s.ok()) wrong_ = std::string(s.message());
         connect_at_ = BootNow() + kReconnectPause;
       }
     }
@@ -145,10 +162,12 @@ void Member::Loop() {
 
 // Everything that is due.
 absl::Status Member::Turn(BootNanos now) {
+  step_at_ = BootNow();
   if (now >= beat_at_) {
     if (absl::Status s = Beat(); !s.ok()) return s;
     beat_at_ = now + absl::ToInt64Nanoseconds(options_.beat);
   }
+  step_at_ = BootNow();
   if (now >= look_at_) {
     if (absl::Status s = LookAtOthers(); !s.ok()) return s;
     if (absl::Status s = LookAtServer(); !s.ok()) return s;
@@ -157,6 +176,7 @@ absl::Status Member::Turn(BootNanos now) {
   if (now >= poll_at_) {
     poll_at_ = now + kLongestSleep;
     for (Poller* poller : hooks_.pollers) {
+      step_at_ = BootNow();
       const absl::StatusOr<BootNanos> next = poller->Turn(*connection_, BootNow());
       if (!next.ok()) return next.status();
       poll_at_ = std::min(poll_at_, *next);

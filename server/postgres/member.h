@@ -93,6 +93,8 @@ class Member {
   ledger::Share share() const;
   std::vector<int64_t> gone() const;  // epochs whose SENDING rows may be recovered
   MemberReport report() const;
+  // Whether a connection that was opened at that time may be to a server whose place another one has taken.
+  bool superseded(BootNanos opened) const { return opened < superseded_at_.load(std::memory_order_acquire); }
   // What the thread saw last, and the lease as it is now: the thread may be held up by a server that does not answer.
   bool well() const;
 
@@ -100,21 +102,27 @@ class Member {
   explicit Member(MemberOptions options);
   MemberOptions Watched(MemberOptions options);
 
+  // Where the ledger is.
+  struct Place {
+    std::string database;  // empty: it cannot be told
+    int64_t timeline = 0;  // likewise
+  };
+
+  absl::Status Connect();
   absl::Status CheckServer();
   absl::Status CheckSchema();
   absl::Status Register(bool first);
   absl::Status UseKey(bool alone);
   absl::Status UseConstants(bool alone);
   absl::Status UseEnvironment();
-  struct Place {
-    std::string database;  // empty: it cannot be told
-    std::string timeline;
-  };
-  absl::StatusOr<Place> ReadPlace();
-  absl::Status UsePlace(const Place& place);
+  static absl::StatusOr<Place> ReadPlace(Connection& connection);
+  absl::Status UsePlace();
   absl::Status ReadLife();
 
+  static absl::StatusOr<int64_t> TimelineOf(const ConnectionOptions& options);
+
   void Loop();
+  bool Superseded();
   absl::Status Turn(BootNanos now);
   absl::Status Beat();
   absl::Status LookAtOthers();
@@ -124,6 +132,7 @@ class Member {
 
   const MemberOptions options_;
   std::unique_ptr<Connection> connection_;
+  Place place_;  // of the connection
   TakersWatch watch_;
   uint64_t ledger_id_ = 0;
   int64_t restored_ = 0;
@@ -140,6 +149,7 @@ class Member {
   MemberReport report_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> well_{true};
   std::atomic<bool> runs_{false};
+  std::atomic<BootNanos> superseded_at_{0};
   std::atomic<BootNanos> give_up_at_{
       std::numeric_limits<BootNanos>::max()};  // what Stop waits for, it waits for until then
 
@@ -149,6 +159,8 @@ class Member {
   BootNanos look_at_ = 0;
   BootNanos poll_at_ = 0;
   BootNanos connect_at_ = 0;
+  BootNanos step_at_ = 0;  // the last time that it went on
+  BootNanos ask_at_ = 0;
   std::string wrong_;  // why the database does not keep the promise; empty: it does
   std::string told_;   // of that, in the log
   bool told_of_writer_ = false;

@@ -27,7 +27,7 @@ constexpr char kServer[] =
 // point in time.
 constexpr char kPlace[] =
     "SELECT system_identifier::text || '/' || (SELECT oid::text FROM pg_database WHERE datname = current_database()), "
-    "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint::text FROM pg_control_system()";
+    "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint FROM pg_control_system()";
 constexpr char kInsufficientPrivilege[] = "42501";
 
 constexpr char kSet[] = "INSERT INTO setting VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2";
@@ -38,14 +38,23 @@ const std::initializer_list<Value> kNothing = {};
 
 absl::StatusOr<std::unique_ptr<Member>> Member::Join(MemberOptions options) {
   auto member = std::unique_ptr<Member>(new Member(std::move(options)));
-  absl::StatusOr<std::unique_ptr<Connection>> opened = Connection::Open(member->options_.connection);
-  if (!opened.ok()) return opened.status();
-  member->connection_ = *std::move(opened);
+  if (absl::Status s = member->Connect(); !s.ok()) return s;
   if (absl::Status s = member->CheckServer(); !s.ok()) return s;
   if (absl::Status s = member->CheckSchema(); !s.ok()) return s;
   if (absl::Status s = member->Register(true); !s.ok()) return s;
   if (absl::Status s = member->ReadLife(); !s.ok()) return s;
   return member;
+}
+
+absl::Status Member::Connect() {
+  absl::StatusOr<std::unique_ptr<Connection>> opened = Connection::Open(options_.connection);
+  if (!opened.ok()) return opened.status();
+  absl::StatusOr<Place> place = ReadPlace(**opened);
+  if (!place.ok() && (*opened)->IsBroken()) return place.status();
+  // Anything else is for CheckServer to say: a standby, most of all, has no place to write to.
+  place_ = place.ok() ? *std::move(place) : Place{};
+  connection_ = *std::move(opened);
+  return absl::OkStatus();
 }
 
 absl::Status Member::CheckServer() {
@@ -116,8 +125,6 @@ absl::Status Member::Register(bool first) {
     connection_->Execute("ROLLBACK").IgnoreError();
     return why;
   };
-  const absl::StatusOr<Place> place = ReadPlace();
-  if (!place.ok()) return place.status();
   const BootNanos before = BootNow();
   if (absl::Status s = connection_->Execute("BEGIN"); !s.ok()) return s;
   if (absl::StatusOr<Rows> lock = connection_->Query(kJoinLock, kNothing); !lock.ok()) return give_up(lock.status());
@@ -127,7 +134,7 @@ absl::Status Member::Register(bool first) {
   if (absl::Status s = UseKey(alone); !s.ok()) return give_up(s);
   if (absl::Status s = UseConstants(alone); !s.ok()) return give_up(s);
   if (absl::Status s = UseEnvironment(); !s.ok()) return give_up(s);
-  if (absl::Status s = UsePlace(*place); !s.ok()) return give_up(s);
+  if (absl::Status s = UsePlace(); !s.ok()) return give_up(s);
   const absl::StatusOr<Rows> epoch =
       connection_->Query("INSERT INTO replica (name) VALUES ($1) RETURNING epoch", {options_.name});
   if (!epoch.ok()) return give_up(epoch.status());
@@ -204,40 +211,49 @@ absl::Status Member::UseEnvironment() {
 }
 
 // Some services keep it to themselves; then nothing is known of it.
-absl::StatusOr<Member::Place> Member::ReadPlace() {
-  const absl::StatusOr<Rows> rows = connection_->Query(kPlace, kNothing);
-  if (rows.ok()) return Place{rows->Text(0, 0), rows->Text(0, 1)};
-  if (connection_->sqlstate() == kInsufficientPrivilege) return Place{};
+absl::StatusOr<Member::Place> Member::ReadPlace(Connection& connection) {
+  const absl::StatusOr<Rows> rows = connection.Query(kPlace, kNothing);
+  if (rows.ok()) return Place{rows->Text(0, 0), rows->Number(0, 1)};
+  if (connection.sqlstate() == kInsufficientPrivilege) return Place{};
   return rows.status();
+}
+
+absl::StatusOr<int64_t> Member::TimelineOf(const ConnectionOptions& options) {
+  const absl::StatusOr<std::unique_ptr<Connection>> opened = Connection::Open(options);
+  if (!opened.ok()) return opened.status();
+  const absl::StatusOr<Place> place = ReadPlace(**opened);
+  if (!place.ok()) return place.status();
+  return place->timeline;
 }
 
 // A ledger in another place than before came there by a dump, a move or an upgrade, and only who did it knows whether
 // it is whole. A new timeline most likely comes from a failover, which loses nothing, and nothing in the database tells
 // it from a restore.
-absl::Status Member::UsePlace(const Place& place) {
-  if (place.database.empty()) return absl::OkStatus();
+absl::Status Member::UsePlace() {
+  if (place_.database.empty()) return absl::OkStatus();
   const absl::StatusOr<Rows> stored = connection_->Query(
       "SELECT (SELECT value FROM setting WHERE name = 'database'), (SELECT value FROM setting WHERE name = 'timeline')",
       kNothing);
   if (!stored.ok()) return stored.status();
   const std::string database = stored->IsNull(0, 0) ? "" : stored->Text(0, 0);
-  const std::string timeline = stored->IsNull(0, 1) ? "" : stored->Text(0, 1);
-  if (database == place.database && timeline == place.timeline) return absl::OkStatus();
-  if (!database.empty() && database != place.database) {
+  const std::string before = stored->IsNull(0, 1) ? "" : stored->Text(0, 1);
+  const std::string timeline = std::to_string(place_.timeline);
+  if (database == place_.database && before == timeline) return absl::OkStatus();
+  if (!database.empty() && database != place_.database) {
     return Refuse(
         "the ledger is in another database than the one that served it last: restored from a dump, moved or upgraded. "
         "Where it may have forgotten requests, they would be sent twice; docs/replicas.md, Backup and restore, says "
         "how "
         "to go on (DELETE FROM userintent.setting WHERE name = 'database' says that nothing is missing)");
   }
-  if (database == place.database && !timeline.empty()) {
+  if (database == place_.database && !before.empty()) {
     options_.warn(
-        absl::StrCat("ledger: the database is on timeline ", place.timeline, ", it was on ", timeline,
+        absl::StrCat("ledger: the database is on timeline ", timeline, ", it was on ", before,
                      ": a standby was promoted, which loses nothing where it was synchronous, or it was restored "
                      "to a point in time, which docs/replicas.md says how to deal with"));
   }
-  if (absl::Status s = connection_->Query(kSet, {"database", place.database}).status(); !s.ok()) return s;
-  return connection_->Query(kSet, {"timeline", place.timeline}).status();
+  if (absl::Status s = connection_->Query(kSet, {"database", place_.database}).status(); !s.ok()) return s;
+  return connection_->Query(kSet, {"timeline", timeline}).status();
 }
 
 absl::Status Member::ReadLife() {

@@ -3,6 +3,7 @@
 #include <libpq-fe.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 
@@ -64,6 +65,23 @@ absl::Status CheckUrl(const std::string& url) {
     }
   }
   return absl::OkStatus();
+}
+
+std::vector<ServerAddress> ServersOf(const std::string& url) {
+  std::map<std::string, std::string> options;
+  if (!Parse(url, options)) return {ServerAddress{}};
+  const std::vector<std::string> hosts = absl::StrSplit(options["host"], ',');
+  const std::vector<std::string> addresses = absl::StrSplit(options["hostaddr"], ',');
+  const std::vector<std::string> ports = absl::StrSplit(options["port"], ',');
+  // As libpq has it: one port counts for all.
+  const auto of = [](const std::vector<std::string>& all, size_t at) {
+    return at < all.size() ? all[at] : std::string();
+  };
+  std::vector<ServerAddress> servers;
+  for (size_t i = 0; i < std::max(hosts.size(), addresses.size()); ++i) {
+    servers.push_back({of(hosts, i), of(addresses, i), ports.size() == 1 ? ports[0] : of(ports, i)});
+  }
+  return servers;
 }
 
 std::string PlaceOf(const std::string& url) {

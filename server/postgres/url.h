@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 
@@ -11,6 +12,16 @@ namespace userintent::postgres {
 // password file that nobody else can read, and sslmode=verify-full unless every host is a Unix socket. The error is one
 // line without any part of the URL.
 absl::Status CheckUrl(const std::string& url);
+
+// One of the servers that a URL names; what is empty is libpq's own default.
+struct ServerAddress {
+  std::string host;
+  std::string hostaddr;
+  std::string port;
+};
+
+// In their order; at least one.
+std::vector<ServerAddress> ServersOf(const std::string& url);
 
 // Host, port and database, for logs and messages; never user or password.
 std::string PlaceOf(const std::string& url);

@@ -212,6 +212,12 @@ class Node:
         # Those that were just being started; the memory that they share must be free before the next start.
         wait_for(lambda: not any(map(alive, pids)), "the end of the server's processes")
 
+    def freeze(self):
+        """It stays, with every connection, and says nothing more; kill() ends it."""
+        for pid in [self.process.pid, *children(self.process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
     def kill_backends(self, title=f"{ROLE} "):
         """kill -9 of processes that serve connections: the server then ends all of them and recovers by itself."""
         pids = children_named(self.process.pid, title)

@@ -205,6 +205,32 @@ def test_the_primary_dies(stage):
     assert_posts(stage.sandbox, request.email, 1)
 
 
+def test_the_primary_is_frozen_and_its_standby_promoted(stage):
+    """It keeps its connections and takes new ones, and answers none. Whoever waits there finds the new primary by itself."""
+    cluster = postgres.Cluster("sync", memory=True)
+    gateway = Gateway(stage.sandbox, ledger=cluster.database(), ledger_migrate=True, ledger_single_node=True)
+    try:
+        done, request = person(), person()
+        first = gateway.create(done).ok()
+        cluster.primary.freeze()
+        running = gateway.begin(request, timeout=30)
+        wait_for(lambda: gateway.health("") == "NOT_SERVING", "health says no")
+        cluster.promote()
+        cluster.primary.change(synchronous_standby_names="")  # its standby is the frozen one
+        running.reply()
+        wait_for(lambda: gateway.health("") == "SERVING", "it serves again")
+        assert gateway.create(done).ok().user_intent == first.user_intent
+        wait_for(lambda: gateway.create(request).response is not None, "it is created")
+        assert_posts(stage.sandbox, request.email, 1)
+        assert_posts(stage.sandbox, done.email, 1)
+        assert any("another server has become the primary" in str(entry) for entry in gateway.log())
+    finally:
+        gateway.close()
+        for node in cluster.nodes:
+            node.kill()
+        cluster.close()
+
+
 def test_the_database_is_away_for_all(stage):
     """Everything is LEDGER_UNAVAILABLE; when it is back nobody was fenced, and outcomes that waited are written."""
     one, other = stage.servers

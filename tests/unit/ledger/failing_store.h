@@ -1,4 +1,5 @@
-// A MemoryStore that fails when told: from its call number `fail_at` on, `run` calls.
+// A MemoryStore that fails when told: from its call number `fail_at` on, `run` calls. And one that others are quicker
+// than: the next `outrun` commits are aborted.
 #pragma once
 
 #include <utility>
@@ -18,6 +19,10 @@ class FailingStore : public Store {
     return status;
   }
   absl::Status Commit() override {
+    if (outrun > 0) {
+      --outrun;
+      return absl::AbortedError("another process was quicker");
+    }
     return Do([&] { return store.Commit(); });
   }
   void Rollback() override { store.Rollback(); }
@@ -53,6 +58,7 @@ class FailingStore : public Store {
   int calls = 0;
   int fail_at = -1;
   int run = 1;
+  int outrun = 0;
   bool fails_begun = false;  // a Start that fails has begun the transaction all the same
 
  private:

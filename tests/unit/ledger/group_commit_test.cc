@@ -485,6 +485,46 @@ TEST_F(GroupCommitTest, WhoWasAdmittedIsAskedOnceThoughTheDiskFails) {
   EXPECT_GE(admitted, 2);  // writing its row, and committing it
 }
 
+TEST_F(GroupCommitTest, OthersWhoAreQuickerAgainAndAgainMakeTheStoreNoWorse) {
+  constexpr int kTriesOfOne = 20;
+  constexpr int kTriesOfBatch = 3;
+  auto running = Begin({.id = 2, .email = "b@example.com"});
+  Run();
+  {
+    store_.outrun = kTriesOfOne - 1;
+    auto late = Begin({});
+    Run();
+    EXPECT_EQ((*late)->verdict, V::kGo) << "the last try counts";
+  }
+  {
+    // Of two, the first loses all its tries; the second is decided all the same.
+    store_.outrun = kTriesOfBatch + kTriesOfOne;
+    auto loses = Begin({.id = 5, .email = "e@example.com"});
+    auto other = Begin({.id = 6, .email = "f@example.com"});
+    Run();
+    EXPECT_EQ(store_.outrun, 0);
+    EXPECT_EQ((*loses)->verdict, V::kUnavailable);
+    EXPECT_EQ((*other)->verdict, V::kGo);
+    EXPECT_TRUE(commit_.healthy());
+  }
+  {
+    // An outcome that waits is another matter: nothing new starts before it is written.
+    store_.outrun = kTriesOfOne;
+    auto end = Finish(Succeeded({"one", Id(2)}));
+    Run();
+    EXPECT_FALSE((*end)->committed);
+    EXPECT_FALSE(commit_.healthy());
+    EXPECT_EQ(commit_.waiting_outcomes(), 1u);
+    auto fresh = Begin({.id = 7, .email = "g@example.com"});
+    Run();
+    EXPECT_EQ((*fresh)->verdict, V::kUnavailable);
+    EXPECT_FALSE(commit_.healthy());
+    EXPECT_TRUE(commit_.Retry());
+    EXPECT_EQ(commit_.waiting_outcomes(), 0u);
+  }
+  CheckCounters();
+}
+
 class WaiterLimitsTest : public GroupCommitTest {
  protected:
   WaiterLimitsTest() : GroupCommitTest({.per_request = 2, .per_caller = 3}) {}
