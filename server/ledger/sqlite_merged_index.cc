@@ -219,15 +219,19 @@ absl::StatusOr<std::vector<int64_t>> MergedIndex<Key>::FindAll(const Key& key) {
 
 template <class Key>
 absl::StatusOr<std::optional<int64_t>> MergedIndex<Key>::Find(const Key& key) {
-  const auto at = tail_.lower_bound({key, std::numeric_limits<int64_t>::min()});
-  if (at != tail_.end() && at->key == key) return at->row;
   const bool surely_not = !filter_.MayHold(Of<Key>::Hash(key));
   if (surely_not && ++surely_not_ % kProve != 0) return std::nullopt;
-  const absl::StatusOr<std::vector<int64_t>> rows = InTable(key);
-  if (!rows.ok()) return rows.status();
-  if (rows->empty()) return std::nullopt;
-  if (surely_not) return Break("a key was forgotten");
-  return rows->front();
+  std::optional<int64_t> row;
+  if (const auto at = tail_.lower_bound({key, std::numeric_limits<int64_t>::min()});
+      at != tail_.end() && at->key == key) {
+    row = at->row;
+  } else {
+    const absl::StatusOr<std::vector<int64_t>> rows = InTable(key);
+    if (!rows.ok()) return rows.status();
+    if (!rows->empty()) row = rows->front();
+  }
+  if (row && surely_not) return Break("a key was forgotten");
+  return row;
 }
 
 template <class Key>

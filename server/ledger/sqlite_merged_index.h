@@ -18,10 +18,13 @@
 // Used in the transactions of its owner, on its thread. https://en.wikipedia.org/wiki/Log-structured_merge-tree
 #pragma once
 
+#include <endian.h>
+
 #include <array>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <optional>
 #include <string>
@@ -38,21 +41,43 @@
 
 namespace userintent::ledger {
 
+// Eight bytes as a number that is in their order: two of them are compared without a call of memcmp(), and random ones
+// differ there.
+template <size_t N>
+uint64_t Head(const std::array<uint8_t, N>& bytes) {
+  static_assert(N >= sizeof(uint64_t));
+  uint64_t head;
+  std::memcpy(&head, bytes.data(), sizeof(head));
+  return be64toh(head);
+}
+
 // A request of a caller, by the caller's number.
 struct RequestKey {
   int64_t caller = 0;
   Uuid request_id{};
-  friend auto operator<=>(const RequestKey&, const RequestKey&) = default;
+  friend bool operator==(const RequestKey&, const RequestKey&) = default;
+  friend std::strong_ordering operator<=>(const RequestKey& a, const RequestKey& b) {
+    if (const auto order = a.caller <=> b.caller; order != 0) return order;
+    if (const auto order = Head(a.request_id) <=> Head(b.request_id); order != 0) return order;
+    return a.request_id <=> b.request_id;
+  }
 };
 // An e-mail address.
 struct EmailKey {
   Digest digest{};
-  friend auto operator<=>(const EmailKey&, const EmailKey&) = default;
+  friend bool operator==(const EmailKey&, const EmailKey&) = default;
+  friend std::strong_ordering operator<=>(const EmailKey& a, const EmailKey& b) {
+    if (const auto order = Head(a.digest) <=> Head(b.digest); order != 0) return order;
+    return a.digest <=> b.digest;
+  }
 };
 // The end of an intent's id, which tells enough of them apart. Several rows may have one.
 struct IntentKey {
   std::array<uint8_t, 8> ending{};
-  friend auto operator<=>(const IntentKey&, const IntentKey&) = default;
+  friend bool operator==(const IntentKey&, const IntentKey&) = default;
+  friend std::strong_ordering operator<=>(const IntentKey& a, const IntentKey& b) {
+    return Head(a.ending) <=> Head(b.ending);
+  }
 };
 IntentKey IntentKeyOf(const std::string& intent);
 // intent_ending(user_intent_id), the same in SQL.
