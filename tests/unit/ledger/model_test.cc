@@ -995,10 +995,18 @@ World Others() {
           true};
 }
 
+// A sanitizer looks for faults of the code, which the nearest states show; all of them would take an hour with it.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kAllStates = false;
+#else
+constexpr bool kAllStates = true;
+#endif
+constexpr size_t kMostStates = kAllStates ? 5'000'000 : 60'000;
+
 size_t Explore(const World& world) {
   Checker checker(world, Mistake::kNone);
-  const std::optional<std::string> violation = checker.Run(5'000'000);
-  EXPECT_FALSE(violation) << *violation;
+  const std::optional<std::string> violation = checker.Run(kMostStates);
+  EXPECT_TRUE(!violation || (!kAllStates && *violation == "not exhausted")) << *violation;
   std::printf("%s: %zu states, %zu steps\n", world.name.c_str(), checker.states(), checker.steps());
   return checker.states();
 }
@@ -1012,7 +1020,7 @@ TEST(ModelTest, EveryHistoryKeepsThePromise) {
 TEST(ModelTest, SupersedingOthersKeepsIt) { EXPECT_GE(Explore(Others()), 1'000u); }
 
 void ExpectCaught(Mistake mistake, bool specification) {
-  for (const size_t most_states : {60'000u, 5'000'000u}) {  // most are seen soon, each in its world
+  for (const size_t most_states : {size_t{60'000}, kMostStates}) {  // most are seen soon, each in its world
     for (const World& world : {Aging(), Wide(), Chains(), Rotating()}) {
       Checker checker(world, mistake, specification);
       const auto violation = checker.Run(most_states);
