@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import platform
+import secrets
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,7 @@ CLOSED = [  # in flight, upstream delay in ms
 OPEN = (1000, 20)  # calls a second, ms
 QUICK = [(1, 0), (256, 20), (2000, 200)]
 GATE = [(64, 0), (256, 20), (2000, 200)]
+AGING = 256  # calls in flight while ledgers are filled
 GATE_RETRIES = 2
 BASELINE_ROUNDS = 3  # times the rounds of a gate
 MAX_IN_FLIGHT = 8192  # above every cell
@@ -169,7 +171,9 @@ class Bench:
         self.metrics_address = None  # of the gateway that was started last
         for name, content in (("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET)):
             write_secret(work / name, content)
+        self.ledger_key = write_secret(work / "ledger_of_all.key", secrets.token_bytes(48))  # aged ones have it, too
         self._ledgers = itertools.count()
+        self._aged = {}  # what stands before a measurement, by the word for the server that keeps it
         told = subprocess.run([self.bin / "userintent-server", "--help"], capture_output=True, text=True, check=True).stdout
         self.transports = transports_offered(told)
 
@@ -185,15 +189,15 @@ class Bench:
             process, told = peer_process(self.bin / "bench-echo")
             return process, told["address"]
         if server in (results.PEER, results.KEEPING_PEER):
-            kept = [f"--ledger={self.work}/peer{next(self._ledgers)}.db"] if server == results.KEEPING_PEER else []
+            kept = [f"--ledger={self.place(server)}/ledger.db"] if server == results.KEEPING_PEER else []
             process, told = peer_process(
                 self.bin / "bench-peer-go", f"--astra_base_url={sandbox.url}", f"--astra_ca_file={sandbox.ca_file}",
                 *self.credentials(), *kept, *self.args.peer_arg)
             return process, told["address"]
         ledger, transport = server.split("-")
-        place = "memory:" if ledger == "memory" else f"sqlite:{self.work}/ledger{next(self._ledgers)}/ledger.db"
+        place = "memory:" if ledger == "memory" else f"sqlite:{self.place(ledger)}/ledger.db"
         gateway = Server(sandbox, start=False, program=self.bin / "userintent-server", directory=self.work, ledger=place,
-                         drain_timeout=None, max_in_flight=MAX_IN_FLIGHT,
+                         ledger_key_file=self.ledger_key, drain_timeout=None, max_in_flight=MAX_IN_FLIGHT,
                          upstream_transport=transport if len(self.transports) > 1 else None)
         gateway.flags.update(arg.removeprefix("--").split("=", 1) for arg in self.args.server_arg)
         try:
@@ -203,6 +207,38 @@ class Bench:
         gateway.process.forget()
         self.metrics_address = gateway.metrics_address
         return gateway.process, gateway.address
+
+    def place(self, keeper):
+        """A directory of its own for a ledger: empty, or a copy of what was there before all measurements."""
+        directory = self.work / f"ledger{next(self._ledgers)}"
+        aged = self._aged.get(keeper)
+        if aged is None:
+            directory.mkdir()
+        else:
+            shutil.copytree(aged, directory)
+            os.sync()  # what is written back later would be the measured one's neighbour
+        return directory
+
+    def age(self, servers, rows):
+        """Has each that keeps a ledger fill one with so many rows, and keeps it."""
+        with contextlib.closing(self.sandbox()) as sandbox:
+            for server in servers:
+                keeper = server if server == results.KEEPING_PEER else server.split("-")[0]
+                if keeper in self._aged or keeper not in (results.KEEPING_PEER, "sqlite"):
+                    continue
+                say(f"{keeper}: a ledger of {rows} rows")
+                process, address = self.start(server, sandbox)
+                with ending(process):
+                    made = 0
+                    while made < rows:
+                        load = [f"--in_flight={AGING}", "--warmup=0", f"--seconds={min(20.0, max(0.5, (rows - made) / 10_000)):.1f}"]
+                        ended = subprocess.run([self.bin / "bench-loadgen", address, *load], stdout=subprocess.PIPE, text=True,
+                                               check=True, timeout=DEADLINE)
+                        made += json.loads(ended.stdout.splitlines()[-1])["total"]
+                        sandbox.reset()  # it remembers every person
+                newest = max(self.work.glob("ledger*/"), key=lambda directory: int(directory.name.removeprefix("ledger")))
+                self._aged[keeper] = newest.rename(self.work / f"aged-{keeper}")
+                say(f"{keeper}: {made} rows")
 
     def credentials(self):
         return [f"--astra_client_id_file={self.work}/client_id", f"--astra_client_secret_file={self.work}/client_secret"]
@@ -260,7 +296,7 @@ class Bench:
                 sample.update(connections=account["connections_opened"], posts=account["posts"],
                               posts_twice=account["duplicate_attempt_ids"])
             if server.startswith("sqlite"):
-                sample["commits"] = self._commits() / max(1, sample["total"])
+                sample["commits"] = self.metric("userintent_ledger_commit_operations_count") / max(1, sample["total"])
         found = results.problems(sample)
         if found:
             raise Failure(f"{server}, {results.cell_name(cell)}: {'; '.join(found)}")
@@ -274,12 +310,13 @@ class Bench:
         taken["clock"] = time.monotonic()
         return taken
 
-    def _commits(self):
+    def metric(self, name):
+        """Of the gateway that was started last."""
         with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=30) as answer:
             for line in answer.read().decode().splitlines():
-                if line.startswith("userintent_ledger_commit_operations_count "):
+                if line.startswith(f"{name} "):
                     return float(line.split()[1])
-        raise Failure("/metrics has no userintent_ledger_commit_operations_count")
+        raise Failure(f"/metrics has no {name}")
 
     def run_cell(self, cell, servers, rounds):
         """Adds `rounds` samples of each server to cell["samples"]."""
@@ -354,6 +391,7 @@ def environment(args, bench):
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "rounds": args.rounds,
         "seconds": args.seconds,
+        **({"ledgers begin with": f"{args.rows:,} rows"} if args.rows else {}),
         "machine": f"{core_count()} cores, {processor}, Linux {platform.release()}",
         "load before": f"{os.getloadavg()[0]:.2f}",
         "gateway": first_line(bench.bin / "userintent-server", "--version") + f", commit {first_line('git', 'rev-parse', '--short', 'HEAD')}"
@@ -377,8 +415,11 @@ def fdatasync_us(directory):
 
 def compare(args, bench):
     """make bench."""
-    result = {"environment": environment(args, bench), "transport": bench.transports[0], "cells": []}
-    for cell, servers in plan(args, bench.transports):
+    result = {"environment": environment(args, bench), "transport": bench.transports[0], "rows": args.rows, "cells": []}
+    planned = plan(args, bench.transports)
+    if args.rows:
+        bench.age([server for _, servers in planned for server in servers], args.rows)
+    for cell, servers in planned:
         bench.run_cell(cell, servers, args.rounds)
         result["cells"].append(cell)
     for cell in result["cells"]:
@@ -449,6 +490,7 @@ def main():
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of each measured window")
     parser.add_argument("--warmup", type=float, help="seconds of load before it")
+    parser.add_argument("--rows", type=int, default=0, help="ledgers are not empty: so many rows are made before all else")
     parser.add_argument("--syscalls", action="store_true", help="count system calls, too (perf; costs a few per cent of CPU)")
     parser.add_argument("--server_arg", action="append", default=[], metavar="FLAG", help="one more flag of the gateway")
     parser.add_argument("--peer_arg", action="append", default=[], metavar="FLAG", help="one more flag of the Go peer")
@@ -460,6 +502,8 @@ def main():
     args.warmup = args.warmup or 0.7
     if args.write_baseline and not args.gate:
         parser.error("--write-baseline goes with --gate")
+    if args.rows and args.gate:
+        parser.error("--rows does not go with --gate: a baseline is of empty ledgers")
     if args.syscalls and not shutil.which("perf"):
         parser.error("--syscalls needs perf")
 

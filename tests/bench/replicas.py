@@ -211,7 +211,7 @@ class ReplicaBench(bench.Bench):
 
     def _commits_of(self, server):
         self.metrics_address = server.metrics_address
-        return self._commits()
+        return self.metric("userintent_ledger_commit_operations_count")
 
 
 # -- a ledger with many rows ---------------------------------------------------------------------------------------------

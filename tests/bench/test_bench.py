@@ -89,8 +89,8 @@ def test_the_transports_come_from_the_servers_help():
 # -- targets -------------------------------------------------------------------------------------------------------------
 
 
-def verdicts(cells):
-    return {what: (value, met) for what, _, value, met in results.targets(cells, "x")}
+def verdicts(cells, rows_before=0):
+    return {what: (value, met) for what, _, value, met in results.targets(cells, "x", rows_before)}
 
 
 def test_targets_are_met_missed_or_not_measured():
@@ -115,6 +115,13 @@ def test_targets_are_met_missed_or_not_measured():
     got = verdicts([rest])
     assert got["median at rest (1 in flight, no delay), memory ledger, x Go"] == ("0.97", True)
     assert got["median at rest, memory ledger, x echo"] == ("3.00", False)
+
+
+def test_what_is_written_is_judged_with_a_million_rows_only():
+    what = "written a call at 256 in flight / 20 ms with 1,000,000 rows, SQLite ledger"
+    measured = [cell(sqlite_x=[sample(0, written=4200.0)], go=[sample(0)])]
+    assert verdicts(measured)[what] == (None, None)
+    assert verdicts(measured, 1_000_000)[what] == ("4.2 KB", False)
 
 
 def test_slow_sqlite_misses_its_targets():
@@ -382,6 +389,24 @@ def test_a_measurement_counts_calls_posts_and_connections(tmp_path):
             assert s["connections"] is None or s["connections"] >= 1
             assert (s["commits"] is not None and 0 < s["commits"] <= 2.5) == server.startswith("sqlite")
         assert results.summary(c)["go"]["p50_vs_go"] == 1.0
+
+
+def test_ledgers_may_begin_with_rows(tmp_path):
+    """Each measurement begins with a copy of the same ones, and leaves them as they were."""
+    args = argparse.Namespace(bin=BIN, server_arg=[], peer_arg=[], syscalls=False, seconds=0.3, warmup=0.1)
+    instrument = bench.Bench(args, tmp_path)
+    ours = f"sqlite-{instrument.transports[0]}"
+    instrument.age([ours, "go-sqlite", "go"], 30)
+    aged = sorted(tmp_path.glob("aged-*/ledger.db"))
+    assert [path.parent.name for path in aged] == ["aged-go-sqlite", "aged-sqlite"]
+    with contextlib.closing(instrument.sandbox()) as sandbox:
+        for server in (ours, "go-sqlite"):
+            process, _ = instrument.start(server, sandbox)
+            with bench.ending(process):
+                if server == ours:
+                    assert instrument.metric("userintent_ledger_rows") >= 30
+    instrument.run_cell({"in_flight": 4, "delay_ms": 1}, [ours, "go-sqlite"], 1)
+    assert sorted(tmp_path.glob("aged-*/ledger.db")) == aged and not list(tmp_path.glob("ledger*/"))
 
 
 def test_a_failed_call_fails_the_run(tmp_path):
