@@ -60,6 +60,14 @@ class OddAnswers : public ::testing::TestWithParam<Kind> {
   };
   static Options For(const OddServer& peer) { return OptionsFor(GetParam(), peer.server.origin()); }
   static bool Libcurl2() { return GetParam().transport == Transport::kLibcurl && GetParam().http2; }
+  // Over libcurl's HTTP/2 the library decides (decision 0005): Debian 12's calls what is against HTTP/2's rules
+  // malformed, Debian 13's passes it over. One or the other, and nothing in between.
+  static bool Malformed(const Outcome& outcome) {
+    if (!Libcurl2()) return false;
+    if (outcome.fate == Fate::kAnswered) return !outcome.body_complete;
+    EXPECT_EQ(outcome.fate, Fate::kMaybeSent);
+    return true;
+  }
 };
 INSTANTIATE_TEST_SUITE_P(All, OddAnswers, ::testing::ValuesIn(kKinds),
                          [](const auto& param) { return std::string(param.param.name); });
@@ -90,13 +98,10 @@ TEST_P(OddAnswers, FieldsOfTheConnectionDoNotCostTheAnswer) {
     OddServer peer(GetParam(), 201, {field, {"request-id", "r"}});
     Harness harness(For(peer));
     const Outcome& outcome = harness.Ask();
-    if (Libcurl2()) {
-      // The library decides, and calls it malformed: decision 0005.
-      EXPECT_EQ(outcome.fate, Fate::kMaybeSent);
-    } else {
+    if (!Malformed(outcome)) {
       ExpectAnswered(outcome, 201, "ok");
       EXPECT_EQ(outcome.request_id, "r");
-      EXPECT_EQ(harness.client().stats().headers_ignored, GetParam().http2 ? 1u : 0u);
+      EXPECT_EQ(harness.client().stats().headers_ignored, GetParam().http2 && !Libcurl2() ? 1u : 0u);
     }
     EXPECT_EQ(peer.server.requests, 1);
   }
@@ -109,11 +114,7 @@ TEST_P(OddAnswers, ValuesThatNobodyCanReadDoNotCostTheAnswer) {
     OddServer peer(GetParam(), 201, {field});
     Harness harness(For(peer));
     const Outcome& outcome = harness.Ask();
-    if (Libcurl2() && field.first == "x-odd") {
-      EXPECT_EQ(outcome.fate, Fate::kMaybeSent);
-    } else {
-      ExpectAnswered(outcome, 201, "ok");
-    }
+    if (field.first != "x-odd" || !Malformed(outcome)) ExpectAnswered(outcome, 201, "ok");
     EXPECT_EQ(peer.server.requests, 1);
   }
 }
@@ -122,11 +123,7 @@ TEST_P(OddAnswers, TheSameLengthTwiceIsOneLength) {
   OddServer peer(GetParam(), 201, {{"content-length", "2"}, {"content-length", "2"}});
   Harness harness(For(peer));
   const Outcome& outcome = harness.Ask();
-  if (Libcurl2()) {
-    EXPECT_EQ(outcome.fate, Fate::kMaybeSent);
-  } else {
-    ExpectAnswered(outcome, 201, "ok");
-  }
+  if (!Malformed(outcome)) ExpectAnswered(outcome, 201, "ok");
 }
 
 }  // namespace
