@@ -17,6 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from caller import DEADLINE, GATEWAY, SECRETS, channel, failure
+from support.burst import burst
 from support.hostile_headers import HEADERS, say
 from support.people import person
 from support.protos import pb, pb_grpc
@@ -188,6 +189,23 @@ def test_refused_unprocessed_may_be_repeated(client, sandbox):
     assert error.info.metadata["recovery"] == "RETRY_SAME_ID"
     assert error.details["RetryInfo"].retry_delay.seconds > 3000
     assert len(sandbox.posts(request.email)) == 1
+
+
+class Caller:
+    """For frames that no library sends."""
+
+    server_name = GATEWAY.rpartition(":")[0]
+
+    def __init__(self, name):
+        self.context = ssl.create_default_context(cafile=str(SECRETS / "ca.crt"))
+        self.context.load_cert_chain(SECRETS / f"{name}.crt", SECRETS / f"{name}.key")
+        self.context.set_alpn_protocols(["h2"])
+
+
+def test_thousands_at_once_are_all_answered():
+    """2,000 calls in one go, three times. A current libgrpc would throw many of them away, as overload of its own."""
+    ended = burst(GATEWAY, Caller("client"), connections=4)
+    assert ended == {"answered": 4 * 500 * 3}, ended
 
 
 def test_too_large(client):

@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 from support import canary, http2
+from support.burst import burst
 from support.check import assert_posts
 from support.http2 import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, PING,
                            PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, call, frame, headers,
@@ -181,6 +182,14 @@ def test_busy_callers_meet_no_limit(besiege, sandbox):
         assert one.exception().code() == grpc.StatusCode.INVALID_ARGUMENT
     assert siege.gateway.metric("userintent_connections_ended_total") == 0
     assert not [entry for entry in siege.gateway.log() if entry["event"] == "connection_ended"]
+
+
+def test_thousands_at_once_are_all_answered(besiege):
+    """4,000 calls in one go, three times: whoever is refused hears it from the gateway, never by a bare reset."""
+    siege = besiege(reflection=False)
+    ended = burst(siege.address, siege.attacker)
+    assert ended == {"answered": 8 * 500 * 3}, ended
+    assert siege.gateway.metric("userintent_connections_ended_total") == 0
 
 
 def varint(number):

@@ -67,7 +67,9 @@ def call(stream, block, body, end=True):
 
 
 class Identity:
-    """What a caller needs for mutual TLS."""
+    """What a caller needs for mutual TLS: `context`, and the `server_name` that the certificate must have."""
+
+    server_name = "localhost"
 
     def __init__(self, authority, name="attacker"):
         key, certificate = authority.issue(name, [f"DNS:{name}.example.test"])
@@ -85,13 +87,15 @@ class Connection:
         self._reads = reads  # False: what comes is left where it is
         plain = socket.create_connection(split(address), timeout=timeout)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock = plain if identity is None else identity.context.wrap_socket(plain, server_hostname="localhost")
+        self.sock = plain if identity is None else identity.context.wrap_socket(plain, server_hostname=identity.server_name)
         self.sock.setblocking(False)
         self.ended = False    # by the server, or by an error
         self.stalled = False  # the server took nothing for the whole timeout
         self.sent = 0
         self.received = collections.Counter()  # frames by type
         self.answered = collections.Counter()  # END_STREAM and RST_STREAM by stream
+        self.trailers = collections.Counter()  # END_STREAM alone
+        self.resets = {}                       # code of RST_STREAM by stream
         self.goaways = []                      # (error code, text)
         self._rest = b""
         if preface:
@@ -162,6 +166,10 @@ class Connection:
             self.received[kind] += 1
             if kind == RST_STREAM or kind in (DATA, HEADERS) and flags & END_STREAM:
                 self.answered[stream] += 1
+            if kind in (DATA, HEADERS) and flags & END_STREAM:
+                self.trailers[stream] += 1
+            if kind == RST_STREAM:
+                self.resets[stream] = int.from_bytes(data[at + 9:at + 13], "big")
             if kind == GOAWAY:
                 self.goaways.append((int.from_bytes(data[at + 13:at + 17], "big"), data[at + 17:at + 9 + size]))
             at += 9 + size
