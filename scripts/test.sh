@@ -54,6 +54,8 @@ run_suite() {
     # Both need the runners of all languages.
     client-cross)
       "$python" tests/conformance/run.py --cross-only &&
+        "$python" tests/conformance/run.py --postgres --cross-only &&
+        "$python" tests/conformance/run.py --postgres --only go --no-cross --match "created with" "two calls" "token of" "is made" &&
         ROLLING_RUNNERS="python go java cpp" pytest_suite tests/torture/test_rolling.py -k every_library
       ;;
     *) "scripts/test-$1.sh" ;;

@@ -101,10 +101,11 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
     if (const auto revision = request.position.revision) {
       phase_ = Phase::kResuming;
       position_ = *revision;
+      // What happened up to now may be more than this process has heard of yet, where replicas share the ledger. And a
+      // token that is further may be another replica's, or of a ledger that was lost.
+      ask_log_ = true;
     }
     reset_due_ = request.too_old;
-    // What this process has not heard of yet, another replica may have told; or it is of a ledger that was lost.
-    ahead_ = position_ > goal_;
     Step();
   }
 
@@ -139,7 +140,7 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
     if (next_ready_ < ready_.size()) return TellReady();
     position_ = std::max(position_, ready_upto_);
     if (std::exchange(reset_due_, false)) return TellReset();
-    if (ahead_) return ReadLog();
+    if (ask_log_) return ReadLog();
     if (phase_ == Phase::kInitial && next_initial_ < seat_->request_ids().size()) return ReadInitial();
     if (phase_ != Phase::kLive && (phase_ == Phase::kInitial || position_ >= goal_)) return TellSynced();
     const WatchHub::Seat::News news = seat_->Take(position_, kBatch);
@@ -202,11 +203,11 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
 
   void OnLog(ledger::ChangeFeed::Answer answer) {
     if (!EndReading(answer.available)) return;
-    const bool ahead = std::exchange(ahead_, false);
+    const bool asked = std::exchange(ask_log_, false);
     // A log that does not go on would be read for ever.
-    reset_due_ = answer.too_old || answer.upto < position_ || (answer.upto == position_ && !ahead);
+    reset_due_ = answer.too_old || answer.upto < position_ || (answer.upto == position_ && !asked);
     if (reset_due_) return Step();
-    if (ahead) goal_ = answer.upto;
+    if (asked) goal_ = std::max(goal_, answer.upto);
     ready_.reserve(answer.changed.size());
     for (const ledger::ChangeFeed::Changed& changed : answer.changed) {
       ready_.push_back(ReadyOf(changed.revision, changed.record, changed.budget));
@@ -271,7 +272,7 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
     goal_ = seat_->Restart();
     phase_ = Phase::kInitial;
     position_ = 0;
-    ahead_ = false;
+    ask_log_ = false;
     ready_upto_ = 0;
     next_initial_ = 0;
   }
@@ -337,7 +338,7 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
   int64_t goal_ = 0;  // the revision at which the stream began
   size_t next_initial_ = 0;
   int64_t position_ = 0;      // everything up to this revision has been told, the message under way included
-  bool ahead_ = false;        // of all that this process has heard of: the log is to say whether that was told
+  bool ask_log_ = false;      // first of all: whether the log knows the token, and up to where it goes
   std::vector<Ready> ready_;  // what was read and is to be told, from next_ready_ on
   size_t next_ready_ = 0;
   int64_t ready_upto_ = 0;  // the position once ready_ has been told

@@ -1,21 +1,15 @@
-"""crash-server as a process, and its ledger as the bytes that it left behind."""
+"""crash-server as a process; what it leaves behind is read by ledgers.py."""
 
 import asyncio
 import collections
-import contextlib
-import dataclasses
 import json
-import pathlib
 import secrets
-import shutil
 import signal
-import sqlite3
-import tempfile
 import time
-import uuid
 
 import grpc
 
+from ledgers import OnDisk
 from support.gateway import CHANNEL_OPTIONS
 from support.people import STEMS
 from support.process import BIN_DIR, clean_environment, write_secret
@@ -29,59 +23,6 @@ CHANNELS = 2
 TALLY = collections.Counter({name: 0 for name in (
     "kills", "calls", "outcomes told", "requests", "POSTs", "intents", "left SENDING by a kill")})
 
-SENDING, SUCCEEDED, FAILED, UNKNOWN, RELEASED = range(1, 6)
-STATE_NAMES = {SENDING: "SENDING", SUCCEEDED: "SUCCEEDED", FAILED: "FAILED", UNKNOWN: "UNKNOWN", RELEASED: "RELEASED"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    state: int
-    reason: int
-    confirmed: int
-    intent: str
-    attempts: int
-    attempt_id: str
-    superseded: bool
-    email: int
-
-
-@dataclasses.dataclass
-class Files:
-    """What a process left on disk: rows by request_id, and the counters (confirmed, possible) of each e-mail's number."""
-    rows: dict
-    counters: dict
-
-
-def read_files(directory):
-    """Reads a copy: opening a database with a log writes to it. The ledger's own process must be dead."""
-    with tempfile.TemporaryDirectory(prefix="crash-ledger-") as copy:
-        for path in directory.iterdir():
-            if path.is_file() and not path.name.endswith(".lock"):  # the administrators' socket is none
-                shutil.copy(path, copy)
-        with contextlib.closing(sqlite3.connect(pathlib.Path(copy) / "ledger.db")) as database:
-            database.execute("PRAGMA synchronous = OFF")  # of the copy: closing it copies the log
-            if not database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                return Files({}, {})
-            rows = {str(uuid.UUID(bytes=row[0])): Row(*row[1:6], str(uuid.UUID(bytes=row[6])), row[7] is not None, row[8])
-                    for row in database.execute(
-                        "SELECT request_id, state, reason, confirmed, user_intent_id, attempts, attempt_id, superseded_by, "
-                        "email FROM request")}
-            counters = {row[0]: row[1:] for row in database.execute("SELECT id, confirmed, possible FROM email")}
-    return Files(rows, counters)
-
-
-def leak_in(directory, values=()):
-    """The name of a file that holds personal data, or None. Values come in other spellings, too."""
-    needles = [stem.encode() for stem in STEMS]
-    for value in values:
-        raw = value.lower().encode()
-        needles += [raw, raw.hex().encode(), raw.decode().encode("utf-16-le")]
-    for path in filter(pathlib.Path.is_file, directory.iterdir()):
-        data = path.read_bytes().lower()
-        if any(needle in data for needle in needles):
-            return path.name
-    return None
-
 
 # The callers meet at the same addresses all the time, which looks like probing.
 POLICY = {"version": 1, "callers": [
@@ -92,12 +33,13 @@ POLICY = {"version": 1, "callers": [
 class CrashServer:
     """Processes on one ledger, one after the other. Callers wait for the next one by `serving()`."""
 
-    def __init__(self, sandbox):
+    def __init__(self, sandbox, ledger=OnDisk):
+        """`ledger`: makes one for this directory."""
         self._server = Server(sandbox, start=False, program=PROGRAM, metrics_listen="", upstream_timeout="8s",
                               drain_timeout=None)
-        self.ledger = self._server.directory / "ledger"
+        self.ledger = ledger(self._server.directory)
         self.flags = self._server.flags
-        self.flags["ledger"] = f"sqlite:{self.ledger}/ledger.db"
+        self.flags.update(self.ledger.flags)
         self.flags["policy_file"] = write_secret(self._server.directory / "policy.json", json.dumps(POLICY))
         self._keys = 0
         self.epoch = 0        # counts processes that served

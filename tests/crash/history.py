@@ -21,7 +21,8 @@ import dataclasses
 
 from support.protos import pb
 
-from crash_server import FAILED, RELEASED, SENDING, STATE_NAMES, SUCCEEDED, TALLY, UNKNOWN
+from crash_server import TALLY
+from ledgers import FAILED, RELEASED, SENDING, STATE_NAMES, SUCCEEDED, UNKNOWN
 
 LIMIT = 3
 REFUSED = (429, 503)  # the tests' 503 all have a Retry-After

@@ -22,7 +22,7 @@ from unittest import mock
 
 import grpc
 import pytest
-from crash_server import PROGRAM, SENDING, TALLY, CrashServer, leak_in, read_files
+from crash_server import PROGRAM, TALLY, CrashServer
 from support import errors
 from support.gateway import SERVER, Gateway, clean_environment
 from support.people import email as new_email
@@ -30,6 +30,7 @@ from support.people import other_id, person
 from support.process import PATIENCE
 from support.protos import REPO, pb
 from history import History
+from ledgers import SENDING, OnDisk
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "20"))
 ROUNDS_OF_A_LEDGER = 20  # then a new one, so that a long run does not read ever longer accounts
@@ -104,11 +105,13 @@ def script_faults(sandbox, point, dice):
 class Run:
     """All rounds of one point on one ledger."""
 
-    def __init__(self, sandbox, point, dice):
+    pause = 0.02  # seconds, at most, before a caller repeats what was refused
+
+    def __init__(self, sandbox, point, dice, ledger=OnDisk):
         self.sandbox = sandbox
         self.point = point
         self.dice = dice
-        self.server = CrashServer(sandbox)
+        self.server = CrashServer(sandbox, ledger)
         self.history = History()
         self.in_call = 0
         self.tasks = []
@@ -166,7 +169,7 @@ class Run:
             self.history.on_error(ask, error)
             if error.retry_after is None:
                 return error
-            await asyncio.sleep(self.dice.random() * 0.02)
+            await asyncio.sleep(self.dice.random() * self.pause)
 
     async def look_up(self, ask, at_rest=False):
         response, error = await self.call(
@@ -261,13 +264,16 @@ class Run:
 
     def examine_files(self):
         """As the process left them."""
-        files = read_files(self.server.ledger)
+        files = self.server.ledger.read()
         self.history.check_files(files)
         self.history.check_account(files, self.sandbox.accounting())
-        recent = [ask.request.email for ask in list(self.history.asks.values())[-10:]]
-        leak = leak_in(self.server.ledger, recent)
-        assert leak is None, f"I8: {leak} holds personal data"
+        self.search_files()
         return files
+
+    def search_files(self):
+        recent = [ask.request.email for ask in list(self.history.asks.values())[-10:]]
+        leak = self.server.ledger.leak(recent)
+        assert leak is None, f"I8: {leak} holds personal data"
 
     def crash_at(self):
         return f"{self.point.name}:{self.dice.randint(1, self.point.most)}"
@@ -288,7 +294,7 @@ class Run:
             if not any(row.state == SENDING for row in files.rows.values()):
                 crash_at = f"{self.point.name}:1"  # with nothing to recover there is one look and no second
             assert not await self.server.start(crash_at, at_once=True, **flags), f"{crash_at} not reached"
-            left = read_files(self.server.ledger)
+            left = self.server.ledger.read()
             self.history.check_files(left)
             changed = {i for i, row in files.rows.items() if left.rows.get(i) != row}
             open_rows = {i for i, row in files.rows.items() if row.state == SENDING}
@@ -341,6 +347,9 @@ class Run:
         await self.everybody_again(self.dice.sample(asks, len(asks) // 2) if self.point.name in ROTATING else asks[begun:])
         self.history.check("after the restart")
 
+    async def come_to_rest(self):
+        """After the last kill, until nothing waits any more."""
+
     async def rounds(self, count):
         try:
             script_faults(self.sandbox, self.point, self.dice)
@@ -351,6 +360,7 @@ class Run:
                     await self.round()
                 except AssertionError as error:
                     raise AssertionError(f"round {number + 1} of {self.point.name}: {error}") from error
+            await self.come_to_rest()
             await self.everybody_again(list(self.history.asks.values()))
             await self.server.stop()
             self.examine_files()

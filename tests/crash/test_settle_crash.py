@@ -16,19 +16,14 @@ The variables are those of test_crash.py.
 
 import asyncio
 import collections
-import contextlib
 import dataclasses
-import pathlib
 import random
-import shutil
-import sqlite3
-import tempfile
 import time
-import uuid
 
 import grpc
 import pytest
-from crash_server import FAILED, STATE_NAMES, SUCCEEDED, TALLY, UNKNOWN, CrashServer, leak_in, read_files
+from crash_server import TALLY, CrashServer
+from ledgers import FAILED, STATE_NAMES, SUCCEEDED, UNKNOWN, OnDisk
 from support.people import person
 from support.process import PATIENCE, free_port
 from support.protos import pb
@@ -75,25 +70,12 @@ IN_TIME = [("delay", {"delay_ms": 0}, True)]
 FAULTS = {"late answers": LATE_ANSWERS + IN_TIME, "webhooks": LOST + IN_TIME, "both": LATE_ANSWERS + LOST + IN_TIME}
 
 
-def settle_entries(directory):
-    """({request_id: how often it was settled}, conflicts), of a copy. The ledger's own process must be dead."""
-    with tempfile.TemporaryDirectory(prefix="crash-ledger-") as copy:
-        for path in directory.iterdir():
-            if path.is_file() and not path.name.endswith(".lock"):
-                shutil.copy(path, copy)
-        with contextlib.closing(sqlite3.connect(pathlib.Path(copy) / "ledger.db")) as database:
-            entries = database.execute("SELECT request_id, actor FROM audit").fetchall()
-            assert all(actor == "astra" for _, actor in entries), "an operator was at work"
-            settled = collections.Counter(str(uuid.UUID(bytes=request_id)) for request_id, _ in entries)
-            return settled, database.execute("SELECT count(*) FROM conflict").fetchone()[0]
-
-
 class Run:
     """All rounds of one point on one ledger."""
 
-    def __init__(self, sandbox, point, dice):
+    def __init__(self, sandbox, point, dice, ledger=OnDisk):
         self.sandbox, self.point, self.dice = sandbox, point, dice
-        self.server = CrashServer(sandbox)
+        self.server = CrashServer(sandbox, ledger)
         self.server.flags.update(
             upstream_timeout=f"{UPSTREAM_TIMEOUT_MS}ms", connect_timeout=f"{UPSTREAM_TIMEOUT_MS - 100}ms",
             late_answer_window="0" if point.way == "webhooks" else "60s", astra_read_rate=0, email_attempt_limit=0)
@@ -144,7 +126,7 @@ class Run:
         raise AssertionError(f"{self.point.name} was not reached")
 
     def examine_files(self):
-        files = read_files(self.server.ledger)
+        files = self.server.ledger.read()
         for request_id, before in self.seen.items():
             row = files.rows.get(request_id)
             assert row and (row.state, row.intent) == before, \
@@ -152,13 +134,16 @@ class Run:
         for request_id, row in files.rows.items():
             if row.state in (SUCCEEDED, FAILED):
                 self.seen[request_id] = (row.state, row.intent)
-        settled, conflicts = settle_entries(self.server.ledger)
+        settled, conflicts = self.server.ledger.settled()
         assert not conflicts, f"S4: {conflicts} conflicts"
         twice = [request_id for request_id, count in settled.items() if count > 1]
         assert not twice, f"S4: settled twice: {twice}"
-        leak = leak_in(self.server.ledger, [request.email for request, _ in list(self.asks.values())[-10:]])
-        assert leak is None, f"{leak} holds personal data"
+        self.search_files()
         return files
+
+    def search_files(self):
+        leak = self.server.ledger.leak([request.email for request, _ in list(self.asks.values())[-10:]])
+        assert leak is None, f"{leak} holds personal data"
 
     def account(self):
         """POSTs by request_id; S1."""
@@ -219,6 +204,9 @@ class Run:
     def crash_at(self):
         return f"{self.point.name}:{self.dice.randint(1, self.point.most)}"
 
+    async def come_to_rest(self):
+        """After the last kill, until nothing waits any more."""
+
     async def rounds(self, count):
         try:
             assert await self.server.start(crash_at=self.crash_at())
@@ -227,6 +215,7 @@ class Run:
                     await self.round()
                 except AssertionError as error:
                     raise AssertionError(f"round {number + 1} of {self.point.name}: {error}") from error
+            await self.come_to_rest()
             await self.server.stop()
             files = self.examine_files()
             posts = self.account()

@@ -245,6 +245,21 @@ TEST_F(WatchStreamTest, ATokenOfAnotherReplicaIsGoodBeforeThisOneHasHeardOfTheCh
   EXPECT_EQ(Events(*Watch({}, tokens_.Make("a", {6}))), (Strings{"reset", "synced"}));
 }
 
+TEST_F(WatchStreamTest, WhatWasCommittedBeforeAResumeComesBeforeSyncedThoughThisReplicaHasNotHeardOfIt) {
+  ledger_.shared = true;
+  ledger_.Change("a", Id(1), "pending");
+  ledger_.Change("a", Id(2), "pending");
+  ledger_.Commit("a", Id(3), "pending");
+  const auto behind = Watch({}, tokens_.Make("a", {1}));
+  EXPECT_EQ(Events(*behind), (Strings{"changed 2 pending", "changed 3 pending", "synced"}));
+  const auto level = Watch({}, tokens_.Make("a", {2}));
+  EXPECT_EQ(Events(*level), (Strings{"changed 3 pending", "synced"}));
+  EXPECT_EQ(LastPosition(*level).revision, 3);
+  ledger_.Tell();  // nothing twice
+  ledger_.Change("a", Id(1), "approved");
+  EXPECT_EQ(Events(*level, 2), (Strings{"changed 1 approved"}));
+}
+
 TEST_F(WatchStreamTest, BadRequestsAreNamed) {
   v1::WatchUserIntentsRequest request;
   request.add_request_ids("no");
