@@ -46,10 +46,13 @@ std::optional<usecase::CallError> TakeRead(const policy::Access* access, Method 
   return error;
 }
 
-SteadyTime SteadyDeadline(std::chrono::system_clock::time_point deadline, SteadyTime now,
-                          SteadyClock::duration if_none) {
-  if (deadline == std::chrono::system_clock::time_point::max()) return now + if_none;
-  auto left = deadline - std::chrono::system_clock::now();
+SteadyTime SteadyDeadline(gpr_timespec deadline, SteadyTime now, SteadyClock::duration if_none) {
+  if (gpr_time_cmp(deadline, gpr_inf_future(deadline.clock_type)) == 0) return now + if_none;
+  const gpr_timespec until = gpr_time_sub(deadline, gpr_now(deadline.clock_type));
+  // A far deadline means no deadline as well: nothing waits for more than a day, and sums must not overflow.
+  constexpr int64_t kDay = 24 * 60 * 60;
+  SteadyClock::duration left =
+      std::chrono::seconds(std::clamp<int64_t>(until.tv_sec, -kDay, kDay)) + std::chrono::nanoseconds(until.tv_nsec);
   // gRPC's C core sends a long timeout rounded up, by 0.1 s from 10 s on and by 1 s from 100 s on: its caller gives up
   // that much earlier, and must have its answer by then.
   if (left > std::chrono::seconds(100)) {
@@ -57,8 +60,7 @@ SteadyTime SteadyDeadline(std::chrono::system_clock::time_point deadline, Steady
   } else if (left > std::chrono::seconds(10)) {
     left -= std::chrono::milliseconds(100);
   }
-  // Far deadlines mean "no deadline" as well: nothing waits for more than a day, and sums must not overflow.
-  return now + std::min<SteadyClock::duration>(left, std::chrono::hours(24));
+  return now + left;
 }
 
 }  // namespace userintent::rpc

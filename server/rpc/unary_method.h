@@ -70,9 +70,9 @@ bool StillAllowed(const std::string& caller, MethodContext& context, Method meth
 // there is none left.
 std::optional<usecase::CallError> TakeRead(const policy::Access* access, Method method);
 
-// gRPC's deadline is a time of the system clock; everything here runs on the steady one.
-SteadyTime SteadyDeadline(std::chrono::system_clock::time_point deadline, SteadyTime now,
-                          SteadyClock::duration if_none);
+// gRPC's deadline is a time of the system clock; everything here runs on the steady one. Not as a time_point of the
+// standard library, which holds 292 years: a caller may say "99999999H".
+SteadyTime SteadyDeadline(gpr_timespec deadline, SteadyTime now, SteadyClock::duration if_none);
 
 // What a row of the table of methods (methods.cc) says beside its types.
 struct MethodOptions {
@@ -144,7 +144,7 @@ class UnaryMethod final : public PostedMethod {
       if (auto over = TakeRead(entry.access.get(), method_.options_.method)) return Answer(*std::move(over));
       call.caller = std::move(entry.caller);
       call.access = std::move(entry.access);
-      call.deadline = SteadyDeadline(context().deadline(), begun_, method_.context_.default_deadline);
+      call.deadline = SteadyDeadline(context().raw_deadline(), begun_, method_.context_.default_deadline);
       call.done = [self = std::weak_ptr(self_)](usecase::Result<Response> result) {
         if (const auto active = self.lock()) (*active)->Answer(std::move(result));
       };

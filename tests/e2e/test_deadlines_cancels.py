@@ -292,6 +292,16 @@ def test_an_expired_deadline_starts_nothing(gateway, sandbox):
         assert gateway.state(request.request_id) in (None, "NOT_SENT")
 
 
+@pytest.mark.parametrize("timeout", ["99999999H", "99999999M", "99999999S", "2562048H"])
+def test_a_deadline_that_is_centuries_away(gateway, sandbox, timeout):
+    """What gRPC can say and no clock of nanoseconds can hold."""
+    request = person()
+    call = Call(gateway.address, CREATE, frame(request.SerializeToString()), [("grpc-timeout", timeout)]).wait()
+    call.close()
+    assert call.grpc_status == 0
+    assert_posts(sandbox, request.email, 1)
+
+
 # -- before the send -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))

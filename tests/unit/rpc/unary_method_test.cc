@@ -417,9 +417,11 @@ TEST_F(UnaryMethodTest, AServerThatStopsLetsGoOfCallsThatNobodyMade) {
 TEST(SteadyDeadline, IsWhatTheCallerStillWaits) {
   const SteadyTime now = SteadyClock::now();
   const auto left = [&](SteadyClock::duration asked) {
-    return SteadyDeadline(std::chrono::system_clock::now() + asked, now, 35s) - now;
+    const gpr_timespec span = gpr_time_from_nanos(std::chrono::nanoseconds(asked).count(), GPR_TIMESPAN);
+    return SteadyDeadline(gpr_time_add(gpr_now(GPR_CLOCK_REALTIME), span), now, 35s) - now;
   };
-  EXPECT_EQ(SteadyDeadline(std::chrono::system_clock::time_point::max(), now, 35s), now + 35s);
+  EXPECT_EQ(SteadyDeadline(gpr_inf_future(GPR_CLOCK_REALTIME), now, 35s), now + 35s);
+  EXPECT_EQ(SteadyDeadline(gpr_inf_past(GPR_CLOCK_REALTIME), now, 35s) - now, -24h);
   const std::pair<SteadyClock::duration, SteadyClock::duration> cases[] = {
       {5s, 5s}, {20s, 19900ms}, {200s, 199s}, {10000h, 24h}};
   for (const auto& [asked, expected] : cases) {
@@ -427,6 +429,9 @@ TEST(SteadyDeadline, IsWhatTheCallerStillWaits) {
     EXPECT_GT(left(asked), expected - 5s) << "the machine stood still";
   }
   EXPECT_LE(left(-1s), -1s);
+  // The longest that HTTP/2 can say: 99999999 hours.
+  const gpr_timespec longest = gpr_time_add(gpr_now(GPR_CLOCK_REALTIME), gpr_time_from_hours(99'999'999, GPR_TIMESPAN));
+  EXPECT_GT(SteadyDeadline(longest, now, 35s), now + 23h);
 }
 
 }  // namespace
