@@ -12,7 +12,9 @@ namespace {
 
 // What is wrong with the proof; nothing, if it is one.
 std::optional<std::string> WrongProof(const SettleRequest& proof) {
-  if (proof.state == State::kSending || proof.state == State::kUnknown) return "this state settles nothing";
+  if (proof.state == State::kSending || (proof.state == State::kUnknown && !proof.answer.confirmed)) {
+    return "this state settles nothing";
+  }
   const std::string& id = proof.answer.user_intent_id;
   if (proof.state == State::kSucceeded && (id.empty() || id.size() > 256 || HasControlCharacter(id))) {
     return "the intent id must have 1 to 256 bytes without control characters";
@@ -76,7 +78,8 @@ void SettleRow(View& view, const SettleRequest& proof, const Rules& rules, Chang
   record.sent = std::max(record.sent, proof.sent);
   record.reason = proof.state == State::kSucceeded ? 0 : proof.reason;
   record.answer = proof.answer;
-  record.answer.confirmed = proof.state == State::kSucceeded;
+  // 2xx without an intent is UNKNOWN, and was made for sure.
+  record.answer.confirmed = proof.state == State::kSucceeded || proof.state == State::kUnknown;
   record.latest = LatestOf(record);
   record.updated = proof.now;
   view.own->owner = 0;
@@ -105,7 +108,9 @@ Decision<SettleAnswer> Decide(View&& view, const SettleRequest& request, const R
   const SettleVerdict verdict = rules.judge_proof(view.own->record, request);
   decision.answer.verdict = verdict;
   if (verdict == SettleVerdict::kConflict) decision.changes.conflict = ConflictOf(request, view.own->record);
-  if (verdict == SettleVerdict::kSettled) SettleRow(view, request, rules, decision.changes);
+  if (verdict == SettleVerdict::kSettled || verdict == SettleVerdict::kCounted) {
+    SettleRow(view, request, rules, decision.changes);
+  }
   const bool agreed = verdict == SettleVerdict::kSettled || verdict == SettleVerdict::kSaysSo;
   if (request.reading && agreed && view.own->record.state == State::kSucceeded) {
     TakeReading(*view.own, *request.reading, verdict == SettleVerdict::kSaysSo, decision.changes);

@@ -11,8 +11,8 @@
 //
 // A batch that met another process's changes (Store::Commit says Aborted) is decided again; one that does so again and
 // again is run in halves, so that one address that many processes want does not hold up the others. An operation that
-// loses by itself twenty times is answered as if the store had failed, and the store counts as well all the same, unless
-// an outcome waits now.
+// loses by itself twenty times is answered as if the store had failed, and the store counts as well all the same,
+// unless an outcome waits now.
 #pragma once
 
 #include <atomic>

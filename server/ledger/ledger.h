@@ -209,12 +209,14 @@ struct GetAnswer {
 // Proof of what became of a POST whose outcome was not known (contract section 7).
 struct SettleRequest {
   Key key;
-  Uuid attempt_id{};                // the POST that the proof speaks of
-  State state = State::kSucceeded;  // kSucceeded, kFailed or kReleased
-  Sent sent = Sent::kYes;           // the ledger keeps the strongest of all tries
-  int reason = 0;                   // of a row that does not end as SUCCEEDED
-  Answer answer;                    // kSucceeded: with the intent's id
-  std::optional<Reading> reading;   // what a GET said of the intent, where one was made
+  Uuid attempt_id{};  // the POST that the proof speaks of
+  // kSucceeded, kFailed or kReleased. kUnknown: a 2xx line came, so the attempt counts for sure, and still nobody knows
+  // what it made (`answer` is confirmed and has no intent).
+  State state = State::kSucceeded;
+  Sent sent = Sent::kYes;          // the ledger keeps the strongest of all tries
+  int reason = 0;                  // of a row that does not end as SUCCEEDED
+  Answer answer;                   // kSucceeded: with the intent's id
+  std::optional<Reading> reading;  // what a GET said of the intent, where one was made
   // The intent is known to be another POST's, so it is evidence, but no proof: kConflict, unless this row has it.
   bool intent_of_another = false;
   std::string action;    // for the audit: "settle by late answer"; 1-128 bytes, printable ASCII
@@ -224,6 +226,7 @@ struct SettleRequest {
 
 enum class SettleVerdict {
   kSettled,      // the row was UNKNOWN and is now as the proof says
+  kCounted,      // the row is UNKNOWN as before, and its attempt counts as one that was made for sure
   kSaysSo,       // that is recorded already; a newer `reading` was taken
   kConflict,     // the proof contradicts what is recorded: the row is marked for operators, and nothing else changed
   kStillRuns,    // the row is SENDING, or its outcome waits for the disk: ask again later

@@ -106,14 +106,18 @@ SettleVerdict JudgeProof(const Record& record, const SettleRequest& proof) {
       return SettleVerdict::kStillRuns;
     case State::kUnknown:
       if (proof.intent_of_another) return SettleVerdict::kConflict;
+      if (proof.state == State::kUnknown) {
+        return record.answer.confirmed ? SettleVerdict::kSaysSo : SettleVerdict::kCounted;
+      }
       // A 2xx line came: something was made, whatever another answer says.
       return created || !record.answer.confirmed ? SettleVerdict::kSettled : SettleVerdict::kConflict;
     case State::kSucceeded:
+      if (proof.state == State::kUnknown) return SettleVerdict::kSaysSo;  // it was made, yes
       return created && proof.answer.user_intent_id == record.answer.user_intent_id ? SettleVerdict::kSaysSo
                                                                                     : SettleVerdict::kConflict;
     case State::kFailed:
     case State::kReleased:  // both say that nothing was made
-      return created ? SettleVerdict::kConflict : SettleVerdict::kSaysSo;
+      return created || proof.state == State::kUnknown ? SettleVerdict::kConflict : SettleVerdict::kSaysSo;
   }
   return SettleVerdict::kConflict;
 }

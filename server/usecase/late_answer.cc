@@ -36,7 +36,8 @@ void LateAnswer::OnOutcome(const astra::Outcome& outcome) {
     deps_.admission.HoldBack(now, outcome.retry_after.value_or(kDefaultRetryAfter));
   }
   const RetryPolicy::Record decided = RetryPolicy::WithoutAnotherTry(outcome);
-  if (decided.state == ledger::State::kUnknown) return;
+  // A 2xx line without a usable body settles nothing, and counts as an attempt as it would have in time.
+  if (decided.state == ledger::State::kUnknown && !outcome.confirmed) return;
   ledger::SettleRequest proof;
   proof.key = key_;
   proof.attempt_id = attempt_id_;

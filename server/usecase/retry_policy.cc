@@ -31,6 +31,7 @@ ledger::Sent SentOf(Verdict verdict) {
 
 void RetryPolicy::Tries::Count(const astra::Outcome& outcome) {
   ++all;
+  not_sent += outcome.verdict == Verdict::kNotSent;
   refused_streams += outcome.verdict == Verdict::kRefused;
   not_now += outcome.verdict == Verdict::kRateLimited || outcome.verdict == Verdict::kUnavailable;
   unauthorized += outcome.verdict == Verdict::kCredentialsRejected && outcome.http_status == 401;
@@ -42,11 +43,9 @@ bool RetryPolicy::AsksForCredentials(const astra::Outcome& outcome, const Tries&
 }
 
 RetryPolicy::Decision RetryPolicy::Next(const astra::Outcome& outcome, const Tries& tries, const RetryFacts& facts) {
-  const bool tries_left =
-      tries.all - tries.refused_streams < kMaxTries && tries.all < kMaxTriesWithRefusals && facts.wanted;
   // Released: nothing was created, and a repeat of the id begins anew.
   const auto again_or_release = [&](bool may, absl::Duration wait, bool fresh, v1::ErrorReason reason) -> Decision {
-    if (may && tries_left && wait <= facts.longest_wait) return TryAgain{wait, fresh, reason};
+    if (may && facts.wanted && wait <= facts.longest_wait) return TryAgain{wait, fresh, reason};
     return Record{State::kReleased, reason};
   };
   switch (outcome.verdict) {
@@ -71,14 +70,14 @@ RetryPolicy::Decision RetryPolicy::Next(const astra::Outcome& outcome, const Tri
       // The peer closes this connection or is full for a moment. It is a short wait at first, because the next try goes
       // elsewhere, and never one for which there is no time.
       return again_or_release(
-          true, std::min(Backoff(tries.refused_streams - 1, facts.random), facts.random * facts.longest_wait), true,
+          tries.all < kMaxTriesWithRefusals,
+          std::min(Backoff(tries.refused_streams - 1, facts.random), facts.random * facts.longest_wait), true,
           v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
     case Verdict::kNotSent:
       // The database does not hear this process, which others may take for dead soon: nothing of it leaves any more.
       if (outcome.lease_over) return Record{State::kReleased, v1::ERROR_REASON_LEDGER_UNAVAILABLE};
-      return again_or_release(!outcome.cancelled && !outcome.repeat_pointless,
-                              Backoff(tries.all - tries.refused_streams, facts.random), false,
-                              v1::ERROR_REASON_UPSTREAM_UNREACHABLE);
+      return again_or_release(tries.not_sent < kMaxConnects && !outcome.cancelled && !outcome.repeat_pointless,
+                              Backoff(tries.not_sent, facts.random), false, v1::ERROR_REASON_UPSTREAM_UNREACHABLE);
     case Verdict::kUnknown:
       break;
   }

@@ -29,13 +29,15 @@ ledger::Sent SentOf(astra::Verdict verdict);
 // A creation sends again only with proof that Astra did not process the last try (contract section 4).
 class RetryPolicy {
  public:
-  static constexpr int kMaxTries = 3;
-  // Streams that the peer refused unprocessed do not count among kMaxTries; with them there are so many.
+  // Each limit is of its own kind of failure, and none uses up another's: connections that failed; streams that the
+  // peer refused unprocessed (tries in all, for as long as it does so); one answer 429 or 503; one 401.
+  static constexpr int kMaxConnects = 3;
   static constexpr int kMaxTriesWithRefusals = 6;
 
   // The tries of one call, the one that just ended included.
   struct Tries {
     int all = 0;
+    int not_sent = 0;
     int refused_streams = 0;
     int not_now = 0;       // answers 429 and 503
     int unauthorized = 0;  // answers 401

@@ -159,6 +159,7 @@ class WebhookWork::Job final : public std::enable_shared_from_this<Job> {
         return End(WebhookResult::kSettled);
       case ledger::SettleVerdict::kConflict:
         return End(WebhookResult::kConflict);
+      case ledger::SettleVerdict::kCounted:  // no webhook says so little
       case ledger::SettleVerdict::kSaysSo:
         return End(WebhookResult::kRead);
       case ledger::SettleVerdict::kStillRuns:

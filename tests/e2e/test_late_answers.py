@@ -175,6 +175,29 @@ def test_says_nothing(gateway, upstream, kind, parameters):
     assert_posts(upstream, request.email, 1)
 
 
+def test_2xx_without_an_intent_counts_all_the_same(gateway, upstream):
+    """As it would have in time: the outcome stays unknown, and the attempt was surely used. After three of them Astra is not
+    asked a fourth time, and no operator can say that nothing was made."""
+    email = person().email
+    before = None
+    for number in (1, 2, 3):
+        request = person(email=email)
+        if before is not None:
+            request.supersedes_request_id = before.request_id
+        upstream.fault("status", email, status=201, body="{}", delay_ms=ANSWER_MS)
+        lose(gateway, request)
+        wait_for(lambda: gateway.create(request).error.metadata["attempts_used_min"] == str(number), "the attempt counts")
+        error = gateway.create(request).failed("OUTCOME_UNKNOWN", replayed="true", http_status="201")
+        assert error.metadata["attempts_used_max"] == str(number)
+        before = request
+    [entry] = tool(gateway).json("show", before.request_id)["audit"]
+    assert (entry["actor"], entry["evidence"]) == ("astra", "HTTP status 201"), entry
+    fourth = person(email=email)
+    fourth.supersedes_request_id = before.request_id
+    gateway.create(fourth).failed("EMAIL_ATTEMPTS_EXHAUSTED")
+    assert_posts(upstream, email, 3)
+
+
 def test_operator_was_quicker_and_wrong(gateway, upstream):
     """An operator resolved the row otherwise meanwhile: it stays as it is, and is marked."""
     before = sample(gateway, "userintent_settle_conflicts_total", way="late_answer")

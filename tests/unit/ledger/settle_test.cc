@@ -17,30 +17,32 @@ const Key kRow{"one", Id(1)};
 // What the row is when the proof comes.
 enum class Given { kNothing, kSending, kUnknown, kUnknownConfirmed, kSucceeded, kSucceededOther, kFailed, kReleased };
 // What is proved of it.
-enum class Proof { kCreated, kNotCreated, kReleased };
+enum class Proof { kCreated, kNotCreated, kReleased, kCounts };
 
 constexpr std::array kGivens = {Given::kNothing,   Given::kSending,        Given::kUnknown, Given::kUnknownConfirmed,
                                 Given::kSucceeded, Given::kSucceededOther, Given::kFailed,  Given::kReleased};
-constexpr std::array kProofs = {Proof::kCreated, Proof::kNotCreated, Proof::kReleased};
+constexpr std::array kProofs = {Proof::kCreated, Proof::kNotCreated, Proof::kReleased, Proof::kCounts};
 
 S Expected(Given given, Proof proof) {
   const bool created = proof == Proof::kCreated;
+  const bool counts = proof == Proof::kCounts;
   switch (given) {
     case Given::kNothing:
       return S::kNotFound;
     case Given::kSending:
       return S::kStillRuns;
     case Given::kUnknown:
-      return S::kSettled;
+      return counts ? S::kCounted : S::kSettled;
     case Given::kUnknownConfirmed:
+      if (counts) return S::kSaysSo;
       return created ? S::kSettled : S::kConflict;
     case Given::kSucceeded:
-      return created ? S::kSaysSo : S::kConflict;
+      return created || counts ? S::kSaysSo : S::kConflict;
     case Given::kSucceededOther:
-      return S::kConflict;
+      return counts ? S::kSaysSo : S::kConflict;
     case Given::kFailed:
     case Given::kReleased:
-      return created ? S::kConflict : S::kSaysSo;
+      return created || counts ? S::kConflict : S::kSaysSo;
   }
   return S::kUnavailable;
 }
@@ -74,6 +76,11 @@ void Prepare(Session& session, Given given) {
 
 SettleRequest RequestOf(Proof proof) {
   if (proof == Proof::kCreated) return ProofOf(kRow);
+  if (proof == Proof::kCounts) {
+    SettleRequest request = ProofOfNone(kRow, State::kUnknown);
+    request.answer.confirmed = true;
+    return request;
+  }
   return ProofOfNone(kRow, proof == Proof::kReleased ? State::kReleased : State::kFailed);
 }
 
@@ -120,7 +127,7 @@ TEST_P(SettleTable, IsAsTheContractSays) {
   ASSERT_EQ(answer.verdict, want);
   const GetAnswer after = session.Get(kRow);
   EXPECT_EQ(answer.record.state, after.record->state);
-  if (want != S::kSettled) {
+  if (want != S::kSettled && want != S::kCounted) {
     EXPECT_EQ(after.record->state, before->state);
     EXPECT_EQ(after.record->updated, before->updated);
     EXPECT_EQ(after.record->answer.user_intent_id, before->answer.user_intent_id);
@@ -132,9 +139,10 @@ TEST_P(SettleTable, IsAsTheContractSays) {
   EXPECT_EQ(after.record->sent, Sent::kYes);
   EXPECT_EQ(after.record->reason, request.state == State::kSucceeded ? 0 : 16);
   EXPECT_EQ(after.record->answer.user_intent_id, request.answer.user_intent_id);
-  EXPECT_EQ(after.record->answer.confirmed, request.state == State::kSucceeded);
+  const bool made = request.state == State::kSucceeded || want == S::kCounted;
+  EXPECT_EQ(after.record->answer.confirmed, made);
   EXPECT_EQ(after.record->updated, request.now);
-  EXPECT_EQ(after.budget.used_min, request.state == State::kSucceeded ? 1 : 0);
+  EXPECT_EQ(after.budget.used_min, made ? 1 : 0);
   EXPECT_EQ(after.budget.used_max, request.state == State::kReleased ? 0 : 1);
   // Once more says so.
   EXPECT_EQ(session.Settle(request).verdict, S::kSaysSo);

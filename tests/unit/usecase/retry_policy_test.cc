@@ -175,6 +175,25 @@ TEST(RetryPolicyTest, OneOf429And503IsTriedAgainOnce) {
   EXPECT_EQ(RetryPolicy::Next(busy, tries, Facts()).index(), 0u);
 }
 
+// Connections that failed before use up nothing of what an answer of Astra allows, nor the other way round.
+TEST(RetryPolicyTest, EachLimitIsOfItsOwnKind) {
+  for (const astra::Outcome& told :
+       {Outcome(Verdict::kRateLimited, 429), Outcome(Verdict::kUnavailable, 503, absl::Seconds(1)),
+        Outcome(Verdict::kCredentialsRejected, 401)}) {
+    RetryPolicy::Tries tries = After(Outcome(Verdict::kNotSent), 2);
+    tries.Count(told);
+    EXPECT_EQ(RetryPolicy::Next(told, tries, Facts(kMinute, true, true)).index(), 1u) << told.http_status;
+    tries.Count(Outcome(Verdict::kNotSent));
+    EXPECT_EQ(RetryPolicy::Next(Outcome(Verdict::kNotSent), tries, Facts()).index(), 0u) << "the third connection";
+
+    tries = After(told);
+    for (const bool again : {true, true, false}) {
+      tries.Count(Outcome(Verdict::kNotSent));
+      EXPECT_EQ(RetryPolicy::Next(Outcome(Verdict::kNotSent), tries, Facts()).index() == 1, again) << tries.all;
+    }
+  }
+}
+
 TEST(RetryPolicyTest, A401IsTriedAgainWithOtherCredentialsOnly) {
   const astra::Outcome outcome = Outcome(Verdict::kCredentialsRejected, 401);
   EXPECT_TRUE(RetryPolicy::AsksForCredentials(outcome, After(outcome)));
