@@ -71,7 +71,9 @@ constexpr FlagRow kRows[] = {
     RowOf<&Settings::astra_limit_error>(
         "astra_limit_error",
         "an answer with this status, and this text in its error, says that the e-mail address has no attempt left"),
-    RowOf<&Settings::connect_timeout>("connect_timeout", "limit for one connection to Astra, TCP and TLS"),
+    RowOf<&Settings::connect_timeout>(
+        "connect_timeout",
+        "limit for one connection to Astra, TCP and TLS; its default gives way to a shorter --upstream_timeout"),
     RowOf<&Settings::upstream_timeout>("upstream_timeout", "hard limit of one exchange with Astra"),
     RowOf<&Settings::late_answer_window>(
         "late_answer_window",
@@ -96,7 +98,9 @@ constexpr FlagRow kRows[] = {
     RowOf<&Settings::watch_streams>("watch_streams", "open WatchUserIntents calls, at most; more are refused at once"),
     RowOf<&Settings::watch_streams_per_caller>("watch_streams_per_caller", "of these, of one caller"),
     RowOf<&Settings::default_deadline>("default_deadline", "for callers that set no deadline"),
-    RowOf<&Settings::min_deadline>("min_deadline", "a call with less time left is not started"),
+    RowOf<&Settings::min_deadline>(
+        "min_deadline",
+        "a call with less time left is not started; its default gives way to a short --default_deadline"),
     RowOf<&Settings::ledger>("ledger",
                              "where requests are recorded; sqlite makes the directory; postgresql is shared by "
                              "replicas; memory is for tests and forgets everything at the end"),

@@ -191,6 +191,21 @@ absl::Status Flags::WithSources(const Problems& found) const {
   return told.Joined();
 }
 
+namespace {
+
+// A default must not contradict what was given: who shortens the whole exchange need not know of the connection's part.
+void FitDefaults(const GivenTexts& given, Settings& settings) {
+  const auto is_default = [&given](const char* flag) { return given.find(flag) == given.end(); };
+  if (is_default("connect_timeout") && settings.upstream_timeout > absl::ZeroDuration()) {
+    settings.connect_timeout = std::min(settings.connect_timeout, settings.upstream_timeout);
+  }
+  if (is_default("min_deadline") && settings.default_deadline > absl::ZeroDuration()) {
+    settings.min_deadline = std::min(settings.min_deadline, settings.default_deadline / 2);
+  }
+}
+
+}  // namespace
+
 Flags ReadFlags(int argc, const char* const* argv, const char* const* environment) {
   Flags flags;
   flags.action = WantedInformation(argc, argv);
@@ -204,6 +219,7 @@ Flags ReadFlags(int argc, const char* const* argv, const char* const* environmen
     if (found->second.from_environment) flags.variables.emplace(row.name, EnvironmentName(row));
     if (flags.understood) flags.problems.Add(row.take(row.name, found->second.text, flags.settings));
   }
+  FitDefaults(given, flags.settings);
   return flags;
 }
 

@@ -878,6 +878,12 @@ TEST_F(ConfigTest, Ranges) {
     EXPECT_EQ(Problem(LoadMore({std::string("--follow_up=") + right})), "") << right;
   }
   EXPECT_THAT(Problem(LoadMore({"--connect_timeout=31s"})), StartsWith("--connect_timeout: must not be longer than"));
+  // A default is nobody's wish.
+  EXPECT_EQ(LoadMore({"--upstream_timeout=2s"})->settings.connect_timeout, absl::Seconds(2));
+  EXPECT_EQ(LoadMore({"--upstream_timeout=1m"})->settings.connect_timeout, absl::Seconds(3));
+  EXPECT_EQ(LoadMore({"--default_deadline=150ms"})->settings.min_deadline, absl::Milliseconds(75));
+  EXPECT_THAT(Problem(LoadMore({"--upstream_timeout=2s", "--connect_timeout=3s"})),
+              StartsWith("--connect_timeout: must"));
   EXPECT_THAT(Problem(LoadMore({"--min_deadline=35s"})), StartsWith("--min_deadline: must be shorter than"));
 }
 
