@@ -97,7 +97,9 @@ void Print(const v1::Request& r, bool with_attempts = true) {
          r.astra_status().empty() ? r.user_intent_id() : absl::StrCat(r.user_intent_id(), " (", r.astra_status(), ")"));
   }
   if (r.has_status_time()) {
-    Line("status since", absl::StrCat(When(r.status_time()), ", read ", When(r.read_time())));
+    Line("status since",
+         absl::StrCat(When(r.status_time()),
+                      r.has_read_time() ? absl::StrCat(", read ", When(r.read_time())) : ", never read"));
   }
   if (!r.user_id().empty()) Line("user", r.user_id());
   if (!r.reason().empty()) Line("reason", r.reason());

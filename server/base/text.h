@@ -58,4 +58,12 @@ void MakeLower(std::string* text);
 // they are.
 std::string PercentEncoded(std::string_view text, std::string_view plain = "");
 
+// Without the blanks and line ends around it.
+constexpr std::string_view TrimBlanks(std::string_view text) {
+  const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };
+  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
+  while (!text.empty() && blank(text.back())) text.remove_suffix(1);
+  return text;
+}
+
 }  // namespace userintent

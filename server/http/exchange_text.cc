@@ -2,13 +2,6 @@
 
 namespace userintent::http {
 
-std::string_view TrimBlanks(std::string_view text) {
-  const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };
-  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
-  while (!text.empty() && blank(text.back())) text.remove_suffix(1);
-  return text;
-}
-
 // Without an early end: this runs for every byte of every request's head, and finds nothing.
 bool HasControl(std::string_view text) {
   bool found = false;

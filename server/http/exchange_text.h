@@ -9,9 +9,6 @@
 
 namespace userintent::http {
 
-// Without the blanks and line ends around it.
-std::string_view TrimBlanks(std::string_view text);
-
 // Whether both are the same but for the case of ASCII letters. `lower` has none in upper case.
 bool EqualsIgnoringCase(std::string_view text, std::string_view lower);
 

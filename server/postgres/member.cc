@@ -38,7 +38,8 @@ constexpr char kServer[] =
     "'', "
     "(SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')), "
     "coalesce((SELECT extract(epoch FROM clock_timestamp() - min(xact_start)) FROM pg_stat_activity "
-    "WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()), 0)::bigint";
+    "WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()), 0)::bigint, "
+    "current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on'";
 
 double Seconds(BootNanos nanos) { return static_cast<double>(nanos) / 1e9; }
 
@@ -266,6 +267,8 @@ absl::Status Member::LookAtServer() {
     wrong_ = "the server has become read-only";
   } else if (!rows->Bool(0, 1)) {
     wrong_ = "synchronous_commit was taken back";
+  } else if (!rows->Bool(0, 5)) {
+    wrong_ = "fsync or full_page_writes was turned off, so that the server may forget what it said";
   } else if (!options_.single_node && !rows->Bool(0, 2)) {
     wrong_ = "synchronous_standby_names was emptied, so that a failover may forget what was committed";
   } else if (!options_.single_node && rows->Number(0, 3) == 0) {

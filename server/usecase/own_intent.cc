@@ -44,7 +44,9 @@ class Reading final : public std::enable_shared_from_this<Reading> {
     }
     if (answer.record->state != ledger::State::kSucceeded) return Answer(NotCreated(answer.record->state));
     record_ = std::make_shared<const ledger::Record>(*std::move(answer.record));
-    if (query_.max_age > absl::ZeroDuration() && deps_.wall_clock() - record_->latest.read_at <= query_.max_age) {
+    // A reading from the future tells nothing of its age: the clock has been put back since.
+    const absl::Duration age = deps_.wall_clock() - record_->latest.read_at;
+    if (query_.max_age > absl::ZeroDuration() && age >= absl::ZeroDuration() && age <= query_.max_age) {
       return Answer(OwnIntent{record_, record_->latest, false});
     }
     if (query_.deadline - deps_.shard.loop.Now() < deps_.min_deadline) {

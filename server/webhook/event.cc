@@ -31,11 +31,17 @@ Found Find(const std::vector<JsonMember>& members, std::string_view name) {
   return found;
 }
 
-bool Take(const JsonObject& object, std::string_view name, size_t longest, std::string* out) {
+// Whether it is text of this process's own kind: names of types and of webhooks.
+bool IsWord(std::string_view text) { return text.size() <= kLongestWord && AllPrintable(text); }
+
+// As ids of intents are taken from Astra's answers (astra::IsId): any text without control characters.
+bool IsResourceId(std::string_view text) { return text.size() <= kLongestResourceId && !HasUnicodeControl(text); }
+
+bool Take(const JsonObject& object, std::string_view name, bool (*fits)(std::string_view), std::string* out) {
   const Found found = Find(object.members(), name);
   if (found.times != 1 || found.value->kind != Kind::kString) return false;
   const std::string_view text = found.value->text;
-  if (text.empty() || text.size() > longest || !AllPrintable(text)) return false;
+  if (text.empty() || !fits(text)) return false;
   *out = std::string(text);
   return true;
 }
@@ -57,10 +63,9 @@ bool TakeAttemptId(const JsonObject& object, std::optional<Uuid>* out) {
 std::optional<ledger::Webhook> ReadEvent(const JsonObject& object, absl::Time received) {
   ledger::Webhook webhook;
   webhook.received = received;
-  const bool read = Take(object, "webhook_type", kLongestWord, &webhook.type) &&
-                    Take(object, "webhook_id", kLongestWord, &webhook.id) &&
-                    Take(object, "resource_id", kLongestResourceId, &webhook.resource_id) &&
-                    TakeAttemptId(object, &webhook.attempt_id);
+  const bool read =
+      Take(object, "webhook_type", &IsWord, &webhook.type) && Take(object, "webhook_id", &IsWord, &webhook.id) &&
+      Take(object, "resource_id", &IsResourceId, &webhook.resource_id) && TakeAttemptId(object, &webhook.attempt_id);
   return read ? std::optional(std::move(webhook)) : std::nullopt;
 }
 

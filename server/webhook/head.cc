@@ -32,7 +32,9 @@ void Head::Take(std::string_view name, std::string_view text) {
                                                                  : nullptr;
   if (field == nullptr) return;
   ++field->times;
-  field->value = text;
+  // Blanks round a value are not part of it (RFC 9110 section 5.5). Not so for a length: whoever reads the body after
+  // it must take it alike.
+  field->value = field == &signature ? TrimBlanks(text) : text;
 }
 
 HeadVerdict JudgeHead(const Head& head, std::string_view path) {

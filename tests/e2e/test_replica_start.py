@@ -59,6 +59,19 @@ def test_a_server_that_may_forget(replica, own_cluster, setting):
     gateway.create(person()).ok()
 
 
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+def test_a_server_that_comes_to_forget(replica, own_cluster, setting):
+    """The same while it runs: health follows, and is back by itself."""
+    gateway = replica(ledger=own_cluster.database())
+    gateway.start()
+    own_cluster.primary.change(**{setting: "off"})
+    wait_for(lambda: gateway.health("") == "NOT_SERVING", "health says no")
+    assert any("fsync or full_page_writes" in str(entry) for entry in gateway.log())
+    own_cluster.primary.change(**{setting: "on"})
+    wait_for(lambda: gateway.health("") == "SERVING", "it serves again")
+    gateway.create(person()).ok()
+
+
 def test_no_synchronous_standby(replica):
     """Where nobody has said that one machine is enough."""
     assert_refused(replica().start_once(ledger_single_node=None), "--ledger_single_node")

@@ -300,6 +300,15 @@ TEST_F(GetUserIntentTest, MaxAgeIsAnsweredFromTheRecord) {
   EXPECT_EQ(astra_.gets.size(), 1u) << "older than asked for";
 }
 
+TEST_F(GetUserIntentTest, AReadingFromTheFutureIsOfNoAge) {
+  Put(1);
+  now_ -= absl::Seconds(1);  // the clock was put back
+  Request request = ById(1);
+  request.mutable_max_age()->set_seconds(60);
+  Call(request);
+  EXPECT_EQ(astra_.gets.size(), 1u);
+}
+
 TEST_F(GetUserIntentTest, IdenticalReadsShareOneGet) {
   Put(1);
   Put(2);

@@ -35,6 +35,12 @@ TEST(Event, HoldsWhatIsUsedAndNothingElse) {
   EXPECT_EQ(webhook->received, absl::UnixEpoch());
 }
 
+TEST(Event, AnIdOfAnIntentIsWhateverAstraCalledIt) {
+  const auto webhook = Read(R"({"webhook_type":"t","webhook_id":"w1","resource_id":"\u00efd-2 b"})");
+  ASSERT_TRUE(webhook);
+  EXPECT_EQ(webhook->resource_id, "\u00efd-2 b");
+}
+
 TEST(Event, AttemptIdIsOptional) {
   for (const std::string_view more :
        {"", R"(,"metadata":null)", R"(,"metadata":{})", R"(,"metadata":{"a":"b","c":1})",
@@ -48,9 +54,16 @@ TEST(Event, AttemptIdIsOptional) {
 TEST(Event, RefusesAnotherShape) {
   const std::string attempt = "\"gateway_attempt_id\":\"" + std::string(kAttempt) + "\"";
   for (const std::string& body :
-       {std::string("{}"), Body(R"(,"webhook_id":"w2")"), Body(R"(,"webhook_id":"w1")"), Body(R"(,"resource_id":null)"),
-        Body(R"(,"webhook_type":"x")"), Body(R"(,"metadata":[])"), Body(R"(,"metadata":"x")"), Body(R"(,"metadata":1)"),
-        Body(R"(,"metadata":{},"metadata":{})"), Body(absl::StrCat(",\"metadata\":{", attempt, ",", attempt, "}")),
+       {std::string("{}"),
+        Body(R"(,"webhook_id":"w2")"),
+        Body(R"(,"webhook_id":"w1")"),
+        Body(R"(,"resource_id":null)"),
+        Body(R"(,"webhook_type":"x")"),
+        Body(R"(,"metadata":[])"),
+        Body(R"(,"metadata":"x")"),
+        Body(R"(,"metadata":1)"),
+        Body(R"(,"metadata":{},"metadata":{})"),
+        Body(absl::StrCat(",\"metadata\":{", attempt, ",", attempt, "}")),
         std::string(R"({"webhook_id":"w1","resource_id":"i1"})"),
         std::string(R"({"webhook_type":"t","resource_id":"i1"})"),
         std::string(R"({"webhook_type":"t","webhook_id":"w1"})"),
@@ -58,6 +71,8 @@ TEST(Event, RefusesAnotherShape) {
         std::string(R"({"webhook_type":"t","webhook_id":"a\nb","resource_id":"i1"})"),
         std::string(R"({"webhook_type":"t","webhook_id":"w\u00e9","resource_id":"i1"})"),
         std::string(R"({"webhook_type":"t","webhook_id":"w1","resource_id":["i1"]})"),
+        std::string(R"({"webhook_type":"t","webhook_id":"w1","resource_id":"i\n1"})"),
+        std::string(R"({"webhook_type":"t","webhook_id":"w1","resource_id":")") + std::string(257, 'i') + "\"}",
         std::string(R"({"webhook_type":7,"webhook_id":"w1","resource_id":"i1"})")}) {
     EXPECT_FALSE(Read(body)) << body;
   }

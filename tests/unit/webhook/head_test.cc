@@ -67,6 +67,12 @@ TEST(Head, TheEndOfTheBodyMustBeKnown) {
   }
 }
 
+TEST(Head, BlanksRoundASignatureAreNoPartOfIt) {
+  Head head;
+  head.Take("astra-verification", " c2ln\t");
+  EXPECT_EQ(head.signature.value, "c2ln");
+}
+
 TEST(Head, SixtyFourKibibytesAreNotTooMany) {
   Head head{"POST", kPath, "HTTP/1.1", {}, {}, {}};
   head.Take("Content-Length", "65536");
