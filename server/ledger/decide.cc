@@ -338,7 +338,7 @@ GetAnswer Decide(View&& view, const GetRequest&) {
 
 void TakeReading(Row& row, const Reading& reading, bool log_news, Changes& changes) {
   const Reading before = row.record.latest;
-  if (reading.read_at < before.read_at) return;
+  if (reading.read_at < before.read_at && reading.after != before.read_at) return;
   // `updated` stays: a retention counts from the end of the creation, not from the last look at it.
   Reading& latest = row.record.latest;
   latest = reading;

@@ -68,6 +68,9 @@ struct Reading {
   int verification_type = 0;
   absl::Time status_since = absl::InfinitePast();  // when this status was first seen
   absl::Time read_at = absl::InfinitePast();       // when Astra said it; InfinitePast: nothing was read yet
+  // What was recorded as read_at when this reading was begun. Not kept. Where that is still so, this one came after it,
+  // whatever the clocks of two machines say.
+  absl::Time after = absl::InfiniteFuture();
   // Of the POST that made the intent, where Astra said so. Not kept: a row has its own.
   std::optional<Uuid> attempt_id = std::nullopt;
 };

@@ -190,6 +190,7 @@ std::vector<Value> LatestArrays(absl::Span<const Row* const> rows) {
       ArrayOf<int64_t>(rows, [](const Row& row) { return int64_t{row.record.latest.verification_type}; }),
       ArrayOf<std::optional<int64_t>>(rows,
                                       [](const Row& row) { return MicrosOrNull(row.record.latest.status_since); }),
+      ArrayOf<int64_t>(rows, [](const Row& row) { return absl::ToUnixMicros(row.record.latest.after); }),
   };
 }
 

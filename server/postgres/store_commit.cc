@@ -117,12 +117,12 @@ const std::string& WholeSql() {
   return *kSql;
 }
 
-// A newer reading than the one that is there. Not guarded by the address's version: no decision looks at it.
+// A newer reading than the one that is there, or one that was begun when that one was. Not guarded by the address's version: no decision looks at it.
 constexpr char kLatest[] =
     "UPDATE request r SET read_at = t.read_at, latest_status = t.status, latest_user_id = t.user_id, "
     "latest_type = t.type, status_since = t.since FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], "
-    "$5::bigint[], $6::bigint[]) AS t (id, read_at, status, user_id, type, since) "
-    "WHERE r.id = t.id AND r.state = 2 AND coalesce(r.read_at, t.read_at) <= t.read_at";
+    "$5::bigint[], $6::bigint[], $7::bigint[]) AS t (id, read_at, status, user_id, type, since, after) "
+    "WHERE r.id = t.id AND r.state = 2 AND (coalesce(r.read_at, t.read_at) <= t.read_at OR r.read_at = t.after)";
 
 constexpr char kPurge[] =
     "WITH done AS (DELETE FROM request WHERE id = ANY ($1) RETURNING 1) "

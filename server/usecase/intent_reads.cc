@@ -110,6 +110,7 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
                                     ? outcome.verification_type
                                     : before.verification_type;
     reading.read_at = read_at;
+    if (record != nullptr) reading.after = before.read_at;
     reading.attempt_id = outcome.attempt_id;
     reading.status_since = record != nullptr ? ledger::StatusSince(before, reading) : read_at;
     return reading;

@@ -91,7 +91,8 @@ class WebhookWork::Job final : public std::enable_shared_from_this<Job> {
 
   void Read() {
     const auto last = work_.last_reads_.find(webhook().resource_id);
-    if (last != work_.last_reads_.end() && !by_attempt_) {
+    // One that lies in the future tells nothing: the clock has been put back since.
+    if (last != work_.last_reads_.end() && !by_attempt_ && last->second <= deps_.wall_clock()) {
       // That GET began when Astra had sent this already.
       if (last->second > webhook().received) return End(WebhookResult::kRead);
       const absl::Duration distance = deps_.wall_clock() - last->second;

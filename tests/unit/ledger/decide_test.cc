@@ -547,6 +547,19 @@ TEST_P(RowTest, AnOlderReadingChangesNothing) {
   EXPECT_THAT(s_.Get(Mine(1)).record->latest, IsReading("cancelled", "", 1, 12, 12));
 }
 
+// Replicas' clocks differ, and a clock is put back. What was begun when the row already said so comes after it.
+TEST_P(RowTest, AReadingOfWhoKnewWhatIsRecordedIsNewer) {
+  s_.Run({.at = 1}, Done);
+  EXPECT_TRUE(s_.RecordReading(Mine(1), Said("converted", 12, "user-1")).ok());
+  Reading behind = Said("cancelled", 9);
+  behind.after = At(11);
+  EXPECT_TRUE(s_.RecordReading(Mine(1), behind).ok());
+  EXPECT_THAT(s_.Get(Mine(1)).record->latest, IsReading("converted", "user-1", 1, 12, 12)) << "it knew of less";
+  behind.after = At(12);
+  EXPECT_TRUE(s_.RecordReading(Mine(1), behind).ok());
+  EXPECT_THAT(s_.Get(Mine(1)).record->latest, IsReading("cancelled", "", 1, 9, 9));
+}
+
 TEST_P(RowTest, AReadingSurvivesEveryOtherChangeOfItsRow) {
   s_.Run({.id = 1, .key = kOldKey}, Maybe);
   s_.Run({.id = 2, .supersedes = 1, .allow_repeat = true, .key = kOldKey}, Done);
