@@ -55,8 +55,9 @@ class MergedIndexTest : public testing::TestWithParam<std::pair<int, MergeOption
   void Open(const MergeOptions& options) {
     emails_.reset();
     emails_.emplace(connection_, options);
-    ASSERT_TRUE(emails_->Open().ok());
+    ASSERT_TRUE(emails_->Open(Rows()).ok());
   }
+  int64_t Rows() { return Number("SELECT count(*) FROM email"); }
   // Random keys, few of them, so that they meet.
   static EmailKey Of(int which) {
     EmailKey key;
@@ -296,11 +297,11 @@ TEST_F(MergedIndexTest, TwoRowsWithOneKeyEndAStart) {
   AddRow(Of(3));
   const int64_t twice = AddRow(Of(3));  // both above the mark
   MergedIndex<EmailKey> in_tail(connection_, kNever);
-  EXPECT_TRUE(absl::IsDataLoss(in_tail.Open()));
+  EXPECT_TRUE(absl::IsDataLoss(in_tail.Open(Rows())));
   Do("DELETE FROM email WHERE id = " + std::to_string(twice));
   AddRow(Of(1));  // one above and one below
   MergedIndex<EmailKey> in_table(connection_, kNever);
-  EXPECT_TRUE(absl::IsDataLoss(in_table.Open()));
+  EXPECT_TRUE(absl::IsDataLoss(in_table.Open(Rows())));
 }
 
 TEST_F(MergedIndexTest, AnIndexThatDoesNotFitItsRowsIsFound) {
@@ -320,11 +321,47 @@ TEST_F(MergedIndexTest, AnIndexThatDoesNotFitItsRowsIsFound) {
   }
 }
 
+// Where there are too many rows to look for the entry of each.
+TEST_F(MergedIndexTest, AnIndexWithAnotherNumberOfEntriesEndsAStart) {
+  const MergeOptions options{.begin_at = 4, .at_once = 1, .faster = 0};
+  Open(options);
+  for (int i = 1; i <= 4; ++i) ASSERT_TRUE(Insert(i).ok());
+  while (emails_->mark() == 0) ASSERT_TRUE(Turn().ok());
+  for (int i = 5; i <= 8; ++i) ASSERT_TRUE(Insert(i).ok());
+  ASSERT_TRUE(Turn().ok());
+  Open(options);  // in the middle of a merge
+  ASSERT_EQ(emails_->mark(), 4);
+  ASSERT_EQ(Number("SELECT count(*) FROM email_key"), 5);
+  const char* const harms[] = {"DELETE FROM email_key WHERE row = 1",
+                               "INSERT INTO email_key VALUES (randomblob(32), 3)",
+                               "INSERT INTO email_key VALUES (randomblob(32), 6)",
+                               "INSERT INTO email_key VALUES (randomblob(32), 9)",
+                               "UPDATE email_key SET row = 9 WHERE row = 4",
+                               "UPDATE email_key SET digest = randomblob(32) WHERE row > 4",
+                               "DELETE FROM email WHERE id = 2",
+                               "INSERT INTO email (id, digest, confirmed, possible) VALUES (0, randomblob(32), 0, 0)",
+                               "UPDATE merged_to SET row = 5 WHERE name = 'email_key' AND NOT EXISTS "
+                               "(SELECT 1 FROM email_key WHERE row = 5)",
+                               "UPDATE merged_to SET row = 6 WHERE name = 'email_key'",
+                               "UPDATE merged_to SET row = 3 WHERE name = 'email_key'; DELETE FROM email WHERE id = 4"};
+  for (const char* const harm : harms) {
+    Do("SAVEPOINT s");
+    Do(harm);
+    if (sqlite3_changes(connection_.db()) != 0) {
+      MergedIndex<EmailKey> index(connection_, options);
+      const absl::Status said = index.Open(Rows());
+      EXPECT_TRUE(absl::IsDataLoss(said)) << harm;
+      EXPECT_THAT(std::string(said.message()), HasSubstr("the index email_key does not fit its rows")) << harm;
+    }
+    Do("ROLLBACK TO s; RELEASE s");
+  }
+}
+
 // ---- intents: several rows may have one key ----
 
 TEST_F(MergedIndexTest, AllRowsOfAnIntentAreFound) {
   MergedIndex<IntentKey> intents(connection_, {.begin_at = 2, .at_once = 1, .faster = 0});
-  ASSERT_TRUE(intents.Open().ok());
+  ASSERT_TRUE(intents.Open(0).ok());
   const IntentKey key = IntentKeyOf("usr_int_12345678");
   EXPECT_EQ(key, IntentKeyOf("another_12345678"));
   EXPECT_NE(key, IntentKeyOf("12345679"));

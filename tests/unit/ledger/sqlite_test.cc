@@ -310,6 +310,37 @@ TEST_F(SqliteTest, AWrongCounterIsRefused) {
   }
 }
 
+// A file that is too large to compare each row with its index.
+TEST_F(SqliteTest, AnIndexOfALargeLedgerWithAnotherNumberOfEntriesIsRefused) {
+  options_.store.merge = {.begin_at = 2, .at_once = 100, .faster = 0};
+  Open();
+  for (int id = 1; id <= 5; ++id) {
+    const Call call{.id = id, .email = std::to_string(id) + "@example.com"};
+    Begin(call);
+    Finish(Succeeded(call.key_of(), "intent-" + std::to_string(id)));
+  }
+  ledger_.reset();
+  const std::string kept = directory_.File("keep");
+  std::filesystem::copy_file(options_.store.path, kept);
+  for (const int64_t most : {int64_t{0}, options_.store.pages_to_check_whole}) {
+    options_.store.pages_to_check_whole = most;
+    for (const std::string table : {"request_key", "email_key", "intent_key"}) {
+      const std::string others = table == "email_key"    ? "randomblob(32)"
+                                 : table == "intent_key" ? "randomblob(8)"
+                                                         : "1, randomblob(16)";
+      for (const std::string& sql :
+           {"DELETE FROM " + table + " WHERE row = 1", "INSERT INTO " + table + " VALUES (" + others + ", 1)",
+            "INSERT INTO " + table + " VALUES (" + others + ", 99)"}) {
+        Tamper(sql);
+        EXPECT_THAT(Refusal(), HasSubstr("is damaged (the index " + table + " does not fit its rows)")) << sql;
+        std::filesystem::copy_file(kept, options_.store.path, std::filesystem::copy_options::overwrite_existing);
+      }
+    }
+    Reopen();
+    ledger_.reset();
+  }
+}
+
 TEST_F(SqliteTest, AnotherKeyIsRefused) {
   Open();
   Begin({});
