@@ -111,17 +111,23 @@ absl::Status SqliteStore::CheckOurs() {
   return absl::OkStatus();
 }
 
+// All of them in one transaction: a start that is cut off leaves the schema that was there, so that the copy that the
+// next one keeps (KeepCopy) is still one that the version before can read.
 absl::Status SqliteStore::Migrate() {
-  if (options_.as_it_is || options_.inspect) return absl::OkStatus();
+  if (options_.as_it_is || options_.inspect || version_ == SchemaVersion()) return absl::OkStatus();
+  std::string sql = "BEGIN IMMEDIATE;";
   for (const Migration& migration : Migrations()) {
     if (migration.version <= version_) continue;
-    const std::string sql = absl::StrCat("BEGIN IMMEDIATE;", migration.sql, "INSERT INTO migration VALUES (",
-                                         migration.version, ", ", Micros(options_.now()),
-                                         "); PRAGMA application_id = ", moved_ ? kMovedApplicationId : kApplicationId,
-                                         "; PRAGMA user_version = ", migration.version, "; COMMIT;");
-    if (absl::Status s = connection_.Execute(sql.c_str()); !s.ok()) return s;
-    version_ = migration.version;
+    absl::StrAppend(&sql, migration.sql, "INSERT INTO migration VALUES (", migration.version, ", ",
+                    Micros(options_.now()), ");");
   }
+  absl::StrAppend(&sql, "PRAGMA application_id = ", moved_ ? kMovedApplicationId : kApplicationId,
+                  "; PRAGMA user_version = ", SchemaVersion(), ";");
+  if (absl::Status s = connection_.Execute(sql.c_str()); !s.ok()) return s;
+  Reach("migration-written");
+  if (absl::Status s = connection_.Execute("COMMIT"); !s.ok()) return s;
+  Reach("migration-committed");
+  version_ = SchemaVersion();
   return absl::OkStatus();
 }
 
