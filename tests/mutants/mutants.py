@@ -30,9 +30,7 @@ EXPLAINED = pathlib.Path(__file__).with_name("survivors.json")
 
 LEDGER = ["ledger_decide_test", "ledger_group_commit_test", "ledger_ledger_test", "ledger_stores_test", "ledger_sqlite_test",
           "ledger_model_test"]
-INDEX = ["ledger_merged_index_test", "ledger_stores_test"]
-STORE = ["ledger_stores_test", "ledger_settle_test", "ledger_change_log_test", "ledger_lost_commit_test", "ledger_life_test",
-         "ledger_sqlite_test"]
+INDEX = ["ledger_merged_index_test", "ledger_lost_commit_test", "ledger_stores_test"]
 # The quickest first: most mutations die there.
 FILES = {
     "server/usecase/creation.cc": ["creation_test"],
@@ -55,7 +53,6 @@ FILES = {
     "server/ledger/group_commit.cc": LEDGER,
     "server/ledger/key_filter.cc": INDEX,
     "server/ledger/sqlite_merged_index.cc": INDEX,
-    "server/ledger/sqlite_store.cc": STORE,
 }
 
 SWITCH = """
