@@ -71,6 +71,10 @@ struct Of<IntentKey> {
   static size_t Hash(const IntentKey& key) { return absl::HashOf(key.ending); }
 };
 
+absl::Status DoesNotFit(const SqliteConnection& connection, const char* table) {
+  return connection.Damaged(absl::StrCat("the index ", table, " does not fit its rows"));
+}
+
 std::string Parameters(int count) {
   std::string all;
   for (int i = 1; i <= count; ++i) absl::StrAppend(&all, i == 1 ? "?" : ", ?", i);
@@ -107,29 +111,52 @@ absl::Status MergedIndex<Key>::Prepare() {
 }
 
 template <class Key>
-absl::Status MergedIndex<Key>::Open() {
+absl::Status MergedIndex<Key>::Open(int64_t rows) {
   if (absl::Status s = Prepare(); !s.ok()) return s;
-  if (absl::Status s = ReadTable(); !s.ok()) return s;
-  return ReadTail();
+  if (absl::Status s = ReadMark(); !s.ok()) return s;
+  int64_t below = 0;
+  std::vector<Entry> above;
+  if (absl::Status s = ReadTable(rows, below, above); !s.ok()) return s;
+  if (absl::Status s = ReadTail(); !s.ok()) return s;
+  // Each row up to the mark has one entry. Beyond it there are only those of a merge that was cut off.
+  const bool fits = below == rows - static_cast<int64_t>(tail_.size()) &&
+                    std::includes(tail_.begin(), tail_.end(), above.begin(), above.end());
+  return fits ? absl::OkStatus() : DoesNotFit(connection_, Of<Key>::kTable);
 }
 
+// How many entries are of rows up to the mark, and the others, in order.
 template <class Key>
-absl::Status MergedIndex<Key>::ReadTable() {
+absl::Status MergedIndex<Key>::ReadTable(int64_t rows, int64_t& below, std::vector<Entry>& above) {
   using It = Of<Key>;
-  if (!It::kUnique) return absl::OkStatus();  // nobody asks for what is not there
-  SqliteUse count(connection_, absl::StrCat("SELECT count(*) FROM ", It::kTable));
-  if (const absl::StatusOr<bool> counted = count.Step(); !counted.ok()) return counted.status();
-  const auto keys = static_cast<size_t>(count.Number(0));
-  filter_.Reset(keys + keys / 8 + options_.begin_at);
-  SqliteUse all(connection_, absl::StrCat("SELECT ", It::kColumns, " FROM ", It::kTable));
+  const auto keys = static_cast<size_t>(rows);
+  // Where several rows may have a key, nobody asks for what is not there.
+  if (It::kUnique) filter_.Reset(keys + keys / 8 + options_.begin_at);
+  SqliteUse all(connection_,
+                absl::StrCat("SELECT ", It::kColumns, ", row FROM ", It::kTable, " ORDER BY ", It::kColumns, ", row"));
   for (;;) {
     const absl::StatusOr<bool> more = all.Step();
     if (!more.ok()) return more.status();
     if (!*more) return absl::OkStatus();
-    Key key;
-    if (!It::Read(all, key)) return connection_.Damaged("a key does not make sense");
-    filter_.Add(It::Hash(key));
+    Entry entry;
+    if (!It::Read(all, entry.key)) return connection_.Damaged("a key does not make sense");
+    if (It::kUnique) filter_.Add(It::Hash(entry.key));
+    entry.row = all.Number(It::kWidth);
+    if (entry.row <= mark_) {
+      ++below;
+    } else {
+      above.push_back(std::move(entry));
+    }
   }
+}
+
+template <class Key>
+absl::Status MergedIndex<Key>::ReadMark() {
+  SqliteUse use(connection_, absl::StrCat("SELECT row FROM merged_to WHERE name = '", Of<Key>::kTable, "'"));
+  const absl::StatusOr<bool> found = use.Step();
+  if (!found.ok()) return found.status();
+  if (!*found) return connection_.Damaged("a mark is missing");
+  mark_ = use.Number(0);
+  return absl::OkStatus();
 }
 
 template <class Key>
@@ -141,13 +168,7 @@ absl::Status MergedIndex<Key>::ReadTail() {
   ends_ = false;
   target_ = newest_ = 0;
   merged_.reset();
-  {
-    SqliteUse use(connection_, absl::StrCat("SELECT row FROM merged_to WHERE name = '", It::kTable, "'"));
-    const absl::StatusOr<bool> found = use.Step();
-    if (!found.ok()) return found.status();
-    if (!*found) return connection_.Damaged("a mark is missing");
-    mark_ = use.Number(0);
-  }
+  if (absl::Status s = ReadMark(); !s.ok()) return s;
   SqliteUse rows(connection_, absl::StrCat("SELECT ", It::kSelect, ", r.id FROM ", It::kRows, " r WHERE r.id > ?1 AND ",
                                            It::kOfRows, " ORDER BY r.id"));
   rows.Bind(1, mark_);
@@ -186,7 +207,7 @@ absl::Status MergedIndex<Key>::Check(const SqliteConnection& connection) {
     SqliteUse use(connection, sql);
     const absl::StatusOr<bool> said = use.Step();
     if (!said.ok()) return said.status();
-    if (use.Number(0) != 0) return connection.Damaged(absl::StrCat("the index ", It::kTable, " does not fit its rows"));
+    if (use.Number(0) != 0) return DoesNotFit(connection, It::kTable);
   }
   return absl::OkStatus();
 }

@@ -102,8 +102,9 @@ class MergedIndex {
   MergedIndex(const MergedIndex&) = delete;
   MergedIndex& operator=(const MergedIndex&) = delete;
 
-  // Reads the table and the rows above the mark. A key that two rows have: DataLoss.
-  absl::Status Open();
+  // Reads the table and the rows above the mark. `rows`: how many have a key. A key that two rows have, or a table that
+  // has more or fewer entries than rows: DataLoss.
+  absl::Status Open(int64_t rows);
   // Reads the rows above the mark again: after a COMMIT that failed, whatever became of it.
   absl::Status ReadTail();
   // That every row up to the mark has its entry, and every entry its row. Reads them all.
@@ -138,7 +139,8 @@ class MergedIndex {
   enum Statement : size_t { kFind, kAdd, kRemove, kMark, kStatements };
 
   absl::Status Prepare();
-  absl::Status ReadTable();
+  absl::Status ReadTable(int64_t rows, int64_t& below, std::vector<Entry>& above);
+  absl::Status ReadMark();
   absl::Status Add(const Key& key, int64_t row);
   absl::StatusOr<std::vector<int64_t>> InTable(const Key& key);
   absl::Status Break(const char* what);

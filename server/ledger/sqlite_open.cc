@@ -14,8 +14,6 @@
 namespace userintent::ledger {
 namespace {
 
-constexpr int64_t kPagesToCheckWhole = 60'000;
-
 bool Given(const SqliteStoreOptions& options, uint64_t key_id) {
   const std::vector<uint64_t>& previous = options.previous_key_ids;
   return key_id == options.key_id || std::find(previous.begin(), previous.end(), key_id) != previous.end();
@@ -113,17 +111,23 @@ absl::Status SqliteStore::CheckOurs() {
   return absl::OkStatus();
 }
 
+// All of them in one transaction: a start that is cut off leaves the schema that was there, so that the copy that the
+// next one keeps (KeepCopy) is still one that the version before can read.
 absl::Status SqliteStore::Migrate() {
-  if (options_.as_it_is || options_.inspect) return absl::OkStatus();
+  if (options_.as_it_is || options_.inspect || version_ == SchemaVersion()) return absl::OkStatus();
+  std::string sql = "BEGIN IMMEDIATE;";
   for (const Migration& migration : Migrations()) {
     if (migration.version <= version_) continue;
-    const std::string sql = absl::StrCat("BEGIN IMMEDIATE;", migration.sql, "INSERT INTO migration VALUES (",
-                                         migration.version, ", ", Micros(options_.now()),
-                                         "); PRAGMA application_id = ", moved_ ? kMovedApplicationId : kApplicationId,
-                                         "; PRAGMA user_version = ", migration.version, "; COMMIT;");
-    if (absl::Status s = connection_.Execute(sql.c_str()); !s.ok()) return s;
-    version_ = migration.version;
+    absl::StrAppend(&sql, migration.sql, "INSERT INTO migration VALUES (", migration.version, ", ",
+                    Micros(options_.now()), ");");
   }
+  absl::StrAppend(&sql, "PRAGMA application_id = ", moved_ ? kMovedApplicationId : kApplicationId,
+                  "; PRAGMA user_version = ", SchemaVersion(), ";");
+  if (absl::Status s = connection_.Execute(sql.c_str()); !s.ok()) return s;
+  Reach("migration-written");
+  if (absl::Status s = connection_.Execute("COMMIT"); !s.ok()) return s;
+  Reach("migration-committed");
+  version_ = SchemaVersion();
   return absl::OkStatus();
 }
 
@@ -131,8 +135,9 @@ absl::Status SqliteStore::CheckUndamaged() {
   const absl::StatusOr<int64_t> pages = connection_.Number("PRAGMA page_count");
   if (!pages.ok()) return pages.status();
   // A check of everything takes a second of CPU for a million requests. Of a ledger that large the attempts are
-  // checked, and the requests are read once when their sum is taken.
-  const char* const check = *pages <= kPagesToCheckWhole ? "PRAGMA quick_check(1)" : "PRAGMA quick_check(email)";
+  // checked, and the requests are read once when their sum is taken; OpenIndexes compares numbers of rows and entries.
+  const bool small = *pages <= options_.pages_to_check_whole;
+  const char* const check = small ? "PRAGMA quick_check(1)" : "PRAGMA quick_check(email)";
   const bool whole = options_.inspect || options_.check_whole;
   SqliteUse use(connection_, whole ? "PRAGMA integrity_check(1)" : check);
   const absl::StatusOr<bool> said = use.Step();
@@ -141,7 +146,7 @@ absl::Status SqliteStore::CheckUndamaged() {
     return connection_.Damaged(whole ? "a page or an index does not fit" : "a page does not fit");
   }
   if (whole) return CheckPartialIndexes();
-  return *pages <= kPagesToCheckWhole ? CheckIndexes() : absl::OkStatus();
+  return small ? CheckIndexes() : absl::OkStatus();
 }
 
 absl::Status SqliteStore::CheckIndexes() {
@@ -153,9 +158,9 @@ absl::Status SqliteStore::CheckIndexes() {
 
 absl::Status SqliteStore::OpenIndexes() {
   if (options_.as_it_is || options_.inspect) return absl::OkStatus();
-  if (absl::Status s = request_keys_.Open(); !s.ok()) return s;
-  if (absl::Status s = email_keys_.Open(); !s.ok()) return s;
-  return intent_keys_.Open();
+  if (absl::Status s = request_keys_.Open(rows_); !s.ok()) return s;
+  if (absl::Status s = email_keys_.Open(counted_.addresses); !s.ok()) return s;
+  return intent_keys_.Open(counted_.succeeded);
 }
 
 // Newer versions of SQLite miss what a partial index has too much: their integrity_check asks only whether each row is
@@ -276,17 +281,20 @@ absl::Status SqliteStore::CheckCounters() {
   if (version_ < 2 && (options_.as_it_is || options_.inspect)) return absl::OkStatus();  // written in other columns
   // Equal counters for each address (but for what was purged), in one pass over each table and without sorting a
   // million rows: each address has a weight, and the weighted sums must agree. A wrong counter changes them.
-  const absl::StatusOr<std::pair<int64_t, int64_t>> counted = connection_.Numbers(
-      "SELECT sum(id * 2654435761 % 4294967291 * (confirmed - purged_confirmed)), "
-      "sum(id * 2654435761 % 4294967291 * (possible - purged_possible)) FROM email");
+  SqliteUse addresses(connection_,
+                      "SELECT sum(id * 2654435761 % 4294967291 * (confirmed - purged_confirmed)), "
+                      "sum(id * 2654435761 % 4294967291 * (possible - purged_possible)), count(*) FROM email");
+  const absl::StatusOr<bool> counted = addresses.Step();
   if (!counted.ok()) return counted.status();
   SqliteUse use(connection_,
                 "SELECT sum(email * 2654435761 % 4294967291 * confirmed), "
-                "sum(email * 2654435761 % 4294967291 * (state <> 5 AND confirmed = 0)), count(*) FROM request");
+                "sum(email * 2654435761 % 4294967291 * (state <> 5 AND confirmed = 0)), count(*), "
+                "count(CASE WHEN state = 2 THEN 1 END) FROM request");
   const absl::StatusOr<bool> recomputed = use.Step();
   if (!recomputed.ok()) return recomputed.status();
   rows_ = use.Number(2);
-  if (*counted == std::pair(use.Number(0), use.Number(1))) return absl::OkStatus();
+  counted_ = {addresses.Number(2), use.Number(3)};
+  if (addresses.Number(0) == use.Number(0) && addresses.Number(1) == use.Number(1)) return absl::OkStatus();
   return connection_.Damaged("an attempt counter is not the sum over its requests");
 }
 

@@ -2,7 +2,7 @@
 
 namespace userintent::ledger {
 
-// Applied in order, each in one transaction, never changed once released.
+// Applied in order, all that are due in one transaction, never changed once released.
 //
 // email: attempts of one address; kept for ever. request: one row per (caller, request_id), in the order of arrival, so
 // that the rows of one batch lie together: request ids are random, and a table in their order would touch a page of its

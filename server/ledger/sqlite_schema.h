@@ -12,7 +12,7 @@ struct Migration {
   const char* sql;
 };
 
-// In the order in which they are applied, each in one transaction. Never changed once released.
+// In the order in which they are applied, all that are due in one transaction. Never changed once released.
 const std::vector<Migration>& Migrations();
 
 // The present one.

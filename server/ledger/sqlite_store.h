@@ -56,6 +56,8 @@ struct SqliteStoreOptions {
   std::function<bool()> cancelled = nullptr;
   // Every page and every index is checked, however large the file is. `inspect` does so, too.
   bool check_whole = false;
+  // Of a file of more pages only some are checked at a start.
+  int64_t pages_to_check_whole = 60'000;
   absl::Time (*now)() = absl::Now;
   void (*crash_point)(std::string_view name) = nullptr;
   // The write-ahead log is copied into the database when it holds this many pages of 4 KiB. Calls wait meanwhile, so
@@ -276,6 +278,10 @@ class SqliteStore : public Store, public Inspector {
   int64_t revision_ = 0;
   int64_t in_file_ = 0;
   int64_t rows_ = 0;
+  struct {
+    int64_t addresses = 0;
+    int64_t succeeded = 0;
+  } counted_;                 // at the start, for OpenIndexes
   int64_t first_logged_ = 1;  // the oldest entry of the change log that is kept
   int64_t logged_ = 0;        // the last one
   std::vector<Change> committed_log_;

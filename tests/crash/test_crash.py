@@ -395,7 +395,7 @@ def test_killed(sandbox, seed, point):
 # -- the points themselves -------------------------------------------------------------------------------------------------
 
 def points_in_the_code():
-    pattern = re.compile(r'(?:CrashPoint|Reach|crash_point)\((?:[^;"]*\? )?"([a-z-]+)"(?: : "([a-z-]+)")?\)')
+    pattern = re.compile(r'(?:CrashPoint|[Rr]each|crash_point)\((?:[^;"]*\? )?"([a-z-]+)"(?: : "([a-z-]+)")?\)')
     found = set()
     for path in [*(REPO / "server").rglob("*.cc"), *(REPO / "server").rglob("*.h"), pathlib.Path(__file__).with_name("crash_server.cc")]:
         for match in pattern.finditer(path.read_text()):
@@ -404,10 +404,11 @@ def points_in_the_code():
 
 
 def test_every_point_of_the_code_is_tested():
+    from test_migration_crash import POINTS as MIGRATION_POINTS
     from test_settle_crash import POINTS as SETTLE_POINTS
     copied = pathlib.Path(__file__).with_name("test_copy_crash.py").read_text()
     tested = {point.name for point in POINTS if point.kill != "from outside"} | {point.name for point in SETTLE_POINTS} | set(
-        re.findall(r'crash\("(copy-[a-z]+)"', copied))
+        re.findall(r'crash\("(copy-[a-z]+)"', copied)) | set(MIGRATION_POINTS)
     assert points_in_the_code() == tested
     assert len(POINTS) >= 14
 

@@ -1,6 +1,8 @@
 #include "tests/unit/ledger/fault_vfs.h"
 
+#include <signal.h>
 #include <sqlite3.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -166,6 +168,7 @@ void FaultVfs::Fail(int code, int64_t after) {
 int FaultVfs::Judge(int code, bool write, bool sync) {
   if (write) ++writes;
   if (sync) ++syncs;
+  if ((write || sync) && dies.fetch_sub(1) == 0) ::kill(::getpid(), SIGKILL);
   if (code == 0) return 0;
   if (code == SQLITE_IOERR_READ) {
     if (write || sync) return 0;

@@ -29,6 +29,7 @@ class FaultVfs {
   std::atomic<int64_t> syncs{0};
   std::atomic<int64_t> failures{0};
   std::atomic<bool> hangs{false};  // syncs neither end nor fail
+  std::atomic<int64_t> dies{-1};   // at the write or sync after so many more, by SIGKILL; below 0: does not
 
   int Write() { return Judge(code_, true, false); }
   int Sync();

@@ -1,5 +1,6 @@
 // The index of keys that is merged late: it answers as a map would, whenever it merges, is rolled back or opened anew;
 // and what must not be is noticed. And its filter.
+#include <array>
 #include <map>
 #include <random>
 #include <string>
@@ -43,6 +44,28 @@ TEST(KeyFilterTest, AnEmptyOneHoldsNothing) {
   EXPECT_FALSE(filter.MayHold(absl::HashOf(1)));
 }
 
+TEST(KeyFilterTest, HasTheRoomThatWasAskedForAndGrowsInFewSteps) {
+  KeyFilter filter;
+  int added = 0;
+  const auto steps = [&](int keys) {
+    int count = 0;
+    for (size_t bytes = filter.bytes(); keys > 0; --keys, bytes = filter.bytes()) {
+      filter.Add(absl::HashOf(added++));
+      count += filter.bytes() != bytes ? 1 : 0;
+    }
+    return count;
+  };
+  filter.Reset(0);
+  EXPECT_EQ(steps(131'072), 0);
+  EXPECT_EQ(steps(1'900'000), 7);  // each is for half as many as there are
+  filter.Reset(400'000);
+  EXPECT_EQ(filter.bytes(), 8 * (400'000 / 4 + 1));
+  EXPECT_EQ(steps(400'000), 0);
+  const size_t before = filter.bytes();
+  EXPECT_EQ(steps(1), 1);
+  EXPECT_EQ(filter.bytes() - before, 8 * (200'000 / 4 + 1)) << "what it held before does not count";
+}
+
 // ---- the index ----
 
 class MergedIndexTest : public testing::TestWithParam<std::pair<int, MergeOptions>> {
@@ -55,8 +78,9 @@ class MergedIndexTest : public testing::TestWithParam<std::pair<int, MergeOption
   void Open(const MergeOptions& options) {
     emails_.reset();
     emails_.emplace(connection_, options);
-    ASSERT_TRUE(emails_->Open().ok());
+    ASSERT_TRUE(emails_->Open(Rows()).ok());
   }
+  int64_t Rows() { return Number("SELECT count(*) FROM email"); }
   // Random keys, few of them, so that they meet.
   static EmailKey Of(int which) {
     EmailKey key;
@@ -75,6 +99,13 @@ class MergedIndexTest : public testing::TestWithParam<std::pair<int, MergeOption
   absl::Status Turn() {
     Do("BEGIN");
     return End();
+  }
+  // Until the first merge has ended.
+  void MergeAll() {
+    for (int turns = 0; emails_->mark() == 0; ++turns) {
+      ASSERT_LT(turns, 100);
+      ASSERT_TRUE(Turn().ok());
+    }
   }
   absl::Status Insert(int which) {
     Do("BEGIN");
@@ -225,7 +256,7 @@ TEST_F(MergedIndexTest, MergesInTheOrderOfTheKeys) {
   Do("CREATE TEMP TRIGGER look AFTER INSERT ON main.email_key "
      "BEGIN INSERT INTO seen (digest) VALUES (NEW.digest); END");
   for (int i = 0; i < 64; ++i) ASSERT_TRUE(Insert(i).ok());
-  while (emails_->mark() == 0) ASSERT_TRUE(Turn().ok());
+  MergeAll();
   EXPECT_EQ(Number("SELECT count(*) FROM seen"), 64);
   EXPECT_EQ(Number("SELECT count(*) FROM seen a JOIN seen b ON b.at = a.at + 1 WHERE b.digest < a.digest"), 0);
 }
@@ -242,6 +273,43 @@ TEST_F(MergedIndexTest, ARowOfAMergeThatRunsGoesIntoTheTable) {
   emails_->RolledBack();
 }
 
+TEST_F(MergedIndexTest, WhatComesDuringAMergeIsOfTheNextOne) {
+  Open({.begin_at = 4, .at_once = 1, .faster = 0});
+  for (int i = 1; i <= 8; ++i) ASSERT_TRUE(Insert(i).ok());  // each of the last four merges one
+  MergeAll();
+  EXPECT_EQ(emails_->mark(), 4);
+  EXPECT_EQ(emails_->tail(), 4u);
+  EXPECT_EQ(Number("SELECT count(*) FROM email_key"), 4);
+}
+
+TEST_F(MergedIndexTest, WhatWasRolledBackIsOfNoMerge) {
+  Open({.begin_at = 3, .at_once = 10, .faster = 0});
+  ASSERT_TRUE(Insert(1).ok());
+  ASSERT_TRUE(Insert(2).ok());
+  Do("BEGIN");
+  for (int i = 3; i <= 5; ++i) ASSERT_TRUE(emails_->Insert(Of(i), AddRow(Of(i))).ok());
+  Do("ROLLBACK");
+  emails_->RolledBack();
+  ASSERT_TRUE(Insert(3).ok());
+  Do("BEGIN");
+  ASSERT_TRUE(emails_->MergeSome().ok());
+  EXPECT_TRUE(emails_->merges());
+  Do("ROLLBACK");
+  emails_->RolledBack();
+  EXPECT_FALSE(emails_->merges());
+  EXPECT_EQ(emails_->mark(), 0);
+  MergeAll();
+  EXPECT_EQ(emails_->mark(), 3);
+}
+
+TEST_F(MergedIndexTest, AStartWithManyKeysMergesAtOnce) {
+  Open(kNever);
+  for (int i = 1; i <= 6; ++i) ASSERT_TRUE(Insert(i).ok());
+  Open({.begin_at = 6, .at_once = 2, .faster = 0});
+  ASSERT_TRUE(Turn().ok());
+  EXPECT_EQ(Number("SELECT count(*) FROM email_key"), 2);
+}
+
 // A start in the middle of a merge finds some keys in both places.
 TEST_F(MergedIndexTest, AMergeThatWasCutOffBeginsAnew) {
   const MergeOptions options{.begin_at = 6, .at_once = 2, .faster = 0};
@@ -251,9 +319,70 @@ TEST_F(MergedIndexTest, AMergeThatWasCutOffBeginsAnew) {
   EXPECT_EQ(Number("SELECT count(*) FROM email_key"), 2);
   Open(options);
   EXPECT_EQ(emails_->tail(), 6u);
-  while (emails_->mark() == 0) ASSERT_TRUE(Turn().ok());
+  MergeAll();
   EXPECT_EQ(Number("SELECT count(*) FROM email_key"), 6);
   EXPECT_TRUE(MergedIndex<EmailKey>::Check(connection_).ok());
+}
+
+// The owner knows neither that it was committed nor that it was not; the index is told neither.
+class LostCommitTest : public MergedIndexTest {
+ protected:
+  void IsReadAnew(bool committed);
+};
+TEST_F(LostCommitTest, OneThatCameThrough) { IsReadAnew(true); }
+TEST_F(LostCommitTest, OneThatDidNot) { IsReadAnew(false); }
+
+void LostCommitTest::IsReadAnew(bool committed) {
+  const char* const end = committed ? "COMMIT" : "ROLLBACK";
+  // At the beginning of a merge, in its middle, in its last transaction, and while none runs.
+  for (int way = 0; way < 15; ++way) {
+    const int turns = 1 + way / 3;
+    const size_t at_once = std::array<size_t, 3>{1, 2, 10}[static_cast<size_t>(way % 3)];
+    Do("DELETE FROM email; DELETE FROM email_key; UPDATE merged_to SET row = 0");
+    Open({.begin_at = 3, .at_once = at_once, .faster = 0});
+    for (int i = 1; i <= 3; ++i) ASSERT_TRUE(Insert(i).ok());
+    for (int i = 1; i < turns; ++i) ASSERT_TRUE(Turn().ok());
+    const auto look = [&](const std::map<int, int64_t>& wanted) {
+      for (int i = 1; i <= 9; ++i) {
+        const auto at = wanted.find(i);
+        EXPECT_EQ(emails_->Find(Of(i)).value(), at == wanted.end() ? std::nullopt : std::optional(at->second))
+            << "key " << i << ", way " << way;
+      }
+    };
+    std::map<int, int64_t> known{{1, 1}, {2, 2}, {3, 3}};
+    look(known);
+    Do("BEGIN");
+    ASSERT_TRUE(emails_->Insert(Of(4), AddRow(Of(4))).ok());
+    Do("DELETE FROM email WHERE id = 2");
+    ASSERT_TRUE(emails_->Remove(Of(2), 2).ok());
+    ASSERT_TRUE(emails_->MergeSome().ok());
+    Do(end);
+    if (committed) {
+      known.erase(2);
+      known[4] = 4;
+    }
+    ASSERT_TRUE(emails_->ReadTail().ok());
+    look(known);
+    EXPECT_EQ(emails_->mark(), Number("SELECT row FROM merged_to WHERE name = 'email_key'"));
+    EXPECT_FALSE(emails_->merges());
+    emails_->RolledBack();  // of a transaction that did nothing
+    look(known);
+    const bool begins = emails_->tail() >= 3;
+    for (int i = 0; i < 10; ++i) ASSERT_TRUE(Turn().ok());
+    if (begins) {
+      EXPECT_EQ(emails_->mark(), Number("SELECT max(id) FROM email")) << "way " << way;
+    }
+    for (int i = 5; i <= 7; ++i) {
+      ASSERT_TRUE(Insert(i).ok());
+      known[i] = Number("SELECT max(id) FROM email");
+    }
+    for (int i = 0; i < 20; ++i) ASSERT_TRUE(Turn().ok());
+    look(known);
+    EXPECT_EQ(emails_->mark(), Number("SELECT row FROM merged_to WHERE name = 'email_key'"));
+    EXPECT_TRUE(MergedIndex<EmailKey>::Check(connection_).ok());
+    Open(kNever);
+    look(known);
+  }
 }
 
 // ---- what must not be ----
@@ -296,11 +425,11 @@ TEST_F(MergedIndexTest, TwoRowsWithOneKeyEndAStart) {
   AddRow(Of(3));
   const int64_t twice = AddRow(Of(3));  // both above the mark
   MergedIndex<EmailKey> in_tail(connection_, kNever);
-  EXPECT_TRUE(absl::IsDataLoss(in_tail.Open()));
+  EXPECT_TRUE(absl::IsDataLoss(in_tail.Open(Rows())));
   Do("DELETE FROM email WHERE id = " + std::to_string(twice));
   AddRow(Of(1));  // one above and one below
   MergedIndex<EmailKey> in_table(connection_, kNever);
-  EXPECT_TRUE(absl::IsDataLoss(in_table.Open()));
+  EXPECT_TRUE(absl::IsDataLoss(in_table.Open(Rows())));
 }
 
 TEST_F(MergedIndexTest, AnIndexThatDoesNotFitItsRowsIsFound) {
@@ -320,11 +449,47 @@ TEST_F(MergedIndexTest, AnIndexThatDoesNotFitItsRowsIsFound) {
   }
 }
 
+// Where there are too many rows to look for the entry of each.
+TEST_F(MergedIndexTest, AnIndexWithAnotherNumberOfEntriesEndsAStart) {
+  const MergeOptions options{.begin_at = 4, .at_once = 1, .faster = 0};
+  Open(options);
+  for (int i = 1; i <= 4; ++i) ASSERT_TRUE(Insert(i).ok());
+  MergeAll();
+  for (int i = 5; i <= 8; ++i) ASSERT_TRUE(Insert(i).ok());
+  ASSERT_TRUE(Turn().ok());
+  Open(options);  // in the middle of a merge
+  ASSERT_EQ(emails_->mark(), 4);
+  ASSERT_EQ(Number("SELECT count(*) FROM email_key"), 5);
+  const char* const harms[] = {"DELETE FROM email_key WHERE row = 1",
+                               "INSERT INTO email_key VALUES (randomblob(32), 3)",
+                               "INSERT INTO email_key VALUES (randomblob(32), 6)",
+                               "INSERT INTO email_key VALUES (randomblob(32), 9)",
+                               "UPDATE email_key SET row = 9 WHERE row = 4",
+                               "UPDATE email_key SET digest = randomblob(32) WHERE row > 4",
+                               "DELETE FROM email WHERE id = 2",
+                               "INSERT INTO email (id, digest, confirmed, possible) VALUES (0, randomblob(32), 0, 0)",
+                               "UPDATE merged_to SET row = 5 WHERE name = 'email_key' AND NOT EXISTS "
+                               "(SELECT 1 FROM email_key WHERE row = 5)",
+                               "UPDATE merged_to SET row = 6 WHERE name = 'email_key'",
+                               "UPDATE merged_to SET row = 3 WHERE name = 'email_key'; DELETE FROM email WHERE id = 4"};
+  for (const char* const harm : harms) {
+    Do("SAVEPOINT s");
+    Do(harm);
+    if (sqlite3_changes(connection_.db()) != 0) {
+      MergedIndex<EmailKey> index(connection_, options);
+      const absl::Status said = index.Open(Rows());
+      EXPECT_TRUE(absl::IsDataLoss(said)) << harm;
+      EXPECT_THAT(std::string(said.message()), HasSubstr("the index email_key does not fit its rows")) << harm;
+    }
+    Do("ROLLBACK TO s; RELEASE s");
+  }
+}
+
 // ---- intents: several rows may have one key ----
 
 TEST_F(MergedIndexTest, AllRowsOfAnIntentAreFound) {
   MergedIndex<IntentKey> intents(connection_, {.begin_at = 2, .at_once = 1, .faster = 0});
-  ASSERT_TRUE(intents.Open().ok());
+  ASSERT_TRUE(intents.Open(0).ok());
   const IntentKey key = IntentKeyOf("usr_int_12345678");
   EXPECT_EQ(key, IntentKeyOf("another_12345678"));
   EXPECT_NE(key, IntentKeyOf("12345679"));
