@@ -37,7 +37,7 @@ bool ReadHead(Input& input, AnswerHead& head, Exchange& exchange, bool end) {
     const size_t colon = line.find(':', 1);
     const std::string_view name = line.substr(0, colon);
     std::string_view value = colon == line.npos ? std::string_view() : line.substr(colon + 1);
-    if (name == ":status") value = http::TrimBlanks(value);
+    if (name == ":status") value = TrimBlanks(value);
     switch (head.Read(name, &value)) {
       case AnswerHead::Field::kTake:
         exchange.TakeField(head.status(), name, value);
