@@ -8,6 +8,7 @@
 
 #include "server/base/time.h"
 #include "server/base/uuid.h"
+#include "server/usecase/attempt_id.h"
 #include "server/usecase/error_table.h"
 
 namespace userintent::admin {
@@ -57,7 +58,7 @@ void Fill(const ledger::Record& record, absl::Time now, bool server_runs, v1::Re
   SetIfAny(record.latest.status_since, out, &v1::Request::mutable_status_time);
   SetIfAny(record.latest.read_at, out, &v1::Request::mutable_read_time);
   out->set_astra_request_id(answer.astra_request_id);
-  out->set_gateway_attempt_id(UuidText(record.attempt_id));
+  if (usecase::AstraWasTold(record.attempt_id)) out->set_gateway_attempt_id(UuidText(record.attempt_id));
   out->set_posts(record.posts);
   if (record.supersedes) out->set_supersedes_request_id(UuidText(*record.supersedes));
   if (record.superseded_by) out->set_superseded_by_request_id(UuidText(*record.superseded_by));
@@ -110,7 +111,7 @@ void Fill(const ledger::Conflict& conflict, v1::Conflict* out) {
   SetTimestamp(conflict.at, out->mutable_time());
   out->set_caller(conflict.key.caller);
   out->set_request_id(UuidText(conflict.key.request_id));
-  out->set_gateway_attempt_id(UuidText(conflict.attempt_id));
+  if (usecase::AstraWasTold(conflict.attempt_id)) out->set_gateway_attempt_id(UuidText(conflict.attempt_id));
   out->set_recorded_state(StateOf(conflict.recorded));
   out->set_recorded_user_intent_id(conflict.recorded_intent);
   out->set_claimed_state(StateOf(conflict.claimed));

@@ -166,7 +166,7 @@ absl::Status Confirm(const Context& context, const v1::ResolveRequestRequest& re
       "This cannot be taken back.",
       r.request_id(), r.caller(), When(r.create_time()),
       r.http_status() == 0 ? "no answer of Astra came" : absl::StrCat("Astra answered HTTP ", r.http_status()),
-      r.gateway_attempt_id(), Word(r.state()), Meaning(r), change));
+      AttemptId(r), Word(r.state()), Meaning(r), change));
 }
 
 absl::Status Resolve(const Context& context) {

@@ -14,6 +14,10 @@ std::string When(const google::protobuf::Timestamp& time) {
   return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixSeconds(time.seconds()), absl::UTCTimeZone());
 }
 
+std::string AttemptId(const v1::Request& request) {
+  return request.gateway_attempt_id().empty() ? "Astra was not told one" : request.gateway_attempt_id();
+}
+
 std::string Word(v1::RequestState state) { return v1::RequestState_Name(state).substr(sizeof("REQUEST_STATE_") - 1); }
 
 const char* Meaning(const v1::Request& request) {
@@ -56,6 +60,7 @@ std::string Became(const v1::Webhook& webhook) {
 // What it means that no webhook names the request's attempt. Never more than is known.
 std::string NoneNames(const v1::Request& request) {
   const v1::WebhookEvidence& w = request.webhooks();
+  if (request.gateway_attempt_id().empty()) return "none can: Astra was not told its attempt id";
   if (!w.has_receiver_since()) return "none; no webhook could be received yet";
   const std::string others = absl::StrCat(w.other_count(), " other", w.other_count() == 1 ? "" : "s");
   std::string text;
@@ -106,8 +111,7 @@ void Print(const v1::Request& r, bool with_attempts = true) {
   Line("sent", r.sent());
   if (r.http_status() != 0) Line("astra status", absl::StrCat("HTTP ", r.http_status()));
   if (!r.astra_request_id().empty()) Line("astra request", r.astra_request_id());
-  Line("attempt id",
-       absl::StrCat(r.gateway_attempt_id(), " (of ", r.posts(), r.posts() == 1 ? " POST)" : " POSTs, the last)"));
+  Line("attempt id", absl::StrCat(AttemptId(r), " (of ", r.posts(), r.posts() == 1 ? " POST)" : " POSTs, the last)"));
   if (with_attempts) {
     Line("attempts used",
          absl::StrCat(r.attempts_used_min(), " surely, ", r.attempts_used_max(), " at most, by its e-mail address"));
@@ -165,13 +169,13 @@ void Print(const v1::ListUnresolvedResponse& response) {
     if (const v1::WebhookEvidence& w = r.webhooks(); w.naming_count() != 0) {
       notes.push_back(absl::StrCat(Webhooks(w.naming_count()), w.naming_count() == 1 ? " names" : " name",
                                    " its attempt: ", Became(w.naming(0))));
-    } else if (w.receiver_covers()) {
+    } else if (w.receiver_covers() && !r.gateway_attempt_id().empty()) {
       notes.push_back(absl::StrCat("none of the ", Webhooks(w.other_count()), " since then names it"));
     }
     std::string note;
     for (const std::string& one : notes) absl::StrAppend(&note, note.empty() ? "" : ", ", one);
     absl::PrintF("%-9s  %-20s  %-36s  %-*s  %-36s  %s\n", Age(r.age()), When(r.create_time()), r.request_id(), width,
-                 r.caller(), r.gateway_attempt_id(), note.empty() ? "-" : note);
+                 r.caller(), AttemptId(r), note.empty() ? "-" : note);
   }
   if (response.more()) absl::PrintF("there are more than these %d: --limit\n", response.requests_size());
 }

@@ -12,6 +12,7 @@ namespace userintent::admin {
 std::string When(const google::protobuf::Timestamp& time);
 std::string Word(v1::RequestState state);
 const char* Meaning(const v1::Request& request);  // of its state
+std::string AttemptId(const v1::Request& request);
 
 void Line(const char* name, const std::string& value);
 void Print(const v1::ShowRequestResponse& response);

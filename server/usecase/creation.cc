@@ -6,6 +6,7 @@
 
 #include "server/base/crash_point.h"
 #include "server/base/time.h"
+#include "server/usecase/attempt_id.h"
 #include "server/usecase/messages.h"
 
 namespace userintent::usecase {
@@ -58,7 +59,7 @@ void Creation::Begin() {
   begin.key = key_;
   begin.current = deps_.fingerprinter.Current(*request_);
   begin.older = deps_.fingerprinter.Older(*request_);
-  begin.attempt_id = attempt_id_ = RandomUuid();
+  begin.attempt_id = attempt_id_ = NewAttemptId(*request_);
   begin.allow_repeat = request_->allow_repeat();
   if (!request_->supersedes_request_id().empty()) begin.supersedes = ParseUuid(request_->supersedes_request_id());
   begin.may_supersede_others = may_supersede_others_;
@@ -263,7 +264,7 @@ void Creation::AfterWait() {
   if (!fresh_attempt_id_) return Send();
   // Another POST gets another id, which is on disk before it leaves, as the first one was.
   state_ = State::kRecording;
-  attempt_id_ = RandomUuid();
+  attempt_id_ = NewAttemptId(*request_);
   deps_.ledger.NextAttempt(key_, attempt_id_, sent_, NowMicros(), deps_.loop,
                            [self = shared_from_this()](bool committed) {
                              if (!committed || !self->done_) {

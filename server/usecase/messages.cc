@@ -4,6 +4,7 @@
 
 #include "server/base/time.h"
 #include "server/base/uuid.h"
+#include "server/usecase/attempt_id.h"
 #include "server/usecase/result.h"
 
 namespace userintent::usecase {
@@ -101,7 +102,7 @@ v1::Creation ToCreation(const ledger::Record& record, const ledger::Budget& budg
   }
   *creation.mutable_attempts() = ToAttempts(budget, attempt_limit);
   creation.set_astra_request_id(record.answer.astra_request_id);
-  creation.set_gateway_attempt_id(UuidText(record.attempt_id));
+  if (AstraWasTold(record.attempt_id)) creation.set_gateway_attempt_id(UuidText(record.attempt_id));
   SetTimestamp(record.created, creation.mutable_create_time());
   SetTimestamp(record.updated, creation.mutable_update_time());
   if (record.superseded_by) creation.set_superseded_by_request_id(UuidText(*record.superseded_by));

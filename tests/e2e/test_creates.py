@@ -149,8 +149,11 @@ def test_metadata_keys(gateway, sandbox, count, gets_attempt_id):
     gateway.create(request).ok()
     [post] = assert_posts(sandbox, request.email, 1)
     sent = dict(post["body"]["metadata"])
-    assert bool(sent.pop("gateway_attempt_id", None)) == gets_attempt_id
+    attempt_id = sent.pop("gateway_attempt_id", "")
+    assert bool(attempt_id) == gets_attempt_id
     assert sent == metadata
+    # Nobody can ask Astra for an id that it was not told, so none is shown.
+    assert gateway.get(request.request_id).ok().gateway_attempt_id == attempt_id
 
 
 def test_every_post_has_an_attempt_id_of_its_own(gateway, sandbox):
