@@ -342,6 +342,34 @@ TEST_F(SqliteTest, AnIndexOfALargeLedgerWithAnotherNumberOfEntriesIsRefused) {
   }
 }
 
+// Two rows with one key: nothing more is begun, and the process is told to end.
+TEST_F(SqliteTest, ABrokenIndexStopsTheStore) {
+  std::vector<std::string> said;
+  options_.store.path = directory_.File("ledger.db");
+  options_.store.merge = {.begin_at = 2, .at_once = 10, .faster = 0};
+  options_.store.on_broken = [&said](const std::string& why) { said.push_back(why); };
+  const std::unique_ptr<SqliteStore> store = SqliteStore::Open(options_.store).value();
+  ASSERT_TRUE(store->Start().ok());
+  ASSERT_TRUE(Execute(*store, Call().request()).ok());
+  ASSERT_TRUE(store->Commit().ok());
+  Row again = store->WithId(Id(1)).value().front();
+  again.handle = 0;
+  Changes changes;
+  changes.rows.emplace_back(std::move(again), RowChange::Part::kWhole);
+  ASSERT_TRUE(store->Start().ok());
+  ASSERT_TRUE(store->Apply(std::move(changes)).ok());
+  ASSERT_TRUE(store->Commit().ok());
+  ASSERT_TRUE(store->Start().ok());
+  ASSERT_TRUE(store->Touch().ok());
+  EXPECT_TRUE(absl::IsDataLoss(store->Commit())) << "the merge meets both";
+  store->Rollback();
+  EXPECT_THAT(said, testing::IsEmpty());
+  const absl::Status start = store->Start();
+  EXPECT_TRUE(absl::IsDataLoss(start)) << start;
+  EXPECT_THAT(said, testing::ElementsAre("two requests of a caller have one id (request_key)"));
+  EXPECT_TRUE(absl::IsDataLoss(store->Start()));
+}
+
 TEST_F(SqliteTest, AnotherKeyIsRefused) {
   Open();
   Begin({});
