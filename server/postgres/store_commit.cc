@@ -117,8 +117,7 @@ const std::string& WholeSql() {
   return *kSql;
 }
 
-// A newer reading than the one that is there, or one that was begun when that one was. Not guarded by the address's
-// version: no decision looks at it.
+// A reading that is newer, or was begun when what is there was. No decision looks at it, so no version guards it.
 constexpr char kLatest[] =
     "UPDATE request r SET read_at = t.read_at, latest_status = t.status, latest_user_id = t.user_id, "
     "latest_type = t.type, status_since = t.since FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], "
