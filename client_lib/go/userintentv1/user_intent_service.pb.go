@@ -829,7 +829,8 @@ type Creation struct {
 	Attempts *AttemptBudget `protobuf:"bytes,5,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// Astra's Request-Id for its support, where one came.
 	AstraRequestId string `protobuf:"bytes,6,opt,name=astra_request_id,json=astraRequestId,proto3" json:"astra_request_id,omitempty"`
-	// The id in the metadata gateway_attempt_id of the last POST.
+	// The id in the metadata gateway_attempt_id of the last POST. Empty where the
+	// request's metadata left no room for it (25 keys): Astra does not know it.
 	GatewayAttemptId string `protobuf:"bytes,7,opt,name=gateway_attempt_id,json=gatewayAttemptId,proto3" json:"gateway_attempt_id,omitempty"`
 	// When the request was first recorded.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
