@@ -36,9 +36,8 @@ int Connection::backend_pid() const { return PQbackendPID(conn_); }
 // libpq tries several hosts by itself, but goes on to the next one only where the one before refuses; one that takes a
 // connection and says nothing, as a frozen server does, would keep all of the time.
 absl::Status Connection::Connect() {
-  const std::vector<ServerAddress> servers = ServersOf(options_.url);
   std::string why;
-  for (const ServerAddress& server : servers) {
+  for (const Parameters& server : ServersOf(options_.url)) {
     PQfinish(std::exchange(conn_, nullptr));
     broken_ = false;
     const absl::Status s = ConnectTo(server);
@@ -49,12 +48,8 @@ absl::Status Connection::Connect() {
   return absl::UnavailableError(why);
 }
 
-absl::Status Connection::ConnectTo(const ServerAddress& server) {
-  const std::vector<std::pair<const char*, std::string>> all = {
-      {"dbname", options_.url},
-      {"host", server.host},
-      {"hostaddr", server.hostaddr},
-      {"port", server.port},
+absl::Status Connection::ConnectTo(Parameters parameters) {
+  const std::pair<const char*, std::string> ours[] = {
       {"application_name", options_.application_name},
       {"target_session_attrs", options_.read_write ? "read-write" : "any"},
       {"client_encoding", "UTF8"},
@@ -64,15 +59,15 @@ absl::Status Connection::ConnectTo(const ServerAddress& server) {
       {"keepalives_count", "2"},
       {"tcp_user_timeout", "8000"},
   };
+  for (const auto& [key, value] : ours) parameters[key] = value;
   std::vector<const char*> keys, values;
-  for (const auto& [key, value] : all) {
-    if (value.empty()) continue;
-    keys.push_back(key);
+  for (const auto& [key, value] : parameters) {
+    keys.push_back(key.c_str());
     values.push_back(value.c_str());
   }
   keys.push_back(nullptr);
   values.push_back(nullptr);
-  conn_ = PQconnectStartParams(keys.data(), values.data(), 1);
+  conn_ = PQconnectStartParams(keys.data(), values.data(), 0);
   if (conn_ == nullptr) return Lost("no memory for a connection");
   PQsetNoticeReceiver(conn_, &Connection::OnNotice, this);
   const BootNanos deadline = BootNow() + absl::ToInt64Nanoseconds(options_.connect_timeout);

@@ -92,7 +92,7 @@ class Connection {
  private:
   explicit Connection(const ConnectionOptions& options) : options_(options) {}
   absl::Status Connect();
-  absl::Status ConnectTo(const ServerAddress& server);
+  absl::Status ConnectTo(Parameters parameters);
   absl::Status CheckPrivate();
   absl::Status SetUp();
   absl::Status Wait(short events, BootNanos deadline);

@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <map>
 #include <memory>
 
 #include "absl/strings/match.h"
@@ -15,7 +14,7 @@ namespace userintent::postgres {
 namespace {
 
 // The options of a URL that it names; nothing: libpq does not understand it.
-bool Parse(const std::string& url, std::map<std::string, std::string>& options) {
+bool Parse(const std::string& url, Parameters& options) {
   char* why = nullptr;
   const std::unique_ptr<PQconninfoOption, void (*)(PQconninfoOption*)> all(PQconninfoParse(url.c_str(), &why),
                                                                            &PQconninfoFree);
@@ -38,7 +37,7 @@ bool OnlySockets(const std::string& hosts) {
 }  // namespace
 
 absl::Status CheckUrl(const std::string& url) {
-  std::map<std::string, std::string> options;
+  Parameters options;
   if (!Parse(url, options)) {
     return absl::InvalidArgumentError(
         "must be a URL that libpq understands: postgresql://user@host1,host2/database?...");
@@ -67,25 +66,32 @@ absl::Status CheckUrl(const std::string& url) {
   return absl::OkStatus();
 }
 
-std::vector<ServerAddress> ServersOf(const std::string& url) {
-  std::map<std::string, std::string> options;
-  if (!Parse(url, options)) return {ServerAddress{}};
+std::vector<Parameters> ServersOf(const std::string& url) {
+  Parameters options;
+  if (!Parse(url, options)) return {{{"dbname", url}}};
   const std::vector<std::string> hosts = absl::StrSplit(options["host"], ',');
   const std::vector<std::string> addresses = absl::StrSplit(options["hostaddr"], ',');
   const std::vector<std::string> ports = absl::StrSplit(options["port"], ',');
-  // As libpq has it: one port counts for all.
-  const auto of = [](const std::vector<std::string>& all, size_t at) {
-    return at < all.size() ? all[at] : std::string();
+  const size_t count = std::max(hosts.size(), addresses.size());
+  // As libpq has it: one port counts for all, and who has none of several has the usual one.
+  const auto port_of = [&](size_t at) -> std::string {
+    if (ports.size() == 1) return ports[0];
+    return at < ports.size() && !ports[at].empty() ? ports[at] : "5432";
   };
-  std::vector<ServerAddress> servers;
-  for (size_t i = 0; i < std::max(hosts.size(), addresses.size()); ++i) {
-    servers.push_back({of(hosts, i), of(addresses, i), ports.size() == 1 ? ports[0] : of(ports, i)});
+  std::vector<Parameters> servers;
+  for (size_t i = 0; i < count; ++i) {
+    Parameters& one = servers.emplace_back(options);
+    one["host"] = i < hosts.size() ? hosts[i] : "";
+    one["hostaddr"] = i < addresses.size() ? addresses[i] : "";
+    one["port"] = port_of(i);
+    // Empty: libpq's own default.
+    std::erase_if(one, [](const auto& parameter) { return parameter.second.empty(); });
   }
   return servers;
 }
 
 std::string PlaceOf(const std::string& url) {
-  std::map<std::string, std::string> options;
+  Parameters options;
   if (!Parse(url, options)) return "postgresql";
   return absl::StrCat("postgresql ", options["host"], "/", options["dbname"]);
 }

@@ -1,6 +1,7 @@
 // The URL of --ledger, checked without a connection. Pure but for a look at the password file.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -13,15 +14,11 @@ namespace userintent::postgres {
 // line without any part of the URL.
 absl::Status CheckUrl(const std::string& url);
 
-// One of the servers that a URL names; what is empty is libpq's own default.
-struct ServerAddress {
-  std::string host;
-  std::string hostaddr;
-  std::string port;
-};
+// What libpq is given, by keyword.
+using Parameters = std::map<std::string, std::string>;
 
-// In their order; at least one.
-std::vector<ServerAddress> ServersOf(const std::string& url);
+// For each server that the URL names, in their order, what it says with that server alone; at least one.
+std::vector<Parameters> ServersOf(const std::string& url);
 
 // Host, port and database, for logs and messages; never user or password.
 std::string PlaceOf(const std::string& url);

@@ -23,6 +23,23 @@ class ConnectionTest : public RigTest {
   void EndAtTheServer() { Do(*Connect(), absl::StrCat("SELECT pg_terminate_backend(", c_->backend_pid(), ")")); }
 };
 
+// As libpq reads a URL of several servers; each is tried by itself.
+TEST(ServersOf, EachHasItsOwnHostAndPort) {
+  using Places = std::vector<std::string>;
+  const auto places = [](const std::string& url) {
+    Places all;
+    for (Parameters& one : ServersOf(url)) all.push_back(one["host"] + "|" + one["hostaddr"] + "|" + one["port"]);
+    return all;
+  };
+  EXPECT_EQ(places("postgresql://u@a/db"), Places{"a||"});
+  EXPECT_EQ(places("postgresql:///db"), Places{"||"});
+  EXPECT_EQ(places("postgresql://u@a,b/db"), (Places{"a||5432", "b||5432"}));
+  EXPECT_EQ(places("postgresql://u@a,b:6000/db"), (Places{"a||5432", "b||6000"}));
+  EXPECT_EQ(places("postgresql://u@/db?host=/x,/y&port=5433"), (Places{"/x||5433", "/y||5433"}));
+  EXPECT_EQ(places("postgresql://u@a,b/db?hostaddr=10.0.0.1,10.0.0.2"), (Places{"a|10.0.0.1|5432", "b|10.0.0.2|5432"}));
+  EXPECT_EQ(ServersOf("postgresql://u@a,b/db?sslmode=verify-full")[1]["sslmode"], "verify-full");
+}
+
 TEST_F(ConnectionTest, ValuesComeBackAsTheyWent) {
   const std::vector<std::optional<int64_t>> numbers = {1, std::nullopt, -3};
   const std::vector<std::optional<Uuid>> ids = {std::nullopt, Id(7)};
