@@ -5,31 +5,18 @@ ledger as it was. tests/unit/ledger/migration_test.cc does the same at every wri
 """
 
 import contextlib
-import pathlib
 import signal
 import sqlite3
 
 import pytest
 from crash_server import PROGRAM, TALLY
+from support import old_ledger
 from support.check import assert_posts
 from support.gateway import Gateway, clean_environment
 from support.ledger_tool import run
 from support.people import person
-from support.process import write_secret
 
 POINTS = ["migration-begun", "migration-copied", "migration-written", "migration-committed"]
-# What e2e/test_upgrade_people.py says of it.
-DUMP = pathlib.Path(__file__).parents[1] / "e2e" / "data" / "ledger_of_version_one.sql"
-KEY = bytes(range(100, 148))
-OLD_SCHEMA = 3
-
-
-def old_requests():
-    return [person(request_id=f"0a000000-0000-4000-8000-00000000000{number}",
-                   email=f"zorblatt.of.version.one.{number}@quillfeather.example.com", phone="+14152000001",
-                   first_name=first_name, last_name="Brackenwhistle", address1="7 Quillfeather Way",
-                   metadata={"canary_key": "canary-value-1"})
-            for number, first_name in enumerate(["Zoe", "Zo\u00eb", "Zoe\u0308"])]
 
 
 class Old:
@@ -38,11 +25,9 @@ class Old:
     def __init__(self, sandbox, directory):
         self.path = directory / "ledger.db"
         self.kept = directory / "ledger.db.before-schema-9"
-        with contextlib.closing(sqlite3.connect(self.path)) as database:
-            database.executescript(DUMP.read_text())
+        flags = old_ledger.make(directory)
         self.rows = self.read(self.path)
-        self.gateway = Gateway(sandbox, start=False, program=PROGRAM, ledger=f"sqlite:{self.path}",
-                               ledger_key_file=write_secret(directory / "key", KEY))
+        self.gateway = Gateway(sandbox, start=False, program=PROGRAM, **flags)
 
     @staticmethod
     def read(path):
@@ -69,14 +54,14 @@ class Old:
     def serve(self, sandbox):
         self.gateway.start()
         try:
-            for request in old_requests():
+            for request in old_ledger.old_people():
                 assert self.gateway.create(request).ok().replayed
                 assert_posts(sandbox, request.email, 0)
             self.gateway.create(person()).ok()
         finally:
             self.gateway.stop()
         self.look_at_kept()
-        assert self.rows[0] == OLD_SCHEMA and self.read(self.path)[0] == 9
+        assert self.rows[0] == old_ledger.SCHEMA and self.read(self.path)[0] == 9
         run("check", str(self.path)).done()
         left = {entry.name for entry in self.path.parent.iterdir() if "before-schema" in entry.name}
         assert left == {self.kept.name}

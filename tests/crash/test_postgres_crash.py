@@ -233,12 +233,6 @@ class Settling(test_settle_crash.Run):
                                        **self.dice.choice(UPSTREAM_WAYS))
         self.everybody_again()
 
-    def everybody_again(self):
-        for request, _ in self.asks.values():
-            task = asyncio.create_task(self.call("CreateUserIntent", request))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
-
     async def come_to_rest(self):
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=PATIENCE + 30)

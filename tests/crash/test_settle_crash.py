@@ -193,13 +193,16 @@ class Run:
         assert await self.server.start(crash_at=self.crash_at(), linger_ms=self.dice.choice([0, 25]),
                                        **self.dice.choice(UPSTREAM_WAYS))
         # A repeat of what was not recorded is the first POST of its id; everything else is answered from the ledger.
+        self.everybody_again()
+        await asyncio.wait(self.tasks, timeout=PATIENCE + 30)
+        assert not self.tasks, "calls hang"
+        await self.settled()
+
+    def everybody_again(self):
         for request, _ in self.asks.values():
             task = asyncio.create_task(self.call("CreateUserIntent", request))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
-        await asyncio.wait(self.tasks, timeout=PATIENCE + 30)
-        assert not self.tasks, "calls hang"
-        await self.settled()
 
     def crash_at(self):
         return f"{self.point.name}:{self.dice.randint(1, self.point.most)}"

@@ -1,42 +1,22 @@
-"""A ledger from before people were compared in Unicode NFC: whoever is in it is found, in whatever form the name comes now.
+"""A ledger from before people were compared in Unicode NFC: whoever is in it is found, in whatever form the name comes now."""
 
-data/ledger_of_version_one.sql is the dump of a ledger that a gateway of that time made of old_people().
-"""
-
-import pathlib
-import sqlite3
 import unicodedata
 
 import pytest
 
+from support import old_ledger
 from support.check import assert_posts
-from support.gateway import write_secret
-from support.people import again, person
-
-KEY = bytes(range(100, 148))
-DUMP = pathlib.Path(__file__).parent / "data" / "ledger_of_version_one.sql"
-
-
-def old_people():
-    """One in ASCII, one whose name came composed, one whose name came decomposed."""
-    return [person(request_id=f"0a000000-0000-4000-8000-00000000000{number}",
-                   email=f"zorblatt.of.version.one.{number}@quillfeather.example.com", phone="+14152000001",
-                   first_name=first_name, last_name="Brackenwhistle", address1="7 Quillfeather Way",
-                   metadata={"canary_key": "canary-value-1"})
-            for number, first_name in enumerate(["Zoe", "Zo\u00eb", "Zoe\u0308"])]
+from support.people import again
 
 
 @pytest.fixture
 def upgraded(new_gateway, sandbox, tmp_path):
-    database = sqlite3.connect(tmp_path / "ledger.db")
-    database.executescript(DUMP.read_text())
-    database.close()
-    return new_gateway(ledger=f"sqlite:{tmp_path}/ledger.db", ledger_key_file=write_secret(tmp_path / "key", KEY))
+    return new_gateway(**old_ledger.make(tmp_path))
 
 
 def test_old_requests_are_replayed(upgraded, sandbox):
     """A request from before is replayed without a POST."""
-    for request in old_people():
+    for request in old_ledger.old_people():
         assert upgraded.create(request).ok().replayed
         assert_posts(sandbox, request.email, 0)
 
@@ -44,7 +24,7 @@ def test_old_requests_are_replayed(upgraded, sandbox):
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_old_people_exist_in_either_form(upgraded, sandbox, form):
     """A person from before exists, in whichever Unicode form it comes."""
-    for number, request in enumerate(old_people()):
+    for number, request in enumerate(old_ledger.old_people()):
         fresh = again(request, request_id=f"0b000000-0000-4000-8000-00000000000{number}",
                       first_name=unicodedata.normalize(form, request.first_name))
         intent = upgraded.create(request).ok().user_intent.id
@@ -55,7 +35,7 @@ def test_old_people_exist_in_either_form(upgraded, sandbox, form):
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_an_old_request_in_another_form_is_told_to_repeat_its_bytes(upgraded, form):
-    for request in old_people():
+    for request in old_ledger.old_people():
         other = again(request, first_name=unicodedata.normalize(form, request.first_name))
         reply = upgraded.create(other)
         if other.first_name == request.first_name:
