@@ -188,17 +188,13 @@ void Telemetry::OnReadHeldBack(usecase::Asker asker) { metrics_.CountReadHeldBac
 
 void Telemetry::OnBreakerState(usecase::BreakerState state) { metrics_.breaker().SetState(static_cast<size_t>(state)); }
 
-void Telemetry::OnBreakerOpened(usecase::BreakerCause cause, absl::Duration wait) {
+void Telemetry::OnBreakerOpened(usecase::BreakerCause cause) {
   metrics_.breaker().CountOpened(static_cast<size_t>(cause));
-  Log(Level::kError, "breaker_opened",
-      {{"cause", SafeText(usecase::kBreakerCauseNames[static_cast<size_t>(cause)])},
-       {"probe_in_ms", absl::ToInt64Milliseconds(wait)}});
+  Log(Level::kError, "breaker_opened", {{"detail", SafeText(usecase::kBreakerCauseNames[static_cast<size_t>(cause)])}});
 }
 
-void Telemetry::OnBreakerClosed(usecase::BreakerCause cause, absl::Duration was_open) {
-  Log(Level::kInfo, "breaker_closed",
-      {{"cause", SafeText(usecase::kBreakerCauseNames[static_cast<size_t>(cause)])},
-       {"was_open_ms", absl::ToInt64Milliseconds(was_open)}});
+void Telemetry::OnBreakerClosed(usecase::BreakerCause cause) {
+  Log(Level::kInfo, "breaker_closed", {{"detail", SafeText(usecase::kBreakerCauseNames[static_cast<size_t>(cause)])}});
 }
 
 void Telemetry::OnBreakerProbe(usecase::ProbeResult result) {

@@ -41,8 +41,8 @@ class Telemetry final : public rpc::CallObserver,
               SteadyClock::duration took) override;
   void OnReadHeldBack(usecase::Asker asker) override;
   void OnBreakerState(usecase::BreakerState state) override;
-  void OnBreakerOpened(usecase::BreakerCause cause, absl::Duration wait) override;
-  void OnBreakerClosed(usecase::BreakerCause cause, absl::Duration was_open) override;
+  void OnBreakerOpened(usecase::BreakerCause cause) override;
+  void OnBreakerClosed(usecase::BreakerCause cause) override;
   void OnBreakerProbe(usecase::ProbeResult result) override;
   void OnWatchOpened() override;
   void OnWatchEvent(usecase::WatchEvent event) override;

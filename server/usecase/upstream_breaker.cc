@@ -117,7 +117,8 @@ void UpstreamBreaker::Count(SteadyTime now, bool failed) {
     failed_ -= window_.front().failed ? 1 : 0;
     window_.pop_front();
   }
-  if (window_.size() == kWindow && window_.front().ended >= now - kWithin && 2 * failed_ > kWindow) {
+  // A good answer opens nothing, whatever was before it.
+  if (failed && window_.size() == kWindow && window_.front().ended >= now - kWithin && 2 * failed_ > kWindow) {
     Open(now, BreakerCause::kFailures);
   }
 }
@@ -173,17 +174,14 @@ std::optional<SteadyTime> UpstreamBreaker::NextProbe() const {
 
 void UpstreamBreaker::Open(SteadyTime now, BreakerCause cause) {
   const bool was_closed = state_ == BreakerState::kClosed;
-  if (was_closed) {
-    opened_at_ = now;
-    if (closed_at_ == SteadyTime::min() || now - closed_at_ >= kForgiven) wait_ = absl::ZeroDuration();
-  }
+  if (closed_at_ == SteadyTime::min() || now - closed_at_ >= kForgiven) wait_ = absl::ZeroDuration();
   changed_at_ = now;
   window_.clear();
   failed_ = 0;
   probe_began_.reset();  // what runs was begun in doubt about something else
   SetState(cause == BreakerCause::kFailures ? BreakerState::kOpen : BreakerState::kCredentials);
   const absl::Duration wait = was_closed ? NextWait() : Jittered(kLongestWait);
-  observer_.OnBreakerOpened(cause, wait);
+  observer_.OnBreakerOpened(cause);
   ProbeAt(now + absl::ToChronoNanoseconds(wait));
 }
 
@@ -209,8 +207,7 @@ void UpstreamBreaker::Close(SteadyTime now) {
   if (was == BreakerState::kClosed) return;  // a suspicion was wrong
   closed_at_ = now;
   SetState(BreakerState::kClosed);
-  observer_.OnBreakerClosed(was == BreakerState::kCredentials ? BreakerCause::kCredentials : BreakerCause::kFailures,
-                            absl::FromChrono(now - opened_at_));
+  observer_.OnBreakerClosed(was == BreakerState::kCredentials ? BreakerCause::kCredentials : BreakerCause::kFailures);
 }
 
 void UpstreamBreaker::SetState(BreakerState state) {

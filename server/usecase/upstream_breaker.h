@@ -61,9 +61,9 @@ class BreakerObserver {
  public:
   virtual ~BreakerObserver() = default;
   virtual void OnBreakerState(BreakerState state) = 0;
-  // Also when kOpen becomes kCredentials. `wait`: until the first probe.
-  virtual void OnBreakerOpened(BreakerCause cause, absl::Duration wait) = 0;
-  virtual void OnBreakerClosed(BreakerCause cause, absl::Duration was_open) = 0;
+  // Also when kOpen becomes kCredentials.
+  virtual void OnBreakerOpened(BreakerCause cause) = 0;
+  virtual void OnBreakerClosed(BreakerCause cause) = 0;
   virtual void OnBreakerProbe(ProbeResult result) = 0;
 };
 
@@ -154,8 +154,7 @@ class UpstreamBreaker {
   std::deque<Exchange> window_ ABSL_GUARDED_BY(mutex_);  // the last ones; while closed
   size_t failed_ ABSL_GUARDED_BY(mutex_) = 0;            // of these
   absl::Duration wait_ ABSL_GUARDED_BY(mutex_);          // the last one, without jitter; zero: there was none
-  SteadyTime opened_at_ ABSL_GUARDED_BY(mutex_){};
-  SteadyTime changed_at_ ABSL_GUARDED_BY(mutex_){};  // between open and credentials, or as opened_at_
+  SteadyTime changed_at_ ABSL_GUARDED_BY(mutex_){};      // when it opened, or refused credentials last
   SteadyTime closed_at_ ABSL_GUARDED_BY(mutex_) = SteadyTime::min();
 
   std::optional<SteadyTime> next_probe_ ABSL_GUARDED_BY(mutex_);

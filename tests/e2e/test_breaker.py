@@ -45,7 +45,7 @@ def probes(gateway, result):
 
 
 def causes(gateway, event):
-    return [entry["cause"] for entry in gateway.log() if entry["event"] == event]
+    return [entry["detail"] for entry in gateway.log() if entry["event"] == event]
 
 
 def fail(gateway, astra, times=EXCHANGES, reads=True, **fault):

@@ -16,19 +16,12 @@ namespace userintent::usecase {
 class BreakerWatcher final : public BreakerObserver {
  public:
   void OnBreakerState(BreakerState state) override { states.push_back(state); }
-  void OnBreakerOpened(BreakerCause cause, absl::Duration wait) override {
-    opened.push_back(cause);
-    waits.push_back(wait);
-  }
-  void OnBreakerClosed(BreakerCause cause, absl::Duration was_open) override {
-    closed.push_back(cause);
-    open_for.push_back(was_open);
-  }
+  void OnBreakerOpened(BreakerCause cause) override { opened.push_back(cause); }
+  void OnBreakerClosed(BreakerCause cause) override { closed.push_back(cause); }
   void OnBreakerProbe(ProbeResult result) override { probes.push_back(result); }
 
   std::vector<BreakerState> states;
   std::vector<BreakerCause> opened, closed;
-  std::vector<absl::Duration> waits, open_for;
   std::vector<ProbeResult> probes;
 };
 
