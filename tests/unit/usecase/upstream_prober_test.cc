@@ -47,7 +47,9 @@ TEST_F(SuspendedTest, InTheContractsOrder) {
   EXPECT_EQ(ReasonOf(refusal), v1::ERROR_REASON_UPSTREAM_SUSPENDED);
   EXPECT_EQ(refusal->retry_after, absl::Milliseconds(1100));
   EXPECT_EQ(ReasonOf(control.Look(now_, now_)), v1::ERROR_REASON_UPSTREAM_SUSPENDED) << "validate_only hears the same";
-  const auto over = std::make_shared<policy::CallerAccount>(policy::Limits{.create = policy::Rate{0.001, 1}});
+  policy::Limits limits;
+  limits.create = policy::Rate{0.001, 1};
+  const auto over = std::make_shared<policy::CallerAccount>(limits);
   over->TakeCreate(now_);
   EXPECT_EQ(ReasonOf(control.Enter(now_, now_, over)), v1::ERROR_REASON_CALLER_RATE_LIMITED);
   control.Drain();
