@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/admin/admin_server.h"
+#include "server/app/breaker.h"
 #include "server/app/connection_counts.h"
 #include "server/app/file_reloader.h"
 #include "server/app/open_ledger.h"
@@ -107,6 +108,7 @@ struct Server::Parts {
   policy::Gatekeeper gatekeeper;
   std::unique_ptr<PolicyWatch> policy;
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
+  std::unique_ptr<Breaker> breaker;
   std::unique_ptr<usecase::AdmissionControl> admission;
   std::unique_ptr<usecase::IntentReads> reads;
   usecase::ChangeFanout change_listeners;        // of the ledger
@@ -198,6 +200,8 @@ void Server::Parts::OpenAdmission() {
   options.max_in_flight = settings.max_in_flight;
   options.min_deadline = absl::ToChronoMilliseconds(settings.min_deadline);
   options.clock = &SteadyClock::now;
+  breaker = std::make_unique<Breaker>(settings.upstream_breaker, *watched.credentials, *files, *telemetry);
+  options.breaker = breaker->get();
   admission = std::make_unique<usecase::AdmissionControl>(options);
   reads = std::make_unique<usecase::IntentReads>(*ledger, *admission, *telemetry, settings.astra_read_rate);
 }
@@ -253,6 +257,7 @@ absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder) {
           [this](const std::string& caller, const Uuid& request_id) { return watch_hub->Watched(caller, request_id); }},
       usecase::FollowUp::Options{.follow_up = settings.follow_up});
   change_listeners.Add(*follow_up);
+  breaker->ProbeOn(shards.front()->read_shard(), *reads);
   watch_hub->SetFollower(follow_up.get());
   return absl::OkStatus();
 }
@@ -332,6 +337,7 @@ bool Server::Drain() {
   p.watch_hub->Drain();
   for (const auto& shard : p.shards) shard->Drain();
   p.shards.front()->read_shard().loop.Post([&p] { p.follow_up->Stop(); });
+  p.breaker->StopProbing();
   HouseKeep();
   // Astra sends again what it cannot deliver now.
   if (p.webhooks) p.webhooks->Stop();

@@ -83,6 +83,10 @@ constexpr FlagRow kRows[] = {
     RowOf<&Settings::upstream_http2>("upstream_http2", "offer HTTP/2 to Astra; false: HTTP/1.1 only"),
     RowOf<&Settings::upstream_transport>("upstream_transport",
                                          "what speaks to Astra; auto: nghttp2, libcurl where there is no HTTP/2"),
+    RowOf<&Settings::upstream_breaker>(
+        "upstream_breaker",
+        "begin no creation while Astra fails or refuses the credentials (UPSTREAM_SUSPENDED); false: every call is "
+        "tried"),
     RowOf<&Settings::max_connections>("max_connections",
                                       "callers' connections, at most; 0: as the descriptor limit allows, up to 2000"),
     RowOf<&Settings::max_connections_per_address>("max_connections_per_address",

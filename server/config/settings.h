@@ -39,8 +39,9 @@ struct Settings {
   int upstream_connections = 32;
   bool upstream_http2 = true;
   http::Transport upstream_transport{};  // kAuto
-  int max_connections = 0;               // 0: as the descriptor limit allows, up to 2000
-  int max_connections_per_address = 0;   // 0: half of all; all where --listen is loopback
+  bool upstream_breaker = true;
+  int max_connections = 0;              // 0: as the descriptor limit allows, up to 2000
+  int max_connections_per_address = 0;  // 0: half of all; all where --listen is loopback
   absl::Duration max_connection_age = absl::Minutes(30);
   int memory_watermark = 0;  // MiB; 0: as the container's limit allows
   int max_in_flight = 4096;

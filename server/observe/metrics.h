@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "absl/time/time.h"
+#include "server/observe/breaker_metrics.h"
 #include "server/observe/policy_metrics.h"
 #include "server/observe/replica_metrics.h"
 #include "server/observe/tls_metrics.h"
@@ -43,6 +44,7 @@ struct Labels {
   std::span<const std::string_view> watch_ends;
   std::span<const std::string_view> policy_would_deny;
   std::span<const std::string_view> handshake_results;
+  BreakerLabels breaker;
 };
 
 // Why a caller's connection was not taken in, or not kept.
@@ -152,10 +154,11 @@ class Metrics {
   void SetPortAnswers(bool answers) noexcept;
   void CountCredentialReload(bool ok) noexcept;
 
-  // Of Astra's webhooks, of TLS, and of replicas; shown with the rest.
+  // Of Astra's webhooks, of TLS, of replicas, and of the breaker; shown with the rest.
   WebhookMetrics& webhooks() noexcept;
   TlsMetrics& tls() noexcept;
   ReplicaMetrics& replica() noexcept;
+  BreakerMetrics& breaker() noexcept;
 
   // Of who may call what; shown with the rest.
   PolicyMetrics& policy() noexcept;

@@ -79,6 +79,7 @@ struct Metrics::Parts {
   std::unique_ptr<PolicyMetrics> policy;
   std::unique_ptr<TlsMetrics> tls;
   std::unique_ptr<ReplicaMetrics> replica;
+  std::unique_ptr<BreakerMetrics> breaker;
 };
 
 }  // namespace userintent::observe

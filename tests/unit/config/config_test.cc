@@ -149,6 +149,7 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(settings.ledger_previous_key_file, "");
   EXPECT_EQ(settings.retention, absl::ZeroDuration());
   EXPECT_EQ(settings.released_retention, absl::Hours(720));
+  EXPECT_TRUE(settings.upstream_breaker);
   EXPECT_EQ(settings.astra_read_rate, 20);
   EXPECT_EQ(settings.follow_up, absl::Hours(168));
   EXPECT_EQ(settings.email_attempt_limit, 3);
@@ -254,6 +255,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
        [](const Settings& c) { return c.ledger_restored == absl::FromUnixSeconds(1769851800); }},
       {"retention", "9504h", [](const Settings& c) { return c.retention == absl::Hours(9504); }},
       {"released_retention", "24h", [](const Settings& c) { return c.released_retention == absl::Hours(24); }},
+      {"upstream_breaker", "false", [](const Settings& c) { return !c.upstream_breaker; }},
       {"astra_read_rate", "0", [](const Settings& c) { return c.astra_read_rate == 0; }},
       {"follow_up", "90m", [](const Settings& c) { return c.follow_up == absl::Minutes(90); }},
       {"email_attempt_limit", "0", [](const Settings& c) { return c.email_attempt_limit == 0; }},
