@@ -194,11 +194,7 @@ absl::Status Server::Parts::OpenLedger(const config::LedgerKeys& keys) {
 }
 
 void Server::Parts::OpenAdmission() {
-  usecase::AdmissionControl::Options options;
-  options.max_in_flight = settings.max_in_flight;
-  options.min_deadline = absl::ToChronoMilliseconds(settings.min_deadline);
-  options.clock = &SteadyClock::now;
-  admission = std::make_unique<usecase::AdmissionControl>(options);
+  admission = std::make_unique<usecase::AdmissionControl>(AdmissionOptionsOf(settings));
   reads = std::make_unique<usecase::IntentReads>(*ledger, *admission, *telemetry, settings.astra_read_rate);
 }
 
@@ -372,6 +368,7 @@ void Server::HouseKeep() {
     p.policy->ShowAge(now);
     p.telemetry->ShowFollowUp(p.follow_up->stats());
     p.telemetry->ShowOverLimit(p.gatekeeper.over_limit());
+    p.telemetry->ShowUpstream(p.admission->upstream());
   }
   p.files->Poll(now);
 }

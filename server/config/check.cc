@@ -122,6 +122,8 @@ void CheckRanges(const Settings& settings, Problems& problems) {
   };
   static constexpr NumberRange kNumbers[] = {
       {"upstream_connections", &Settings::upstream_connections, 1, 10000},
+      {"upstream_min_limit", &Settings::upstream_min_limit, 1, 1000000},
+      {"queue_limit", &Settings::queue_limit, 0, 1000000},
       {"max_connections", &Settings::max_connections, 0, 1000000},
       {"max_connections_per_address", &Settings::max_connections_per_address, 0, 1000000},
       {"memory_watermark", &Settings::memory_watermark, 0, 1 << 20},
@@ -163,6 +165,10 @@ void CheckRanges(const Settings& settings, Problems& problems) {
   }
   if (settings.connect_timeout > settings.upstream_timeout && !problems.Has("upstream_timeout")) {
     problems.Add("connect_timeout", "must not be longer than --upstream_timeout");
+  }
+  if (settings.upstream_min_limit > settings.upstream_max_limit() && !problems.Has("upstream_min_limit") &&
+      !problems.Has("upstream_connections")) {
+    problems.Add("upstream_min_limit", "must not be more than a hundred for each of --upstream_connections");
   }
   if (settings.min_deadline >= settings.default_deadline && !problems.Has("default_deadline")) {
     problems.Add("min_deadline", "must be shorter than --default_deadline");

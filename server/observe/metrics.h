@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "absl/time/time.h"
+#include "server/observe/limit_metrics.h"
 #include "server/observe/policy_metrics.h"
 #include "server/observe/replica_metrics.h"
 #include "server/observe/tls_metrics.h"
@@ -43,6 +44,7 @@ struct Labels {
   std::span<const std::string_view> watch_ends;
   std::span<const std::string_view> policy_would_deny;
   std::span<const std::string_view> handshake_results;
+  std::span<const std::string_view> queue_ends;
 };
 
 // Why a caller's connection was not taken in, or not kept.
@@ -156,6 +158,9 @@ class Metrics {
   WebhookMetrics& webhooks() noexcept;
   TlsMetrics& tls() noexcept;
   ReplicaMetrics& replica() noexcept;
+
+  // Of the limit of exchanges with Astra; shown with the rest.
+  LimitMetrics& limit() noexcept;
 
   // Of who may call what; shown with the rest.
   PolicyMetrics& policy() noexcept;

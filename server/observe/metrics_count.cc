@@ -135,6 +135,7 @@ void Metrics::SetPortAnswers(bool answers) noexcept { parts_->port_answers->Set(
 WebhookMetrics& Metrics::webhooks() noexcept { return *parts_->webhooks; }
 TlsMetrics& Metrics::tls() noexcept { return *parts_->tls; }
 ReplicaMetrics& Metrics::replica() noexcept { return *parts_->replica; }
+LimitMetrics& Metrics::limit() noexcept { return *parts_->limit; }
 
 PolicyMetrics& Metrics::policy() noexcept { return *parts_->policy; }
 

@@ -26,6 +26,7 @@ constexpr std::string_view kVerdicts[] = {"created", "refused", "not_sent", "unk
 constexpr std::string_view kAskers[] = {"caller", "webhook"};
 constexpr std::string_view kWays[] = {"late_answer", "webhook"};
 constexpr std::string_view kStates[] = {"succeeded", "failed"};
+constexpr std::string_view kQueueEnds[] = {"slot", "expired"};
 constexpr std::string_view kHandshakes[] = {"SUCCESS", "CERTIFICATE_REVOKED"};
 
 // Every series with its value, by the text before the last space.
@@ -55,11 +56,26 @@ class MetricsTest : public testing::Test {
   }
 
   Metrics metrics_{{"1.2.3", "1.51", "7.88", "3.40"},
-                   {kReasons, kMethods, kVerdicts, kVerdicts, kAskers, kWays, kStates, {}, {}, {}, {}, kHandshakes}};
+                   {kReasons, kMethods, kVerdicts, kVerdicts, kAskers, kWays, kStates, {}, {}, {}, {}, kHandshakes, kQueueEnds}};
 };
 
 std::string Calls(const std::string& method, const std::string& code, const std::string& reason) {
   return "userintent_calls_total{code=\"" + code + "\",method=\"" + method + "\",reason=\"" + reason + "\"}";
+}
+
+TEST_F(MetricsTest, TheLimitAndItsQueue) {
+  EXPECT_EQ(Value("userintent_upstream_queue_ends_total{end=\"expired\"}"), 0);
+  metrics_.limit().Set(40, 39, 3);
+  metrics_.limit().RecordWait(1, absl::Milliseconds(20));
+  metrics_.limit().RecordWait(1, absl::Seconds(3));
+  metrics_.limit().RecordWait(0, absl::ZeroDuration());
+  EXPECT_EQ(Value("userintent_upstream_limit"), 40);
+  EXPECT_EQ(Value("userintent_upstream_slots"), 39);
+  EXPECT_EQ(Value("userintent_upstream_queue"), 3);
+  EXPECT_EQ(Value("userintent_upstream_queue_ends_total{end=\"expired\"}"), 2);
+  EXPECT_EQ(Value("userintent_upstream_queue_ends_total{end=\"slot\"}"), 1);
+  EXPECT_EQ(Value("userintent_upstream_queue_seconds_count"), 3);
+  EXPECT_EQ(Value("userintent_upstream_queue_seconds_bucket{le=\"0.025\"}"), 2);
 }
 
 TEST_F(MetricsTest, EverySeriesExistsBeforeTheFirstCall) {

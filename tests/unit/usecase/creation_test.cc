@@ -93,6 +93,7 @@ class Watcher final : public CreationObserver {
     ++recorded;
     if (committed) states.push_back(record.state);
   }
+  void OnQueueEnd(QueueEnd why, SteadyClock::duration waited) override { queue_ends.emplace_back(why, waited); }
   void OnPersonToldAcross(const ledger::Key& key) override { told_across.push_back(key); }
   void OnProbesLimited(const std::string& caller) override { probing.push_back(caller); }
   void OnLateAnswer(const Uuid&, const Uuid& attempt_id, const astra::Outcome& outcome) override {
@@ -112,6 +113,7 @@ class Watcher final : public CreationObserver {
   int recorded = 0;
   std::vector<Ended> ended;
   std::vector<State> states;
+  std::vector<std::pair<QueueEnd, SteadyClock::duration>> queue_ends;
   std::vector<ledger::Key> told_across;
   std::vector<std::string> probing;
   std::vector<std::pair<Uuid, Verdict>> late;
