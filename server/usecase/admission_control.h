@@ -50,9 +50,9 @@ class AdmissionControl {
 
   explicit AdmissionControl(const Options& options) : options_(options), upstream_(options.upstream) {}
 
-  // Takes a place and one of the caller's create tokens, and answers nothing; or takes neither and says why. Where there
-  // is no slot and `taker` is given, the call may also wait: it has then taken both. Each place taken is given back by
-  // one Leave() or Undo() of the same account and taker.
+  // Takes a place and one of the caller's create tokens, and answers nothing; or takes neither and says why. Where
+  // there is no slot and `taker` is given, the call may also wait: it has then taken both. Each place taken is given
+  // back by one Leave() or Undo() of the same account and taker.
   std::optional<Refusal> Enter(SteadyTime now, SteadyTime deadline, const Account& account = nullptr,
                                const std::shared_ptr<SlotTaker>& taker = nullptr) {
     const Account& who = account ? account : nobody_;

@@ -119,10 +119,10 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   std::atomic<Place> place_{Place::kNone};
   SteadyTime asked_at_{};  // when the ledger was asked
   std::optional<AdmissionControl::Refusal>
-      refusal_;          // admission control's; written on the ledger's thread before it answers
+      refusal_;  // admission control's; written on the ledger's thread before it answers
   std::unique_ptr<ledger::BeginAnswer> queued_answer_;  // the ledger's, before the wait for a slot
-  bool joined_ = false;  // waits for the end of a call that runs
-  bool late_ = false;    // the time to answer came before the ledger's answer
+  bool joined_ = false;                                 // waits for the end of a call that runs
+  bool late_ = false;                                   // the time to answer came before the ledger's answer
   ledger::Ledger::Token begin_token_ = 0;
   Loop::TimerId answer_timer_ = 0;
 

@@ -124,8 +124,6 @@ void UpstreamLimit::CutTo(double wanted) {
   Set(std::min(limit_, std::max(wanted, least)));
 }
 
-void UpstreamLimit::Set(double limit) {
-  limit_ = std::clamp<double>(limit, options_.min, options_.max);
-}
+void UpstreamLimit::Set(double limit) { limit_ = std::clamp<double>(limit, options_.min, options_.max); }
 
 }  // namespace userintent::usecase

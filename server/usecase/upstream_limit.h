@@ -5,7 +5,8 @@
 // calls it under its lock.
 //
 //  * It starts at the most, so that an honest burst after a start is not refused.
-//  * A loss (an outcome that nobody knows: timeout, reset, cut or unusable answer) halves it, and so does an answer that
+//  * A loss (an outcome that nobody knows: timeout, reset, cut or unusable answer) halves it, and so does an answer
+//  that
 //    says "not now" (429, 503 with Retry-After). What began before a cut is no news after it: one burst of losses is
 //    one cut. But when half of what was under way is lost without a good answer between, that is no accident, and it is
 //    cut again, from what is under way.

@@ -55,8 +55,9 @@ class MetricsTest : public testing::Test {
     return found->second;
   }
 
-  Metrics metrics_{{"1.2.3", "1.51", "7.88", "3.40"},
-                   {kReasons, kMethods, kVerdicts, kVerdicts, kAskers, kWays, kStates, {}, {}, {}, {}, kHandshakes, kQueueEnds}};
+  Metrics metrics_{
+      {"1.2.3", "1.51", "7.88", "3.40"},
+      {kReasons, kMethods, kVerdicts, kVerdicts, kAskers, kWays, kStates, {}, {}, {}, {}, kHandshakes, kQueueEnds}};
 };
 
 std::string Calls(const std::string& method, const std::string& code, const std::string& reason) {

@@ -140,8 +140,8 @@ TEST(UpstreamQueue, CallersTakeTurns) {
   const auto one = queue.Waiting(third, 1);
   queue.control.Leave(flood, holder.get());
   const std::vector<std::pair<std::shared_ptr<Taker>, Account>> order = {
-      {many[0], flood}, {few[0], other}, {one[0], third}, {many[1], flood}, {few[1], other}, {many[2], flood},
-      {many[3], flood}};
+      {many[0], flood}, {few[0], other},  {one[0], third}, {many[1], flood},
+      {few[1], other},  {many[2], flood}, {many[3], flood}};
   for (const auto& [taker, who] : order) {
     ASSERT_EQ(queue.Of(taker), Holds::kSlot);
     queue.control.Leave(who, taker.get());
