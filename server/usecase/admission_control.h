@@ -105,6 +105,7 @@ class AdmissionControl {
   // An exchange ended that began at `begun`.
   void OnExchange(const astra::Outcome& outcome, SteadyTime begun, SteadyTime now) {
     const UpstreamLimit::Sample sample = UpstreamLimit::SampleOf(outcome);
+    if (sample == UpstreamLimit::Sample::kNothing) return;
     const MutexLock lock(mutex_);
     upstream_.Tell(sample, begun, now);
   }

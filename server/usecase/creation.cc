@@ -76,7 +76,7 @@ void Creation::Begin() {
 void Creation::OnBegun(ledger::BeginAnswer answer) {
   begin_token_ = 0;
   if (answer.verdict == BeginVerdict::kGo) return OnGo(answer);
-  if (answer.verdict == BeginVerdict::kWouldGo && MustWait()) return WaitForSlot(std::move(answer));
+  if (answer.verdict == BeginVerdict::kWouldGo && MustWait()) return WaitForSlot();
   GiveBackPlace(false);
   // The call that ran was given up by its caller before anything was sent.
   const bool abandoned_under_join = answer.verdict == BeginVerdict::kRecorded && answer.own &&
@@ -293,7 +293,8 @@ void Creation::OnAnswerBy(bool stopping) {
     case State::kBeginning:
       return OnLateBeginning();
     case State::kQueued:
-      return LeaveQueue(QueueEnd::kExpired);
+      LeaveQueue(QueueEnd::kExpired);
+      return OnLateBeginning();
     case State::kExchanging:
       // Nothing has left yet: then it is not sent at all, and the outcome says so.
       if ((stopping || !goes_on_) && deps_.astra.CancelUnsent(call_id_)) return;

@@ -53,8 +53,8 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   // Ends a wait for another try: the row is released. Creations has forgotten this one already.
   void GiveUpWaiting();
 
-  // Ends a wait for a slot, if there is one: the caller is told that there was none. Creations may have forgotten this
-  // one already.
+  // Ends a wait for a slot, if there is one: the caller is told that there was none, or what became of the request
+  // under another call. Creations may have forgotten this one already.
   void LeaveQueue(QueueEnd why);
 
   // Answers the caller, who still waits, as if its deadline had come.
@@ -75,10 +75,11 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void OnJoined();
   bool MustWait() const;
   void OnQueueNews() override;  // SlotTaker, under AdmissionControl's lock
-  void WaitForSlot(ledger::BeginAnswer answer);
+  void WaitForSlot();
   void LookAtQueue();
   void GoOn();
   void EndQueue(QueueEnd why);
+  void AskAnew();
   void OnBegun(ledger::BeginAnswer answer);
   void OnGo(const ledger::BeginAnswer& answer);
   void TakeOver();
@@ -120,9 +121,9 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   SteadyTime asked_at_{};  // when the ledger was asked
   std::optional<AdmissionControl::Refusal>
       refusal_;  // admission control's; written on the ledger's thread before it answers
-  std::unique_ptr<ledger::BeginAnswer> queued_answer_;  // the ledger's, before the wait for a slot
-  bool joined_ = false;                                 // waits for the end of a call that runs
-  bool late_ = false;                                   // the time to answer came before the ledger's answer
+  std::optional<AdmissionControl::Refusal> in_vain_;  // of a call that waited for a slot and got none
+  bool joined_ = false;                               // waits for the end of a call that runs
+  bool late_ = false;                                 // the time to answer came before the ledger's answer
   ledger::Ledger::Token begin_token_ = 0;
   Loop::TimerId answer_timer_ = 0;
 

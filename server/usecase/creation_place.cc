@@ -16,7 +16,11 @@ constexpr int kQueuePart = 10;
 // by a call that everything else lets go. Where a slot must be waited for there is no row either: the ledger hears no,
 // and is asked again when the slot is there.
 bool Creation::MayStart() {
-  if (place_.load() == Place::kTaken) {  // out of the queue
+  if (in_vain_) {  // it waited in the queue
+    refusal_ = in_vain_;
+    return false;
+  }
+  if (place_.load() == Place::kTaken) {  // out of the queue, with a slot
     refusal_ = deps_.admission.LookAgain(asked_at_, deadline_);
     return !refusal_;
   }
@@ -37,9 +41,8 @@ void Creation::OnQueueNews() {
   });
 }
 
-void Creation::WaitForSlot(ledger::BeginAnswer answer) {
+void Creation::WaitForSlot() {
   state_ = State::kQueued;
-  queued_answer_ = std::make_unique<ledger::BeginAnswer>(std::move(answer));
   creations_.queued_.insert(this);
   request_.Pack();
   wait_timer_ = deps_.loop.CallAt(asked_at_ + (deadline_ - asked_at_) / kQueuePart,
@@ -59,15 +62,12 @@ void Creation::LookAtQueue() {
   }
 }
 
-// There is a slot: the ledger is asked anew, because much may have happened to the request meanwhile.
+// Out of the queue the ledger is asked anew, because much may have happened to the request meanwhile: it may run, or
+// have ended, under another call.
 void Creation::GoOn() {
   const auto self = shared_from_this();  // the timer may have been the last to hold it
   EndQueue(QueueEnd::kSlot);
-  queued_answer_.reset();
-  refusal_.reset();
-  state_ = State::kBeginning;
-  request_.Unpack();
-  Begin();
+  AskAnew();
 }
 
 void Creation::LeaveQueue(QueueEnd why) {
@@ -75,10 +75,12 @@ void Creation::LeaveQueue(QueueEnd why) {
   const auto self = shared_from_this();
   EndQueue(why);
   GiveBackPlace(false);
-  state_ = State::kEnded;
-  if (!done_) return;
-  refusal_ = deps_.admission.AfterQueue(deps_.loop.Now());
-  WouldGo(*queued_answer_);
+  if (!done_) {
+    state_ = State::kEnded;
+    return;
+  }
+  in_vain_ = deps_.admission.AfterQueue(deps_.loop.Now());
+  AskAnew();
 }
 
 void Creation::EndQueue(QueueEnd why) {
@@ -87,12 +89,20 @@ void Creation::EndQueue(QueueEnd why) {
   deps_.observer.OnQueueEnd(why, deps_.loop.Now() - asked_at_);
 }
 
+void Creation::AskAnew() {
+  state_ = State::kBeginning;
+  refusal_.reset();
+  request_.Unpack();
+  Begin();
+}
+
 void Creation::OnWaiting() {
   deps_.loop.Post([self = shared_from_this()] { self->OnJoined(); });
 }
 
 void Creation::OnJoined() {
   joined_ = true;
+  in_vain_.reset();
   GiveBackPlace(false);  // of a call that came out of the queue and finds its request running
   request_.Pack();
   if (late_) OnLateBeginning();

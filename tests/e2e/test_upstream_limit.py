@@ -25,7 +25,7 @@ def queued(gateway, count):
 
 
 def ends(gateway, end):
-    return gateway.metric(f'userintent_upstream_queue_ends_total{{end="{end}"}}')
+    return gateway.metrics()[f'userintent_upstream_queue_ends_total{{end="{end}"}}']
 
 
 def narrow(gateway, sandbox, least=2):
@@ -115,9 +115,13 @@ def test_a_caller_that_leaves_is_no_loss(new_gateway, sandbox):
 def test_it_falls_to_the_least_and_grows_with_the_need(narrow_gateway, sandbox):
     """Sixty calls at once meet a limit of 2: all are answered, and the limit has grown."""
     gateway = narrow_gateway()
-    calls = [gateway.begin(person(), timeout=120) for _ in range(60)]
-    for call in calls:
-        call.reply().ok()
+    sandbox.fault("delay", delay_ms=200, times=0)
+    try:
+        calls = [gateway.begin(person(), timeout=300) for _ in range(60)]
+        for call in calls:
+            call.reply().ok()
+    finally:
+        sandbox.clear_faults()
     wait_for(lambda: gateway.metric(LIMIT) > 16, "a higher limit")
     assert ends(gateway, "slot") > 20
     assert gateway.metric("userintent_upstream_queue_seconds_count") == ends(gateway, "slot")

@@ -2046,13 +2046,13 @@ TEST_F(LateAnswerTest, NobodyListensWithoutAWindow) {
 
 class QueueTest : public CreationTest {
  protected:
-  static AdmissionControl::Options OptionsOf() {
+  static AdmissionControl::Options OptionsOf(int limit) {
     AdmissionControl::Options options{100, 100ms};
-    options.upstream.limit = {1, 1, 30s};
+    options.upstream.limit = {1, limit, 30s};
     options.upstream.most = 2;
     return options;
   }
-  QueueTest() : CreationTest(OptionsOf()) {}
+  explicit QueueTest(int limit = 1) : CreationTest(OptionsOf(limit)) {}
 
   // Person 1 is on its way to Astra, and nobody else can be.
   void Fill() {
@@ -2189,7 +2189,7 @@ TEST_F(QueueTest, WhoeverLeavesAsTheSlotComesGivesItToTheNext) {
   const auto second = Call(Person(2));
   const auto third = Call(Person(3));
   std::exchange(astra_.posts[0].done, nullptr)(FakeAstra::OutcomeOf(Verdict::kCreated, 201, std::nullopt));
-  while (gate_.Holds(*second->creation) != SlotTaker::Holds::kSlot) loop_.Step();
+  while (gate_.upstream().waiting == 2) loop_.Step();
   second->creation->CallerLeft();
   loop_.Settle();
   ASSERT_EQ(astra_.posts.size(), 2u);
@@ -2200,14 +2200,12 @@ TEST_F(QueueTest, WhoeverLeavesAsTheSlotComesGivesItToTheNext) {
   ExpectIdle();
 }
 
-TEST_F(QueueTest, ItsRequestMayRunOrHaveEndedMeanwhile) {
+TEST_F(QueueTest, ItsRequestMayHaveEndedMeanwhile) {
   Fill();
   const auto second = Call(Person(2));
   const auto same = Call(Person(2));
   EndFirst();
   ASSERT_EQ(astra_.posts.size(), 2u) << "one of the two";
-  EXPECT_EQ(gate_.in_flight(), 1) << "the other one waits for its end, and holds nothing";
-  EXPECT_EQ(gate_.upstream().slots, 1);
   astra_.Answer(Verdict::kCreated, 201);
   loop_.Settle();
   EXPECT_TRUE(second->reply && second->reply->ok() && !second->reply->replayed);
@@ -2216,18 +2214,48 @@ TEST_F(QueueTest, ItsRequestMayRunOrHaveEndedMeanwhile) {
   ExpectIdle();
 }
 
+// Its time in the queue is over, and "nothing was sent" would not be true.
+TEST_F(QueueTest, ItsRequestMayRunMeanwhile) {
+  Fill();
+  const auto second = Call(Person(2), 40s);
+  const auto same = Call(Person(2));
+  EndFirst();
+  loop_.Advance(3500ms);
+  EXPECT_EQ(gate_.upstream().waiting, 0u);
+  EXPECT_FALSE(same->reply) << "it waits for the end of the other one";
+  EXPECT_EQ(gate_.in_flight(), 1) << "and holds nothing";
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(second->reply && second->reply->ok());
+  EXPECT_TRUE(same->reply && same->reply->ok() && same->reply->replayed);
+  ExpectIdle();
+}
+
 TEST_F(QueueTest, ItsAddressMayBeBusyMeanwhile) {
   Fill();
   auto other = Person(2);
   other.set_request_id(Id(3));
   other.set_first_name("Bea");
-  const auto second = Call(Person(2));
+  Call(Person(2));
   const auto third = Call(other);
   EndFirst();
   ASSERT_EQ(astra_.posts.size(), 2u);
-  ASSERT_TRUE(third->reply || second->reply);
-  EXPECT_EQ((third->reply ? third : second)->reply->reason, v1::ERROR_REASON_EMAIL_BUSY);
-  EXPECT_EQ(gate_.upstream().slots, 1);
+  loop_.Advance(3500ms);
+  ASSERT_TRUE(third->reply);
+  EXPECT_EQ(third->reply->reason, v1::ERROR_REASON_EMAIL_BUSY);
+  EXPECT_EQ(gate_.in_flight(), 1);
+}
+
+TEST_F(QueueTest, AtTheEndWhoWaitsHearsThatItsRequestRuns) {
+  Fill();
+  Call(Person(2));
+  const auto same = Call(Person(2));
+  EndFirst();
+  gate_.Drain();
+  creations_->AnswerAll();
+  loop_.Settle();
+  ASSERT_TRUE(same->reply);
+  EXPECT_EQ(same->reply->reason, v1::ERROR_REASON_REQUEST_IN_PROGRESS);
 }
 
 TEST_F(QueueTest, AHoldMeetsWhoComesOutOfTheQueue) {
@@ -2251,6 +2279,7 @@ TEST_F(QueueTest, ADrainAnswersWhoWaits) {
   const auto second = Call(Person(2));
   gate_.Drain();
   creations_->Drain();
+  loop_.Settle();
   ASSERT_TRUE(second->reply);
   EXPECT_EQ(second->reply->reason, v1::ERROR_REASON_DRAINING);
   EXPECT_EQ(gate_.in_flight(), 1);
@@ -2279,6 +2308,8 @@ TEST_F(QueueTest, TheEndAnswersWhoWaits) {
   const auto second = Call(Person(2));
   gate_.Drain();
   creations_->AnswerAll();
+  loop_.Settle();
+  ASSERT_TRUE(second->reply);
   EXPECT_EQ(second->reply->reason, v1::ERROR_REASON_DRAINING);
   EXPECT_EQ(gate_.upstream().waiting, 0u);
 }
@@ -2289,7 +2320,8 @@ TEST_F(QueueTest, TheSlotMayComeBeforeTheLedgersAnswer) {
   const auto second = Call(Person(2));
   ledger_.slow_to_answer = false;
   EndFirst();
-  EXPECT_EQ(gate_.Holds(*second->creation), SlotTaker::Holds::kSlot);
+  EXPECT_EQ(gate_.upstream().waiting, 0u);
+  EXPECT_EQ(gate_.upstream().slots, 1);
   EXPECT_EQ(astra_.posts.size(), 1u);
   ledger_.Release();
   loop_.Settle();
@@ -2344,6 +2376,30 @@ TEST_F(QueueTest, ASlotIsKeptBetweenTries) {
   loop_.Settle();
   ASSERT_EQ(astra_.posts.size(), 3u);
   EXPECT_EQ(astra_.sent.email(), Person(2).email());
+}
+
+class TwoSlotsTest : public QueueTest {
+ protected:
+  TwoSlotsTest() : QueueTest(2) {}
+};
+
+TEST_F(TwoSlotsTest, WhoComesOutAndFindsItsRequestRunningGivesItsSlotBack) {
+  Fill();
+  Call(Person(9));
+  const auto second = Call(Person(2));
+  const auto same = Call(Person(2));
+  EXPECT_EQ(gate_.upstream().waiting, 2u);
+  std::exchange(astra_.posts[1].done, nullptr)(FakeAstra::OutcomeOf(Verdict::kCreated, 201, std::nullopt));
+  EndFirst();
+  EXPECT_EQ(astra_.posts.size(), 3u);
+  EXPECT_EQ(gate_.upstream().waiting, 0u);
+  EXPECT_FALSE(second->reply || same->reply);
+  EXPECT_EQ(gate_.in_flight(), 1);
+  EXPECT_EQ(gate_.upstream().slots, 1);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(same->reply && same->reply->ok() && same->reply->replayed);
+  ExpectIdle();
 }
 
 class LimitTest : public CreationTest {

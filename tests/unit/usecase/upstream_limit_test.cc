@@ -162,8 +162,10 @@ TEST(UpstreamLimit, SlowAnswersLowerItWhereItIsInUse) {
 TEST(UpstreamLimit, AnswersFarFromTheTimeoutEndangerNothing) {
   Told told;
   told.Each(Sample::kAnswer, 50, 10ms, 20);
-  for (int i = 0; i < 20; ++i) told.Together(Sample::kAnswer, 90, 900ms);
-  EXPECT_EQ(told.limit.limit(), 100) << "90 times slower, and a thirtieth of the time that they have";
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_EQ(told.Together(Sample::kAnswer, 90, 900ms), 100)
+        << "90 times slower, and less than a thirtieth of the time that they have";
+  }
 }
 
 TEST(UpstreamLimit, NearTheTimeoutItIsLoweredUnusedAsWell) {
@@ -262,7 +264,7 @@ TEST(UpstreamLimit, AnOverloadedAstraLosesLittle) {
     World later{.capacity = 20, .per_second = 1000};
     later.Run(limit, now, 300s, seed + 10);
     EXPECT_LT(lost_at_first, 6000) << "without a limit some 50000";
-    EXPECT_LE(later.lost, later.answered / 100);
+    EXPECT_LE(later.lost, later.answered / 1000);
     EXPECT_GT(later.answered, 300 * 200 * 9 / 10) << "and it works as fast as it can";
     EXPECT_LT(limit.limit(), 1500);
   }

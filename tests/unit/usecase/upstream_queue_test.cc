@@ -116,18 +116,6 @@ TEST(UpstreamQueue, AFullQueueRefusesAtOnce) {
   EXPECT_EQ(none.Enter(who, std::make_shared<Taker>()), Queue::kOverloaded);
 }
 
-TEST(UpstreamQueue, WhoComesWhileOthersWaitGoesBehindThem) {
-  Queue queue(4, 10);
-  const Account who = NewAccount();
-  for (int i = 0; i < 4; ++i) EXPECT_EQ(queue.Enter(who, nullptr), Queue::kEntered);
-  const auto first = queue.Waiting(who, 1);
-  queue.control.OnExchange(queue.OutcomeOf(astra::Verdict::kRateLimited), At(0s), At(1s));
-  queue.control.OnExchange(queue.OutcomeOf(astra::Verdict::kRateLimited), At(2s), At(3s));
-  // kFew is more than 4 already, so the limit stays: what is given back goes to who waited.
-  queue.control.Leave(who);
-  EXPECT_EQ(queue.Of(first[0]), Holds::kSlot);
-}
-
 TEST(UpstreamQueue, CallersTakeTurns) {
   Queue queue(1, 100);
   const Account flood = NewAccount();
