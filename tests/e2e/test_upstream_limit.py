@@ -70,6 +70,21 @@ def test_it_begins_at_the_most(new_gateway):
     wait_limit(new_gateway(upstream_connections=3), 300)
 
 
+def test_a_burst_after_a_start_meets_no_limit(new_gateway, sandbox):
+    """1,200 calls at once, none of which waits or is refused."""
+    gateway = new_gateway()
+    channels = [gateway.new_channel(options=[("test.channel", number)]) for number in range(3)]
+    sandbox.fault("delay", delay_ms=1000, times=0)
+    try:
+        calls = [gateway.begin(person(), timeout=120, channel=channels[number % 3], note=False) for number in range(1200)]
+        for call in calls:
+            call.reply().ok()
+    finally:
+        sandbox.clear_faults()
+    wait_limit(gateway, 3200)
+    assert gateway.metric("userintent_upstream_queue_ends_total") == 0
+
+
 def test_losses_and_not_nows_halve_it_and_good_answers_raise_it(new_gateway, sandbox):
     """A lost answer halves the limit, a 429 does, a rejection and a refused stream do not."""
     gateway = new_gateway(upstream_connections=1)
