@@ -196,10 +196,7 @@ absl::Status Server::Parts::OpenLedger(const config::LedgerKeys& keys) {
 }
 
 void Server::Parts::OpenAdmission() {
-  usecase::AdmissionControl::Options options;
-  options.max_in_flight = settings.max_in_flight;
-  options.min_deadline = absl::ToChronoMilliseconds(settings.min_deadline);
-  options.clock = &SteadyClock::now;
+  usecase::AdmissionControl::Options options = AdmissionOptionsOf(settings);
   breaker = std::make_unique<Breaker>(settings.upstream_breaker, *watched.credentials, *files, *telemetry);
   options.breaker = breaker->get();
   admission = std::make_unique<usecase::AdmissionControl>(options);
@@ -378,6 +375,7 @@ void Server::HouseKeep() {
     p.policy->ShowAge(now);
     p.telemetry->ShowFollowUp(p.follow_up->stats());
     p.telemetry->ShowOverLimit(p.gatekeeper.over_limit());
+    p.telemetry->ShowUpstream(p.admission->upstream());
   }
   p.files->Poll(now);
 }

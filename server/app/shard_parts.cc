@@ -35,6 +35,18 @@ http::Options HttpOptionsOf(const config::Settings& settings, const http::CaFile
   return options;
 }
 
+usecase::AdmissionControl::Options AdmissionOptionsOf(const config::Settings& settings) {
+  usecase::AdmissionControl::Options options;
+  options.max_in_flight = settings.max_in_flight;
+  options.min_deadline = absl::ToChronoMilliseconds(settings.min_deadline);
+  options.clock = &SteadyClock::now;
+  options.upstream.limit.min = settings.upstream_min_limit;
+  options.upstream.limit.max = settings.upstream_max_limit();
+  options.upstream.limit.timeout = absl::ToChronoMilliseconds(settings.upstream_timeout);
+  options.upstream.most = static_cast<size_t>(settings.queue_limit);
+  return options;
+}
+
 absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts& shared,
                                                                grpc::ServerBuilder& builder) {
   const config::Settings& settings = shared.settings;

@@ -29,6 +29,9 @@ namespace userintent {
 // How all shards speak to Astra. `authorities` null: the system's; otherwise it outlives the clients.
 http::Options HttpOptionsOf(const config::Settings& settings, const http::CaFile* authorities);
 
+// What lets creations begin, in all shards.
+usecase::AdmissionControl::Options AdmissionOptionsOf(const config::Settings& settings);
+
 // What the shards share; all of it outlives them.
 struct SharedParts {
   const config::Settings& settings;

@@ -93,7 +93,8 @@ observe::Labels Telemetry::Labels() {
           usecase::kWatchEndNames,
           policy::kWouldDenyNames,
           rpc::kHandshakeResultNames,
-          {usecase::kBreakerStateNames, usecase::kBreakerCauseNames, usecase::kProbeResultNames}};
+          {usecase::kBreakerStateNames, usecase::kBreakerCauseNames, usecase::kProbeResultNames},
+          usecase::kQueueEndNames};
 }
 
 void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }
@@ -156,6 +157,10 @@ void Telemetry::OnRecorded(const ledger::Record& record, bool committed) {
        {"sent", SafeText(usecase::SentWord(record.sent))},
        {"attempts", record.posts},
        {"http_status", record.answer.http_status}});
+}
+
+void Telemetry::OnQueueEnd(usecase::QueueEnd why, SteadyClock::duration waited) {
+  metrics_.limit().RecordWait(static_cast<size_t>(why), absl::FromChrono(waited));
 }
 
 void Telemetry::OnPersonToldAcross(const ledger::Key& key) {
@@ -252,6 +257,10 @@ void Telemetry::ShowOverLimit(const policy::OverLimit& over_limit) {
   }
   constexpr auto kProbes = static_cast<size_t>(policy::Limit::kProbeRate);
   metrics_.policy().AddProbesLimited(over_limit.refused[kProbes] - before.refused[kProbes]);
+}
+
+void Telemetry::ShowUpstream(const usecase::AdmissionControl::Upstream& upstream) {
+  metrics_.limit().Set(upstream.limit, upstream.slots, static_cast<int64_t>(upstream.waiting));
 }
 
 void Telemetry::OnBug(std::string_view where) { Log(Level::kError, "bug", {{"component", SafeText(where)}}); }

@@ -35,6 +35,7 @@ class Telemetry final : public rpc::CallObserver,
   void OnLateAnswer(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome) override;
   void OnSettled(usecase::SettleWay way, const ledger::Key& key, const ledger::SettleAnswer& answer) override;
   void OnRecorded(const ledger::Record& record, bool committed) override;
+  void OnQueueEnd(usecase::QueueEnd why, SteadyClock::duration waited) override;
   void OnPersonToldAcross(const ledger::Key& key) override;
   void OnProbesLimited(const std::string& caller) override;
   void OnRead(usecase::Asker asker, const std::optional<Uuid>& request_id, const astra::ReadOutcome& outcome,
@@ -56,6 +57,7 @@ class Telemetry final : public rpc::CallObserver,
   // Main's thread, now and then.
   void ShowFollowUp(const usecase::FollowUp::Stats& stats);
   void ShowOverLimit(const policy::OverLimit& over_limit);
+  void ShowUpstream(const usecase::AdmissionControl::Upstream& upstream);
 
  private:
   observe::Metrics& metrics_;

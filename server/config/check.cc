@@ -27,6 +27,8 @@ struct NumberRange {
   int max;
 };
 
+constexpr int kMostAtOnce = 1000000;
+
 constexpr std::string_view kNeedsTls = "needs --tls_cert_file, --tls_key_file and --tls_client_ca_file";
 
 }  // namespace
@@ -109,6 +111,12 @@ void CheckUpstream(const Settings& settings, Problems& problems) {
   if (!settings.upstream_http2 && settings.upstream_transport == http::Transport::kNghttp2) {
     problems.Add("upstream_transport", "nghttp2 speaks HTTP/2 only, which --upstream_http2=false forbids");
   }
+  // Where neither is out of its own range.
+  const int connections = settings.upstream_connections;
+  if (connections > 0 && settings.upstream_min_limit <= kMostAtOnce &&
+      (settings.upstream_min_limit - 1) / 100 >= connections) {
+    problems.Add("upstream_min_limit", "must not be more than a hundred for each of --upstream_connections");
+  }
 }
 
 // In the order of the table of flags. The least duration is one millisecond: finer than that nothing is timed.
@@ -122,6 +130,8 @@ void CheckRanges(const Settings& settings, Problems& problems) {
   };
   static constexpr NumberRange kNumbers[] = {
       {"upstream_connections", &Settings::upstream_connections, 1, 10000},
+      {"upstream_min_limit", &Settings::upstream_min_limit, 1, kMostAtOnce},
+      {"queue_limit", &Settings::queue_limit, 0, 1000000},
       {"max_connections", &Settings::max_connections, 0, 1000000},
       {"max_connections_per_address", &Settings::max_connections_per_address, 0, 1000000},
       {"memory_watermark", &Settings::memory_watermark, 0, 1 << 20},

@@ -16,7 +16,7 @@ void CheckListener(const Settings& settings, Problems& problems);
 // --environment, and that --astra_base_url, --astra_app_url and --ledger go with it.
 void CheckEnvironment(const Settings& settings, Problems& problems);
 
-// --astra_base_url and --upstream_transport.
+// --astra_base_url, --upstream_transport, and that --upstream_min_limit is no more than --upstream_connections carry.
 void CheckUpstream(const Settings& settings, Problems& problems);
 
 // --astra_app_url, where the policy or, without one (null), --oauth_redirect_uri needs it.

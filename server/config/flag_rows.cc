@@ -80,6 +80,13 @@ constexpr FlagRow kRows[] = {
         "how long after --upstream_timeout an exchange is listened to, so that a late answer settles its unknown "
         "outcome; 0: not at all"),
     RowOf<&Settings::upstream_connections>("upstream_connections", "connections to Astra, at most"),
+    RowOf<&Settings::upstream_min_limit>(
+        "upstream_min_limit",
+        "creations that may always be under way at once; the limit moves between this and a hundred for each of "
+        "--upstream_connections, by what Astra's answers say"),
+    RowOf<&Settings::queue_limit>("queue_limit",
+                                  "calls that wait, for a tenth of their time, when that limit is reached; more are "
+                                  "refused at once; 0: none waits"),
     RowOf<&Settings::upstream_http2>("upstream_http2", "offer HTTP/2 to Astra; false: HTTP/1.1 only"),
     RowOf<&Settings::upstream_transport>("upstream_transport",
                                          "what speaks to Astra; auto: nghttp2, libcurl where there is no HTTP/2"),

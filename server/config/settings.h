@@ -37,6 +37,8 @@ struct Settings {
   absl::Duration upstream_timeout = absl::Seconds(30);
   absl::Duration late_answer_window = absl::Minutes(5);  // zero: off
   int upstream_connections = 32;
+  int upstream_min_limit = 2;  // exchanges at once, however bad it is; the most: see upstream_max_limit()
+  int queue_limit = 1000;      // calls that wait for their turn; 0: none does
   bool upstream_http2 = true;
   http::Transport upstream_transport{};  // kAuto
   bool upstream_breaker = true;
@@ -96,6 +98,8 @@ struct Settings {
   Environment astra_environment() const;
   // --astra_app_url, or the host of Astra's pages that goes with --astra_base_url; nothing where none does.
   std::optional<net::Origin> app_url() const;
+  // What --upstream_connections carry at once.
+  int upstream_max_limit() const { return upstream_connections * 100; }
   bool reflection_on() const { return reflection.value_or(listen.loopback()); }
   // --shards, or one per two cores.
   int shard_count() const;

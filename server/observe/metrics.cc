@@ -66,6 +66,7 @@ Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make
   parts_->webhooks = std::make_unique<WebhookMetrics>(parts_->registry, names.webhooks);
   parts_->replica = std::make_unique<ReplicaMetrics>(parts_->registry);
   parts_->breaker = std::make_unique<BreakerMetrics>(parts_->registry, names.breaker);
+  parts_->limit = std::make_unique<LimitMetrics>(parts_->registry, names.queue_ends);
   parts_->policy = std::make_unique<PolicyMetrics>(parts_->registry, names.methods, names.policy_would_deny);
 }
 

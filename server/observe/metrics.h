@@ -15,6 +15,7 @@
 
 #include "absl/time/time.h"
 #include "server/observe/breaker_metrics.h"
+#include "server/observe/limit_metrics.h"
 #include "server/observe/policy_metrics.h"
 #include "server/observe/replica_metrics.h"
 #include "server/observe/tls_metrics.h"
@@ -45,6 +46,7 @@ struct Labels {
   std::span<const std::string_view> policy_would_deny;
   std::span<const std::string_view> handshake_results;
   BreakerLabels breaker;
+  std::span<const std::string_view> queue_ends;
 };
 
 // Why a caller's connection was not taken in, or not kept.
@@ -159,6 +161,9 @@ class Metrics {
   TlsMetrics& tls() noexcept;
   ReplicaMetrics& replica() noexcept;
   BreakerMetrics& breaker() noexcept;
+
+  // Of the limit of exchanges with Astra; shown with the rest.
+  LimitMetrics& limit() noexcept;
 
   // Of who may call what; shown with the rest.
   PolicyMetrics& policy() noexcept;

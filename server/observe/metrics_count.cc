@@ -136,6 +136,7 @@ WebhookMetrics& Metrics::webhooks() noexcept { return *parts_->webhooks; }
 TlsMetrics& Metrics::tls() noexcept { return *parts_->tls; }
 ReplicaMetrics& Metrics::replica() noexcept { return *parts_->replica; }
 BreakerMetrics& Metrics::breaker() noexcept { return *parts_->breaker; }
+LimitMetrics& Metrics::limit() noexcept { return *parts_->limit; }
 
 PolicyMetrics& Metrics::policy() noexcept { return *parts_->policy; }
 

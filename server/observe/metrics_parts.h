@@ -76,6 +76,7 @@ struct Metrics::Parts {
   prometheus::Gauge* port_answers = nullptr;
   prometheus::Gauge* log_lines_dropped = nullptr;
   std::unique_ptr<WebhookMetrics> webhooks;
+  std::unique_ptr<LimitMetrics> limit;
   std::unique_ptr<PolicyMetrics> policy;
   std::unique_ptr<TlsMetrics> tls;
   std::unique_ptr<ReplicaMetrics> replica;

@@ -1,5 +1,6 @@
-// AdmissionControl: may a new creation begin now? The caller's own limits, draining, the breaker, Astra's rate limit,
-// and the number of calls in flight.
+// AdmissionControl: may a new creation begin now? The caller's own limits, draining, the breaker, Astra's rate limit, the
+// number of calls in flight, and a slot for an exchange with Astra (upstream_queue.h), which a call may have to wait
+// for. A call that waits holds its place among --max_in_flight, and its token is spent.
 //
 // One for the whole process, shared by all shards; every method may be called from any thread. It is asked on the
 // ledger's thread, for a call that everything else lets go: replays, joins and refusals hold no place and cost no
@@ -25,6 +26,7 @@
 #include "server/base/mutex.h"
 #include "server/policy/account.h"
 #include "server/usecase/upstream_breaker.h"
+#include "server/usecase/upstream_queue.h"
 #include "userintent/v1/errors.pb.h"
 
 namespace userintent::usecase {
@@ -39,49 +41,85 @@ class AdmissionControl {
     SteadyTime (*clock)() = nullptr;
     // Hears of every exchange with Astra; outlives this. Null: --noupstream_breaker, and tests.
     UpstreamBreaker* breaker = nullptr;
+    UpstreamQueue::Options upstream = {};
   };
   struct Refusal {
     v1::ErrorReason reason;
     absl::Duration retry_after;
+    bool waits = false;  // it is none: the call has entered, and hears from the queue when it has a slot
   };
   // The caller's. Null: of one that stands for all that have none.
   using Account = std::shared_ptr<policy::CallerAccount>;
 
-  explicit AdmissionControl(const Options& options) : options_(options) {}
+  explicit AdmissionControl(const Options& options) : options_(options), upstream_(options.upstream) {}
 
-  // Takes a place and one of the caller's create tokens, and answers nothing; or takes neither and says why. Each place
-  // taken is given back by one Leave() or Undo() of the same account.
-  std::optional<Refusal> Enter(SteadyTime now, SteadyTime deadline, const Account& account = nullptr) {
+  // Takes a place and one of the caller's create tokens, and answers nothing; or takes neither and says why. Where
+  // there is no slot and `taker` is given, the call may also wait: it has then taken both. Each place taken is given
+  // back by one Leave() or Undo() of the same account and taker.
+  std::optional<Refusal> Enter(SteadyTime now, SteadyTime deadline, const Account& account = nullptr,
+                               const std::shared_ptr<SlotTaker>& taker = nullptr) {
     const Account& who = account ? account : nobody_;
     const MutexLock lock(mutex_);
-    std::optional<Refusal> refusal = Check(now, deadline, who);
+    std::optional<Refusal> refusal = Check(now, deadline, who, taker != nullptr);
     if (!refusal) refusal = OverRate(who->TakeCreate(Clock(now)));
     if (!refusal) {
       if (who->in_flight() == 0) ++holders_;
       who->AddInFlight(1);
       in_flight_.fetch_add(1, std::memory_order_acq_rel);
+      if (!upstream_.Enter(taker, who)) return Refusal{v1::ERROR_REASON_UNSPECIFIED, absl::ZeroDuration(), true};
       if (options_.breaker != nullptr) options_.breaker->OnBegins(Clock(now));
     } else if (refusal->reason == v1::ERROR_REASON_OVERLOADED && refused_.size() < kMostRefused) {
       refused_.insert_or_assign(who, now);
     }
     return refusal;
   }
-  // What Enter() would say; nothing is taken.
+  // What Enter() would say of a call that may wait; nothing is taken.
   std::optional<Refusal> Look(SteadyTime now, SteadyTime deadline, const Account& account = nullptr) {
     const MutexLock lock(mutex_);
-    return Check(now, deadline, account ? account : nobody_);
+    return Check(now, deadline, account ? account : nobody_, true);
   }
-  void Leave(const Account& account = nullptr) {
+  // What a call that entered holds by now of what it may wait for.
+  SlotTaker::Holds Holds(const SlotTaker& taker) const {
+    const MutexLock lock(mutex_);
+    return UpstreamQueue::Holds(taker);
+  }
+  // Of a call that comes out of the queue with its slot: what has changed since it entered.
+  std::optional<Refusal> LookAgain(SteadyTime now, SteadyTime deadline) const {
+    if (const auto closed = Closed(now)) return closed;
+    return TooLate(now, deadline);
+  }
+  // Of a call whose time in the queue is over.
+  Refusal AfterQueue(SteadyTime now) const {
+    return Closed(now).value_or(Refusal{v1::ERROR_REASON_OVERLOADED, kRoomLater});
+  }
+  void Leave(const Account& account = nullptr, SlotTaker* taker = nullptr) {
     const Account& who = account ? account : nobody_;
     const MutexLock lock(mutex_);
     who->AddInFlight(-1);
     if (who->in_flight() == 0) --holders_;
     in_flight_.fetch_sub(1, std::memory_order_acq_rel);
+    upstream_.Leave(taker);
   }
   // As Leave(), for a call that does not begin after all: the token goes back as well.
-  void Undo(const Account& account = nullptr) {
-    Leave(account);
+  void Undo(const Account& account = nullptr, SlotTaker* taker = nullptr) {
+    Leave(account, taker);
     (account ? account : nobody_)->GiveBackCreate();
+  }
+
+  // An exchange ended that began at `begun`.
+  void OnExchange(const astra::Outcome& outcome, SteadyTime begun, SteadyTime now) {
+    const UpstreamLimit::Sample sample = UpstreamLimit::SampleOf(outcome);
+    if (sample == UpstreamLimit::Sample::kNothing) return;
+    const MutexLock lock(mutex_);
+    upstream_.Tell(sample, begun, now);
+  }
+  struct Upstream {
+    int limit, slots;  // of exchanges, and of these taken
+    size_t waiting;
+  };
+  Upstream upstream() const {
+    const MutexLock lock(mutex_);
+    return {upstream_.limit(), upstream_.slots(), upstream_.waiting()};
   }
 
   // Astra answered 429: no creation begins before `wait` is over. Never shortens, and never holds for longer than
@@ -118,10 +156,7 @@ class AdmissionControl {
     return Refusal{v1::ERROR_REASON_CALLER_RATE_LIMITED, *wait};
   }
 
-  std::optional<Refusal> Check(SteadyTime now, SteadyTime deadline, const Account& who)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (!who->MayEnter()) return Refusal{v1::ERROR_REASON_CALLER_RATE_LIMITED, kRoomLater};
-    if (const auto over = OverRate(who->LookAtCreate(Clock(now)))) return over;
+  std::optional<Refusal> Closed(SteadyTime now) const {
     if (draining()) return Refusal{v1::ERROR_REASON_DRAINING, absl::Seconds(1)};
     if (options_.breaker != nullptr) {
       if (const auto wait = options_.breaker->Suspended(Clock(now))) {
@@ -131,11 +166,22 @@ class AdmissionControl {
     if (const absl::Duration held = Held(now); held > absl::ZeroDuration()) {
       return Refusal{v1::ERROR_REASON_UPSTREAM_RATE_LIMITED, held};
     }
-    if (!HasRoom(now, who)) return Refusal{v1::ERROR_REASON_OVERLOADED, kRoomLater};
-    if (deadline - now < options_.min_deadline) {
-      return Refusal{v1::ERROR_REASON_DEADLINE_TOO_SHORT, absl::ZeroDuration()};
-    }
     return std::nullopt;
+  }
+  std::optional<Refusal> TooLate(SteadyTime now, SteadyTime deadline) const {
+    if (deadline - now >= options_.min_deadline) return std::nullopt;
+    return Refusal{v1::ERROR_REASON_DEADLINE_TOO_SHORT, absl::ZeroDuration()};
+  }
+
+  std::optional<Refusal> Check(SteadyTime now, SteadyTime deadline, const Account& who, bool may_wait)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!who->MayEnter()) return Refusal{v1::ERROR_REASON_CALLER_RATE_LIMITED, kRoomLater};
+    if (const auto over = OverRate(who->LookAtCreate(Clock(now)))) return over;
+    if (const auto closed = Closed(now)) return closed;
+    if (!HasRoom(now, who) || !upstream_.HasRoom(who, may_wait)) {
+      return Refusal{v1::ERROR_REASON_OVERLOADED, kRoomLater};
+    }
+    return TooLate(now, deadline);
   }
 
   bool HasRoom(SteadyTime now, const Account& who) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -164,7 +210,8 @@ class AdmissionControl {
   std::atomic<bool> draining_{false};
   std::atomic<int> in_flight_{0};  // changed under the lock
   std::atomic<SteadyClock::rep> held_until_{0};
-  Mutex mutex_;
+  mutable Mutex mutex_;
+  UpstreamQueue upstream_ ABSL_GUARDED_BY(mutex_);
   int64_t holders_ ABSL_GUARDED_BY(mutex_) = 0;                               // callers that hold a place
   absl::flat_hash_map<Account, SteadyTime> refused_ ABSL_GUARDED_BY(mutex_);  // OVERLOADED, when last
 };

@@ -73,30 +73,10 @@ void Creation::Begin() {
                          [self = shared_from_this()](ledger::BeginAnswer answer) { self->OnBegun(std::move(answer)); });
 }
 
-// The place is taken inside the ledger's decision, so that no row ever waits between "reserved" and "sending", and only
-// by a call that everything else lets go.
-bool Creation::MayStart() {
-  refusal_ = deps_.admission.Enter(asked_at_, deadline_, account_);
-  if (refusal_) return false;
-  Place none = Place::kNone;
-  if (place_.compare_exchange_strong(none, Place::kTaken)) return true;
-  deps_.admission.Undo(account_);
-  return false;
-}
-
-void Creation::OnWaiting() {
-  deps_.loop.Post([self = shared_from_this()] { self->OnJoined(); });
-}
-
-void Creation::OnJoined() {
-  joined_ = true;
-  request_.Pack();
-  if (late_) OnLateBeginning();
-}
-
 void Creation::OnBegun(ledger::BeginAnswer answer) {
   begin_token_ = 0;
   if (answer.verdict == BeginVerdict::kGo) return OnGo(answer);
+  if (answer.verdict == BeginVerdict::kWouldGo && MustWait()) return WaitForSlot();
   GiveBackPlace(false);
   // The call that ran was given up by its caller before anything was sent.
   const bool abandoned_under_join = answer.verdict == BeginVerdict::kRecorded && answer.own &&
@@ -118,12 +98,6 @@ void Creation::OnGo(const ledger::BeginAnswer& answer) {
   // one: another caller's person is told (PERSON_EXISTS) where a wrong guess is sent, so it must be.
   goes_on_ = answer.budget.used_min > 0;
   Send();
-}
-
-// Begins in the place of the call that it waited for.
-void Creation::TakeOver() {
-  if (std::exchange(joined_, false)) request_.Unpack();
-  Begin();
 }
 
 void Creation::AnswerFromLedger(const ledger::BeginAnswer& answer) {
@@ -153,7 +127,7 @@ void Creation::Refuse(const ledger::BeginAnswer& answer) {
 void Creation::WouldGo(const ledger::BeginAnswer& answer) {
   if (validate_only_) {  // what admission would say to the real call
     refusal_ = deps_.admission.Look(deps_.loop.Now(), deadline_, account_);
-  } else if (!refusal_) {  // it came too late to ask
+  } else if (!refusal_ || refusal_->waits) {  // it came too late to ask, or to wait
     refusal_ = AdmissionControl::Refusal{v1::ERROR_REASON_DEADLINE_TOO_SHORT, absl::ZeroDuration()};
   }
   if (!MayTell(answer, !refusal_ && answer.budget.used_max > 0)) return;
@@ -228,6 +202,7 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
   outcome_ = outcome;
   tries_.Count(outcome);
   sent_ = std::max(sent_, SentOf(outcome.verdict));
+  deps_.admission.OnExchange(outcome, sent_at_, now);
   deps_.observer.OnPost(key_.request_id, attempt_id_, outcome, now - sent_at_);
   if (outcome.verdict == Verdict::kRateLimited) {
     deps_.admission.HoldBack(now, outcome.retry_after.value_or(kDefaultRetryAfter));
@@ -318,6 +293,9 @@ void Creation::OnAnswerBy(bool stopping) {
   switch (state_) {
     case State::kBeginning:
       return OnLateBeginning();
+    case State::kQueued:
+      LeaveQueue(QueueEnd::kExpired);
+      return OnLateBeginning();
     case State::kExchanging:
       // Nothing has left yet: then it is not sent at all, and the outcome says so.
       if ((stopping || !goes_on_) && deps_.astra.CancelUnsent(call_id_)) return;
@@ -357,6 +335,9 @@ void Creation::CallerLeft() {
       deps_.ledger.Forget(std::exchange(begin_token_, 0));
       ClosePlace();  // a join that is forgotten is never answered
       break;
+    case State::kQueued:
+      LeaveQueue(QueueEnd::kLeft);
+      break;
     case State::kExchanging:
       if (!goes_on_) deps_.astra.CancelUnsent(call_id_);
       break;
@@ -382,18 +363,6 @@ void Creation::Respond(Result<v1::CreateUserIntentResponse> result) {
   creations_.unanswered_.erase(this);
   // May end the caller's side of this object; nothing here is touched after it.
   std::exchange(done_, nullptr)(std::move(result));
-}
-
-// `begun`: the call that held it was let go, so its token is spent, whatever came of it.
-void Creation::GiveBackPlace(bool begun) {
-  Place taken = Place::kTaken;
-  if (!place_.compare_exchange_strong(taken, Place::kNone)) return;
-  begun ? deps_.admission.Leave(account_) : deps_.admission.Undo(account_);
-}
-
-// The token stays spent: the row may have begun.
-void Creation::ClosePlace() {
-  if (place_.exchange(Place::kClosed) == Place::kTaken) deps_.admission.Leave(account_);
 }
 
 }  // namespace userintent::usecase

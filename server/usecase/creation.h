@@ -1,8 +1,9 @@
 // Creation: the state machine of one CreateUserIntent call, from the parsed request to the recorded outcome.
 //
 //   kBeginning --go--> kExchanging <--> kWaiting (before another try, where that is allowed)
-//       |                   |
-//       +--> replies        +--> kRecording --> replies, unless it did before
+//     |    ^                |
+//     |    +-> kQueued      +--> kRecording --> replies, unless it did before
+//     +--> replies  (until there is a slot for it, or its time there is over)
 //
 // It belongs to one shard's thread, and every method and callback runs there. The call that started it keeps a
 // shared_ptr only to tell it that the caller left; the callbacks that it waits for keep it alive, so that an exchange
@@ -10,7 +11,7 @@
 //
 // Admission control gives it a place, for one of the caller's create tokens, only when the ledger would start it:
 // replays, joins and refusals hold none, and a call that waits for another one's end keeps no more than the bytes of
-// its request, in case it must send it after all.
+// its request, in case it must send it after all. Nor does a call that waits for a slot (kQueued); it keeps its place.
 //
 // An answer that tells of the address or the person what other callers did there, and that sends nothing, costs the
 // caller a probe token (contract section 9). While it has none left, no such answer is given, whatever it would say:
@@ -38,7 +39,7 @@
 
 namespace userintent::usecase {
 
-class Creation : public std::enable_shared_from_this<Creation>, private ledger::Admission {
+class Creation : public std::enable_shared_from_this<Creation>, private ledger::Admission, private SlotTaker {
  public:
   // The deadline of `call` is finite.
   static std::shared_ptr<Creation> Start(Creations& creations, CreateCall&& call);
@@ -52,11 +53,15 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   // Ends a wait for another try: the row is released. Creations has forgotten this one already.
   void GiveUpWaiting();
 
+  // Ends a wait for a slot, if there is one: the caller is told that there was none, or what became of the request
+  // under another call. Creations may have forgotten this one already.
+  void LeaveQueue(QueueEnd why);
+
   // Answers the caller, who still waits, as if its deadline had come.
   void AnswerNow();
 
  private:
-  enum class State { kBeginning, kExchanging, kWaiting, kRecording, kEnded };
+  enum class State { kBeginning, kQueued, kExchanging, kWaiting, kRecording, kEnded };
   struct Passkey {};
 
  public:
@@ -68,6 +73,13 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   bool MayStart() override;
   void OnWaiting() override;
   void OnJoined();
+  bool MustWait() const;
+  void OnQueueNews() override;  // SlotTaker, under AdmissionControl's lock
+  void WaitForSlot();
+  void LookAtQueue();
+  void GoOn();
+  void EndQueue(QueueEnd why);
+  void AskAnew();
   void OnBegun(ledger::BeginAnswer answer);
   void OnGo(const ledger::BeginAnswer& answer);
   void TakeOver();
@@ -108,9 +120,10 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   std::atomic<Place> place_{Place::kNone};
   SteadyTime asked_at_{};  // when the ledger was asked
   std::optional<AdmissionControl::Refusal>
-      refusal_;          // admission control's; written on the ledger's thread before it answers
-  bool joined_ = false;  // waits for the end of a call that runs
-  bool late_ = false;    // the time to answer came before the ledger's answer
+      refusal_;  // admission control's; written on the ledger's thread before it answers
+  std::optional<AdmissionControl::Refusal> in_vain_;  // of a call that waited for a slot and got none
+  bool joined_ = false;                               // waits for the end of a call that runs
+  bool late_ = false;                                 // the time to answer came before the ledger's answer
   ledger::Ledger::Token begin_token_ = 0;
   Loop::TimerId answer_timer_ = 0;
 
@@ -121,7 +134,7 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   astra::Client::CallId call_id_ = 0;
   std::shared_ptr<LateAnswer> late_answer_;  // to this POST; null: nobody listens
   SteadyTime sent_at_{};
-  Loop::TimerId wait_timer_ = 0;
+  Loop::TimerId wait_timer_ = 0;  // for another try, or for a slot
   RetryPolicy::Tries tries_;
   bool fresh_attempt_id_ = false;  // the next try is another POST, not the same one begun again
   v1::ErrorReason reason_if_given_up_ = v1::ERROR_REASON_UNSPECIFIED;

@@ -14,6 +14,7 @@ CallerLeft Creations::Create(CreateCall&& call) {
 
 void Creations::Drain() {
   for (Creation* creation : std::exchange(waiting_, {})) creation->GiveUpWaiting();
+  for (Creation* creation : std::exchange(queued_, {})) creation->LeaveQueue(QueueEnd::kDrained);
 }
 
 void Creations::AnswerAll() {

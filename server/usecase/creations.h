@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
@@ -25,6 +26,11 @@ class Creation;
 
 using CreateCall = Call<v1::CreateUserIntentRequest, v1::CreateUserIntentResponse>;
 
+// How the wait for a slot of the upstream queue ended: with one; by the time, because another caller's call took its
+// place in the queue, because its caller left, or because the process drains.
+enum class QueueEnd { kSlot, kExpired, kGaveWay, kLeft, kDrained };
+inline constexpr std::string_view kQueueEndNames[] = {"slot", "expired", "gave_way", "caller_left", "drained"};
+
 // Told about what happens, for logs and metrics. Called on shards' threads; must be thread-safe and must not block.
 class CreationObserver : public SettleObserver {
  public:
@@ -37,6 +43,8 @@ class CreationObserver : public SettleObserver {
   virtual void OnLateAnswer(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome) = 0;
   // A row ended. `committed` false: the ledger could not write.
   virtual void OnRecorded(const ledger::Record& record, bool committed) = 0;
+  // A call that waited for a slot does not any more.
+  virtual void OnQueueEnd(QueueEnd why, SteadyClock::duration waited) = 0;
   // PERSON_EXISTS is told to this call about a person that another caller created.
   virtual void OnPersonToldAcross(const ledger::Key& key) = 0;
   // The caller is over its probe_rate. At most once a minute a caller.
@@ -65,7 +73,8 @@ class Creations {
   // The handler of CreateUserIntent.
   CallerLeft Create(CreateCall&& call);
 
-  // The process stops soon: ends every wait for another try, so that the rows are released rather than left SENDING.
+  // The process stops soon: ends every wait for another try, so that the rows are released rather than left SENDING,
+  // and every wait for a slot.
   void Drain();
 
   // The process stops now: every caller is answered as if its deadline had come. A request that has left stays SENDING,
@@ -82,6 +91,7 @@ class Creations {
   absl::BitGen random_;  // jitter
   // Creations that wait before another try; each is kept alive by its timer.
   absl::flat_hash_set<Creation*> waiting_;
+  absl::flat_hash_set<Creation*> queued_;  // wait for a slot, kept alive likewise
   // Creations whose caller still wants an answer.
   absl::flat_hash_set<Creation*> unanswered_;
 };

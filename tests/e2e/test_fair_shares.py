@@ -247,6 +247,33 @@ def test_nobody_is_kept_out_by_a_flood(secured):
         upstream.stop()
 
 
+def test_nobody_is_kept_out_of_the_queue_by_a_flood(secured, sandbox):
+    """Alice fills the queue before Astra; Bob's calls take the places of her last ones, and their turns."""
+    it = secured(upstream_connections=1, queue_limit=4)
+    for _ in range(8):
+        request = person()
+        sandbox.answer(request.email, 429, "", headers={"Retry-After": "0"}, times=2)
+        it.gateway.create(request, channel=it.alice).failed("UPSTREAM_RATE_LIMITED")
+    slow = [person(), person()]
+    for request in slow:
+        sandbox.fault("hang", request.email)
+    running = [it.gateway.begin(request, channel=it.alice) for request in slow]
+    for request in slow:
+        sandbox.wait_posts(request.email)
+    flood = [it.gateway.begin(person(), channel=it.alice, timeout=600) for _ in range(5)]
+    wait_for(lambda: sum(call.done() for call in flood) == 1, "a full queue")
+    bobs = [it.gateway.begin(person(), channel=it.bob, timeout=600) for _ in range(3)]
+    wait_for(lambda: sum(call.done() for call in [*flood, *bobs]) == 4, "room for two, and none for a third")
+    assert sum(call.done() for call in bobs) == 1
+    sandbox.drop_connections()
+    reasons = [reply.error.reason if reply.response is None else "OK" for reply in (call.reply() for call in flood)]
+    assert sorted(reasons) == ["OK", "OK", "OVERLOADED", "OVERLOADED", "OVERLOADED"], reasons
+    reasons = [reply.error.reason if reply.response is None else "OK" for reply in (call.reply() for call in bobs)]
+    assert sorted(reasons) == ["OK", "OK", "OVERLOADED"], reasons
+    for call in running:
+        call.reply().failed("OUTCOME_UNKNOWN")
+
+
 def test_joins_keep_nobody_out(secured, sandbox):
     """Alice has one request that runs and any number of calls that wait for it; they hold no place."""
     it = secured(max_in_flight=2)

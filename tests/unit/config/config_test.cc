@@ -130,6 +130,9 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(settings.connect_timeout, absl::Seconds(3));
   EXPECT_EQ(settings.upstream_timeout, absl::Seconds(30));
   EXPECT_EQ(settings.upstream_connections, 32);
+  EXPECT_EQ(settings.upstream_min_limit, 2);
+  EXPECT_EQ(settings.upstream_max_limit(), 3200);
+  EXPECT_EQ(settings.queue_limit, 1000);
   EXPECT_TRUE(settings.upstream_http2);
   EXPECT_EQ(settings.upstream_transport, http::Transport::kAuto);
   EXPECT_EQ(settings.max_connections, 0);
@@ -211,6 +214,8 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"late_answer_window", "0", [](const Settings& c) { return c.late_answer_window == absl::ZeroDuration(); }},
       {"upstream_timeout", "1m30s", [](const Settings& c) { return c.upstream_timeout == absl::Seconds(90); }},
       {"upstream_connections", "7", [](const Settings& c) { return c.upstream_connections == 7; }},
+      {"upstream_min_limit", "7", [](const Settings& c) { return c.upstream_min_limit == 7; }},
+      {"queue_limit", "0", [](const Settings& c) { return c.queue_limit == 0; }},
       {"upstream_http2", "false", [](const Settings& c) { return !c.upstream_http2; }},
       {"upstream_transport", "libcurl",
        [](const Settings& c) { return c.upstream_transport == http::Transport::kLibcurl; }},
@@ -839,6 +844,8 @@ TEST_F(ConfigTest, Ranges) {
       {"min_deadline", {"0s", "-1s", "inf", "2m"}},
       {"drain_timeout", {"0s", "-1s", "-inf", "61m"}},
       {"upstream_connections", {"0", "-1", "10001"}},
+      {"upstream_min_limit", {"0", "-1", "1000001"}},
+      {"queue_limit", {"-1", "1000001"}},
       {"max_connections", {"-1", "1000001"}},
       {"max_connection_age", {"0", "-1s", "9s", "25h", "inf"}},
       {"max_connections_per_address", {"-1", "1000001"}},
@@ -880,6 +887,9 @@ TEST_F(ConfigTest, Ranges) {
     EXPECT_EQ(Problem(LoadMore({std::string("--follow_up=") + right})), "") << right;
   }
   EXPECT_THAT(Problem(LoadMore({"--connect_timeout=31s"})), StartsWith("--connect_timeout: must not be longer than"));
+  EXPECT_EQ(Problem(LoadMore({"--upstream_connections=1", "--upstream_min_limit=100"})), "");
+  EXPECT_EQ(Problem(LoadMore({"--upstream_connections=1", "--upstream_min_limit=101"})),
+            "--upstream_min_limit: must not be more than a hundred for each of --upstream_connections");
   // A default is nobody's wish.
   EXPECT_EQ(LoadMore({"--upstream_timeout=2s"})->settings.connect_timeout, absl::Seconds(2));
   EXPECT_EQ(LoadMore({"--upstream_timeout=1m"})->settings.connect_timeout, absl::Seconds(3));

@@ -26,6 +26,7 @@ constexpr std::string_view kVerdicts[] = {"created", "refused", "not_sent", "unk
 constexpr std::string_view kAskers[] = {"caller", "webhook"};
 constexpr std::string_view kWays[] = {"late_answer", "webhook"};
 constexpr std::string_view kStates[] = {"succeeded", "failed"};
+constexpr std::string_view kQueueEnds[] = {"slot", "expired"};
 constexpr std::string_view kHandshakes[] = {"SUCCESS", "CERTIFICATE_REVOKED"};
 constexpr std::string_view kBreakerStates[] = {"closed", "open"};
 constexpr std::string_view kBreakerCauses[] = {"failures", "credentials"};
@@ -70,7 +71,8 @@ class MetricsTest : public testing::Test {
                     {},
                     {},
                     kHandshakes,
-                    {kBreakerStates, kBreakerCauses, kProbeResults}}};
+                    {kBreakerStates, kBreakerCauses, kProbeResults},
+                    kQueueEnds}};
 };
 
 std::string Calls(const std::string& method, const std::string& code, const std::string& reason) {
@@ -91,6 +93,21 @@ TEST_F(MetricsTest, TheBreakerIsInOneState) {
   EXPECT_EQ(Value("userintent_upstream_breaker_opened_total{cause=\"credentials\"}"), 1);
   EXPECT_EQ(Value("userintent_upstream_breaker_probes_total{result=\"good\"}"), 1);
   EXPECT_EQ(Value("userintent_upstream_breaker_probes_total{result=\"failed\"}"), 0);
+}
+
+TEST_F(MetricsTest, TheLimitAndItsQueue) {
+  EXPECT_EQ(Value("userintent_upstream_queue_ends_total{end=\"expired\"}"), 0);
+  metrics_.limit().Set(40, 39, 3);
+  metrics_.limit().RecordWait(1, absl::Milliseconds(20));
+  metrics_.limit().RecordWait(1, absl::Seconds(3));
+  metrics_.limit().RecordWait(0, absl::ZeroDuration());
+  EXPECT_EQ(Value("userintent_upstream_limit"), 40);
+  EXPECT_EQ(Value("userintent_upstream_slots"), 39);
+  EXPECT_EQ(Value("userintent_upstream_queue"), 3);
+  EXPECT_EQ(Value("userintent_upstream_queue_ends_total{end=\"expired\"}"), 2);
+  EXPECT_EQ(Value("userintent_upstream_queue_ends_total{end=\"slot\"}"), 1);
+  EXPECT_EQ(Value("userintent_upstream_queue_seconds_count"), 3);
+  EXPECT_EQ(Value("userintent_upstream_queue_seconds_bucket{le=\"0.025\"}"), 2);
 }
 
 TEST_F(MetricsTest, EverySeriesExistsBeforeTheFirstCall) {

@@ -94,6 +94,7 @@ class Watcher final : public CreationObserver {
     ++recorded;
     if (committed) states.push_back(record.state);
   }
+  void OnQueueEnd(QueueEnd why, SteadyClock::duration waited) override { queue_ends.emplace_back(why, waited); }
   void OnPersonToldAcross(const ledger::Key& key) override { told_across.push_back(key); }
   void OnProbesLimited(const std::string& caller) override { probing.push_back(caller); }
   void OnLateAnswer(const Uuid&, const Uuid& attempt_id, const astra::Outcome& outcome) override {
@@ -113,6 +114,7 @@ class Watcher final : public CreationObserver {
   int recorded = 0;
   std::vector<Ended> ended;
   std::vector<State> states;
+  std::vector<std::pair<QueueEnd, SteadyClock::duration>> queue_ends;
   std::vector<ledger::Key> told_across;
   std::vector<std::string> probing;
   std::vector<std::pair<Uuid, Verdict>> late;
@@ -291,7 +293,9 @@ struct Heard {
 
 class CreationTest : public testing::Test {
  protected:
-  CreationTest() { astra_.loop = &loop_; }
+  explicit CreationTest(const AdmissionControl::Options& options = {2, 100ms}) : gate_(options) {
+    astra_.loop = &loop_;
+  }
   // A call that nobody answered holds whoever would hear it, who holds the call.
   ~CreationTest() override {
     for (const auto& call : calls_) {
@@ -337,7 +341,7 @@ class CreationTest : public testing::Test {
   FakeLoop loop_;
   FakeAstra astra_;
   TestLedger ledger_;
-  AdmissionControl gate_{AdmissionControl::Options{2, 100ms}};
+  AdmissionControl gate_;
   AdmissionControl::Account account_;  // of who calls; null: no limits
   intent::Fingerprinter fingerprinter_{Secret(std::string(32, 'k'))};
   Watcher observer_;
@@ -2117,6 +2121,397 @@ TEST_F(SuspendedCreationTest, A401IsHeardOfWithTheCredentialsThatAreInForceThen)
   loop_.Settle();
   EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED);
   EXPECT_EQ(breaker_.state(), BreakerState::kCredentials);
+}
+
+// ---- the queue before Astra
+
+class QueueTest : public CreationTest {
+ protected:
+  static AdmissionControl::Options OptionsOf(int limit) {
+    AdmissionControl::Options options{100, 100ms};
+    options.upstream.limit = {1, limit, 30s};
+    options.upstream.most = 2;
+    return options;
+  }
+  explicit QueueTest(int limit = 1) : CreationTest(OptionsOf(limit)) {}
+
+  // Person 1 is on its way to Astra, and nobody else can be.
+  void Fill() {
+    first_ = Call(Person(1));
+    ASSERT_EQ(astra_.posts.size(), 1u);
+  }
+  void EndFirst() {
+    std::exchange(astra_.posts[0].done, nullptr)(FakeAstra::OutcomeOf(Verdict::kCreated, 201, std::nullopt));
+    loop_.Settle();
+    EXPECT_TRUE(first_->reply && first_->reply->ok());
+  }
+  void ExpectIdle() {
+    EXPECT_EQ(gate_.in_flight(), 0);
+    EXPECT_EQ(gate_.upstream().slots, 0);
+    EXPECT_EQ(gate_.upstream().waiting, 0u);
+    EXPECT_EQ(loop_.timers(), 0u);
+    EXPECT_EQ(creations_->unanswered(), 0u);
+  }
+
+  std::shared_ptr<Heard> first_;
+};
+
+TEST_F(QueueTest, WaitsForASlotAndGoesOnInOrder) {
+  Fill();
+  const auto second = Call(Person(2));
+  const auto third = Call(Person(3));
+  EXPECT_FALSE(second->reply || third->reply);
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  EXPECT_FALSE(HasRow(2)) << "nothing is recorded of a call that waits";
+  EXPECT_FALSE(second->creation->holds_request());
+  EXPECT_EQ(gate_.in_flight(), 3);
+  loop_.Advance(1s);
+  EndFirst();
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  EXPECT_EQ(astra_.sent.email(), Person(2).email());
+  EXPECT_EQ(astra_.sent.ssn_last_four(), "1234");
+  EXPECT_EQ(RowState(2), State::kSending);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  ASSERT_EQ(astra_.posts.size(), 3u);
+  EXPECT_EQ(astra_.sent.email(), Person(3).email());
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  for (const auto& heard : {second, third}) {
+    ASSERT_TRUE(heard->reply && heard->reply->ok());
+    EXPECT_FALSE(heard->reply->replayed);
+  }
+  ExpectIdle();
+  ASSERT_EQ(observer_.queue_ends.size(), 2u);
+  EXPECT_EQ(observer_.queue_ends[0], std::pair(QueueEnd::kSlot, SteadyClock::duration(1s)));
+}
+
+TEST_F(QueueTest, WaitsForATenthOfItsTime) {
+  Fill();
+  const auto second = Call(Person(2), 20s);
+  loop_.Advance(1999ms);
+  EXPECT_FALSE(second->reply);
+  loop_.Advance(2ms);
+  ASSERT_TRUE(second->reply);
+  EXPECT_EQ(second->reply->reason, v1::ERROR_REASON_OVERLOADED);
+  EXPECT_EQ(second->reply->sent, Sent::kNo);
+  EXPECT_EQ(second->reply->retry_after, absl::Seconds(1));
+  EXPECT_FALSE(HasRow(2));
+  EXPECT_EQ(gate_.in_flight(), 1);
+  EXPECT_EQ(observer_.queue_ends.back().first, QueueEnd::kExpired);
+  EndFirst();
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  ExpectIdle();
+}
+
+TEST_F(QueueTest, AFullQueueAnswersAtOnce) {
+  Fill();
+  Call(Person(2));
+  Call(Person(3));
+  const auto fourth = Call(Person(4));
+  ASSERT_TRUE(fourth->reply);
+  EXPECT_EQ(fourth->reply->reason, v1::ERROR_REASON_OVERLOADED);
+  auto check = Person(5);
+  check.set_validate_only(true);
+  EXPECT_EQ(Call(check)->reply->reason, v1::ERROR_REASON_OVERLOADED);
+  EXPECT_EQ(gate_.in_flight(), 3);
+}
+
+TEST_F(QueueTest, ACheckDoesNotWait) {
+  Fill();
+  auto check = Person(2);
+  check.set_validate_only(true);
+  const auto heard = Call(check);
+  EXPECT_TRUE(heard->reply && heard->reply->ok()) << "the real call would wait, and it may get through";
+  EXPECT_EQ(gate_.in_flight(), 1);
+}
+
+TEST_F(QueueTest, ReplaysAndJoinsPassTheQueue) {
+  Fill();
+  EndFirst();
+  first_ = Call(Person(9));
+  Call(Person(2));
+  Call(Person(3));
+  const auto replay = Call(Person(1));
+  EXPECT_TRUE(replay->reply && replay->reply->ok() && replay->reply->replayed);
+  const auto join = Call(Person(9));
+  EXPECT_FALSE(join->reply);
+  EXPECT_EQ(gate_.upstream().waiting, 2u);
+  std::exchange(astra_.posts[1].done, nullptr)(FakeAstra::OutcomeOf(Verdict::kCreated, 201, std::nullopt));
+  loop_.Settle();
+  EXPECT_TRUE(join->reply && join->reply->ok() && join->reply->replayed);
+}
+
+TEST_F(QueueTest, WhoeverLeavesTheQueueSendsNothing) {
+  policy::Limits limits;
+  limits.create = policy::Rate{0.001, 5};
+  account_ = std::make_shared<policy::CallerAccount>(limits);
+  Fill();
+  const auto second = Call(Person(2));
+  const auto third = Call(Person(3));
+  second->creation->CallerLeft();
+  loop_.Settle();
+  EXPECT_FALSE(second->reply);
+  EXPECT_EQ(gate_.upstream().waiting, 1u);
+  EndFirst();
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  EXPECT_EQ(astra_.sent.email(), Person(3).email());
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(third->reply->ok());
+  ExpectIdle();
+  int tokens = 0;
+  while (!account_->TakeCreate(loop_.Now())) ++tokens;
+  EXPECT_EQ(tokens, 3) << "two were sent";
+}
+
+TEST_F(QueueTest, WhoeverLeavesAsTheSlotComesGivesItToTheNext) {
+  Fill();
+  const auto second = Call(Person(2));
+  const auto third = Call(Person(3));
+  std::exchange(astra_.posts[0].done, nullptr)(FakeAstra::OutcomeOf(Verdict::kCreated, 201, std::nullopt));
+  while (gate_.upstream().waiting == 2) loop_.Step();
+  second->creation->CallerLeft();
+  loop_.Settle();
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  EXPECT_EQ(astra_.sent.email(), Person(3).email());
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(third->reply->ok());
+  ExpectIdle();
+}
+
+TEST_F(QueueTest, ItsRequestMayHaveEndedMeanwhile) {
+  Fill();
+  const auto second = Call(Person(2));
+  const auto same = Call(Person(2));
+  EndFirst();
+  ASSERT_EQ(astra_.posts.size(), 2u) << "one of the two";
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(second->reply && second->reply->ok() && !second->reply->replayed);
+  EXPECT_TRUE(same->reply && same->reply->ok() && same->reply->replayed);
+  EXPECT_EQ(astra_.posts.size(), 2u);
+  ExpectIdle();
+}
+
+// Its time in the queue is over, and "nothing was sent" would not be true.
+TEST_F(QueueTest, ItsRequestMayRunMeanwhile) {
+  Fill();
+  const auto second = Call(Person(2), 40s);
+  const auto same = Call(Person(2));
+  EndFirst();
+  loop_.Advance(3500ms);
+  EXPECT_EQ(gate_.upstream().waiting, 0u);
+  EXPECT_FALSE(same->reply) << "it waits for the end of the other one";
+  EXPECT_EQ(gate_.in_flight(), 1) << "and holds nothing";
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(second->reply && second->reply->ok());
+  EXPECT_TRUE(same->reply && same->reply->ok() && same->reply->replayed);
+  ExpectIdle();
+}
+
+TEST_F(QueueTest, ItsAddressMayBeBusyMeanwhile) {
+  Fill();
+  auto other = Person(2);
+  other.set_request_id(Id(3));
+  other.set_first_name("Bea");
+  Call(Person(2));
+  const auto third = Call(other);
+  EndFirst();
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  loop_.Advance(3500ms);
+  ASSERT_TRUE(third->reply);
+  EXPECT_EQ(third->reply->reason, v1::ERROR_REASON_EMAIL_BUSY);
+  EXPECT_EQ(gate_.in_flight(), 1);
+}
+
+TEST_F(QueueTest, AtTheEndWhoWaitsHearsThatItsRequestRuns) {
+  Fill();
+  Call(Person(2));
+  const auto same = Call(Person(2));
+  EndFirst();
+  gate_.Drain();
+  creations_->AnswerAll();
+  loop_.Settle();
+  ASSERT_TRUE(same->reply);
+  EXPECT_EQ(same->reply->reason, v1::ERROR_REASON_REQUEST_IN_PROGRESS);
+}
+
+TEST_F(QueueTest, AHoldMeetsWhoComesOutOfTheQueue) {
+  Fill();
+  const auto second = Call(Person(2));
+  const auto third = Call(Person(3), 20s);
+  gate_.HoldBack(loop_.Now(), absl::Seconds(30));
+  loop_.Advance(2500ms);
+  ASSERT_TRUE(third->reply);
+  EXPECT_EQ(third->reply->reason, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED) << "its time is over";
+  EndFirst();
+  ASSERT_TRUE(second->reply);
+  EXPECT_EQ(second->reply->reason, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED);
+  EXPECT_EQ(second->reply->retry_after, absl::Milliseconds(27500));
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  ExpectIdle();
+}
+
+TEST_F(QueueTest, ADrainAnswersWhoWaits) {
+  Fill();
+  const auto second = Call(Person(2));
+  gate_.Drain();
+  creations_->Drain();
+  loop_.Settle();
+  ASSERT_TRUE(second->reply);
+  EXPECT_EQ(second->reply->reason, v1::ERROR_REASON_DRAINING);
+  EXPECT_EQ(gate_.in_flight(), 1);
+  EXPECT_EQ(observer_.queue_ends.back().first, QueueEnd::kDrained);
+  EndFirst();
+  ExpectIdle();
+}
+
+TEST_F(QueueTest, ADrainMeetsWhoBeginsToWait) {
+  Fill();
+  ledger_.slow_to_answer = true;
+  const auto second = Call(Person(2));
+  gate_.Drain();
+  creations_->Drain();
+  ledger_.Release();
+  loop_.Settle();
+  ASSERT_TRUE(second->reply);
+  EXPECT_EQ(second->reply->reason, v1::ERROR_REASON_DRAINING);
+  ledger_.slow_to_answer = false;
+  EndFirst();
+  ExpectIdle();
+}
+
+TEST_F(QueueTest, TheEndAnswersWhoWaits) {
+  Fill();
+  const auto second = Call(Person(2));
+  gate_.Drain();
+  creations_->AnswerAll();
+  loop_.Settle();
+  ASSERT_TRUE(second->reply);
+  EXPECT_EQ(second->reply->reason, v1::ERROR_REASON_DRAINING);
+  EXPECT_EQ(gate_.upstream().waiting, 0u);
+}
+
+TEST_F(QueueTest, TheSlotMayComeBeforeTheLedgersAnswer) {
+  Fill();
+  ledger_.slow_to_answer = true;
+  const auto second = Call(Person(2));
+  ledger_.slow_to_answer = false;
+  EndFirst();
+  EXPECT_EQ(gate_.upstream().waiting, 0u);
+  EXPECT_EQ(gate_.upstream().slots, 1);
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  ledger_.Release();
+  loop_.Settle();
+  EXPECT_EQ(astra_.posts.size(), 2u);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(second->reply->ok());
+  ExpectIdle();
+}
+
+TEST_F(QueueTest, WhoLeavesBeforeTheLedgersAnswerWaitsForNothing) {
+  Fill();
+  ledger_.slow_to_answer = true;
+  const auto second = Call(Person(2));
+  EXPECT_EQ(gate_.upstream().waiting, 1u);
+  second->creation->CallerLeft();
+  EXPECT_EQ(gate_.upstream().waiting, 0u);
+  ledger_.Release();
+  loop_.Settle();
+  ledger_.slow_to_answer = false;
+  EndFirst();
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  ExpectIdle();
+}
+
+TEST_F(QueueTest, AFullQueueMakesRoomForAnotherCaller) {
+  account_ = std::make_shared<policy::CallerAccount>(policy::Limits{});
+  Fill();
+  const auto second = Call(Person(2));
+  const auto third = Call(Person(3));
+  account_ = std::make_shared<policy::CallerAccount>(policy::Limits{});
+  const auto other = Call(Person(4), 30s, "other");
+  ASSERT_TRUE(third->reply);
+  EXPECT_EQ(third->reply->reason, v1::ERROR_REASON_OVERLOADED);
+  EXPECT_EQ(observer_.queue_ends.back().first, QueueEnd::kGaveWay);
+  EXPECT_FALSE(second->reply || other->reply);
+  EndFirst();
+  EXPECT_EQ(astra_.posts.size(), 2u);
+}
+
+TEST_F(QueueTest, ASlotIsKeptBetweenTries) {
+  Fill();
+  const auto second = Call(Person(2));
+  std::exchange(astra_.posts[0].done,
+                nullptr)(FakeAstra::OutcomeOf(Verdict::kUnavailable, 503, absl::Milliseconds(500)));
+  loop_.Settle();
+  EXPECT_EQ(astra_.posts.size(), 1u);
+  loop_.Advance(600ms);
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  EXPECT_EQ(astra_.sent.email(), Person(1).email());
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  ASSERT_EQ(astra_.posts.size(), 3u);
+  EXPECT_EQ(astra_.sent.email(), Person(2).email());
+}
+
+class TwoSlotsTest : public QueueTest {
+ protected:
+  TwoSlotsTest() : QueueTest(2) {}
+};
+
+TEST_F(TwoSlotsTest, WhoComesOutAndFindsItsRequestRunningGivesItsSlotBack) {
+  Fill();
+  Call(Person(9));
+  const auto second = Call(Person(2));
+  const auto same = Call(Person(2));
+  EXPECT_EQ(gate_.upstream().waiting, 2u);
+  std::exchange(astra_.posts[1].done, nullptr)(FakeAstra::OutcomeOf(Verdict::kCreated, 201, std::nullopt));
+  EndFirst();
+  EXPECT_EQ(astra_.posts.size(), 3u);
+  EXPECT_EQ(gate_.upstream().waiting, 0u);
+  EXPECT_FALSE(second->reply || same->reply);
+  EXPECT_EQ(gate_.in_flight(), 1);
+  EXPECT_EQ(gate_.upstream().slots, 1);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(same->reply && same->reply->ok() && same->reply->replayed);
+  ExpectIdle();
+}
+
+class LimitTest : public CreationTest {
+ protected:
+  static AdmissionControl::Options OptionsOf() {
+    AdmissionControl::Options options{100, 100ms};
+    options.upstream.limit = {2, 100, 30s};
+    return options;
+  }
+  LimitTest() : CreationTest(OptionsOf()) {}
+};
+
+TEST_F(LimitTest, OutcomesMoveIt) {
+  const auto limit_after = [this](int n, Verdict verdict, int status) {
+    loop_.Advance(1ms);
+    Call(Person(n));
+    loop_.Advance(1ms);
+    astra_.Answer(verdict, status);
+    loop_.Settle();
+    return gate_.upstream().limit;
+  };
+  EXPECT_EQ(limit_after(1, Verdict::kCreated, 201), 100);
+  EXPECT_EQ(limit_after(2, Verdict::kRejected, 422), 100);
+  EXPECT_EQ(limit_after(3, Verdict::kUnknown, 0), 50);
+  EXPECT_EQ(limit_after(4, Verdict::kUnknown, 500), 25);
+  astra_.unsent = true;
+  const auto left = Call(Person(5));
+  left->creation->CallerLeft();
+  loop_.Settle();
+  EXPECT_EQ(gate_.upstream().limit, 25) << "a caller that leaves is no loss";
+  EXPECT_EQ(gate_.upstream().slots, 0);
 }
 
 }  // namespace

@@ -29,6 +29,13 @@ class FakeLoop final : public Loop {
       for (Task& task : tasks) task();
     }
   }
+  // The task that was posted first runs alone.
+  void Step() {
+    if (posted_.empty()) return;
+    Task task = std::move(posted_.front());
+    posted_.erase(posted_.begin());
+    task();
+  }
   void Advance(SteadyClock::duration by) {
     const SteadyTime end = now_ + by;
     Settle();
