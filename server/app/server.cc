@@ -8,6 +8,7 @@
 #include <sqlite3.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -51,6 +52,7 @@ using observe::Log;
 using observe::SafeText;
 
 constexpr auto kStatsInterval = std::chrono::seconds(1);
+constexpr auto kLameDuckTurn = std::chrono::milliseconds(100);
 
 // Measured, a connection costs 16 KiB before its TLS handshake and 85 KiB afterwards, so the default keeps within a
 // container of 256 MiB. Whatever is asked for, descriptors are left over for the ledger, Astra and the rest.
@@ -132,7 +134,8 @@ struct Server::Parts {
   net::HostPort bound;
   ConnectionCounts counts;
   std::unique_ptr<TlsCounts> tls_counts;
-  std::optional<bool> serving;  // what was announced last
+  std::optional<bool> serving;       // what was announced last
+  std::atomic<bool> leaving{false};  // from the order to stop on
   SteadyTime next_stats{};
 };
 
@@ -277,7 +280,8 @@ absl::Status Server::Parts::OpenWebhooks() {
 }
 
 absl::Status Server::Parts::OpenSideDoors() {
-  auto opened = SideDoors::Open(settings, bound, *acceptor, {*admission, *ledger, *metrics, webhooks.get()});
+  auto opened =
+      SideDoors::Open(settings, bound, *acceptor, {*admission, leaving, *ledger, *metrics, webhooks.get()});
   if (!opened.ok()) return opened.status();
   doors = *std::move(opened);
   return absl::OkStatus();
@@ -325,8 +329,25 @@ Server::~Server() {
   for (const auto& shard : p.shards) shard->Stop();
 }
 
+// Calls are admitted as before, while health sends new ones elsewhere.
+void Server::LameDuck() {
+  Parts& p = *parts_;
+  p.leaving = true;
+  HouseKeep();
+  const absl::Duration time = p.settings.lame_duck_time();
+  if (time <= absl::ZeroDuration()) return;
+  Log(Level::kInfo, "lame_duck", {{"in_flight", p.admission->in_flight()}});
+  const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(time);
+  for (SteadyTime now = SteadyClock::now(); now < end; now = SteadyClock::now()) {
+    std::this_thread::sleep_for(std::min<SteadyClock::duration>(end - now, kLameDuckTurn));
+    HouseKeep();
+  }
+}
+
 bool Server::Drain() {
   Parts& p = *parts_;
+  const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.settings.drain_timeout);
+  LameDuck();
   Log(Level::kInfo, "draining", {{"in_flight", p.admission->in_flight()}});
   p.admission->Drain();
   p.watch_hub->Drain();
@@ -335,7 +356,6 @@ bool Server::Drain() {
   HouseKeep();
   // Astra sends again what it cannot deliver now.
   if (p.webhooks) p.webhooks->Stop();
-  const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.settings.drain_timeout);
   while ((p.admission->in_flight() > 0 || p.reads->waiting() > 0) && SteadyClock::now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
     HouseKeep();
@@ -355,13 +375,14 @@ bool Server::Drain() {
 
 void Server::HouseKeep() {
   Parts& p = *parts_;
-  const bool serving = p.ledger->Writable() && !p.admission->draining();
+  const bool writable = p.ledger->Writable();
+  const bool serving = writable && !p.leaving;
+  p.metrics->SetDraining(p.leaving);
+  p.metrics->SetLedgerWritable(writable);
   if (p.serving != serving) {
     p.serving = serving;
     p.health.Set(serving);
     for (const auto& shard : p.shards) shard->AnnounceHealth();
-    p.metrics->SetDraining(p.admission->draining());
-    p.metrics->SetLedgerWritable(p.ledger->Writable());
   }
   const SteadyTime now = SteadyClock::now();
   if (now >= p.next_stats) {

@@ -65,7 +65,11 @@ absl::Status SideDoors::OpenEndpoint(const net::HostPort& listen) {
 
 std::vector<std::string> SideDoors::ReasonsNotReady() const {
   std::vector<std::string> reasons;
-  if (view_.admission.draining()) reasons.emplace_back("it drains");
+  if (view_.admission.draining()) {
+    reasons.emplace_back("it drains");
+  } else if (view_.leaving) {
+    reasons.emplace_back("it will drain in a moment");
+  }
   if (!view_.ledger.Writable()) reasons.emplace_back("the ledger cannot be written");
   if (!port_answers()) reasons.emplace_back("its port does not answer");
   return reasons;

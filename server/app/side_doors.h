@@ -5,6 +5,7 @@
 // asked on any thread.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -28,6 +29,7 @@ class SideDoors {
   // What is looked at.
   struct View {
     const usecase::AdmissionControl& admission;
+    const std::atomic<bool>& leaving;  // it was told to stop, and may still take calls
     const ledger::Ledger& ledger;
     const observe::Metrics& metrics;
     const Webhooks* webhooks;  // null: none are received

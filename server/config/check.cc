@@ -161,6 +161,12 @@ void CheckRanges(const Settings& settings, Problems& problems) {
   if (window != absl::ZeroDuration() && (window < absl::Milliseconds(1) || window > absl::Hours(1))) {
     problems.Add("late_answer_window", "must be 0, or from 1ms to 1h");
   }
+  const absl::Duration duck = settings.lame_duck.value_or(absl::ZeroDuration());
+  if (duck != absl::ZeroDuration() && (duck < absl::Milliseconds(1) || duck > absl::Hours(1))) {
+    problems.Add("lame_duck", "must be 0, or from 1ms to 1h");
+  } else if (duck >= settings.drain_timeout && !problems.Has("drain_timeout")) {
+    problems.Add("lame_duck", "must be shorter than --drain_timeout, which it is the first part of");
+  }
   if (settings.connect_timeout > settings.upstream_timeout && !problems.Has("upstream_timeout")) {
     problems.Add("connect_timeout", "must not be longer than --upstream_timeout");
   }

@@ -231,7 +231,7 @@ void Metrics::Parts::AddLedger() {
 }
 
 void Metrics::Parts::AddOperation() {
-  draining = MakeGauge(registry, "userintent_draining", "1 while the process drains.");
+  draining = MakeGauge(registry, "userintent_draining", "1 from the order to stop on.");
   Family<Counter>& reloads = BuildCounter()
                                  .Name("userintent_credential_reloads_total")
                                  .Help("Changed secret files or certificates that were read again.")
