@@ -18,6 +18,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/admin/admin_server.h"
+#include "server/app/acceptor_options.h"
 #include "server/app/connection_counts.h"
 #include "server/app/file_reloader.h"
 #include "server/app/open_ledger.h"
@@ -28,14 +29,12 @@
 #include "server/app/tls_counts.h"
 #include "server/app/watched_files.h"
 #include "server/app/webhooks.h"
-#include "server/base/process.h"
 #include "server/http/curl_global.h"
 #include "server/observe/log.h"
 #include "server/observe/metrics.h"
 #include "server/rpc/acceptor.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/listener.h"
-#include "server/rpc/memory_watch.h"
 #include "server/rpc/methods.h"
 #include "server/rpc/reflection.h"
 #include "server/rpc/tls_watch.h"
@@ -53,28 +52,6 @@ using observe::SafeText;
 
 constexpr auto kStatsInterval = std::chrono::seconds(1);
 constexpr auto kLameDuckTurn = std::chrono::milliseconds(100);
-
-// Measured, a connection costs 16 KiB before its TLS handshake and 85 KiB afterwards, so the default keeps within a
-// container of 256 MiB. Whatever is asked for, descriptors are left over for the ledger, Astra and the rest.
-rpc::AcceptorOptions AcceptorOptionsFor(const config::Settings& settings) {
-  constexpr int kDefaultPlaces = 2000;
-  const auto limit = static_cast<int>(std::min<rlim_t>(RaiseDescriptorLimit(), 1 << 24));
-  const int others = settings.upstream_connections + 128;
-  const int possible = std::max(limit / 4, limit - others);
-  rpc::AcceptorOptions options;
-  options.host = settings.listen.host;
-  options.port = settings.listen.port;
-  options.max_connections =
-      std::min(settings.max_connections == 0 ? kDefaultPlaces : settings.max_connections, possible);
-  // On loopback every caller, a mesh's proxy above all, has the one address.
-  const int fair = settings.listen.loopback() ? options.max_connections : std::max(1, options.max_connections / 2);
-  options.max_per_address = settings.max_connections_per_address == 0 ? fair : settings.max_connections_per_address;
-  options.memory_mark =
-      settings.memory_watermark == 0 ? rpc::DefaultMemoryMark() : static_cast<int64_t>(settings.memory_watermark) << 20;
-  // No client sends 64 KiB slower, and a request without its end holds memory. A question to reflection may stay open.
-  if (!settings.reflection_on()) options.longest_request = std::chrono::seconds(30);
-  return options;
-}
 
 observe::BuildInfo Build() {
   static const std::string grpc_version = grpc::Version();  // the release; libgrpc's own number counts otherwise
@@ -281,7 +258,7 @@ absl::Status Server::Parts::OpenWebhooks() {
 
 absl::Status Server::Parts::OpenSideDoors() {
   auto opened =
-      SideDoors::Open(settings, bound, *acceptor, {*admission, leaving, *ledger, *metrics, webhooks.get()});
+      SideDoors::Open(bound, *acceptor, {settings, *admission, leaving, *ledger, *metrics, webhooks.get(), sqlite});
   if (!opened.ok()) return opened.status();
   doors = *std::move(opened);
   return absl::OkStatus();

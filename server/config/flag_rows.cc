@@ -161,7 +161,7 @@ constexpr FlagRow kRows[] = {
     RowOf<&Settings::kyc_delegation>("kyc_delegation", "ssn_last_four is optional"),
     RowOf<&Settings::allow_non_public_ip>("allow_non_public_ip", "accept ip_address values that are not public"),
     RowOf<&Settings::metrics_listen>("metrics_listen",
-                                     "address of /metrics, /livez and /readyz; empty switches them off"),
+                                     "address of /metrics, /livez, /readyz and /status; empty switches them off"),
     RowOf<&Settings::reflection>("reflection", "gRPC reflection"),
     RowOf<&Settings::drain_timeout>("drain_timeout",
                                     "from SIGTERM or SIGINT until calls under way are given up, --lame_duck included; "

@@ -100,7 +100,7 @@ std::vector<std::string> Warnings(const Loaded& loaded) {
     warnings.Add("allow_non_public_ip", "accepts addresses of end users that no end user on the internet has");
   }
   if (!settings.metrics_listen.empty() && !settings.metrics_listen.loopback()) {
-    warnings.Add("metrics_listen", "shows metrics off loopback, without TLS and to everyone");
+    warnings.Add("metrics_listen", "shows metrics and the page of /status off loopback, without TLS and to everyone");
   }
   if (settings.reflection_on() && !settings.listen.loopback()) warnings.Add("reflection", "is on off loopback");
   return std::move(warnings).Take();

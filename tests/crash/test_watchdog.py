@@ -67,6 +67,18 @@ def test_a_ledger_that_hangs(make, sandbox, point, posts, outcome):
     assert len(sandbox.posts(stuck.email)) == 1
 
 
+def test_the_page_and_the_probes_answer_while_the_ledger_hangs(make, sandbox):
+    own = make("before-outcome-commit", 1, drain_timeout="1s")
+    call = own.begin(person(), timeout=PATIENCE + 30)
+    time.sleep(0.5)
+    for _ in range(3):
+        status, page = own.http("/status")
+        assert status == 200 and "Not known: the ledger did not answer in time." in page
+        assert own.http("/livez")[0] == 200
+    own.signal(signal.SIGTERM)
+    ended(own, call, 124)
+
+
 def test_a_second_order_ends_what_hangs_at_once(make, sandbox):
     own = make("before-outcome-commit", 1, drain_timeout="60s")
     stuck = person()
