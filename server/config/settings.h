@@ -80,10 +80,11 @@ struct Settings {
   int email_attempt_limit = 3;
   bool kyc_delegation = false;
   bool allow_non_public_ip = false;
-  net::HostPort metrics_listen{"127.0.0.1", 9464};  // empty: off
-  std::optional<bool> reflection;                   // see reflection_on()
-  absl::Duration drain_timeout = absl::Seconds(35);
-  int shards = 0;  // see shard_count()
+  net::HostPort metrics_listen{"127.0.0.1", 9464};   // empty: off
+  std::optional<bool> reflection;                    // see reflection_on()
+  absl::Duration drain_timeout = absl::Seconds(35);  // from the signal on
+  std::optional<absl::Duration> lame_duck;           // the first part of it; see lame_duck_time()
+  int shards = 0;                                    // see shard_count()
   observe::Level log_level = observe::Level::kInfo;
 
   bool tls() const { return !tls_cert_file.empty(); }
@@ -101,6 +102,8 @@ struct Settings {
   // What --upstream_connections carry at once.
   int upstream_max_limit() const { return upstream_connections * 100; }
   bool reflection_on() const { return reflection.value_or(listen.loopback()); }
+  // --lame_duck; by default 5 s off loopback, where load balancers may be, but never most of --drain_timeout.
+  absl::Duration lame_duck_time() const;
   // --shards, or one per two cores.
   int shard_count() const;
 };

@@ -135,6 +135,7 @@ class Metrics {
   void RecordCommit(int operations, absl::Duration latency) noexcept;  // one durable batch
   void CountCommitFailure() noexcept;
   void SetLedgerWritable(bool writable) noexcept;
+  void SetLedgerLastCommit(absl::Time time) noexcept;
   void SetLedgerUncommitted(int64_t outcomes) noexcept;  // outcomes that could not be made durable yet
   void SetRecoveredRows(int64_t rows) noexcept;          // rows that start-up turned from SENDING into UNKNOWN
   void CountPurged(int64_t rows) noexcept;               // rows older than the retention, forgotten

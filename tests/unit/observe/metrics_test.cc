@@ -180,6 +180,9 @@ TEST_F(MetricsTest, GaugesFollow) {
   EXPECT_EQ(Value("userintent_calls_in_flight"), 3);
   EXPECT_EQ(Value("userintent_upstream_posts_in_flight"), 4);
   EXPECT_EQ(Value("userintent_ledger_writable"), 1);
+  EXPECT_EQ(Value("userintent_ledger_last_commit_timestamp_seconds"), 0);
+  metrics_.SetLedgerLastCommit(absl::FromUnixMillis(1'700'000'000'500));
+  EXPECT_EQ(Value("userintent_ledger_last_commit_timestamp_seconds"), 1'700'000'000.5);
   EXPECT_EQ(Value("userintent_ledger_uncommitted_outcomes"), 2);
   EXPECT_EQ(Value("userintent_ledger_recovered_rows"), 9);
   metrics_.CountPurged(4);
