@@ -66,7 +66,8 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
           settings.email_attempt_limit,
           {*parts->shard_, shared.ledger, shared.changes, shared.watch_hub, shared.watch_tokens, shared.watch_observer,
            settings.email_attempt_limit}});
-  parts->health_ = std::make_unique<rpc::HealthCalls>(shared.health_service, shared.health, *parts->shard_);
+  parts->health_ =
+      std::make_unique<rpc::HealthCalls>(shared.health_service, shared.health, *parts->shard_, shared.call_observer);
   return parts;
 }
 

@@ -5,9 +5,11 @@
 #include <utility>
 
 #include "server/app/webhooks.h"
+#include "server/astra/error_type.h"
 #include "server/observe/log.h"
 #include "server/rpc/handshake_result.h"
 #include "server/usecase/error_table.h"
+#include "userintent/v1/user_intent_service.grpc.pb.h"
 
 namespace userintent {
 namespace {
@@ -92,7 +94,9 @@ observe::Labels Telemetry::Labels() {
           usecase::kWatchEventNames,
           usecase::kWatchEndNames,
           policy::kWouldDenyNames,
-          rpc::kHandshakeResultNames};
+          rpc::kHandshakeResultNames,
+          v1::UserIntentService::service_full_name(),
+          astra::kErrorTypes};
 }
 
 void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }
@@ -100,7 +104,9 @@ void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }
 void Telemetry::OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
                        SteadyClock::duration took) {
   metrics_.AddPostsInFlight(-1);
-  metrics_.RecordPost(static_cast<size_t>(outcome.verdict), absl::FromChrono(took));
+  metrics_.RecordPost(static_cast<size_t>(outcome.verdict));
+  metrics_.http_client().Record(observe::HttpMethod::kPost, outcome.http_status, outcome.error_type,
+                                absl::FromChrono(took));
   if (outcome.not_astras) metrics_.CountEdgeRejection();
   const bool created = outcome.verdict == astra::Verdict::kCreated;
   const Level level = created ? Level::kDebug : Level::kWarn;
@@ -171,7 +177,9 @@ void Telemetry::OnProbesLimited(const std::string& caller) {
 
 void Telemetry::OnRead(usecase::Asker asker, const std::optional<Uuid>& request_id, const astra::ReadOutcome& outcome,
                        SteadyClock::duration took) {
-  metrics_.RecordRead(static_cast<size_t>(asker), static_cast<size_t>(outcome.verdict), absl::FromChrono(took));
+  metrics_.RecordRead(static_cast<size_t>(asker), static_cast<size_t>(outcome.verdict));
+  metrics_.http_client().Record(observe::HttpMethod::kGet, outcome.http_status, outcome.error_type,
+                                absl::FromChrono(took));
   if (outcome.not_astras) metrics_.CountEdgeRejection();
   const Level level = outcome.verdict == astra::ReadVerdict::kRead ? Level::kDebug : Level::kWarn;
   if (!observe::LogEnabled(level)) return;
@@ -194,13 +202,24 @@ void Telemetry::OnWatchEnded(usecase::WatchEnd why, bool opened) {
   metrics_.CountWatchEnd(static_cast<size_t>(why));
 }
 
-void Telemetry::OnCallBegun(rpc::Method) { metrics_.AddInFlight(1); }
+void Telemetry::OnCallBegun(rpc::Method method) {
+  metrics_.AddInFlight(1);
+  metrics_.CountCallStarted(static_cast<size_t>(method));
+}
 
-void Telemetry::OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
-                            SteadyClock::duration took) {
+void Telemetry::OnCallEnded(const rpc::EndedCall& call) {
   metrics_.AddInFlight(-1);
-  metrics_.RecordCall(static_cast<size_t>(method), reason ? static_cast<int>(*reason) : kCallerLeft, replayed,
-                      absl::FromChrono(took));
+  metrics_.RecordCall(static_cast<size_t>(call.method), call.reason ? static_cast<int>(*call.reason) : kCallerLeft,
+                      call.replayed, absl::FromChrono(call.took));
+  const bool tells = call.method == rpc::Method::kCreateUserIntent && call.error != nullptr && call.error->attempts &&
+                     !call.replayed && attempt_limit_ > 0;
+  if (tells) metrics_.CountRefusal(attempt_limit_ - call.error->attempts->used_min);
+}
+
+void Telemetry::OnOtherCallBegun() { metrics_.CountCallStarted(policy::kMethodCount); }
+
+void Telemetry::OnOtherCallEnded(std::string_view code, SteadyClock::duration took) {
+  metrics_.RecordOtherCall(code, absl::FromChrono(took));
 }
 
 void Telemetry::OnDenied(rpc::Method method, const std::string& caller, const policy::Admission& admission) {

@@ -22,7 +22,8 @@ class Telemetry final : public rpc::CallObserver,
                         public usecase::ReadObserver,
                         public usecase::WatchObserver {
  public:
-  explicit Telemetry(observe::Metrics& metrics) : metrics_(metrics) {}
+  // `attempt_limit`: of an e-mail address; 0: none.
+  Telemetry(observe::Metrics& metrics, int attempt_limit) : metrics_(metrics), attempt_limit_(attempt_limit) {}
 
   // What calls, POSTs, GETs and watches are counted by.
   static observe::Labels Labels();
@@ -42,8 +43,9 @@ class Telemetry final : public rpc::CallObserver,
   void OnWatchEvent(usecase::WatchEvent event) override;
   void OnWatchEnded(usecase::WatchEnd why, bool opened) override;
   void OnCallBegun(rpc::Method method) override;
-  void OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
-                   SteadyClock::duration took) override;
+  void OnCallEnded(const rpc::EndedCall& call) override;
+  void OnOtherCallBegun() override;
+  void OnOtherCallEnded(std::string_view code, SteadyClock::duration took) override;
   void OnDenied(rpc::Method method, const std::string& caller, const policy::Admission& admission) override;
   void OnBug(std::string_view where) override;
 
@@ -53,6 +55,7 @@ class Telemetry final : public rpc::CallObserver,
 
  private:
   observe::Metrics& metrics_;
+  const int attempt_limit_;
   uint64_t left_out_ = 0;         // of the follow-up, what is in the metrics
   policy::OverLimit over_limit_;  // likewise
 };

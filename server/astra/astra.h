@@ -51,6 +51,7 @@ struct Outcome {
   bool repeat_pointless = false;  // with kNotSent: untrusted certificate or host name, forbidden address, lease
   bool cancelled = false;         // with kNotSent: CancelUnsent()
   bool lease_over = false;        // with kNotSent: the lease that Create() was given
+  std::string_view error_type;    // one of kErrorTypes, for metrics; empty: a whole answer came
   std::string_view detail;        // fixed text for logs
 };
 
@@ -82,6 +83,7 @@ struct ReadOutcome {
   std::optional<absl::Duration> retry_after;
   bool not_astras = false;
   bool repeat_pointless = false;
+  std::string_view error_type;
   std::string_view detail;  // fixed text for logs
 };
 

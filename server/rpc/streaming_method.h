@@ -60,7 +60,7 @@ class StreamingMethod final : public PostedMethod {
       if (!method_.options_.errors_say_sent) error.sent.reset();
       const RpcError converted = ToRpcError(error);
       if (converted.pushback_never) context().AddTrailingMetadata(kPushbackTrailer, kPushbackNever);
-      Report(error.reason);
+      Report({.reason = error.reason, .error = &error});
       StreamingCall::End(converted.status);
     }
 
@@ -106,15 +106,16 @@ class StreamingMethod final : public PostedMethod {
       if (stream_ && !ended()) method_.open_.insert(this);
     }
 
-    void OnCallerLeft() override { Report(std::nullopt); }
+    void OnCallerLeft() override { Report({}); }
     void OnOver() override {
       method_.open_.erase(this);
       stream_.reset();
     }
 
-    void Report(std::optional<v1::ErrorReason> reason) {
-      method_.context_.observer.OnCallEnded(method_.options_.method, reason, false,
-                                            method_.context_.shard.Now() - begun_);
+    void Report(EndedCall call) {
+      call.method = method_.options_.method;
+      call.took = method_.context_.shard.Now() - begun_;
+      method_.context_.observer.OnCallEnded(call);
     }
 
     StreamingMethod& method_;

@@ -17,6 +17,7 @@
 #include "server/base/crash_point.h"
 #include "server/policy/access.h"
 #include "server/policy/method.h"
+#include "server/rpc/call_observer.h"
 #include "server/rpc/identity.h"
 #include "server/rpc/shard.h"
 #include "server/rpc/status_details.h"
@@ -24,23 +25,6 @@
 #include "server/usecase/call.h"
 
 namespace userintent::rpc {
-
-using policy::Method;
-
-// Told about calls, for logs and metrics. Called on shards' threads; must be thread-safe and must not block.
-class CallObserver {
- public:
-  virtual ~CallObserver() = default;
-  virtual void OnCallBegun(Method method) = 0;
-  // `reason` is UNSPECIFIED for OK, and nothing when the caller left before it was answered. `replayed`: it was
-  // answered from the ledger.
-  virtual void OnCallEnded(Method method, std::optional<v1::ErrorReason> reason, bool replayed,
-                           SteadyClock::duration took) = 0;
-  // A call, or a stream under way, that the policy refuses, or would refuse if its rule were enforced.
-  virtual void OnDenied(Method method, const std::string& caller, const policy::Admission& admission) = 0;
-  // An exception was caught at the edge. Its text may hold anything, so only the place is told.
-  virtual void OnBug(std::string_view where) = 0;
-};
 
 // What the methods of one shard share; outlives them.
 struct MethodContext {
@@ -159,14 +143,14 @@ class UnaryMethod final : public PostedMethod {
       if (result.ok()) {
         bool replayed = false;
         if constexpr (requires { result.value().replayed(); }) replayed = result.value().replayed();
-        Report(v1::ERROR_REASON_UNSPECIFIED, replayed);
+        Report({.reason = v1::ERROR_REASON_UNSPECIFIED, .replayed = replayed});
         return Succeed(result.value());
       }
       usecase::CallError& error = result.error();
       if (!method_.options_.errors_say_sent) error.sent.reset();
       const RpcError converted = ToRpcError(error);
       if (converted.pushback_never) context().AddTrailingMetadata(kPushbackTrailer, kPushbackNever);
-      Report(error.reason, error.replayed);
+      Report({.reason = error.reason, .replayed = error.replayed, .error = &error});
       Fail(converted.status);
     }
 
@@ -174,12 +158,13 @@ class UnaryMethod final : public PostedMethod {
       self_.reset();  // what the handler still answers is dropped
       if (caller_left_) std::exchange(caller_left_, nullptr)();
       CrashPoint("before-reply");
-      Report(std::nullopt, false);
+      Report({});
     }
 
-    void Report(std::optional<v1::ErrorReason> reason, bool replayed) {
-      method_.context_.observer.OnCallEnded(method_.options_.method, reason, replayed,
-                                            method_.context_.shard.Now() - begun_);
+    void Report(EndedCall call) {
+      call.method = method_.options_.method;
+      call.took = method_.context_.shard.Now() - begun_;
+      method_.context_.observer.OnCallEnded(call);
     }
 
     UnaryMethod& method_;

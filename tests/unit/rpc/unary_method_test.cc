@@ -43,12 +43,11 @@ class Watcher final : public CallObserver {
     const std::lock_guard lock(mutex_);
     ++begun_;
   }
-  void OnCallEnded(Method method, std::optional<v1::ErrorReason> reason, bool replayed,
-                   SteadyClock::duration took) override {
-    EXPECT_EQ(method, expected);
-    EXPECT_GE(took, 0s);
+  void OnCallEnded(const EndedCall& call) override {
+    EXPECT_EQ(call.method, expected);
+    EXPECT_GE(call.took, 0s);
     const std::lock_guard lock(mutex_);
-    ended_.push_back({reason, replayed});
+    ended_.push_back({call.reason, call.replayed});
     changed_.notify_all();
   }
   void OnDenied(Method, const std::string& caller, const policy::Admission& admission) override {
