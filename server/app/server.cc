@@ -147,8 +147,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(config::Loaded loaded) {
   std::unique_ptr<Server> server(new Server);  // stops what runs where a step fails
   Parts& p = *server->parts_;
   p.settings = std::move(loaded.settings);
-  p.Observe();
   if (absl::Status status = http::CurlGlobalInit(); !status.ok()) return status;
+  p.Observe();
   p.WatchFiles(loaded);
   if (absl::Status status = p.OpenLedger(loaded.ledger_keys); !status.ok()) return status;
   p.OpenAdmission();
@@ -165,7 +165,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(config::Loaded loaded) {
 
 void Server::Parts::Observe() {
   metrics = std::make_unique<observe::Metrics>(userintent::Build(), Telemetry::Labels());
-  telemetry = std::make_unique<Telemetry>(*metrics, settings.email_attempt_limit);
+  telemetry = std::make_unique<Telemetry>(*metrics, settings);
 }
 
 void Server::Parts::WatchFiles(config::Loaded& loaded) {

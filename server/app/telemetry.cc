@@ -4,12 +4,15 @@
 #include <string>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "server/app/spans.h"
 #include "server/app/webhooks.h"
 #include "server/astra/error_type.h"
+#include "server/config/flags.h"
 #include "server/observe/log.h"
 #include "server/rpc/handshake_result.h"
+#include "server/rpc/methods.h"
 #include "server/usecase/error_table.h"
-#include "userintent/v1/user_intent_service.grpc.pb.h"
 
 namespace userintent {
 namespace {
@@ -71,6 +74,16 @@ int64_t Milliseconds(SteadyClock::duration d) {
 
 }  // namespace
 
+Telemetry::Telemetry(observe::Metrics& metrics, const config::Settings& settings)
+    : metrics_(metrics), attempt_limit_(settings.email_attempt_limit) {
+  if (settings.otlp_endpoint.empty()) return;
+  observe::OtlpExporter::Options options;
+  options.origin = config::Text(settings.otlp_endpoint);
+  options.version = config::ProgramVersion();
+  options.on_end = [&metrics](observe::SpanEnd end, size_t spans) { metrics.CountSpans(end, spans); };
+  exporter_ = std::make_unique<observe::OtlpExporter>(std::move(options));
+}
+
 observe::Labels Telemetry::Labels() {
   // ErrorReason's numbers, and one more row for callers that left.
   static const auto& reasons = *[] {
@@ -95,7 +108,7 @@ observe::Labels Telemetry::Labels() {
           usecase::kWatchEndNames,
           policy::kWouldDenyNames,
           rpc::kHandshakeResultNames,
-          v1::UserIntentService::service_full_name(),
+          rpc::ServiceName(),
           astra::kErrorTypes};
 }
 
@@ -117,6 +130,10 @@ void Telemetry::OnPost(const Uuid& request_id, const Uuid& attempt_id, const ast
        {"http_status", outcome.http_status},
        {"detail", SafeText(outcome.detail)},
        {"latency_ms", Milliseconds(took)}});
+}
+
+void Telemetry::OnTraced(const usecase::TracedExchange& exchange) {
+  if (exporter_) exporter_->Export(SpanOf(exchange, absl::Now()));
 }
 
 void Telemetry::OnLateAnswer(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome) {
@@ -145,13 +162,10 @@ void Telemetry::OnSettled(usecase::SettleWay way, const ledger::Key& key, const 
        {"http_status", answer.record.answer.http_status}});
 }
 
-void Telemetry::OnRecorded(const ledger::Record& record, bool committed) {
-  const bool created = record.state == ledger::State::kSucceeded;
-  // A row that an operator may have to look at is a warning; a rejection is a caller's typing error.
-  const Level level = !committed                               ? Level::kError
-                      : created                                ? Level::kDebug
-                      : record.state == ledger::State::kFailed ? Level::kInfo
-                                                               : Level::kWarn;
+void Telemetry::OnRecorded(const ledger::Record& record, bool committed, bool told) {
+  const bool clear = record.state == ledger::State::kSucceeded || record.state == ledger::State::kFailed;
+  // What a caller hears stands in its line. Of the rest, a row that an operator may have to look at is a warning.
+  const Level level = !committed ? Level::kError : told ? Level::kDebug : clear ? Level::kInfo : Level::kWarn;
   if (!observe::LogEnabled(level)) return;
   Log(level, committed ? observe::Event("creation_recorded") : observe::Event("creation_not_recorded"),
       {{"request_id", SafeText(UuidText(record.key.request_id))},
@@ -214,6 +228,8 @@ void Telemetry::OnCallEnded(const rpc::EndedCall& call) {
   const bool tells = call.method == rpc::Method::kCreateUserIntent && call.error != nullptr && call.error->attempts &&
                      !call.replayed && attempt_limit_ > 0;
   if (tells) metrics_.CountRefusal(attempt_limit_ - call.error->attempts->used_min);
+  line_.Write(call);
+  if (exporter_ && call.span != nullptr && call.span->own.sampled) exporter_->Export(SpanOf(call, absl::Now()));
 }
 
 void Telemetry::OnOtherCallBegun() { metrics_.CountCallStarted(policy::kMethodCount); }

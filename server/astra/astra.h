@@ -13,6 +13,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/time/time.h"
 #include "server/base/lease.h"
+#include "server/base/trace_context.h"
 #include "server/base/uuid.h"
 #include "userintent/v1/user_intent_service.pb.h"
 
@@ -104,6 +105,9 @@ class Client {
 
   // One GET of the intent, whose id is 1-256 bytes. `done` runs exactly once, later, on the same thread.
   virtual void Get(std::string user_intent_id, absl::AnyInvocable<void(ReadOutcome)> done) = 0;
+
+  // The request that is begun next, on this thread, belongs to this trace.
+  virtual void TraceNext(const TraceContext& /*span*/) {}
 
   // Ends the creation if it is proved that nothing was sent (then `done` comes with kNotSent and cancelled) and returns
   // true; otherwise false, and the call goes on.

@@ -78,7 +78,9 @@ struct Settings {
   bool kyc_delegation = false;
   bool allow_non_public_ip = false;
   net::HostPort metrics_listen{"127.0.0.1", 9464};  // empty: off
-  std::optional<bool> reflection;                   // see reflection_on()
+  OtlpEndpoint otlp_endpoint;                       // empty: traces are not exported
+  bool send_traceparent = false;
+  std::optional<bool> reflection;  // see reflection_on()
   absl::Duration drain_timeout = absl::Seconds(35);
   int shards = 0;  // see shard_count()
   observe::Level log_level = observe::Level::kInfo;

@@ -34,6 +34,9 @@ constexpr std::string_view kRefusedNames[kRefusedConnections] = {"max_connection
 constexpr std::string_view kEndedNames[kEndedConnections] = {
     "calls", "header_block", "unfinished_bytes", "resets", "idle_frames", "unfinished_time", "memory", "handshakes"};
 
+// Indexed by SpanEnd.
+constexpr std::string_view kSpanEndNames[] = {"exported", "dropped", "failed"};
+
 // Indexed by LateEnd.
 constexpr std::string_view kLateEndNames[kLateEnds] = {"silent", "lost", "gave_way"};
 
@@ -238,6 +241,10 @@ void Metrics::Parts::AddLedger() {
 }
 
 void Metrics::Parts::AddOperation() {
+  spans = MakeCounters(registry, "userintent_trace_spans_total",
+                       "Spans of traces for --otlp_endpoint, by what became of them: dropped where the queue was full, "
+                       "failed where the collector did not take them.",
+                       "result", kSpanEndNames);
   draining = MakeGauge(registry, "userintent_draining", "1 while the process drains.");
   Family<Counter>& reloads = BuildCounter()
                                  .Name("userintent_credential_reloads_total")

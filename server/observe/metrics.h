@@ -15,6 +15,7 @@
 
 #include "absl/time/time.h"
 #include "server/observe/http_client_metrics.h"
+#include "server/observe/otlp_exporter.h"
 #include "server/observe/policy_metrics.h"
 #include "server/observe/replica_metrics.h"
 #include "server/observe/tls_metrics.h"
@@ -159,6 +160,9 @@ class Metrics {
 
   // One call that heard PERSON_EXISTS about a person that another caller created.
   void CountPersonToldAcross() noexcept;
+
+  // Spans of traces, by what became of them.
+  void CountSpans(SpanEnd end, uint64_t n) noexcept;
 
   void SetDraining(bool draining) noexcept;
 

@@ -117,6 +117,10 @@ void Metrics::SetUnresolved(int64_t count, absl::Duration oldest) noexcept {
   parts_->unresolved_oldest->Set(absl::ToDoubleSeconds(oldest));
 }
 
+void Metrics::CountSpans(SpanEnd end, uint64_t n) noexcept {
+  parts_->spans[static_cast<size_t>(end)]->Increment(static_cast<double>(n));
+}
+
 void Metrics::SetDraining(bool draining) noexcept { parts_->draining->Set(draining ? 1 : 0); }
 
 void Metrics::CountCredentialReload(bool ok) noexcept { parts_->credential_reloads[ok ? 1 : 0]->Increment(); }

@@ -70,6 +70,7 @@ struct Metrics::Parts {
   prometheus::Gauge* ledger_made_at = nullptr;
   prometheus::Gauge* ledger_restored = nullptr;
   prometheus::Gauge* ledger_in_place = nullptr;
+  std::vector<prometheus::Counter*> spans;  // by SpanEnd
   prometheus::Gauge* draining = nullptr;
   std::array<prometheus::Counter*, 2> credential_reloads{};  // [ok]
   prometheus::Gauge* connections = nullptr;

@@ -2,13 +2,17 @@
 // block.
 #pragma once
 
+#include <grpcpp/server_context.h>
+
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "server/base/loop.h"
+#include "server/base/uuid.h"
 #include "server/policy/access.h"
 #include "server/policy/method.h"
+#include "server/rpc/traceparent.h"
 #include "server/usecase/result.h"
 
 namespace userintent::rpc {
@@ -22,6 +26,12 @@ struct EndedCall {
   bool replayed = false;                  // it was answered from the ledger
   SteadyClock::duration took{};
   const usecase::CallError* error = nullptr;  // as the caller hears it; null: it hears none
+  bool created = false;                       // an intent was created for it, which it hears of now
+  std::string_view caller = {};               // empty: it could not be told
+  std::optional<Uuid> request_id = {};        // where the request has one, and it is a UUID
+  const usecase::Trail* trail = nullptr;      // null: the use case had nothing to tell
+  const grpc::ServerContext* context = nullptr;
+  const CallSpan* span = nullptr;  // null: calls are not traced
 };
 
 class CallObserver {

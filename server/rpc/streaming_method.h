@@ -69,6 +69,7 @@ class StreamingMethod final : public PostedMethod {
 
     void OnRequest() override {
       begun_ = method_.context_.shard.Now();
+      span_ = BeginSpan(context(), method_.context_.tracing);
       method_.context_.observer.OnCallBegun(method_.options_.method);
       Guarded([this] { Handle(); });
     }
@@ -90,8 +91,8 @@ class StreamingMethod final : public PostedMethod {
 
     void Handle() {
       Entry entry = Enter(context(), method_.context_, method_.options_.method);
-      if (entry.refused != v1::ERROR_REASON_UNSPECIFIED) return End(usecase::CallError::Of(entry.refused));
       caller_ = entry.caller;
+      if (entry.refused != v1::ERROR_REASON_UNSPECIFIED) return End(usecase::CallError::Of(entry.refused));
       usecase::StreamCall<Request, Response> call{std::move(entry.caller), {}, *this, std::move(entry.access)};
       switch (Parse(&call.request)) {
         case intent::WireProblem::kNone:
@@ -115,12 +116,16 @@ class StreamingMethod final : public PostedMethod {
     void Report(EndedCall call) {
       call.method = method_.options_.method;
       call.took = method_.context_.shard.Now() - begun_;
+      call.caller = caller_;
+      call.context = &context();
+      call.span = span_ ? &*span_ : nullptr;
       method_.context_.observer.OnCallEnded(call);
     }
 
     StreamingMethod& method_;
     SteadyTime begun_{};
     std::string caller_;
+    std::optional<CallSpan> span_;
     std::shared_ptr<usecase::ServerStream> stream_;
   };
 
