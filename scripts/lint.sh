@@ -81,6 +81,7 @@ check hadolint dockerfiles
 check ruff "$LINT/ruff" check --quiet .
 check gofmt-vet go_code
 check house-rules /usr/bin/python3 scripts/check_text.py
+check monitoring /usr/bin/python3 scripts/check_monitoring.py
 check architecture /usr/bin/python3 scripts/check_architecture.py
 check sizes "$LINT/python" scripts/check_size.py
 check clang-tidy tidy

@@ -79,8 +79,8 @@ def metric_table(text: str) -> str:
         for label, values in labels.get(name, {}).items():
             distinct = sorted(set(values))
             fixed = len(distinct) <= MOST_VALUES and not name.endswith("_info")
-            words.append(f"{code(label)}: {', '.join(distinct)}" if fixed else code(label))
-        rows.append(f"| {code(name)} | {types[name]} | {cell('; '.join(words))} | {cell(helps.get(name, ''))} |")
+            words.append(f"{code(label)}: {cell(', '.join(distinct))}" if fixed else code(label))
+        rows.append(f"| {code(name)} | {types[name]} | {'; '.join(words)} | {cell(helps.get(name, ''))} |")
     return "\n".join(rows) + "\n"
 
 

@@ -28,6 +28,7 @@
 #include "server/app/side_doors.h"
 #include "server/app/telemetry.h"
 #include "server/app/tls_counts.h"
+#include "server/app/unresolved_count.h"
 #include "server/app/watched_files.h"
 #include "server/app/webhooks.h"
 #include "server/http/curl_global.h"
@@ -113,6 +114,7 @@ struct Server::Parts {
   net::HostPort bound;
   ConnectionCounts counts;
   std::unique_ptr<TlsCounts> tls_counts;
+  std::unique_ptr<UnresolvedCount> unresolved;
   std::optional<bool> serving;       // what was announced last
   std::atomic<bool> leaving{false};  // from the order to stop on
   SteadyTime next_stats{};
@@ -127,8 +129,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(config::Loaded loaded) {
   std::unique_ptr<Server> server(new Server);  // stops what runs where a step fails
   Parts& p = *server->parts_;
   p.settings = std::move(loaded.settings);
-  p.Observe();
   if (absl::Status status = http::CurlGlobalInit(); !status.ok()) return status;
+  p.Observe();
   p.WatchFiles(loaded);
   if (absl::Status status = p.OpenLedger(loaded.ledger_keys); !status.ok()) return status;
   p.OpenAdmission();
@@ -145,7 +147,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(config::Loaded loaded) {
 
 void Server::Parts::Observe() {
   metrics = std::make_unique<observe::Metrics>(userintent::Build(), Telemetry::Labels());
-  telemetry = std::make_unique<Telemetry>(*metrics);
+  telemetry = std::make_unique<Telemetry>(*metrics, settings);
 }
 
 void Server::Parts::WatchFiles(config::Loaded& loaded) {
@@ -228,6 +230,7 @@ absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder) {
     if (!shard.ok()) return shard.status();
     shards.push_back(*std::move(shard));
   }
+  unresolved = std::make_unique<UnresolvedCount>(*ledger, shards.front()->read_shard().loop, *metrics);
   follow_up = std::make_unique<usecase::FollowUp>(
       usecase::FollowUp::Dependencies{
           *ledger, *reads, shards.front()->read_shard(),
@@ -369,6 +372,7 @@ void Server::HouseKeep() {
     p.next_stats = now + kStatsInterval;
     p.CountConnections();
     ShowLedger(p.sqlite, p.postgres, *p.metrics);
+    p.unresolved->Look(now, absl::Now());
     for (const auto& shard : p.shards) shard->CountUpstream();
     p.policy->ShowAge(now);
     p.telemetry->ShowFollowUp(p.follow_up->stats());

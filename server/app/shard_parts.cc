@@ -55,7 +55,8 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
   if (!http.ok()) return http.status();
   parts->http_ = *std::move(http);
   parts->astra_ = astra::NewRestClient(*parts->http_, shared.credentials, settings.astra_limit_error,
-                                       "userintent-server/" + std::string(config::ProgramVersion()));
+                                       "userintent-server/" + std::string(config::ProgramVersion()), absl::Now,
+                                       settings.send_traceparent);
   parts->shard_ = std::make_unique<rpc::Shard>(builder.AddCompletionQueue(), *parts->http_);
   parts->creations_ = std::make_unique<usecase::Creations>(usecase::Creations::Dependencies{
       *parts->shard_, shared.ledger, *parts->astra_, shared.admission, shared.fingerprinter, shared.creation_observer,
@@ -65,6 +66,8 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
       *parts->shard_, shared.call_observer, static_cast<bool>(shared.tls),
       absl::ToChronoNanoseconds(settings.default_deadline), rpc::CertificateClock(shared.tls.authorities)});
   parts->context_->gate = &parts->gate_;
+  const bool exported = !settings.otlp_endpoint.empty();
+  parts->context_->tracing = {.on = exported || settings.send_traceparent, .sample_new = exported};
   parts->methods_ = rpc::NewMethods(
       shared.service, *parts->context_,
       rpc::UseCases{
@@ -78,7 +81,8 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
           settings.email_attempt_limit,
           {*parts->shard_, shared.ledger, shared.changes, shared.watch_hub, shared.watch_tokens, shared.watch_observer,
            settings.email_attempt_limit}});
-  parts->health_ = std::make_unique<rpc::HealthCalls>(shared.health_service, shared.health, *parts->shard_);
+  parts->health_ =
+      std::make_unique<rpc::HealthCalls>(shared.health_service, shared.health, *parts->shard_, shared.call_observer);
   return parts;
 }
 

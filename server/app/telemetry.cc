@@ -4,9 +4,14 @@
 #include <string>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "server/app/spans.h"
 #include "server/app/webhooks.h"
+#include "server/astra/error_type.h"
+#include "server/config/flags.h"
 #include "server/observe/log.h"
 #include "server/rpc/handshake_result.h"
+#include "server/rpc/methods.h"
 #include "server/usecase/error_table.h"
 
 namespace userintent {
@@ -69,6 +74,16 @@ int64_t Milliseconds(SteadyClock::duration d) {
 
 }  // namespace
 
+Telemetry::Telemetry(observe::Metrics& metrics, const config::Settings& settings)
+    : metrics_(metrics), attempt_limit_(settings.email_attempt_limit) {
+  if (settings.otlp_endpoint.empty()) return;
+  observe::OtlpExporter::Options options;
+  options.origin = config::Text(settings.otlp_endpoint);
+  options.version = config::ProgramVersion();
+  options.on_end = [&metrics](observe::SpanEnd end, size_t spans) { metrics.CountSpans(end, spans); };
+  exporter_ = std::make_unique<observe::OtlpExporter>(std::move(options));
+}
+
 observe::Labels Telemetry::Labels() {
   // ErrorReason's numbers, and one more row for callers that left.
   static const auto& reasons = *[] {
@@ -94,7 +109,9 @@ observe::Labels Telemetry::Labels() {
           policy::kWouldDenyNames,
           rpc::kHandshakeResultNames,
           {usecase::kBreakerStateNames, usecase::kBreakerCauseNames, usecase::kProbeResultNames},
-          usecase::kQueueEndNames};
+          usecase::kQueueEndNames,
+          rpc::ServiceName(),
+          astra::kErrorTypes};
 }
 
 void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }
@@ -102,7 +119,9 @@ void Telemetry::OnPostBegun() { metrics_.AddPostsInFlight(1); }
 void Telemetry::OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
                        SteadyClock::duration took) {
   metrics_.AddPostsInFlight(-1);
-  metrics_.RecordPost(static_cast<size_t>(outcome.verdict), absl::FromChrono(took));
+  metrics_.RecordPost(static_cast<size_t>(outcome.verdict));
+  metrics_.http_client().Record(observe::HttpMethod::kPost, outcome.http_status, outcome.error_type,
+                                absl::FromChrono(took));
   if (outcome.not_astras) metrics_.CountEdgeRejection();
   const bool created = outcome.verdict == astra::Verdict::kCreated;
   const Level level = created ? Level::kDebug : Level::kWarn;
@@ -113,6 +132,10 @@ void Telemetry::OnPost(const Uuid& request_id, const Uuid& attempt_id, const ast
        {"http_status", outcome.http_status},
        {"detail", SafeText(outcome.detail)},
        {"latency_ms", Milliseconds(took)}});
+}
+
+void Telemetry::OnTraced(const usecase::TracedExchange& exchange) {
+  if (exporter_) exporter_->Export(SpanOf(exchange, absl::Now()));
 }
 
 void Telemetry::OnLateAnswer(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome) {
@@ -141,13 +164,10 @@ void Telemetry::OnSettled(usecase::SettleWay way, const ledger::Key& key, const 
        {"http_status", answer.record.answer.http_status}});
 }
 
-void Telemetry::OnRecorded(const ledger::Record& record, bool committed) {
-  const bool created = record.state == ledger::State::kSucceeded;
-  // A row that an operator may have to look at is a warning; a rejection is a caller's typing error.
-  const Level level = !committed                               ? Level::kError
-                      : created                                ? Level::kDebug
-                      : record.state == ledger::State::kFailed ? Level::kInfo
-                                                               : Level::kWarn;
+void Telemetry::OnRecorded(const ledger::Record& record, bool committed, bool told) {
+  const bool clear = record.state == ledger::State::kSucceeded || record.state == ledger::State::kFailed;
+  // What a caller hears stands in its line. Of the rest, a row that an operator may have to look at is a warning.
+  const Level level = !committed ? Level::kError : told ? Level::kDebug : clear ? Level::kInfo : Level::kWarn;
   if (!observe::LogEnabled(level)) return;
   Log(level, committed ? observe::Event("creation_recorded") : observe::Event("creation_not_recorded"),
       {{"request_id", SafeText(UuidText(record.key.request_id))},
@@ -177,7 +197,9 @@ void Telemetry::OnProbesLimited(const std::string& caller) {
 
 void Telemetry::OnRead(usecase::Asker asker, const std::optional<Uuid>& request_id, const astra::ReadOutcome& outcome,
                        SteadyClock::duration took) {
-  metrics_.RecordRead(static_cast<size_t>(asker), static_cast<size_t>(outcome.verdict), absl::FromChrono(took));
+  metrics_.RecordRead(static_cast<size_t>(asker), static_cast<size_t>(outcome.verdict));
+  metrics_.http_client().Record(observe::HttpMethod::kGet, outcome.http_status, outcome.error_type,
+                                absl::FromChrono(took));
   if (outcome.not_astras) metrics_.CountEdgeRejection();
   const Level level = outcome.verdict == astra::ReadVerdict::kRead ? Level::kDebug : Level::kWarn;
   if (!observe::LogEnabled(level)) return;
@@ -215,13 +237,26 @@ void Telemetry::OnWatchEnded(usecase::WatchEnd why, bool opened) {
   metrics_.CountWatchEnd(static_cast<size_t>(why));
 }
 
-void Telemetry::OnCallBegun(rpc::Method) { metrics_.AddInFlight(1); }
+void Telemetry::OnCallBegun(rpc::Method method) {
+  metrics_.AddInFlight(1);
+  metrics_.CountCallStarted(static_cast<size_t>(method));
+}
 
-void Telemetry::OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
-                            SteadyClock::duration took) {
+void Telemetry::OnCallEnded(const rpc::EndedCall& call) {
   metrics_.AddInFlight(-1);
-  metrics_.RecordCall(static_cast<size_t>(method), reason ? static_cast<int>(*reason) : kCallerLeft, replayed,
-                      absl::FromChrono(took));
+  metrics_.RecordCall(static_cast<size_t>(call.method), call.reason ? static_cast<int>(*call.reason) : kCallerLeft,
+                      call.replayed, absl::FromChrono(call.took));
+  const bool tells = call.method == rpc::Method::kCreateUserIntent && call.error != nullptr && call.error->attempts &&
+                     !call.replayed && attempt_limit_ > 0;
+  if (tells) metrics_.CountRefusal(attempt_limit_ - call.error->attempts->used_min);
+  line_.Write(call);
+  if (exporter_ && call.span != nullptr && call.span->own.sampled) exporter_->Export(SpanOf(call, absl::Now()));
+}
+
+void Telemetry::OnOtherCallBegun() { metrics_.CountCallStarted(policy::kMethodCount); }
+
+void Telemetry::OnOtherCallEnded(std::string_view code, SteadyClock::duration took) {
+  metrics_.RecordOtherCall(code, absl::FromChrono(took));
 }
 
 void Telemetry::OnDenied(rpc::Method method, const std::string& caller, const policy::Admission& admission) {

@@ -5,10 +5,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "server/app/call_line.h"
+#include "server/config/settings.h"
 #include "server/observe/metrics.h"
+#include "server/observe/otlp_exporter.h"
 #include "server/rpc/unary_method.h"
 #include "server/usecase/creations.h"
 #include "server/usecase/follow_up.h"
@@ -24,7 +28,8 @@ class Telemetry final : public rpc::CallObserver,
                         public usecase::WatchObserver,
                         public usecase::BreakerObserver {
  public:
-  explicit Telemetry(observe::Metrics& metrics) : metrics_(metrics) {}
+  // Begins to export traces, if the settings say so: libcurl must have been set up.
+  Telemetry(observe::Metrics& metrics, const config::Settings& settings);
 
   // What calls, POSTs, GETs and watches are counted by.
   static observe::Labels Labels();
@@ -32,9 +37,10 @@ class Telemetry final : public rpc::CallObserver,
   void OnPostBegun() override;
   void OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
               SteadyClock::duration took) override;
+  void OnTraced(const usecase::TracedExchange& exchange) override;
   void OnLateAnswer(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome) override;
   void OnSettled(usecase::SettleWay way, const ledger::Key& key, const ledger::SettleAnswer& answer) override;
-  void OnRecorded(const ledger::Record& record, bool committed) override;
+  void OnRecorded(const ledger::Record& record, bool committed, bool told) override;
   void OnQueueEnd(usecase::QueueEnd why, SteadyClock::duration waited) override;
   void OnPersonToldAcross(const ledger::Key& key) override;
   void OnProbesLimited(const std::string& caller) override;
@@ -49,8 +55,9 @@ class Telemetry final : public rpc::CallObserver,
   void OnWatchEvent(usecase::WatchEvent event) override;
   void OnWatchEnded(usecase::WatchEnd why, bool opened) override;
   void OnCallBegun(rpc::Method method) override;
-  void OnCallEnded(rpc::Method method, std::optional<v1::ErrorReason> reason, bool replayed,
-                   SteadyClock::duration took) override;
+  void OnCallEnded(const rpc::EndedCall& call) override;
+  void OnOtherCallBegun() override;
+  void OnOtherCallEnded(std::string_view code, SteadyClock::duration took) override;
   void OnDenied(rpc::Method method, const std::string& caller, const policy::Admission& admission) override;
   void OnBug(std::string_view where) override;
 
@@ -61,6 +68,9 @@ class Telemetry final : public rpc::CallObserver,
 
  private:
   observe::Metrics& metrics_;
+  const int attempt_limit_;                          // of an e-mail address; 0: none
+  std::unique_ptr<observe::OtlpExporter> exporter_;  // null: traces are not exported
+  CallLine line_;
   uint64_t left_out_ = 0;         // of the follow-up, what is in the metrics
   policy::OverLimit over_limit_;  // likewise
 };

@@ -14,6 +14,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/time/time.h"
 #include "server/base/lease.h"
+#include "server/base/trace_context.h"
 #include "server/base/uuid.h"
 #include "userintent/v1/user_intent_service.pb.h"
 
@@ -52,6 +53,7 @@ struct Outcome {
   bool repeat_pointless = false;  // with kNotSent: untrusted certificate or host name, forbidden address, lease
   bool cancelled = false;         // with kNotSent: CancelUnsent()
   bool lease_over = false;        // with kNotSent: the lease that Create() was given
+  std::string_view error_type;    // one of kErrorTypes, for metrics; empty: a whole answer came
   uint64_t credentials = 0;       // the number of those that it showed: BasicAuth::number
   std::string_view detail;        // fixed text for logs
 };
@@ -84,6 +86,7 @@ struct ReadOutcome {
   std::optional<absl::Duration> retry_after;
   bool not_astras = false;
   bool repeat_pointless = false;
+  std::string_view error_type;
   uint64_t credentials = 0;
   std::string_view detail;  // fixed text for logs
 };
@@ -105,6 +108,9 @@ class Client {
 
   // One GET of the intent, whose id is 1-256 bytes. `done` runs exactly once, later, on the same thread.
   virtual void Get(std::string user_intent_id, absl::AnyInvocable<void(ReadOutcome)> done) = 0;
+
+  // The request that is begun next, on this thread, belongs to this trace.
+  virtual void TraceNext(const TraceContext& /*span*/) {}
 
   // Ends the creation if it is proved that nothing was sent (then `done` comes with kNotSent and cancelled) and returns
   // true; otherwise false, and the call goes on.

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "server/astra/error_type.h"
 #include "server/astra/json.h"
 #include "server/astra/retry_after.h"
 #include "server/base/text.h"
@@ -266,6 +267,7 @@ void ClassifyAnswer(const http::Outcome& exchange, const std::optional<LimitRule
 
 Outcome Classify(const http::Outcome& exchange, const std::optional<LimitRule>& limit_rule, absl::Time now) {
   Outcome out;  // kUnknown
+  out.error_type = ErrorTypeOf(exchange);
   switch (exchange.fate) {
     case http::Fate::kNotSent:
       ClassifyNotSent(exchange, out);
@@ -286,6 +288,7 @@ Outcome Classify(const http::Outcome& exchange, const std::optional<LimitRule>& 
 
 ReadOutcome ClassifyRead(const http::Outcome& exchange, std::string_view user_intent_id, absl::Time now) {
   ReadOutcome out;  // kUnavailable
+  out.error_type = ErrorTypeOf(exchange);
   switch (exchange.fate) {
     case http::Fate::kAnswered:
       ClassifyReadAnswer(exchange, user_intent_id, now, out);

@@ -22,12 +22,13 @@ std::string PathSegment(std::string_view id) {
 class RestClient final : public Client {
  public:
   RestClient(http::Client& http, Credentials& credentials, std::optional<LimitRule> limit_rule, std::string user_agent,
-             WallClock clock)
+             WallClock clock, bool send_traceparent)
       : http_(http),
         credentials_(credentials),
         limit_rule_(std::move(limit_rule)),
         user_agent_(std::move(user_agent)),
-        clock_(std::move(clock)) {}
+        clock_(std::move(clock)),
+        send_traceparent_(send_traceparent) {}
 
   CallId Create(const v1::CreateUserIntentRequest& request, const Uuid& attempt_id, std::shared_ptr<const Lease> lease,
                 Done done, Done late) override {
@@ -66,6 +67,10 @@ class RestClient final : public Client {
     });
   }
 
+  void TraceNext(const TraceContext& span) override {
+    if (send_traceparent_) next_trace_ = span;
+  }
+
   bool CancelUnsent(CallId id) override { return http_.CancelUnsent(id); }
 
   bool RefreshCredentials() override {
@@ -76,9 +81,9 @@ class RestClient final : public Client {
 
  private:
   // What every request has. `content_type`: empty for one without a body.
-  http::Request Start(const BasicAuth& auth, std::string_view content_type) const {
+  http::Request Start(const BasicAuth& auth, std::string_view content_type) {
     http::Request request;
-    request.headers.reserve(5);
+    request.headers.reserve(6);
     request.headers.emplace_back("Authorization", auth.header_value.Reveal());
     if (!content_type.empty()) request.headers.emplace_back("Content-Type", content_type);
     request.headers.emplace_back("Accept", "application/json");
@@ -87,6 +92,7 @@ class RestClient final : public Client {
     request.headers.emplace_back("Accept-Encoding", "identity");
     // Some edges refuse a client that does not name itself, in a way that looks like wrong credentials.
     request.headers.emplace_back("User-Agent", user_agent_);
+    if (next_trace_) request.headers.emplace_back("traceparent", TraceparentText(*std::exchange(next_trace_, {})));
     return request;
   }
 
@@ -95,15 +101,17 @@ class RestClient final : public Client {
   const std::optional<LimitRule> limit_rule_;
   const std::string user_agent_;
   WallClock clock_;
+  const bool send_traceparent_;
+  std::optional<TraceContext> next_trace_;
   std::shared_ptr<const BasicAuth> shown_;  // by the last request, or by the last one that was answered with a 401
 };
 
 }  // namespace
 
 std::unique_ptr<Client> NewRestClient(http::Client& http, Credentials& credentials, std::optional<LimitRule> limit_rule,
-                                      std::string user_agent, WallClock clock) {
-  return std::make_unique<RestClient>(http, credentials, std::move(limit_rule), std::move(user_agent),
-                                      std::move(clock));
+                                      std::string user_agent, WallClock clock, bool send_traceparent) {
+  return std::make_unique<RestClient>(http, credentials, std::move(limit_rule), std::move(user_agent), std::move(clock),
+                                      send_traceparent);
 }
 
 }  // namespace userintent::astra

@@ -22,8 +22,9 @@ using WallClock = absl::AnyInvocable<absl::Time()>;
 
 // RefreshCredentials(), called from a `done` that reports kCredentialsRejected, compares with what that very request
 // showed, also when later ones have gone out since.
-// `user_agent` goes with every request.
+// `user_agent` goes with every request, and with `send_traceparent` the header of that name with those that are traced.
 std::unique_ptr<Client> NewRestClient(http::Client& http, Credentials& credentials, std::optional<LimitRule> limit_rule,
-                                      std::string user_agent, WallClock clock = absl::Now);
+                                      std::string user_agent, WallClock clock = absl::Now,
+                                      bool send_traceparent = false);
 
 }  // namespace userintent::astra

@@ -29,6 +29,11 @@ struct NumberRange {
 
 constexpr int kMostAtOnce = 1000000;
 
+// Off loopback.
+bool InPlaintext(const OtlpEndpoint& endpoint) {
+  return !endpoint.empty() && !endpoint.tls && !endpoint.where.loopback();
+}
+
 constexpr std::string_view kNeedsTls = "needs --tls_cert_file, --tls_key_file and --tls_client_ca_file";
 
 }  // namespace
@@ -53,7 +58,8 @@ void CheckListener(const Settings& settings, Problems& problems) {
   // Webhooks may come through an ingress that adds TLS, whatever the callers' port has.
   const bool webhooks_in_plaintext =
       !settings.webhook_listen.empty() && !settings.webhook_listen.loopback() && !settings.webhook_tls();
-  if (any_tls && settings.allow_plaintext && !webhooks_in_plaintext) {
+  const bool traces_in_plaintext = InPlaintext(settings.otlp_endpoint);
+  if (any_tls && settings.allow_plaintext && !webhooks_in_plaintext && !traces_in_plaintext) {
     problems.Add("allow_plaintext", "contradicts the --tls_ flags");
   }
 }
@@ -193,6 +199,13 @@ void CheckMetrics(const Settings& settings, Problems& problems) {
   if (!settings.metrics_listen.empty() && settings.metrics_listen.port != 0 &&
       settings.metrics_listen == settings.listen) {
     problems.Add("metrics_listen", "is the same address as --listen");
+  }
+}
+
+// Spans hold no personal data, but tell who calls when and how Astra answers.
+void CheckTraces(const Settings& settings, Problems& problems) {
+  if (InPlaintext(settings.otlp_endpoint) && !settings.allow_plaintext) {
+    problems.Add("otlp_endpoint", "off loopback needs https, or --allow_plaintext");
   }
 }
 

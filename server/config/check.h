@@ -30,6 +30,7 @@ void CheckLedger(const Settings& settings, Problems& problems);
 
 // --metrics_listen.
 void CheckMetrics(const Settings& settings, Problems& problems);
+void CheckTraces(const Settings& settings, Problems& problems);
 
 // The --webhook_ flags that are no numbers.
 void CheckWebhooks(const Settings& settings, Problems& problems);

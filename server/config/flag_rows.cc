@@ -173,6 +173,11 @@ constexpr FlagRow kRows[] = {
     RowOf<&Settings::allow_non_public_ip>("allow_non_public_ip", "accept ip_address values that are not public"),
     RowOf<&Settings::metrics_listen>("metrics_listen",
                                      "address of /metrics, /livez, /readyz and /status; empty switches them off"),
+    RowOf<&Settings::otlp_endpoint>("otlp_endpoint",
+                                    "collector that traces go to, as OTLP over HTTP with JSON to its /v1/traces; http "
+                                    "off loopback needs --allow_plaintext; empty: none"),
+    RowOf<&Settings::send_traceparent>("send_traceparent",
+                                       "send Astra W3C's traceparent, with the caller's trace or a new one"),
     RowOf<&Settings::reflection>("reflection", "gRPC reflection"),
     RowOf<&Settings::drain_timeout>("drain_timeout",
                                     "from SIGTERM or SIGINT until calls under way are given up, --lame_duck included; "

@@ -109,6 +109,7 @@ Loaded LoadAll(Settings settings, Problems& problems) {
   CheckWebhooks(settings, problems);
   ReadWebhookFiles(settings, loaded, problems);
   CheckMetrics(settings, problems);
+  CheckTraces(settings, problems);
   loaded.settings = std::move(settings);
   return loaded;
 }

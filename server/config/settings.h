@@ -80,7 +80,9 @@ struct Settings {
   int email_attempt_limit = 3;
   bool kyc_delegation = false;
   bool allow_non_public_ip = false;
-  net::HostPort metrics_listen{"127.0.0.1", 9464};   // empty: off
+  net::HostPort metrics_listen{"127.0.0.1", 9464};  // empty: off
+  OtlpEndpoint otlp_endpoint;                       // empty: traces are not exported
+  bool send_traceparent = false;
   std::optional<bool> reflection;                    // see reflection_on()
   absl::Duration drain_timeout = absl::Seconds(35);  // from the signal on
   std::optional<absl::Duration> lame_duck;           // the first part of it; see lame_duck_time()

@@ -136,6 +136,32 @@ bool Parse(std::string_view text, std::optional<net::Origin>* out) {
 std::string Text(const std::optional<net::Origin>& value) { return value ? Text(*value) : ""; }
 
 template <>
+Form FormOf<OtlpEndpoint>() {
+  return {"https://HOST:PORT", "must be https://HOST:PORT or http://HOST:PORT, or empty for none"};
+}
+bool Parse(std::string_view text, OtlpEndpoint* out) {
+  OtlpEndpoint parsed;
+  if (text.empty()) {
+    *out = parsed;
+    return true;
+  }
+  constexpr std::string_view kPlain = "http://";
+  parsed.tls = !text.starts_with(kPlain);
+  // An origin is https; without its port, which the two have apart, it is not one here.
+  const std::string https = parsed.tls ? std::string(text) : "https://" + std::string(text.substr(kPlain.size()));
+  net::Origin origin;
+  const size_t colon = https.rfind(':');
+  uint16_t port = 0;
+  if (!net::ParseOrigin(https, &origin) || !net::ParsePort(https.substr(colon + 1), &port) || port == 0) return false;
+  parsed.where = {origin.host, port};
+  *out = std::move(parsed);
+  return true;
+}
+std::string Text(const OtlpEndpoint& value) {
+  return value.empty() ? "" : (value.tls ? "https://" : "http://") + value.where.Text();
+}
+
+template <>
 Form FormOf<RedirectUris>() {
   return {"URI,...", "must be https URIs (http on loopback only) without fragment and comma, separated by commas"};
 }

@@ -41,6 +41,14 @@ struct RedirectUris {
   friend bool operator==(const RedirectUris&, const RedirectUris&) = default;
 };
 
+// A collector of traces.
+struct OtlpEndpoint {
+  bool tls = true;
+  net::HostPort where;  // empty: none; the host may be any name here
+  bool empty() const { return where.empty(); }
+  friend bool operator==(const OtlpEndpoint&, const OtlpEndpoint&) = default;
+};
+
 // Astra has two, with credentials, persons and attempts of their own.
 enum class Environment { kNotSaid, kSandbox, kProduction };
 using tls::TrustDomains;
@@ -66,6 +74,7 @@ bool Parse(std::string_view text, std::optional<absl::Time>* out);      // empty
 bool Parse(std::string_view text, net::HostPort* out);                  // empty: no address
 bool Parse(std::string_view text, net::Origin* out);
 bool Parse(std::string_view text, std::optional<net::Origin>* out);  // empty: not set
+bool Parse(std::string_view text, OtlpEndpoint* out);                // empty: none
 bool Parse(std::string_view text, RedirectUris* out);                // separated by commas; empty: none
 bool Parse(std::string_view text, TrustDomains* out);                // separated by commas; empty: none
 bool Parse(std::string_view text, RequestPath* out);
@@ -84,6 +93,7 @@ std::string Text(const std::optional<absl::Time>& value);
 std::string Text(const net::HostPort& value);
 std::string Text(const net::Origin& value);
 std::string Text(const std::optional<net::Origin>& value);
+std::string Text(const OtlpEndpoint& value);
 std::string Text(const RedirectUris& value);
 std::string Text(const TrustDomains& value);
 std::string Text(const RequestPath& value);

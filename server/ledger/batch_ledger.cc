@@ -77,6 +77,10 @@ void BatchLedger::ListSucceeded(SucceededRequest request, Executor& executor, Su
   Submit(NewListSucceeded(request, executor, std::move(done)));
 }
 
+void BatchLedger::CountUnresolved(Executor& executor, UnresolvedDone done) {
+  Submit(NewCountUnresolved(executor, std::move(done)));
+}
+
 void BatchLedger::ReadChanges(Request request, Executor& executor, Done done) {
   Submit(NewReadChanges(std::move(request), executor, std::move(done)));
 }

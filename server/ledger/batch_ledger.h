@@ -81,6 +81,7 @@ class BatchLedger : public Ledger, public ChangeFeed, public WebhookQueue {
   void Settle(SettleRequest request, Executor& executor, SettleDone done) override;
   void Trace(TraceRequest request, Executor& executor, TraceDone done) override;
   void ListSucceeded(SucceededRequest request, Executor& executor, SucceededDone done) override;
+  void CountUnresolved(Executor& executor, UnresolvedDone done) override;
   bool Writable() const override { return housekeeper_ == nullptr || (housekeeper_->writable() && !Hangs()); }
 
   uint64_t ledger_id() const override { return options_.ledger_id; }

@@ -101,6 +101,8 @@ absl::StatusOr<SucceededAnswer> Execute(Store& store, const SucceededRequest& re
   return store.Succeeded(request);
 }
 
+absl::StatusOr<UnresolvedAnswer> Execute(Store& store, const UnresolvedRequest&) { return store.Unresolved(); }
+
 absl::StatusOr<ChangeFeed::Answer> Execute(Store& store, const ChangeFeed::Request& request) {
   absl::StatusOr<LogSlice> slice = store.ReadLog({&request.caller, request.only.get(), request.after, request.limit});
   if (!slice.ok()) return slice.status();

@@ -31,6 +31,7 @@ absl::StatusOr<PurgeAnswer> Execute(Store& store, const PurgeRequest& request, c
 absl::StatusOr<TraceAnswer> Execute(Store& store, const TraceRequest& request);
 absl::StatusOr<SucceededAnswer> Execute(Store& store, const SucceededRequest& request);
 absl::StatusOr<ChangeFeed::Answer> Execute(Store& store, const ChangeFeed::Request& request);
+absl::StatusOr<UnresolvedAnswer> Execute(Store& store, const UnresolvedRequest& request);
 
 // True for the statuses that blame the request and not the store.
 bool IsRefusal(const absl::Status& status);

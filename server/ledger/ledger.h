@@ -17,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -276,6 +277,15 @@ struct SucceededAnswer {
   int64_t cursor = 0;
 };
 
+// How many requests have an unknown outcome, those that were superseded among them; and the oldest one's creation.
+struct UnresolvedRequest {};
+struct UnresolvedAnswer {
+  bool available = false;  // false: the ledger cannot be read
+  int64_t count = 0;       // at most kUnresolvedCounted
+  absl::Time oldest = absl::InfiniteFuture();
+};
+inline constexpr int64_t kUnresolvedCounted = 100'000;
+
 // Which part of what is done once for a whole ledger falls to this process: part `rank` of `count`, by the processes
 // that share the ledger and are alive. For a moment two of them may see it differently, so only such work is divided
 // that may be done twice, or later.
@@ -295,6 +305,7 @@ class Ledger {
   using SettleDone = absl::AnyInvocable<void(SettleAnswer)>;
   using TraceDone = absl::AnyInvocable<void(TraceAnswer)>;
   using SucceededDone = absl::AnyInvocable<void(SucceededAnswer)>;
+  using UnresolvedDone = absl::AnyInvocable<void(UnresolvedAnswer)>;
 
   virtual ~Ledger() = default;
 
@@ -336,6 +347,11 @@ class Ledger {
 
   // A slice of them at a time.
   virtual void ListSucceeded(SucceededRequest request, Executor& executor, SucceededDone done) = 0;
+
+  // For metrics; by an index, so it is cheap as long as such requests are few.
+  virtual void CountUnresolved(Executor& executor, UnresolvedDone done) {
+    executor.Post([done = std::move(done)]() mutable { done({}); });
+  }
 
   // False while an outcome waits for the disk, or writes fail: readiness and health follow it. Cheap; any thread.
   virtual bool Writable() const = 0;

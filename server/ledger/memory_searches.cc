@@ -109,4 +109,12 @@ void MemoryStore::Mark(Conflict&& conflict) {
   conflicts_.back().seq = static_cast<int64_t>(conflicts_.size());
 }
 
+absl::StatusOr<UnresolvedAnswer> MemoryStore::Unresolved() {
+  UnresolvedAnswer answer;
+  answer.available = true;
+  answer.count = std::min(static_cast<int64_t>(unknown_.size()), kUnresolvedCounted);
+  if (!unknown_.empty()) answer.oldest = unknown_.begin()->first;
+  return answer;
+}
+
 }  // namespace userintent::ledger

@@ -62,6 +62,9 @@ void MemoryStore::Index(const Row* before, const Row* after) {
   move(by_email_, email(before), email(after), key);
   move(by_person_, person(before), person(after), key);
   move(by_intent_, intent(before), intent(after), key);
+  const auto is_unknown = [](const Row* row) { return row != nullptr && row->record.state == State::kUnknown; };
+  if (is_unknown(before)) unknown_.erase({before->record.created, key});
+  if (is_unknown(after)) unknown_.emplace(after->record.created, key);
 }
 
 void MemoryStore::SetRow(const Key& key, std::optional<Row> row) {

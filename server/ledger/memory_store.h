@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -29,6 +30,7 @@ class MemoryStore : public Store {
   absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) override;
   absl::StatusOr<TraceAnswer> Trace(const TraceRequest& request) override;
   absl::StatusOr<SucceededAnswer> Succeeded(const SucceededRequest& request) override;
+  absl::StatusOr<UnresolvedAnswer> Unresolved() override;
   absl::StatusOr<LogSlice> ReadLog(const LogLookup& lookup) override;
   int64_t logged() const override { return static_cast<int64_t>(open_ ? log_before_ : log_.size()); }
   std::vector<Change> TakeLogged() override;
@@ -72,6 +74,7 @@ class MemoryStore : public Store {
   absl::flat_hash_map<Digest, std::vector<Key>> by_email_;
   absl::flat_hash_map<Digest, std::vector<Key>> by_person_;       // SUCCEEDED rows
   absl::flat_hash_map<std::string, std::vector<Key>> by_intent_;  // SUCCEEDED rows
+  std::set<std::pair<absl::Time, Key>> unknown_;                  // UNKNOWN rows, by their creation
   std::map<int64_t, Key> arrivals_;                               // by Row::handle, which grows with each new row
   int64_t last_arrival_ = 0;
   std::vector<AuditEntry> audit_;

@@ -110,6 +110,7 @@ std::unique_ptr<Operation> NewReading(ReadingRequest request, Executor& executor
 std::unique_ptr<Operation> NewSettle(SettleRequest request, Executor& executor, Ledger::SettleDone done);
 std::unique_ptr<Operation> NewTrace(TraceRequest request, Executor& executor, Ledger::TraceDone done);
 std::unique_ptr<Operation> NewListSucceeded(SucceededRequest request, Executor& executor, Ledger::SucceededDone done);
+std::unique_ptr<Operation> NewCountUnresolved(Executor& executor, Ledger::UnresolvedDone done);
 std::unique_ptr<Operation> NewReadChanges(ChangeFeed::Request request, Executor& executor, ChangeFeed::Done done);
 std::unique_ptr<Operation> NewReceiveWebhook(Webhook webhook, Executor& executor, WebhookQueue::ReceiveDone done);
 std::unique_ptr<Operation> NewNextWebhooks(absl::Time now, size_t limit, Executor& executor,

@@ -1,4 +1,4 @@
-// The calls that read a slice of the ledger: Trace, ListSucceeded, ReadChanges.
+// The calls that read a slice of the ledger: Trace, ListSucceeded, CountUnresolved, ReadChanges.
 #include "server/ledger/execute.h"
 #include "server/ledger/operation.h"
 
@@ -10,6 +10,7 @@ void Correct(const Outbox& outbox, TraceAnswer& answer) {
   if (answer.by_attempt) outbox.Correct(*answer.by_attempt);
 }
 void Correct(const Outbox&, SucceededAnswer&) {}
+void Correct(const Outbox&, UnresolvedAnswer&) {}
 void Correct(const Outbox& outbox, ChangeFeed::Answer& answer) {
   for (ChangeFeed::Changed& changed : answer.changed) outbox.Correct(changed.record);
 }
@@ -53,6 +54,11 @@ std::unique_ptr<Operation> NewTrace(TraceRequest request, Executor& executor, Le
 
 std::unique_ptr<Operation> NewListSucceeded(SucceededRequest request, Executor& executor, Ledger::SucceededDone done) {
   return std::make_unique<SliceOperation<SucceededRequest, SucceededAnswer>>(request, executor, std::move(done));
+}
+
+std::unique_ptr<Operation> NewCountUnresolved(Executor& executor, Ledger::UnresolvedDone done) {
+  return std::make_unique<SliceOperation<UnresolvedRequest, UnresolvedAnswer>>(UnresolvedRequest{}, executor,
+                                                                               std::move(done));
 }
 
 std::unique_ptr<Operation> NewReadChanges(ChangeFeed::Request request, Executor& executor, ChangeFeed::Done done) {

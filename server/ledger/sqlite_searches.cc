@@ -119,4 +119,19 @@ absl::StatusOr<SucceededAnswer> SqliteStore::Succeeded(const SucceededRequest& r
   return answer;
 }
 
+absl::StatusOr<UnresolvedAnswer> SqliteStore::Unresolved() {
+  // The condition is the one of the partial index, which has `created_at`: no row is touched.
+  SqliteUse use(connection_,
+                "SELECT count(*), min(created_at) FROM (SELECT created_at FROM request WHERE state = 4 "
+                "ORDER BY created_at LIMIT ?1)");
+  use.Bind(1, kUnresolvedCounted);
+  const absl::StatusOr<bool> found = use.Step();
+  if (!found.ok()) return found.status();
+  UnresolvedAnswer answer;
+  answer.available = true;
+  answer.count = use.Number(0);
+  if (answer.count != 0) answer.oldest = use.Time(1);
+  return answer;
+}
+
 }  // namespace userintent::ledger

@@ -91,6 +91,7 @@ class SqliteStore : public Store, public Inspector {
   absl::StatusOr<OldRows> NextOldRows(absl::Time created_before, size_t limit) override;
   absl::StatusOr<TraceAnswer> Trace(const TraceRequest& request) override;
   absl::StatusOr<SucceededAnswer> Succeeded(const SucceededRequest& request) override;
+  absl::StatusOr<UnresolvedAnswer> Unresolved() override;
   absl::StatusOr<LogSlice> ReadLog(const LogLookup& lookup) override;
   int64_t logged() const override { return logged_; }
   std::vector<Change> TakeLogged() override { return std::exchange(committed_log_, {}); }

@@ -240,6 +240,8 @@ class Store {
   virtual absl::StatusOr<TraceAnswer> Trace(const TraceRequest& request) = 0;
   virtual absl::StatusOr<SucceededAnswer> Succeeded(const SucceededRequest& request) = 0;
   virtual absl::StatusOr<LogSlice> ReadLog(const LogLookup& lookup) = 0;
+  // See Ledger::CountUnresolved.
+  virtual absl::StatusOr<UnresolvedAnswer> Unresolved() = 0;
 
   // The last committed entry of the change log; 0: there was none.
   virtual int64_t logged() const = 0;

@@ -22,6 +22,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -36,18 +37,21 @@ namespace userintent::observe {
 // fails. No key may stand for a field of a request, a caller's metadata, a body, a header, or anything derived from
 // personal data.
 inline constexpr std::string_view kLogKeys[] = {
-    "address",      // a socket address of this process or of the upstream, never an end user's
-    "asker",        // fixed word: on whose behalf Astra is read
-    "attempt_id",   // the gateway's own random id of one POST
-    "attempts",     // POSTs of one request
-    "caller",       // the identity out of the client certificate
-    "component",    // fixed word: rpc, intent, ledger, astra, http, ...
-    "connections",  // of callers
+    "address",           // a socket address of this process or of the upstream, never an end user's
+    "asker",             // fixed word: on whose behalf Astra is read
+    "astra_request_id",  // of Astra's answer, as the caller is told it
+    "attempt_id",        // the gateway's own random id of one POST
+    "attempts",          // POSTs of one request
+    "begin_ms",          // until the ledger let a call begin or answered it
+    "caller",            // the identity out of the client certificate
+    "component",         // fixed word: rpc, intent, ledger, astra, http, ...
+    "connections",       // of callers
     "count",
     "detail",       // fixed text
     "epoch",        // number of a replica's start
     "error",        // fixed text, or the text of a library that never saw a request
     "file",         // path of a file that the configuration names, or of our source
+    "finish_ms",    // until the ledger had recorded an outcome
     "flag",         // name of a configuration flag
     "http_status",  // of Astra's answer
     "in_flight",    // calls
@@ -56,8 +60,10 @@ inline constexpr std::string_view kLogKeys[] = {
     "method",       // of our service
     "origin",       // scheme, host and port of the upstream
     "peer",         // socket address of a caller's host or of a stranger's, never an end user's
+    "queue_ms",     // until a slot for an exchange with Astra was free
     "reason",       // name of an ErrorReason
     "recovered",    // rows turned from SENDING into UNKNOWN at start
+    "replayed",     // answered from the ledger
     "request_id",   // the caller's random id
     "result",       // fixed word: what became of a TLS handshake
     "rows",
@@ -69,9 +75,12 @@ inline constexpr std::string_view kLogKeys[] = {
     "state",       // fixed word
     "suppressed",  // lines that a LogLimiter left out
     "tls",
-    "version",  // of this program or of a library
-    "warning",  // fixed text
-    "way",      // fixed word: what proved an outcome
+    "total_ms",     // of one call
+    "trace_id",     // of the caller's trace, or of one that was begun here
+    "upstream_ms",  // of all POSTs of one call
+    "version",      // of this program or of a library
+    "warning",      // fixed text
+    "way",          // fixed word: what proved an outcome
 };
 
 // The name of what happened: a literal of lower-case letters, digits and underscores.
@@ -140,12 +149,15 @@ class Field {
       number_ = value;
     }
   }
+  // In milliseconds, with three places.
+  constexpr Field(Key key, std::chrono::microseconds time)
+      : key_(key), kind_(Kind::kMillis), number_(static_cast<uint64_t>(std::max<int64_t>(time.count(), 0))) {}
   constexpr Field(Key key, FixedText text) : key_(key), kind_(Kind::kText), text_(text.text()) {}
   constexpr Field(Key key, SafeText text) : key_(key), kind_(Kind::kText), text_(text.text()) {}
 
  private:
-  friend std::string FormatLine(Level, std::string_view, std::initializer_list<Field>, int64_t);
-  enum class Kind : uint8_t { kBool, kSigned, kUnsigned, kText };
+  friend std::string FormatLine(Level, std::string_view, std::span<const Field>, int64_t);
+  enum class Kind : uint8_t { kBool, kSigned, kUnsigned, kMillis, kText };
 
   Key key_;
   Kind kind_ = Kind::kText;
@@ -155,17 +167,25 @@ class Field {
 
 namespace internal {
 extern std::atomic<Level> level;
-void Write(Level level, std::string_view event, std::initializer_list<Field> fields);
+void Write(Level level, std::string_view event, std::span<const Field> fields);
 }  // namespace internal
 
 inline bool LogEnabled(Level level) { return level >= internal::level.load(std::memory_order_relaxed); }
 
 inline void Log(Level level, Event event, std::initializer_list<Field> fields = {}) {
+  if (LogEnabled(level)) internal::Write(level, event.name(), {fields.begin(), fields.size()});
+}
+// For a line whose fields are not always the same.
+inline void Log(Level level, Event event, std::span<const Field> fields) {
   if (LogEnabled(level)) internal::Write(level, event.name(), fields);
 }
 
 // The line without its newline; `unix_ms` is its time. For Log and tests.
-std::string FormatLine(Level level, std::string_view event, std::initializer_list<Field> fields, int64_t unix_ms);
+std::string FormatLine(Level level, std::string_view event, std::span<const Field> fields, int64_t unix_ms);
+inline std::string FormatLine(Level level, std::string_view event, std::initializer_list<Field> fields,
+                              int64_t unix_ms) {
+  return FormatLine(level, event, std::span<const Field>(fields.begin(), fields.size()), unix_ms);
+}
 
 // The level is info until it is set.
 void SetLogLevel(Level level);

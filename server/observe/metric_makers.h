@@ -24,6 +24,16 @@ inline prometheus::Gauge* MakeGauge(prometheus::Registry& registry, const std::s
   return &prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
 }
 
+// A histogram's lock and allocation-free paths do not throw in practice; if one ever does, a lost count must not end a
+// call.
+template <typename F>
+void Quietly(F&& f) noexcept {
+  try {
+    f();
+  } catch (...) {
+  }
+}
+
 // One counter for each word, in their order.
 inline std::vector<prometheus::Counter*> MakeCounters(prometheus::Registry& registry, const std::string& name,
                                                       const std::string& help, const std::string& label,

@@ -34,12 +34,12 @@ constexpr std::string_view kRefusedNames[kRefusedConnections] = {"max_connection
 constexpr std::string_view kEndedNames[kEndedConnections] = {
     "calls", "header_block", "unfinished_bytes", "resets", "idle_frames", "unfinished_time", "memory", "handshakes"};
 
+// Indexed by SpanEnd.
+constexpr std::string_view kSpanEndNames[] = {"exported", "dropped", "failed"};
+
 // Indexed by LateEnd.
 constexpr std::string_view kLateEndNames[kLateEnds] = {"silent", "lost", "gave_way"};
 
-// Seconds. Calls, POSTs and GETs: from a replay out of the ledger to the hard limit of an exchange.
-const Histogram::BucketBoundaries kCallBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
-                                                  0.5,   1,      2.5,   5,    10,    20,   35,  60};
 // Seconds. One fsync.
 const Histogram::BucketBoundaries kCommitBuckets = {0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
                                                     0.05,    0.1,    0.25,  0.5,    1,     5};
@@ -93,10 +93,6 @@ void Metrics::Parts::AddCalls(const Labels& names) {
                                         .Name("userintent_replayed_calls_total")
                                         .Help("Finished calls that were answered from the ledger.")
                                         .Register(registry);
-  Family<Histogram>& call_seconds = BuildHistogram()
-                                        .Name("userintent_call_seconds")
-                                        .Help("Time from the arrival of a call to its end.")
-                                        .Register(registry);
   for (const std::string_view name : names.methods) {
     const std::string method(name);
     MethodParts& parts = methods.emplace_back();
@@ -106,7 +102,19 @@ void Metrics::Parts::AddCalls(const Labels& names) {
     }
     parts.calls.push_back(&calls.Add({{"method", method}, {"code", "UNKNOWN"}, {"reason", "OTHER"}}));
     parts.replayed = &replayed_calls.Add({{"method", method}});
-    parts.seconds = &call_seconds.Add({{"method", method}}, kCallBuckets);
+  }
+  for (const ReasonLabels& labels : names.reasons) codes.push_back(labels.code);
+  codes.emplace_back("UNKNOWN");
+  rpc = std::make_unique<RpcMetrics>(registry, names.service, names.methods, codes);
+  Family<Counter>& refusals = BuildCounter()
+                                  .Name("userintent_refusals_by_attempts_left_total")
+                                  .Help(
+                                      "Creations that were refused or failed, by the attempts that their e-mail "
+                                      "address surely has left; where the answer tells them.")
+                                  .Register(registry);
+  for (int i = 0; i <= kMostAttemptsLeft; ++i) {
+    attempts_left[static_cast<size_t>(i)] =
+        &refusals.Add({{"left", i < kMostAttemptsLeft ? std::to_string(i) : "more"}});
   }
   in_flight = MakeGauge(registry, "userintent_calls_in_flight", "Calls admitted and not finished.");
 }
@@ -133,8 +141,7 @@ void Metrics::Parts::AddUpstream(const Labels& names) {
   for (const std::string_view verdict : names.post_verdicts) {
     posts.push_back(&post_family.Add({{"verdict", std::string(verdict)}}));
   }
-  post_seconds = MakeHistogram(registry, "userintent_upstream_post_seconds",
-                               "Time from the start of a POST to its end.", kCallBuckets);
+  http_client = std::make_unique<HttpClientMetrics>(registry, names.http_errors);
   posts_in_flight = MakeGauge(registry, "userintent_upstream_posts_in_flight", "POSTs begun and not ended.");
   Family<Counter>& read_family = BuildCounter()
                                      .Name("userintent_upstream_reads_total")
@@ -151,8 +158,6 @@ void Metrics::Parts::AddUpstream(const Labels& names) {
     }
     reads_held_back.push_back(&held_back_family.Add({{"asker", std::string(asker)}}));
   }
-  read_seconds = MakeHistogram(registry, "userintent_upstream_read_seconds", "Time from the start of a GET to its end.",
-                               kCallBuckets);
   connections_opened =
       MakeCounter(registry, "userintent_upstream_connections_opened_total", "Connections opened to Astra.");
   reuse_refused = MakeCounter(registry, "userintent_upstream_reuse_refused_total",
@@ -223,6 +228,11 @@ void Metrics::Parts::AddLedger() {
                              "Requests whose outcome became unknown because the last process ended meanwhile.");
   persons_told_across = MakeCounter(registry, "userintent_person_exists_across_callers_total",
                                     "Calls that heard PERSON_EXISTS about a person of another caller.");
+  unresolved = MakeGauge(registry, "userintent_unresolved_requests",
+                         "Requests with an unknown outcome, those that were superseded among them; looked at every few "
+                         "seconds, and counted up to 100000.");
+  unresolved_oldest = MakeGauge(registry, "userintent_unresolved_oldest_seconds",
+                                "How long ago the oldest of them was begun; 0: there is none.");
   purged_rows = MakeCounter(registry, "userintent_ledger_purged_rows_total",
                             "Requests forgotten because of --retention or --released_retention.");
   ledger_rows = MakeGauge(registry, "userintent_ledger_rows", "Requests in the ledger.");
@@ -235,6 +245,10 @@ void Metrics::Parts::AddLedger() {
 }
 
 void Metrics::Parts::AddOperation() {
+  spans = MakeCounters(registry, "userintent_trace_spans_total",
+                       "Spans of traces for --otlp_endpoint, by what became of them: dropped where the queue was full, "
+                       "failed where the collector did not take them.",
+                       "result", kSpanEndNames);
   draining = MakeGauge(registry, "userintent_draining", "1 from the order to stop on.");
   Family<Counter>& reloads = BuildCounter()
                                  .Name("userintent_credential_reloads_total")

@@ -15,7 +15,9 @@
 
 #include "absl/time/time.h"
 #include "server/observe/breaker_metrics.h"
+#include "server/observe/http_client_metrics.h"
 #include "server/observe/limit_metrics.h"
+#include "server/observe/otlp_exporter.h"
 #include "server/observe/policy_metrics.h"
 #include "server/observe/replica_metrics.h"
 #include "server/observe/tls_metrics.h"
@@ -47,6 +49,8 @@ struct Labels {
   std::span<const std::string_view> handshake_results;
   BreakerLabels breaker;
   std::span<const std::string_view> queue_ends;
+  std::string_view service;  // whose methods they are: its full name
+  std::span<const std::string_view> http_errors;
 };
 
 // Why a caller's connection was not taken in, or not kept.
@@ -71,6 +75,9 @@ inline constexpr int kEndedConnections = 8;
 enum class LateEnd { kSilent, kLost, kGaveWay };
 inline constexpr int kLateEnds = 3;
 
+// From so many attempts on, which no address has at Astra, they are counted as one.
+inline constexpr int kMostAttemptsLeft = 4;
+
 struct BuildInfo {
   std::string_view version;
   std::string_view grpc;  // versions of the libraries in the process
@@ -91,13 +98,21 @@ class Metrics {
   // One finished call. A number outside of the table counts as reason OTHER.
   void RecordCall(size_t method, int reason, bool replayed, absl::Duration latency) noexcept;
 
+  // One call that began; and one of another service that ended, of which the code alone is known. The number of methods
+  // stands for methods of other services.
+  void CountCallStarted(size_t method) noexcept;
+  void RecordOtherCall(std::string_view code, absl::Duration latency) noexcept;
+
+  // One creation that was refused or failed, with the attempts that its e-mail address surely has left.
+  void CountRefusal(int attempts_left) noexcept;
+
   // Calls admitted and not finished; every shard adds and subtracts its own.
   void AddInFlight(int delta) noexcept;
   // POSTs begun and not ended.
   void AddPostsInFlight(int delta) noexcept;
 
   // One POST that ended.
-  void RecordPost(size_t verdict, absl::Duration latency) noexcept;
+  void RecordPost(size_t verdict) noexcept;
 
   // One answer to a POST that came after its time; and exchanges that were listened to without one.
   void RecordLateAnswer(size_t verdict) noexcept;
@@ -109,7 +124,7 @@ class Metrics {
   void CountSettleConflict(size_t way) noexcept;
 
   // One GET that ended, and one that was not begun, because its asker had to wait.
-  void RecordRead(size_t asker, size_t verdict, absl::Duration latency) noexcept;
+  void RecordRead(size_t asker, size_t verdict) noexcept;
   void CountReadHeldBack(size_t asker) noexcept;
 
   // Intents that are read without being asked for: how many, how many of them because they are watched, and how long
@@ -145,8 +160,14 @@ class Metrics {
   void SetLedgerRestored(absl::Time backup) noexcept;
   void SetLedgerInPlace(bool in_place) noexcept;  // its files are where they were opened
 
+  // Requests with an unknown outcome, and the age of the oldest one.
+  void SetUnresolved(int64_t count, absl::Duration oldest) noexcept;
+
   // One call that heard PERSON_EXISTS about a person that another caller created.
   void CountPersonToldAcross() noexcept;
+
+  // Spans of traces, by what became of them.
+  void CountSpans(SpanEnd end, uint64_t n) noexcept;
 
   void SetDraining(bool draining) noexcept;
 
@@ -157,7 +178,8 @@ class Metrics {
   void SetPortAnswers(bool answers) noexcept;
   void CountCredentialReload(bool ok) noexcept;
 
-  // Of Astra's webhooks, of TLS, of replicas, and of the breaker; shown with the rest.
+  // Of requests to Astra, of its webhooks, of TLS, of replicas, and of the breaker; shown with the rest.
+  HttpClientMetrics& http_client() noexcept;
   WebhookMetrics& webhooks() noexcept;
   TlsMetrics& tls() noexcept;
   ReplicaMetrics& replica() noexcept;

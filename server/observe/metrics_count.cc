@@ -1,23 +1,13 @@
 #include <prometheus/text_serializer.h>
 
+#include <algorithm>
+
 #include "server/observe/log.h"
+#include "server/observe/metric_makers.h"
 #include "server/observe/metrics.h"
 #include "server/observe/metrics_parts.h"
 
 namespace userintent::observe {
-namespace {
-
-// A histogram's lock and allocation-free paths do not throw in practice; if one ever does, a lost count must not end a
-// call.
-template <typename F>
-void Quietly(F&& f) noexcept {
-  try {
-    f();
-  } catch (...) {
-  }
-}
-
-}  // namespace
 
 Metrics::~Metrics() = default;
 
@@ -27,7 +17,19 @@ void Metrics::RecordCall(size_t method, int reason, bool replayed, absl::Duratio
   const size_t index = reason >= 0 && static_cast<size_t>(reason) < other ? static_cast<size_t>(reason) : other;
   parts.calls[index]->Increment();
   if (replayed) parts.replayed->Increment();
-  Quietly([&] { parts.seconds->Observe(absl::ToDoubleSeconds(latency)); });
+  parts_->rpc->RecordEnded(method, index, latency);
+}
+
+void Metrics::CountCallStarted(size_t method) noexcept { parts_->rpc->CountStarted(method); }
+
+void Metrics::RecordOtherCall(std::string_view code, absl::Duration latency) noexcept {
+  size_t place = 0;
+  while (place + 1 < parts_->codes.size() && parts_->codes[place] != code) ++place;
+  parts_->rpc->RecordEnded(parts_->methods.size(), place, latency);
+}
+
+void Metrics::CountRefusal(int attempts_left) noexcept {
+  parts_->attempts_left[static_cast<size_t>(std::clamp(attempts_left, 0, kMostAttemptsLeft))]->Increment();
 }
 
 void Metrics::AddInFlight(int delta) noexcept { parts_->in_flight->Increment(delta); }
@@ -40,10 +42,7 @@ void Metrics::CountWatchEnd(size_t why) noexcept { parts_->watch_ends[why]->Incr
 
 void Metrics::AddPostsInFlight(int delta) noexcept { parts_->posts_in_flight->Increment(delta); }
 
-void Metrics::RecordPost(size_t verdict, absl::Duration latency) noexcept {
-  parts_->posts[verdict]->Increment();
-  Quietly([&] { parts_->post_seconds->Observe(absl::ToDoubleSeconds(latency)); });
-}
+void Metrics::RecordPost(size_t verdict) noexcept { parts_->posts[verdict]->Increment(); }
 
 void Metrics::SetFollowUp(int64_t all, int64_t watched, absl::Duration late) noexcept {
   parts_->followed->Set(static_cast<double>(all));
@@ -69,10 +68,7 @@ void Metrics::CountSettled(size_t way, size_t state) noexcept { parts_->settled[
 
 void Metrics::CountSettleConflict(size_t way) noexcept { parts_->settle_conflicts[way]->Increment(); }
 
-void Metrics::RecordRead(size_t asker, size_t verdict, absl::Duration latency) noexcept {
-  parts_->reads[asker][verdict]->Increment();
-  Quietly([&] { parts_->read_seconds->Observe(absl::ToDoubleSeconds(latency)); });
-}
+void Metrics::RecordRead(size_t asker, size_t verdict) noexcept { parts_->reads[asker][verdict]->Increment(); }
 
 void Metrics::AddConnectionsOpened(uint64_t n) noexcept {
   parts_->connections_opened->Increment(static_cast<double>(n));
@@ -120,6 +116,15 @@ void Metrics::SetLedgerRestored(absl::Time backup) noexcept {
 
 void Metrics::SetLedgerInPlace(bool in_place) noexcept { parts_->ledger_in_place->Set(in_place ? 1 : 0); }
 
+void Metrics::SetUnresolved(int64_t count, absl::Duration oldest) noexcept {
+  parts_->unresolved->Set(static_cast<double>(count));
+  parts_->unresolved_oldest->Set(absl::ToDoubleSeconds(oldest));
+}
+
+void Metrics::CountSpans(SpanEnd end, uint64_t n) noexcept {
+  parts_->spans[static_cast<size_t>(end)]->Increment(static_cast<double>(n));
+}
+
 void Metrics::SetDraining(bool draining) noexcept { parts_->draining->Set(draining ? 1 : 0); }
 
 void Metrics::CountCredentialReload(bool ok) noexcept { parts_->credential_reloads[ok ? 1 : 0]->Increment(); }
@@ -136,6 +141,7 @@ void Metrics::AddEndedConnections(EndedConnection why, uint64_t n) noexcept {
 
 void Metrics::SetPortAnswers(bool answers) noexcept { parts_->port_answers->Set(answers ? 1 : 0); }
 
+HttpClientMetrics& Metrics::http_client() noexcept { return *parts_->http_client; }
 WebhookMetrics& Metrics::webhooks() noexcept { return *parts_->webhooks; }
 TlsMetrics& Metrics::tls() noexcept { return *parts_->tls; }
 ReplicaMetrics& Metrics::replica() noexcept { return *parts_->replica; }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "server/observe/metrics.h"
+#include "server/observe/rpc_metrics.h"
 
 namespace userintent::observe {
 
@@ -29,9 +30,10 @@ struct Metrics::Parts {
   struct MethodParts {
     std::vector<prometheus::Counter*> calls;  // by reason; the last one is OTHER
     prometheus::Counter* replayed = nullptr;
-    prometheus::Histogram* seconds = nullptr;
   };
   std::vector<MethodParts> methods;
+  std::vector<std::string_view> codes;  // by reason, as MethodParts::calls
+  std::array<prometheus::Counter*, kMostAttemptsLeft + 1> attempts_left{};
   prometheus::Gauge* in_flight = nullptr;
   prometheus::Gauge* watch_streams = nullptr;
   std::vector<prometheus::Counter*> watch_events;
@@ -43,8 +45,6 @@ struct Metrics::Parts {
   prometheus::Gauge* followed_watched = nullptr;
   prometheus::Gauge* follow_up_late = nullptr;
   prometheus::Counter* follow_up_left_out = nullptr;
-  prometheus::Histogram* read_seconds = nullptr;
-  prometheus::Histogram* post_seconds = nullptr;
   prometheus::Gauge* posts_in_flight = nullptr;
   std::vector<prometheus::Counter*> late_answers;  // by verdict
   std::array<prometheus::Counter*, kLateEnds> late_ends{};
@@ -65,10 +65,13 @@ struct Metrics::Parts {
   prometheus::Gauge* recovered_rows = nullptr;
   prometheus::Counter* purged_rows = nullptr;
   prometheus::Counter* persons_told_across = nullptr;
+  prometheus::Gauge* unresolved = nullptr;
+  prometheus::Gauge* unresolved_oldest = nullptr;
   prometheus::Gauge* ledger_rows = nullptr;
   prometheus::Gauge* ledger_made_at = nullptr;
   prometheus::Gauge* ledger_restored = nullptr;
   prometheus::Gauge* ledger_in_place = nullptr;
+  std::vector<prometheus::Counter*> spans;  // by SpanEnd
   prometheus::Gauge* draining = nullptr;
   std::array<prometheus::Counter*, 2> credential_reloads{};  // [ok]
   prometheus::Gauge* connections = nullptr;
@@ -76,6 +79,8 @@ struct Metrics::Parts {
   std::array<prometheus::Counter*, kEndedConnections> ended_connections{};
   prometheus::Gauge* port_answers = nullptr;
   prometheus::Gauge* log_lines_dropped = nullptr;
+  std::unique_ptr<RpcMetrics> rpc;
+  std::unique_ptr<HttpClientMetrics> http_client;
   std::unique_ptr<WebhookMetrics> webhooks;
   std::unique_ptr<LimitMetrics> limit;
   std::unique_ptr<PolicyMetrics> policy;

@@ -105,6 +105,20 @@ absl::StatusOr<ledger::TraceAnswer> Trace(Connection& connection, const ledger::
   return answer;
 }
 
+absl::StatusOr<ledger::UnresolvedAnswer> Unresolved(Connection& connection) {
+  // The condition is the one of the partial index, which has `created_at`: no row is touched.
+  const absl::StatusOr<Rows> rows = connection.Query(
+      "SELECT count(*), coalesce(min(created_at), 0) FROM (SELECT created_at FROM request WHERE state = 4 ORDER BY "
+      "created_at LIMIT $1) unknown",
+      {ledger::kUnresolvedCounted});
+  if (!rows.ok()) return rows.status();
+  ledger::UnresolvedAnswer answer;
+  answer.available = true;
+  answer.count = rows->Number(0, 0);
+  if (answer.count != 0) answer.oldest = rows->Time(0, 1);
+  return answer;
+}
+
 absl::StatusOr<ledger::SucceededAnswer> Succeeded(Connection& connection, const ledger::SucceededRequest& request) {
   ledger::SucceededAnswer answer;
   answer.available = true;

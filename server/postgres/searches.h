@@ -14,6 +14,9 @@ class Connection;
 // See Store::Trace. At most three round trips.
 absl::StatusOr<ledger::TraceAnswer> Trace(Connection& connection, const ledger::TraceRequest& request);
 
+// See Store::Unresolved. One round trip.
+absl::StatusOr<ledger::UnresolvedAnswer> Unresolved(Connection& connection);
+
 // See Store::Succeeded. One round trip; about 25 more where cursor is 0, because there is no index by time.
 absl::StatusOr<ledger::SucceededAnswer> Succeeded(Connection& connection, const ledger::SucceededRequest& request);
 

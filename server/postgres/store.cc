@@ -143,6 +143,8 @@ absl::StatusOr<ledger::SucceededAnswer> Store::Succeeded(const ledger::Succeeded
   return postgres::Succeeded(*connection_, request);
 }
 
+absl::StatusOr<ledger::UnresolvedAnswer> Store::Unresolved() { return postgres::Unresolved(*connection_); }
+
 absl::StatusOr<ledger::LogSlice> Store::ReadLog(const ledger::LogLookup& lookup) {
   return postgres::ReadLog(*connection_, lookup);
 }

@@ -71,6 +71,7 @@ class Store final : public ledger::Store {
   absl::StatusOr<ledger::OldRows> NextOldRows(absl::Time created_before, size_t limit) override;
   absl::StatusOr<ledger::TraceAnswer> Trace(const ledger::TraceRequest& request) override;
   absl::StatusOr<ledger::SucceededAnswer> Succeeded(const ledger::SucceededRequest& request) override;
+  absl::StatusOr<ledger::UnresolvedAnswer> Unresolved() override;
   absl::StatusOr<ledger::LogSlice> ReadLog(const ledger::LogLookup& lookup) override;
   // Changes are told by ChangePoller, this process's own among everybody's.
   int64_t logged() const override { return 0; }

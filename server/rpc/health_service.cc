@@ -29,16 +29,21 @@ class HealthCalls::CheckCall final : public UnaryCall {
  private:
   void PostAnother() override { new CheckCall(calls_); }  // owned by its tags
 
+  // Answered at once, so a caller never leaves before.
   void OnRequest() override {
+    calls_.observer_.OnOtherCallBegun();
     HealthCheckRequest asked;
+    HealthCheckResponse response;
     if (Parse(&asked) == intent::WireProblem::kMalformed) {
+      calls_.observer_.OnOtherCallEnded("INVALID_ARGUMENT", {});
       return Fail({grpc::StatusCode::INVALID_ARGUMENT, "not a HealthCheckRequest"});
     }
-    HealthCheckResponse response;
     response.set_status(calls_.state_.Of(asked.service()));
     if (response.status() == HealthCheckResponse::SERVICE_UNKNOWN) {
+      calls_.observer_.OnOtherCallEnded("NOT_FOUND", {});
       return Fail({grpc::StatusCode::NOT_FOUND, "no such service"});
     }
+    calls_.observer_.OnOtherCallEnded("OK", {});
     Succeed(response);
   }
 
@@ -79,6 +84,8 @@ class HealthCalls::WatchCall final {
       return;
     }
     new WatchCall(calls_);  // owned by its tags
+    begun_ = calls_.shard_.Now();
+    calls_.observer_.OnOtherCallBegun();
     calls_.watching_.push_back(this);
     TellNews();
   }
@@ -92,6 +99,7 @@ class HealthCalls::WatchCall final {
   void OnDone(bool) {
     left_ = true;
     std::erase(calls_.watching_, this);
+    calls_.observer_.OnOtherCallEnded("CANCELLED", calls_.shard_.Now() - begun_);
     if (!writing_) Finish();
   }
 
@@ -108,6 +116,7 @@ class HealthCalls::WatchCall final {
   MemberTag<WatchCall, &WatchCall::OnDone> done_;
   MemberTag<WatchCall, &WatchCall::OnWritten> written_;
   MemberTag<WatchCall, &WatchCall::OnFinished> finished_;
+  SteadyTime begun_{};
   std::optional<HealthCheckResponse::ServingStatus> told_;
   bool writing_ = false;
   bool left_ = false;

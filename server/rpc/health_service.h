@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "server/rpc/call_observer.h"
 #include "server/rpc/shard.h"
 
 namespace userintent::rpc {
@@ -37,8 +38,8 @@ class HealthState {
 
 class HealthCalls {
  public:
-  HealthCalls(HealthService& service, const HealthState& state, Shard& shard)
-      : service_(service), state_(state), shard_(shard) {}
+  HealthCalls(HealthService& service, const HealthState& state, Shard& shard, CallObserver& observer)
+      : service_(service), state_(state), shard_(shard), observer_(observer) {}
   HealthCalls(const HealthCalls&) = delete;
   HealthCalls& operator=(const HealthCalls&) = delete;
 
@@ -55,6 +56,7 @@ class HealthCalls {
   HealthService& service_;
   const HealthState& state_;
   Shard& shard_;
+  CallObserver& observer_;
   std::vector<WatchCall*> watching_;  // each is deleted by its tags, and leaves before that
 };
 

@@ -20,6 +20,8 @@ std::unique_ptr<PostedMethod> Row(AsyncService& service, MethodContext& context,
 
 }  // namespace
 
+std::string_view ServiceName() { return v1::UserIntentService::service_full_name(); }
+
 std::vector<std::unique_ptr<PostedMethod>> NewMethods(AsyncService& service, MethodContext& context,
                                                       const UseCases& use_cases) {
   std::vector<std::unique_ptr<PostedMethod>> methods;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "server/rpc/unary_method.h"
@@ -20,6 +21,9 @@ using AsyncService =
     v1::UserIntentService::WithRawMethod_CreateUserIntent<v1::UserIntentService::WithRawMethod_GetCreation<
         v1::UserIntentService::WithRawMethod_GetUserIntent<v1::UserIntentService::WithRawMethod_GetAuthorizationUrl<
             v1::UserIntentService::WithRawMethod_WatchUserIntents<v1::UserIntentService::Service>>>>>;
+
+// Its full name, as it stands in the path of each method. Lives for ever.
+std::string_view ServiceName();
 
 // What the handlers of one shard work with. All outlive the methods.
 struct UseCases {

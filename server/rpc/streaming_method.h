@@ -60,7 +60,7 @@ class StreamingMethod final : public PostedMethod {
       if (!method_.options_.errors_say_sent) error.sent.reset();
       const RpcError converted = ToRpcError(error);
       if (converted.pushback_never) context().AddTrailingMetadata(kPushbackTrailer, kPushbackNever);
-      Report(error.reason);
+      Report({.reason = error.reason, .error = &error});
       StreamingCall::End(converted.status);
     }
 
@@ -69,6 +69,7 @@ class StreamingMethod final : public PostedMethod {
 
     void OnRequest() override {
       begun_ = method_.context_.shard.Now();
+      span_ = BeginSpan(context(), method_.context_.tracing);
       method_.context_.observer.OnCallBegun(method_.options_.method);
       Guarded([this] { Handle(); });
     }
@@ -90,8 +91,8 @@ class StreamingMethod final : public PostedMethod {
 
     void Handle() {
       Entry entry = Enter(context(), method_.context_, method_.options_.method);
-      if (entry.refused != v1::ERROR_REASON_UNSPECIFIED) return End(usecase::CallError::Of(entry.refused));
       caller_ = entry.caller;
+      if (entry.refused != v1::ERROR_REASON_UNSPECIFIED) return End(usecase::CallError::Of(entry.refused));
       usecase::StreamCall<Request, Response> call{std::move(entry.caller), {}, *this, std::move(entry.access)};
       switch (Parse(&call.request)) {
         case intent::WireProblem::kNone:
@@ -106,20 +107,25 @@ class StreamingMethod final : public PostedMethod {
       if (stream_ && !ended()) method_.open_.insert(this);
     }
 
-    void OnCallerLeft() override { Report(std::nullopt); }
+    void OnCallerLeft() override { Report({}); }
     void OnOver() override {
       method_.open_.erase(this);
       stream_.reset();
     }
 
-    void Report(std::optional<v1::ErrorReason> reason) {
-      method_.context_.observer.OnCallEnded(method_.options_.method, reason, false,
-                                            method_.context_.shard.Now() - begun_);
+    void Report(EndedCall call) {
+      call.method = method_.options_.method;
+      call.took = method_.context_.shard.Now() - begun_;
+      call.caller = caller_;
+      call.context = &context();
+      call.span = span_ ? &*span_ : nullptr;
+      method_.context_.observer.OnCallEnded(call);
     }
 
     StreamingMethod& method_;
     SteadyTime begun_{};
     std::string caller_;
+    std::optional<CallSpan> span_;
     std::shared_ptr<usecase::ServerStream> stream_;
   };
 

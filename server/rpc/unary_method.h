@@ -15,8 +15,10 @@
 
 #include "absl/functional/any_invocable.h"
 #include "server/base/crash_point.h"
+#include "server/base/uuid.h"
 #include "server/policy/access.h"
 #include "server/policy/method.h"
+#include "server/rpc/call_observer.h"
 #include "server/rpc/identity.h"
 #include "server/rpc/shard.h"
 #include "server/rpc/status_details.h"
@@ -24,23 +26,6 @@
 #include "server/usecase/call.h"
 
 namespace userintent::rpc {
-
-using policy::Method;
-
-// Told about calls, for logs and metrics. Called on shards' threads; must be thread-safe and must not block.
-class CallObserver {
- public:
-  virtual ~CallObserver() = default;
-  virtual void OnCallBegun(Method method) = 0;
-  // `reason` is UNSPECIFIED for OK, and nothing when the caller left before it was answered. `replayed`: it was
-  // answered from the ledger.
-  virtual void OnCallEnded(Method method, std::optional<v1::ErrorReason> reason, bool replayed,
-                           SteadyClock::duration took) = 0;
-  // A call, or a stream under way, that the policy refuses, or would refuse if its rule were enforced.
-  virtual void OnDenied(Method method, const std::string& caller, const policy::Admission& admission) = 0;
-  // An exception was caught at the edge. Its text may hold anything, so only the place is told.
-  virtual void OnBug(std::string_view where) = 0;
-};
 
 // What the methods of one shard share; outlives them.
 struct MethodContext {
@@ -50,6 +35,7 @@ struct MethodContext {
   SteadyClock::duration default_deadline = std::chrono::seconds(35);
   CertificateClock certificates = CertificateClock();
   policy::Gate* gate = nullptr;  // null in tests: everything is allowed
+  Tracing tracing = {};
 };
 
 // The identity behind a call; nothing when it has none, or none any more.
@@ -120,6 +106,7 @@ class UnaryMethod final : public PostedMethod {
     // The boundary: nothing below throws by design; what does all the same becomes INTERNAL for its caller.
     void OnRequest() override {
       begun_ = method_.context_.shard.Now();
+      span_ = BeginSpan(context(), method_.context_.tracing);
       method_.context_.observer.OnCallBegun(method_.options_.method);
       try {
         Handle();
@@ -131,6 +118,7 @@ class UnaryMethod final : public PostedMethod {
 
     void Handle() {
       Entry entry = Enter(context(), method_.context_, method_.options_.method);
+      caller_ = entry.caller;
       if (entry.refused != v1::ERROR_REASON_UNSPECIFIED) return Answer(usecase::CallError::Of(entry.refused));
       usecase::Call<Request, Response> call;
       switch (Parse(&call.request)) {
@@ -141,9 +129,11 @@ class UnaryMethod final : public PostedMethod {
         case intent::WireProblem::kUnknownFields:
           return Answer(usecase::CallError::Of(v1::ERROR_REASON_UNKNOWN_FIELDS));
       }
+      if constexpr (requires { call.request.request_id(); }) request_id_ = ParseUuid(call.request.request_id());
       if (auto over = TakeRead(entry.access.get(), method_.options_.method)) return Answer(*std::move(over));
       call.caller = std::move(entry.caller);
       call.access = std::move(entry.access);
+      if (span_) call.trace = span_->own;
       call.deadline = SteadyDeadline(context().raw_deadline(), begun_, method_.context_.default_deadline);
       call.done = [self = std::weak_ptr(self_)](usecase::Result<Response> result) {
         if (const auto active = self.lock()) (*active)->Answer(std::move(result));
@@ -157,16 +147,19 @@ class UnaryMethod final : public PostedMethod {
       caller_left_ = nullptr;
       CrashPoint("before-reply");
       if (result.ok()) {
-        bool replayed = false;
-        if constexpr (requires { result.value().replayed(); }) replayed = result.value().replayed();
-        Report(v1::ERROR_REASON_UNSPECIFIED, replayed);
+        EndedCall ended{.reason = v1::ERROR_REASON_UNSPECIFIED, .trail = &result.trail()};
+        if constexpr (requires { result.value().replayed(); }) {
+          ended.replayed = result.value().replayed();
+          ended.created = !ended.replayed && result.value().has_user_intent();
+        }
+        Report(ended);
         return Succeed(result.value());
       }
       usecase::CallError& error = result.error();
       if (!method_.options_.errors_say_sent) error.sent.reset();
       const RpcError converted = ToRpcError(error);
       if (converted.pushback_never) context().AddTrailingMetadata(kPushbackTrailer, kPushbackNever);
-      Report(error.reason, error.replayed);
+      Report({.reason = error.reason, .replayed = error.replayed, .error = &error, .trail = &result.trail()});
       Fail(converted.status);
     }
 
@@ -174,16 +167,24 @@ class UnaryMethod final : public PostedMethod {
       self_.reset();  // what the handler still answers is dropped
       if (caller_left_) std::exchange(caller_left_, nullptr)();
       CrashPoint("before-reply");
-      Report(std::nullopt, false);
+      Report({});
     }
 
-    void Report(std::optional<v1::ErrorReason> reason, bool replayed) {
-      method_.context_.observer.OnCallEnded(method_.options_.method, reason, replayed,
-                                            method_.context_.shard.Now() - begun_);
+    void Report(EndedCall call) {
+      call.method = method_.options_.method;
+      call.took = method_.context_.shard.Now() - begun_;
+      call.caller = caller_;
+      call.request_id = request_id_;
+      call.context = &context();
+      call.span = span_ ? &*span_ : nullptr;
+      method_.context_.observer.OnCallEnded(call);
     }
 
     UnaryMethod& method_;
     SteadyTime begun_{};
+    std::string caller_;
+    std::optional<Uuid> request_id_;
+    std::optional<CallSpan> span_;
     usecase::CallerLeft caller_left_;  // empty once the call is answered
     // A handler may outlive the call; its result finds the call through this, or is dropped.
     std::shared_ptr<ActiveCall*> self_ = std::make_shared<ActiveCall*>(this);

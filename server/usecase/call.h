@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/time/time.h"
 #include "server/base/loop.h"
+#include "server/base/trace_context.h"
 #include "server/policy/access.h"
 #include "server/usecase/result.h"
 
@@ -47,6 +49,7 @@ struct Call {
   SteadyTime deadline;
   Done<Response> done;
   std::shared_ptr<const policy::Access> access = nullptr;  // what the caller may do; null in tests: no limits
+  std::optional<TraceContext> trace = std::nullopt;        // of the call's span; nothing: it is not traced
 };
 
 }  // namespace userintent::usecase

@@ -49,7 +49,8 @@ Creation::Creation(Passkey, Creations& creations, CreateCall&& call)
       account_(call.access ? call.access->account : nullptr),
       may_supersede_others_(call.access && call.access->rule != nullptr && call.access->rule->may_supersede_others),
       done_(std::move(call.done)),
-      key_{std::move(call.caller), Uuid{}} {}
+      key_{std::move(call.caller), Uuid{}},
+      trace_(call.trace) {}
 
 void Creation::Begin() {
   asked_at_ = deps_.loop.Now();
@@ -75,6 +76,7 @@ void Creation::Begin() {
 
 void Creation::OnBegun(ledger::BeginAnswer answer) {
   begin_token_ = 0;
+  trail_.begin = deps_.loop.Now() - asked_at_;
   if (answer.verdict == BeginVerdict::kGo) return OnGo(answer);
   if (answer.verdict == BeginVerdict::kWouldGo && MustWait()) return WaitForSlot();
   GiveBackPlace(false);
@@ -108,22 +110,6 @@ void Creation::AnswerFromLedger(const ledger::BeginAnswer& answer) {
   Refuse(answer);
 }
 
-void Creation::Refuse(const ledger::BeginAnswer& answer) {
-  // These three speak of the id's own row, or of nothing.
-  const bool tells = answer.verdict != BeginVerdict::kReused && answer.verdict != BeginVerdict::kInProgress &&
-                     answer.verdict != BeginVerdict::kUnavailable;
-  if (tells && !MayTell(answer, true)) return;
-  CallError error = CallError::FromLedger(answer);
-  if (answer.verdict == BeginVerdict::kPersonExists && answer.existing_intent_id.empty()) {
-    deps_.observer.OnPersonToldAcross(key_);
-  }
-  if (answer.verdict == BeginVerdict::kReused && answer.content &&
-      deps_.fingerprinter.DiffersInFormOnly(*request_, *answer.content)) {
-    error.message = kOtherFormMessage;
-  }
-  Respond(std::move(error));
-}
-
 void Creation::WouldGo(const ledger::BeginAnswer& answer) {
   if (validate_only_) {  // what admission would say to the real call
     refusal_ = deps_.admission.Look(deps_.loop.Now(), deadline_, account_);
@@ -140,49 +126,12 @@ void Creation::WouldGo(const ledger::BeginAnswer& answer) {
   Respond(std::move(error));
 }
 
-// False: the caller has been told that it is over its probe_rate, and is told nothing else. `tells`: the answer that
-// waits says something of the address, and takes a token.
-bool Creation::MayTell(const ledger::BeginAnswer& answer, bool tells) {
-  if (!account_) return true;
-  const SteadyTime now = deps_.admission.Clock(deps_.loop.Now());
-  const std::optional<absl::Duration> wait = tells ? account_->TakeProbe(now) : account_->LookAtProbe(now);
-  if (!wait) return true;
-  if (account_->TellOfProbes(now)) deps_.observer.OnProbesLimited(key_.caller);
-  CallError error = CallError::Of(v1::ERROR_REASON_CALLER_RATE_LIMITED);
-  error.sent = answer.own ? answer.own->sent : Sent::kNo;
-  error.retry_after = *wait;
-  Respond(std::move(error));
-  return false;
-}
-
-void Creation::AnswerFromRow(const ledger::BeginAnswer& answer) {
-  const ledger::Record& record = *answer.own;
-  if (record.state == ledger::State::kSucceeded) return Succeed(&record, answer.budget, !validate_only_);
-  CallError error = CallError::FromRecord(record);
-  error.replayed = true;
-  error.attempts = answer.budget;
-  if (error.reason == v1::ERROR_REASON_UPSTREAM_RATE_LIMITED) {
-    error.retry_after = std::max(deps_.admission.Held(deps_.loop.Now()), kDefaultRetryAfter);
-  }
-  Respond(std::move(error));
-}
-
-// `record` is null, or one that is SUCCEEDED. validate_only is told no intent.
-void Creation::Succeed(const ledger::Record* record, const ledger::Budget& budget, bool replayed) {
-  v1::CreateUserIntentResponse response;
-  if (record != nullptr) {
-    if (!validate_only_) *response.mutable_user_intent() = ToCreatedIntent(*record);
-    response.set_astra_request_id(record->answer.astra_request_id);
-  }
-  response.set_replayed(replayed);
-  *response.mutable_attempts() = ToAttempts(budget, deps_.email_attempt_limit);
-  Respond(std::move(response));
-}
-
 void Creation::Send() {
   state_ = State::kExchanging;
   sent_at_ = deps_.loop.Now();
+  trail_.OnPostBegun(attempt_id_);
   deps_.observer.OnPostBegun();
+  trace_.Begin(deps_.astra);
   call_id_ = deps_.astra.Create(
       *request_, attempt_id_, owner_.lease,
       [self = shared_from_this()](astra::Outcome outcome) { self->OnOutcome(outcome); }, ListenOn());
@@ -201,9 +150,11 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
   const SteadyTime now = deps_.loop.Now();
   outcome_ = outcome;
   tries_.Count(outcome);
+  trail_.OnPostEnded(outcome, now - sent_at_);
   sent_ = std::max(sent_, SentOf(outcome.verdict));
   deps_.admission.OnExchange(outcome, sent_at_, now);
   deps_.observer.OnPost(key_.request_id, attempt_id_, outcome, now - sent_at_);
+  if (const auto traced = trace_.End(true, outcome, now - sent_at_)) deps_.observer.OnTraced(*traced);
   if (outcome.verdict == Verdict::kRateLimited) {
     deps_.admission.HoldBack(now, outcome.retry_after.value_or(kDefaultRetryAfter));
   }
@@ -255,6 +206,7 @@ void Creation::Finish(ledger::State state, v1::ErrorReason reason) {
   state_ = State::kRecording;
   creations_.waiting_.erase(this);
   deps_.loop.CancelTimer(std::exchange(wait_timer_, 0));
+  finishing_at_ = deps_.loop.Now();
   ledger::FinishRequest finish;
   finish.key = key_;
   finish.owner = owner_.epoch;
@@ -271,7 +223,8 @@ void Creation::Finish(ledger::State state, v1::ErrorReason reason) {
 void Creation::OnRecorded(ledger::FinishAnswer answer) {
   state_ = State::kEnded;
   GiveBackPlace(true);
-  deps_.observer.OnRecorded(answer.record, answer.committed);
+  trail_.finish = deps_.loop.Now() - finishing_at_;
+  deps_.observer.OnRecorded(answer.record, answer.committed, static_cast<bool>(done_));
   if (late_answer_ && outcome_.verdict == Verdict::kUnknown) late_answer_->OnRecorded();
   late_answer_.reset();
   if (!done_) return;
@@ -361,6 +314,7 @@ void Creation::Respond(Result<v1::CreateUserIntentResponse> result) {
   deps_.loop.CancelTimer(std::exchange(answer_timer_, 0));
   if (!done_) return;
   creations_.unanswered_.erase(this);
+  result.set_trail(std::move(trail_));
   // May end the caller's side of this object; nothing here is touched after it.
   std::exchange(done_, nullptr)(std::move(result));
 }

@@ -134,6 +134,9 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   astra::Client::CallId call_id_ = 0;
   std::shared_ptr<LateAnswer> late_answer_;  // to this POST; null: nobody listens
   SteadyTime sent_at_{};
+  SteadyTime finishing_at_{};
+  Trail trail_;
+  ExchangeTrace trace_;
   Loop::TimerId wait_timer_ = 0;  // for another try, or for a slot
   RetryPolicy::Tries tries_;
   bool fresh_attempt_id_ = false;  // the next try is another POST, not the same one begun again

@@ -86,7 +86,8 @@ void Creation::LeaveQueue(QueueEnd why) {
 void Creation::EndQueue(QueueEnd why) {
   creations_.queued_.erase(this);
   deps_.loop.CancelTimer(std::exchange(wait_timer_, 0));
-  deps_.observer.OnQueueEnd(why, deps_.loop.Now() - asked_at_);
+  trail_.queued = deps_.loop.Now() - asked_at_;
+  deps_.observer.OnQueueEnd(why, *trail_.queued);
 }
 
 void Creation::AskAnew() {

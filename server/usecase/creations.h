@@ -17,6 +17,7 @@
 #include "server/ledger/ledger.h"
 #include "server/usecase/admission_control.h"
 #include "server/usecase/call.h"
+#include "server/usecase/exchange_trace.h"
 #include "server/usecase/settle_observer.h"
 #include "userintent/v1/user_intent_service.pb.h"
 
@@ -39,10 +40,12 @@ class CreationObserver : public SettleObserver {
   // It ended (or was proved not sent).
   virtual void OnPost(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome,
                       SteadyClock::duration took) = 0;
+  // Beside OnPost, where the call's trace is exported.
+  virtual void OnTraced(const TracedExchange& /*exchange*/) {}
   // The answer of one that had ended because its time was over came after all.
   virtual void OnLateAnswer(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome) = 0;
-  // A row ended. `committed` false: the ledger could not write.
-  virtual void OnRecorded(const ledger::Record& record, bool committed) = 0;
+  // A row ended. `committed` false: the ledger could not write. `told`: a caller hears the outcome now.
+  virtual void OnRecorded(const ledger::Record& record, bool committed, bool told) = 0;
   // A call that waited for a slot does not any more.
   virtual void OnQueueEnd(QueueEnd why, SteadyClock::duration waited) = 0;
   // PERSON_EXISTS is told to this call about a person that another caller created.

@@ -43,6 +43,7 @@ CallerLeft GetAuthorizationUrl(const AuthorizationDependencies& dependencies, Ge
   }
   query.caller = std::move(call.caller);
   query.deadline = call.deadline;
+  query.trace = call.trace;
   return ReadOwnIntent(
       dependencies.reads, std::move(query),
       [&dependencies, request = std::move(call.request), done = std::move(call.done)](Result<OwnIntent> read) mutable {

@@ -32,6 +32,7 @@ CallerLeft GetUserIntent(const ReadDependencies& dependencies, GetUserIntentCall
   query.max_age = absl::Seconds(max_age.seconds()) + absl::Nanoseconds(max_age.nanos());
   query.allow_stale = call.request.allow_stale();
   query.deadline = call.deadline;
+  query.trace = call.trace;
   return ReadOwnIntent(dependencies, std::move(query), [done = std::move(call.done)](Result<OwnIntent> read) mutable {
     if (!read.ok()) return done(std::move(read.error()));
     const OwnIntent& own = read.value();

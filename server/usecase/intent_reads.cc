@@ -17,7 +17,8 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
       : reads_(reads),
         shard_(shard),
         id_(query.user_intent_id),
-        request_id_(query.record ? std::optional(query.record->key.request_id) : std::nullopt) {}
+        request_id_(query.record ? std::optional(query.record->key.request_id) : std::nullopt),
+        trace_(query.trace) {}
 
   // Sends a GET, or ends the read where this asker may not have one now.
   void Try(Asker asker) {
@@ -30,6 +31,7 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
       error.message = "The gateway has read Astra as often as it may for now. Repeat after the delay.";
       return Fail(error);
     }
+    trace_.Begin(shard_.astra);
     shard_.astra.Get(id_, [self = shared_from_this()](const astra::ReadOutcome& outcome) { self->OnOutcome(outcome); });
   }
 
@@ -46,6 +48,7 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
     const SteadyTime now = shard_.loop.Now();
     tries_.Count(outcome);
     reads_.observer_.OnRead(asker_, request_id_, outcome, now - sent_at_);
+    if (const auto traced = trace_.End(false, outcome, now - sent_at_)) reads_.observer_.OnTraced(*traced);
 
     const std::optional<SteadyTime> latest = reads_.LatestDeadline(id_);
     RetryFacts facts;
@@ -123,6 +126,7 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
   const Shard shard_;
   const std::string id_;
   const std::optional<Uuid> request_id_;  // of the row that the read was begun for; for the log
+  ExchangeTrace trace_;                   // of the call that began the read
   Asker asker_ = Asker::kCaller;          // of the GET that runs
   ReadRetryPolicy::Tries tries_;
   SteadyTime sent_at_{};

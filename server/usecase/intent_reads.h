@@ -26,6 +26,7 @@
 #include "server/base/time.h"
 #include "server/ledger/ledger.h"
 #include "server/usecase/admission_control.h"
+#include "server/usecase/exchange_trace.h"
 #include "server/usecase/read_budget.h"
 #include "server/usecase/result.h"
 
@@ -38,6 +39,8 @@ class ReadObserver {
   // One GET ended, which this asker had begun about the intent of this request; nothing: of no row.
   virtual void OnRead(Asker asker, const std::optional<Uuid>& request_id, const astra::ReadOutcome& outcome,
                       SteadyClock::duration took) = 0;
+  // Beside it, where the trace of the call that began the read is exported.
+  virtual void OnTraced(const TracedExchange& /*exchange*/) {}
   // One GET was not begun, because the budget had no token for this asker, or Astra had asked to be left alone.
   virtual void OnReadHeldBack(Asker asker) = 0;
 };
@@ -62,6 +65,7 @@ class IntentReads {
     // nothing.
     std::shared_ptr<const ledger::Record> record = nullptr;
     SteadyTime deadline{};  // of a caller; not looked at for the others
+    std::optional<TraceContext> trace = std::nullopt;
   };
 
   // All outlive this. `admission` tells when the process drains: then no GET is repeated.

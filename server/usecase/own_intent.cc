@@ -53,7 +53,7 @@ class Reading final : public std::enable_shared_from_this<Reading> {
       return AnswerStaleOr(CallError::Of(v1::ERROR_REASON_DEADLINE_TOO_SHORT));
     }
     ticket_ = deps_.reads.Read(
-        deps_.shard, {Asker::kCaller, record_->answer.user_intent_id, record_, query_.deadline},
+        deps_.shard, {Asker::kCaller, record_->answer.user_intent_id, record_, query_.deadline, query_.trace},
         [self = shared_from_this()](Result<ledger::Reading> result) { self->OnRead(std::move(result)); });
   }
 

@@ -45,6 +45,7 @@ struct OwnIntentQuery {
   absl::Duration max_age = absl::ZeroDuration();  // of an answer from the record; zero: ask Astra
   bool allow_stale = false;                       // the record instead of the error, where Astra cannot be asked
   SteadyTime deadline;
+  std::optional<TraceContext> trace = std::nullopt;  // of the call
 };
 
 struct OwnIntent {

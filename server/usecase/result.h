@@ -16,6 +16,7 @@
 #include "server/intent/rules.h"
 #include "server/ledger/ledger.h"
 #include "server/usecase/error_table.h"
+#include "server/usecase/trail.h"
 
 namespace userintent::usecase {
 
@@ -67,8 +68,13 @@ class Result {
   CallError& error() { return *std::get_if<1>(&either_); }
   const CallError& error() const { return *std::get_if<1>(&either_); }
 
+  // How it came about, for the log.
+  void set_trail(Trail trail) { trail_ = std::move(trail); }
+  const Trail& trail() const { return trail_; }
+
  private:
   std::variant<T, CallError> either_;
+  Trail trail_;
 };
 
 }  // namespace userintent::usecase

@@ -10,6 +10,7 @@ from support.gateway import SERVER
 from support.protos import REPO
 
 sys.path.insert(0, str(REPO / "scripts"))
+import check_monitoring  # noqa: E402
 import reference_pages  # noqa: E402
 
 
@@ -55,6 +56,17 @@ def test_the_comparison_names_what_is_missing_and_what_is_unknown(tmp_path):
         "page.md: not the program's: | `--old=FILE` | none | x |", "page.md: missing: | `--new=FILE` | none | x |"]
     help_text = "  --one=A|B  (default: A)\n      first line\n      second <line>\n\n  -h, --help\n      print this\n"
     assert reference_pages.entries(help_text) == [["one", "A|B", "A", "first line second <line>"], ["help", "", "", "print this"]]
+
+
+def test_the_check_of_the_monitoring_notices_a_metric_and_a_label_that_do_not_exist():
+    known = check_monitoring.known_metrics("| `userintent_a_total` | counter | `way`: x, y | m |\n| `userintent_b` | histogram |  | m |\n")
+    assert check_monitoring.problems('rate(userintent_a_total{way="x",instance="i"}[5m]) + userintent_b_bucket{le="1"}', known) == []
+    assert check_monitoring.problems('userintent_a_total{reason="x"} > userintent_b', known) == [
+        "userintent_a_total has no label reason", "userintent_b is no metric of docs/metrics.md"]
+
+
+def test_alerts_and_dashboard_name_what_exists():
+    assert check_monitoring.main() == 0
 
 
 def pages():

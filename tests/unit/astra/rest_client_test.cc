@@ -263,6 +263,30 @@ TEST_F(RestClientTest, CreateFromWithinDone) {
   EXPECT_EQ(outcomes_[0].verdict, Verdict::kCreated);
 }
 
+TEST_F(RestClientTest, ATraceIsSentOnlyWhereThatIsWanted) {
+  const TraceContext span{NewTraceId(), NewSpanId(), true};
+  const auto traceparent = [this]() -> std::string {
+    for (const auto& [name, value] : http_.requests.back().headers) {
+      if (name == "traceparent") return value;
+    }
+    return "";
+  };
+  client_->TraceNext(span);
+  Create();
+  EXPECT_EQ(traceparent(), "");
+  client_ = NewRestClient(http_, *credentials_, std::nullopt, "test", absl::Now, true);
+  Create();
+  EXPECT_EQ(traceparent(), "");
+  client_->TraceNext(span);
+  Create();
+  EXPECT_EQ(traceparent(), TraceparentText(span));
+  Create();
+  EXPECT_EQ(traceparent(), "") << "it belonged to the request before";
+  client_->TraceNext(span);
+  client_->Get("intent-1", [](ReadOutcome) {});
+  EXPECT_EQ(traceparent(), TraceparentText(span));
+}
+
 // A late answer means what it would have meant in time.
 TEST_F(RestClientTest, LateAnswersAreClassifiedAlike) {
   Create();

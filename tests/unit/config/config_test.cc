@@ -159,6 +159,8 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_FALSE(settings.kyc_delegation);
   EXPECT_FALSE(settings.allow_non_public_ip);
   EXPECT_EQ(settings.metrics_listen.Text(), "127.0.0.1:9464");
+  EXPECT_TRUE(settings.otlp_endpoint.empty());
+  EXPECT_FALSE(settings.send_traceparent);
   EXPECT_TRUE(settings.reflection_on());
   EXPECT_EQ(settings.drain_timeout, absl::Seconds(35));
   EXPECT_EQ(settings.lame_duck, std::nullopt);
@@ -268,6 +270,11 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"kyc_delegation", "true", [](const Settings& c) { return c.kyc_delegation; }},
       {"allow_non_public_ip", "true", [](const Settings& c) { return c.allow_non_public_ip; }},
       {"metrics_listen", "", [](const Settings& c) { return c.metrics_listen.empty(); }},
+      {"otlp_endpoint", "http://[::1]:4318",
+       [](const Settings& c) {
+         return c.otlp_endpoint == OtlpEndpoint{false, {"::1", 4318}};
+       }},
+      {"send_traceparent", "true", [](const Settings& c) { return c.send_traceparent; }},
       {"reflection", "false", [](const Settings& c) { return !c.reflection_on(); }},
       {"drain_timeout", "1s", [](const Settings& c) { return c.drain_timeout == absl::Seconds(1); }},
       {"lame_duck", "1s", [](const Settings& c) { return c.lame_duck == absl::Seconds(1); }},
@@ -362,6 +369,9 @@ TEST_F(ConfigTest, ValuesThatDoNotParse) {
         "::1:50051", "[::1]", "[::1]50051", "[127.0.0.1]:1", "example.com:1", "300.1.1.1:1", "127.1:1", "[::1%lo]:1",
         "unix:/tmp/x", "127.0.0.1:1 "}},
       {"metrics_listen", {":9464", "9464", "example.com:1"}},
+      {"otlp_endpoint",
+       {"localhost:4318", "http://", "https://a.example", "http://a.example", "https://a.example:4318/", "http://a:0",
+        "grpc://a:4317", "http://u@a:4318", "http://[::1]", "https://a.example:4318/v1/traces"}},
       {"astra_base_url",
        {"",
         "api.example.com",
@@ -1014,6 +1024,12 @@ TEST_F(ConfigTest, PolicyFile) {
 }
 
 TEST_F(ConfigTest, MetricsListen) {
+  for (const char* const collector : {"", "http://localhost:4318", "http://127.0.0.1:4318", "https://a.example:4318"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--otlp_endpoint=") + collector})), "") << collector;
+  }
+  EXPECT_THAT(Problem(LoadMore({"--otlp_endpoint=http://collector:4318"})),
+              StartsWith("--otlp_endpoint: off loopback needs https"));
+  EXPECT_EQ(Problem(LoadMore({"--otlp_endpoint=http://collector:4318", "--allow_plaintext"})), "");
   EXPECT_EQ(Problem(LoadMore({"--metrics_listen="})), "");
   EXPECT_EQ(Problem(LoadMore({"--metrics_listen=0.0.0.0:9464"})), "");
   EXPECT_THAT(Problem(LoadMore({"--metrics_listen=127.0.0.1:50051"})), StartsWith("--metrics_listen: is the same"));

@@ -41,6 +41,9 @@ class FailingStore : public Store {
   absl::StatusOr<SucceededAnswer> Succeeded(const SucceededRequest& request) override {
     return Do([&] { return store.Succeeded(request); });
   }
+  absl::StatusOr<UnresolvedAnswer> Unresolved() override {
+    return Do([&] { return store.Unresolved(); });
+  }
   absl::StatusOr<LogSlice> ReadLog(const LogLookup& lookup) override {
     return Do([&] { return store.ReadLog(lookup); });
   }

@@ -36,6 +36,7 @@ class ForwardingStore : public Store {
   absl::StatusOr<SucceededAnswer> Succeeded(const SucceededRequest& request) override {
     return store_->Succeeded(request);
   }
+  absl::StatusOr<UnresolvedAnswer> Unresolved() override { return store_->Unresolved(); }
   absl::StatusOr<LogSlice> ReadLog(const LogLookup& lookup) override { return store_->ReadLog(lookup); }
   int64_t logged() const override { return store_->logged(); }
   std::vector<Change> TakeLogged() override { return store_->TakeLogged(); }

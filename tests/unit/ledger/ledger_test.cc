@@ -1,6 +1,8 @@
 // The asynchronous face, the same for every ledger: joins, forgetting, and that each call answers once.
 #include "server/ledger/ledger.h"
 
+#include <algorithm>
+
 #include "tests/unit/ledger/support.h"
 
 namespace userintent::ledger {
@@ -182,6 +184,26 @@ TEST_P(LedgerTest, AnIntentIsFoundWithItsLatestReading) {
   EXPECT_EQ(found.record->latest.read_at, At(10));
   EXPECT_FALSE(FindIntent("two", "intent-1").record);
   EXPECT_TRUE(ledger_->Writable());
+}
+
+TEST_P(LedgerTest, UnresolvedRequestsAreCounted) {
+  const auto count = [this] {
+    std::optional<UnresolvedAnswer> answer;
+    ledger_->CountUnresolved(pump_, [&](UnresolvedAnswer got) { answer = got; });
+    pump_.Until([&] { return answer.has_value(); });
+    return *answer;
+  };
+  EXPECT_TRUE(count().available);
+  EXPECT_EQ(count().count, 0);
+  EXPECT_EQ(count().oldest, absl::InfiniteFuture());
+  for (const int id : {1, 2, 3}) {
+    const Call call{.id = id, .email = "person" + std::to_string(id) + "@example.com"};
+    Begin(call);
+    EXPECT_EQ(count().count, std::max(0, id - 2));
+    EXPECT_TRUE(Finish(id == 1 ? Succeeded(call.key_of()) : Unknown(call.key_of())).committed);
+  }
+  EXPECT_EQ(count().count, 2);
+  EXPECT_EQ(count().oldest, Get({"one", Id(2)}).record->created);
 }
 
 TEST_P(LedgerTest, WhoStillWaitsWhenTheLedgerEndsHearsInProgress) {

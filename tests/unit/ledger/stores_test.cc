@@ -185,6 +185,8 @@ std::string Contents(Store& store) {
       out << '\n';
     }
   }
+  const UnresolvedAnswer unresolved = Execute(store, UnresolvedRequest{}).value();
+  out << unresolved.available << ' ' << unresolved.count << " unresolved since " << Show(unresolved.oldest) << '\n';
   return out.str();
 }
 

@@ -6,15 +6,19 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <span>
 #include <string>
 #include <thread>
 #include <type_traits>
 #include <vector>
+
+#include "server/observe/line_budget.h"
 
 namespace userintent::observe {
 namespace {
@@ -40,6 +44,39 @@ TEST(Log, WritesOneObjectWithTimeLevelEventAndFields) {
                        {{"address", SafeText(name)}, {"shards", 3}, {"tls", false}, {"detail", "drain"}}, kNoon),
             R"({"time":"2024-05-01T12:00:00.123Z","level":"info","event":"server_started",)"
             R"("address":"127.0.0.1:50051","shards":3,"tls":false,"detail":"drain"})");
+}
+
+TEST(Log, WritesTimesInMillisecondsAndFieldsThatVary) {
+  std::vector<Field> fields = {{"total_ms", std::chrono::microseconds(1234)},
+                               {"begin_ms", std::chrono::microseconds(7)},
+                               {"finish_ms", std::chrono::microseconds(-1)}};
+  EXPECT_EQ(FormatLine(Level::kInfo, "call", std::span<const Field>(fields), kNoon),
+            R"({"time":"2024-05-01T12:00:00.123Z","level":"info","event":"call",)"
+            R"("total_ms":1.234,"begin_ms":0.007,"finish_ms":0.000})");
+  ScopedLogCapture capture;
+  fields.pop_back();
+  Log(Level::kInfo, "call", std::span<const Field>(fields));
+  EXPECT_THAT(capture.Lines(),
+              testing::ElementsAre(testing::HasSubstr(R"("event":"call","total_ms":1.234,"begin_ms":0.007})")));
+}
+
+TEST(Log, TheTimeOfALineIsItsOwn) {
+  const std::pair<int64_t, const char*> times[] = {
+      {kNoon, "2024-05-01T12:00:00.123Z"},       {kNoon + 876, "2024-05-01T12:00:00.999Z"},
+      {kNoon + 877, "2024-05-01T12:00:01.000Z"}, {0, "1970-01-01T00:00:00.000Z"},
+      {-1, "1969-12-31T23:59:59.999Z"},          {kNoon, "2024-05-01T12:00:00.123Z"}};
+  for (const auto& [unix_ms, text] : times) {
+    EXPECT_EQ(json::parse(FormatLine(Level::kInfo, "time", {}, unix_ms))["time"], text);
+  }
+}
+
+TEST(LineBudget, SoManyASecondAndTheRestIsCounted) {
+  LineBudget budget(3);
+  const LineBudget::Clock::time_point start{std::chrono::hours(1)};
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(budget.Allow(start), 0u);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(budget.Allow(start + std::chrono::milliseconds(999)), std::nullopt);
+  EXPECT_EQ(budget.Allow(start + std::chrono::seconds(1)), 5u);
+  EXPECT_EQ(budget.Allow(start + std::chrono::seconds(1)), 0u);
 }
 
 TEST(Log, KeepsTheSignAndSizeOfNumbers) {
@@ -128,6 +165,13 @@ TEST(Log, EveryKeyIsWrittenSomewhere) {
       const std::string fields = text.substr(call, text.find(");", call) - call);
       for (size_t at = fields.find("{\""); at != std::string::npos; at = fields.find("{\"", at + 1)) {
         written.insert(fields.substr(at + 2, fields.find('"', at + 2) - at - 2));
+      }
+    }
+    // Of lines whose fields are not always the same.
+    for (const std::string begin : {"fields.Add(\"", "Field(\""}) {
+      for (size_t at = text.find(begin); at != std::string::npos; at = text.find(begin, at + 1)) {
+        const size_t key = at + begin.size();
+        written.insert(text.substr(key, text.find('"', key) - key));
       }
     }
   }

@@ -28,6 +28,7 @@ constexpr std::string_view kWays[] = {"late_answer", "webhook"};
 constexpr std::string_view kStates[] = {"succeeded", "failed"};
 constexpr std::string_view kQueueEnds[] = {"slot", "expired"};
 constexpr std::string_view kHandshakes[] = {"SUCCESS", "CERTIFICATE_REVOKED"};
+constexpr std::string_view kErrors[] = {"timeout", "connect"};
 constexpr std::string_view kBreakerStates[] = {"closed", "open"};
 constexpr std::string_view kBreakerCauses[] = {"failures", "credentials"};
 constexpr std::string_view kProbeResults[] = {"good", "failed"};
@@ -72,7 +73,9 @@ class MetricsTest : public testing::Test {
                     {},
                     kHandshakes,
                     {kBreakerStates, kBreakerCauses, kProbeResults},
-                    kQueueEnds}};
+                    kQueueEnds,
+                    "a.v1.Service",
+                    kErrors}};
 };
 
 std::string Calls(const std::string& method, const std::string& code, const std::string& reason) {
@@ -110,6 +113,12 @@ TEST_F(MetricsTest, TheLimitAndItsQueue) {
   EXPECT_EQ(Value("userintent_upstream_queue_seconds_bucket{le=\"0.025\"}"), 2);
 }
 
+std::string Duration(const std::string& method, const std::string& status, const std::string& part,
+                     const std::string& le = "") {
+  return "grpc_server_call_duration_seconds_" + part + "{grpc_method=\"" + method + "\",grpc_status=\"" + status +
+         "\"" + (le.empty() ? "" : ",le=\"" + le + "\"") + "}";
+}
+
 TEST_F(MetricsTest, EverySeriesExistsBeforeTheFirstCall) {
   EXPECT_EQ(Value(Calls("CreateUserIntent", "OK", "NONE")), 0);
   EXPECT_EQ(Value(Calls("CreateUserIntent", "INVALID_ARGUMENT", "MALFORMED_REQUEST")), 0);
@@ -117,7 +126,9 @@ TEST_F(MetricsTest, EverySeriesExistsBeforeTheFirstCall) {
   EXPECT_EQ(Value("userintent_upstream_posts_total{verdict=\"unknown\"}"), 0);
   EXPECT_EQ(Value("userintent_upstream_resend_refused_total"), 0);
   EXPECT_EQ(Value("userintent_upstream_headers_ignored_total"), 0);
-  EXPECT_EQ(Value("userintent_call_seconds_count{method=\"GetCreation\"}"), 0);
+  EXPECT_EQ(Value("grpc_server_call_started_total{grpc_method=\"a.v1.Service/GetCreation\"}"), 0);
+  EXPECT_EQ(Value(Duration("a.v1.Service/GetCreation", "INVALID_ARGUMENT", "count")), 0);
+  EXPECT_EQ(Value(Duration("other", "OK", "count")), 0);
   EXPECT_EQ(Value("userintent_build_info{curl=\"7.88\",grpc=\"1.51\",sqlite=\"3.40\",version=\"1.2.3\"}"), 1);
   EXPECT_GT(Value("userintent_start_time_seconds"), 1.7e9);
 }
@@ -132,9 +143,69 @@ TEST_F(MetricsTest, CountsCallsUnderTheirReason) {
   EXPECT_EQ(Value(Calls("GetCreation", "INVALID_ARGUMENT", "UNKNOWN_FIELDS")), 0);
   EXPECT_EQ(Value(Calls("GetCreation", "INVALID_ARGUMENT", "MALFORMED_REQUEST")), 1);
   EXPECT_EQ(Value("userintent_replayed_calls_total{method=\"CreateUserIntent\"}"), 1);
-  EXPECT_EQ(Value("userintent_call_seconds_bucket{method=\"CreateUserIntent\",le=\"0.005\"}"), 2);
-  EXPECT_EQ(Value("userintent_call_seconds_bucket{method=\"CreateUserIntent\",le=\"+Inf\"}"), 3);
-  EXPECT_NEAR(Value("userintent_call_seconds_sum{method=\"CreateUserIntent\"}"), 3.006, 1e-9);
+  const std::string create = "a.v1.Service/CreateUserIntent";
+  EXPECT_EQ(Value(Duration(create, "OK", "bucket", "0.005")), 1);
+  EXPECT_EQ(Value(Duration(create, "INVALID_ARGUMENT", "bucket", "0.005")), 1);
+  EXPECT_EQ(Value(Duration(create, "INVALID_ARGUMENT", "count")), 2);
+  EXPECT_NEAR(Value(Duration(create, "INVALID_ARGUMENT", "sum")), 3.003, 1e-9);
+  EXPECT_EQ(Value(Duration("a.v1.Service/GetCreation", "INVALID_ARGUMENT", "bucket", "0.0001")), 1);
+}
+
+TEST_F(MetricsTest, CallsAreCountedAsA66Does) {
+  metrics_.CountCallStarted(1);
+  metrics_.CountCallStarted(2);
+  metrics_.CountCallStarted(2);
+  metrics_.RecordOtherCall("OK", absl::Milliseconds(1));
+  metrics_.RecordOtherCall("INVALID_ARGUMENT", absl::Milliseconds(1));
+  metrics_.RecordOtherCall("a code without a series", absl::Milliseconds(1));
+  EXPECT_EQ(Value("grpc_server_call_started_total{grpc_method=\"a.v1.Service/CreateUserIntent\"}"), 0);
+  EXPECT_EQ(Value("grpc_server_call_started_total{grpc_method=\"a.v1.Service/GetCreation\"}"), 1);
+  EXPECT_EQ(Value("grpc_server_call_started_total{grpc_method=\"other\"}"), 2);
+  EXPECT_EQ(Value(Duration("other", "OK", "count")), 1);
+  EXPECT_EQ(Value(Duration("other", "INVALID_ARGUMENT", "count")), 1);
+  EXPECT_EQ(Value(Duration("other", "UNKNOWN", "count")), 1);
+}
+
+TEST_F(MetricsTest, RequestsToAstraAreCountedAsOpenTelemetryDoes) {
+  const std::string name = "http_client_request_duration_seconds_count";
+  EXPECT_EQ(Value(name + "{http_request_method=\"POST\",http_response_status_code=\"200\"}"), 0);
+  EXPECT_EQ(Value(name + "{error_type=\"timeout\",http_request_method=\"GET\"}"), 0);
+  metrics_.http_client().Record(HttpMethod::kPost, 200, "", absl::Milliseconds(30));
+  metrics_.http_client().Record(HttpMethod::kPost, 422, "", absl::Milliseconds(30));
+  metrics_.http_client().Record(HttpMethod::kPost, 0, "connect", absl::Milliseconds(30));
+  metrics_.http_client().Record(HttpMethod::kGet, 200, "timeout", absl::Seconds(30));
+  metrics_.http_client().Record(HttpMethod::kGet, 304, "", absl::Milliseconds(30));
+  EXPECT_EQ(Value(name + "{http_request_method=\"POST\",http_response_status_code=\"200\"}"), 1);
+  EXPECT_EQ(Value(name + "{error_type=\"422\",http_request_method=\"POST\",http_response_status_code=\"422\"}"), 1);
+  EXPECT_EQ(Value(name + "{error_type=\"connect\",http_request_method=\"POST\"}"), 1);
+  EXPECT_EQ(Value(name + "{error_type=\"timeout\",http_request_method=\"GET\",http_response_status_code=\"200\"}"), 1);
+  EXPECT_EQ(Value(name + "{http_request_method=\"GET\",http_response_status_code=\"304\"}"), 1);
+}
+
+TEST_F(MetricsTest, AstraCannotMakeSeriesWithoutEnd) {
+  for (int status = 200; status < 2000; ++status) {
+    metrics_.http_client().Record(HttpMethod::kPost, status, "", absl::Milliseconds(1));
+  }
+  size_t series = 0;
+  for (const auto& [name, value] : Series(metrics_.Text())) {
+    if (name.starts_with("http_client_request_duration_seconds_count")) ++series;
+  }
+  EXPECT_LE(series, 203u);
+  EXPECT_GT(Value("http_client_request_duration_seconds_count{error_type=\"other\",http_request_method=\"POST\","
+                  "http_response_status_code=\"other\"}"),
+            1000);
+}
+
+TEST_F(MetricsTest, WhatIsUnresolvedAndWhatWasLeft) {
+  EXPECT_EQ(Value("userintent_unresolved_requests"), 0);
+  metrics_.SetUnresolved(3, absl::Seconds(90));
+  EXPECT_EQ(Value("userintent_unresolved_requests"), 3);
+  EXPECT_EQ(Value("userintent_unresolved_oldest_seconds"), 90);
+  for (const int left : {-1, 0, 2, 4, 100}) metrics_.CountRefusal(left);
+  EXPECT_EQ(Value("userintent_refusals_by_attempts_left_total{left=\"0\"}"), 2);
+  EXPECT_EQ(Value("userintent_refusals_by_attempts_left_total{left=\"1\"}"), 0);
+  EXPECT_EQ(Value("userintent_refusals_by_attempts_left_total{left=\"2\"}"), 1);
+  EXPECT_EQ(Value("userintent_refusals_by_attempts_left_total{left=\"more\"}"), 2);
 }
 
 TEST_F(MetricsTest, AReasonOutOfTheTableCountsAsOther) {
@@ -146,12 +217,11 @@ TEST_F(MetricsTest, AReasonOutOfTheTableCountsAsOther) {
 
 TEST_F(MetricsTest, CountsPostsUnderTheirVerdict) {
   for (size_t i = 0; i < std::size(kVerdicts); ++i) {
-    for (size_t n = 0; n <= i; ++n) metrics_.RecordPost(i, absl::Milliseconds(20));
+    for (size_t n = 0; n <= i; ++n) metrics_.RecordPost(i);
   }
   for (size_t i = 0; i < std::size(kVerdicts); ++i) {
     EXPECT_EQ(Value("userintent_upstream_posts_total{verdict=\"" + std::string(kVerdicts[i]) + "\"}"), i + 1);
   }
-  EXPECT_EQ(Value("userintent_upstream_post_seconds_count"), 10);
   metrics_.AddConnectionsOpened(3);
   metrics_.AddReuseRefused(2);
   metrics_.AddResendRefused(1);
@@ -243,7 +313,7 @@ TEST_F(MetricsTest, CountsFromSeveralThreadsAddUp) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(Value(Calls("CreateUserIntent", "OK", "NONE")), 20000);
-  EXPECT_EQ(Value("userintent_call_seconds_count{method=\"CreateUserIntent\"}"), 20000);
+  EXPECT_EQ(Value(Duration("a.v1.Service/CreateUserIntent", "OK", "count")), 20000);
   EXPECT_EQ(Value("userintent_calls_in_flight"), 20000);
 }
 

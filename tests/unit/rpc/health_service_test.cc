@@ -6,6 +6,8 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "tests/unit/rpc/test_server.h"
 
@@ -14,6 +16,23 @@ namespace {
 
 using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
+
+// Of every call that began and ended, its code.
+class Watcher final : public CallObserver {
+ public:
+  void OnCallBegun(Method) override { ADD_FAILURE() << "not of our service"; }
+  void OnCallEnded(const EndedCall&) override { ADD_FAILURE() << "not of our service"; }
+  void OnOtherCallBegun() override { ++begun; }
+  void OnOtherCallEnded(std::string_view code, SteadyClock::duration took) override {
+    EXPECT_GE(took, SteadyClock::duration::zero());
+    ended.emplace_back(code);
+  }
+  void OnDenied(Method, const std::string&, const policy::Admission&) override {}
+  void OnBug(std::string_view) override {}
+
+  int begun = 0;  // on the shard's thread, as the other
+  std::vector<std::string> ended;
+};
 
 class HealthServiceTest : public testing::Test {
  protected:
@@ -37,7 +56,8 @@ class HealthServiceTest : public testing::Test {
   HealthService service_;
   TestServer server_{service_};
   HealthState state_;
-  HealthCalls calls_{service_, state_, server_.shard()};
+  Watcher observer_;
+  HealthCalls calls_{service_, state_, server_.shard(), observer_};
   std::unique_ptr<Health::Stub> stub_;
 };
 
@@ -55,6 +75,24 @@ TEST_F(HealthServiceTest, CheckAnswersForTheServerAndItsService) {
 TEST_F(HealthServiceTest, CheckKnowsNoOtherService) {
   HealthCheckResponse response;
   EXPECT_EQ(Check("grpc.health.v1.Health", &response).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(HealthServiceTest, EveryCallIsCounted) {
+  HealthCheckResponse response;
+  EXPECT_TRUE(Check("", &response).ok());
+  EXPECT_FALSE(Check("another", &response).ok());
+  grpc::ClientContext context;
+  const auto watch = stub_->Watch(&context, HealthCheckRequest());
+  ASSERT_TRUE(watch->Read(&response));
+  context.TryCancel();
+  while (watch->Read(&response)) {
+  }
+  std::vector<std::string> ended;
+  while (ended.size() < 3) {  // the caller's leaving comes in its time
+    server_.OnShard([&] { ended = observer_.ended; });
+  }
+  EXPECT_EQ(ended, (std::vector<std::string>{"OK", "NOT_FOUND", "CANCELLED"}));
+  server_.OnShard([&] { EXPECT_EQ(observer_.begun, 3); });
 }
 
 TEST_F(HealthServiceTest, BytesThatAreNoQuestion) {

@@ -41,12 +41,11 @@ class Watcher final : public CallObserver {
     const std::lock_guard lock(mutex_);
     ++begun_;
   }
-  void OnCallEnded(Method method, std::optional<v1::ErrorReason> reason, bool replayed,
-                   SteadyClock::duration) override {
-    EXPECT_EQ(method, Method::kWatchUserIntents);
-    EXPECT_FALSE(replayed);
+  void OnCallEnded(const EndedCall& call) override {
+    EXPECT_EQ(call.method, Method::kWatchUserIntents);
+    EXPECT_FALSE(call.replayed);
     const std::lock_guard lock(mutex_);
-    ended_.push_back(reason);
+    ended_.push_back(call.reason);
     changed_.notify_all();
   }
   void OnDenied(Method, const std::string& caller, const policy::Admission& admission) override {

@@ -36,6 +36,12 @@ class Watcher final : public CallObserver {
   struct Ended {
     std::optional<v1::ErrorReason> reason;
     bool replayed;
+    bool created;
+    std::string caller;
+    std::optional<Uuid> request_id;
+    int posts;
+    std::optional<TraceContext> trace;  // that the caller named
+    std::optional<CallSpan> span;
   };
 
   void OnCallBegun(Method method) override {
@@ -43,12 +49,13 @@ class Watcher final : public CallObserver {
     const std::lock_guard lock(mutex_);
     ++begun_;
   }
-  void OnCallEnded(Method method, std::optional<v1::ErrorReason> reason, bool replayed,
-                   SteadyClock::duration took) override {
-    EXPECT_EQ(method, expected);
-    EXPECT_GE(took, 0s);
+  void OnCallEnded(const EndedCall& call) override {
+    EXPECT_EQ(call.method, expected);
+    EXPECT_GE(call.took, 0s);
     const std::lock_guard lock(mutex_);
-    ended_.push_back({reason, replayed});
+    ended_.push_back({call.reason, call.replayed, call.created, std::string(call.caller), call.request_id,
+                      call.trail != nullptr ? call.trail->posts : -1, TraceOf(*call.context),
+                      call.span != nullptr ? std::optional(*call.span) : std::nullopt});
     changed_.notify_all();
   }
   void OnDenied(Method, const std::string& caller, const policy::Admission& admission) override {
@@ -180,6 +187,86 @@ TEST_F(UnaryMethodTest, ErrorsOfAMethodThatCreatesNothingSayNotWhatWasSent) {
     ASSERT_TRUE(InfoOf(status));
     EXPECT_EQ(InfoOf(status)->metadata().count("sent"), 0u);
     EXPECT_EQ(InfoOf(status)->metadata().count("recovery"), 1u);
+  }
+}
+
+constexpr char kTraceparent[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+TEST_F(UnaryMethodTest, TheObserverIsToldWhoAskedForWhatAndHowItCameAbout) {
+  Start([](CreateCall&& call) -> usecase::CallerLeft {
+    v1::CreateUserIntentResponse response;
+    response.mutable_user_intent()->set_id("intent-1");
+    response.set_replayed(call.request.email() == "replay");
+    usecase::Result<v1::CreateUserIntentResponse> result(std::move(response));
+    usecase::Trail trail;
+    trail.posts = 2;
+    result.set_trail(trail);
+    call.done(std::move(result));
+    return nullptr;
+  });
+  v1::CreateUserIntentResponse response;
+  v1::CreateUserIntentRequest request;
+  request.set_request_id("0D0C7B86-3b5e-4c39-9d7c-1f6a7c1c3a01");
+  for (const char* const email : {"create", "replay"}) {
+    request.set_email(email);
+    grpc::ClientContext context;
+    EXPECT_TRUE(stub_->CreateUserIntent(&context, request, &response).ok());
+  }
+  EXPECT_TRUE(Call().ok());  // its request_id is no UUID
+  const auto ended = observer_.Calls(3);
+  EXPECT_TRUE(ended[0].created);
+  EXPECT_EQ(ended[0].caller, "local");
+  EXPECT_EQ(ended[0].request_id, ParseUuid(request.request_id()));
+  EXPECT_EQ(ended[0].posts, 2);
+  EXPECT_FALSE(ended[0].trace);
+  EXPECT_FALSE(ended[0].span);
+  EXPECT_FALSE(ended[1].created);
+  EXPECT_FALSE(ended[2].request_id);
+}
+
+TEST_F(UnaryMethodTest, ACallersTraceIsReadWhereItIsOne) {
+  Start([](CreateCall&& call) -> usecase::CallerLeft {
+    EXPECT_FALSE(call.trace);
+    call.done(v1::CreateUserIntentResponse());
+    return nullptr;
+  });
+  const std::vector<std::vector<std::string>> sent = {
+      {kTraceparent}, {}, {"00-not-a-trace"}, {std::string(kTraceparent) + "-more"}};
+  for (const auto& values : sent) {
+    grpc::ClientContext context;
+    for (const std::string& value : values) context.AddMetadata("traceparent", value);
+    EXPECT_TRUE(Call(context).ok());
+  }
+  const auto ended = observer_.Calls(sent.size());
+  ASSERT_TRUE(ended[0].trace);
+  EXPECT_EQ(TraceparentText(*ended[0].trace), kTraceparent);
+  EXPECT_FALSE(ended[1].trace);
+  EXPECT_FALSE(ended[2].trace);
+  EXPECT_FALSE(ended[3].trace);
+}
+
+TEST_F(UnaryMethodTest, ATracedCallHasASpanOfTheCallersTraceOrOfANewOne) {
+  context_.tracing = {.on = true, .sample_new = true};
+  std::vector<TraceContext> told;  // on the shard's thread
+  Start([&](CreateCall&& call) -> usecase::CallerLeft {
+    told.push_back(call.trace.value());
+    call.done(v1::CreateUserIntentResponse());
+    return nullptr;
+  });
+  for (const std::string flags : {"01", "00", ""}) {
+    grpc::ClientContext context;
+    if (!flags.empty()) context.AddMetadata("traceparent", std::string(kTraceparent, sizeof kTraceparent - 3) + flags);
+    EXPECT_TRUE(Call(context).ok());
+  }
+  const auto ended = observer_.Calls(3);
+  for (size_t i = 0; i < 3; ++i) {
+    ASSERT_TRUE(ended[i].span);
+    EXPECT_EQ(ended[i].span->own.trace_id, told[i].trace_id);
+    EXPECT_EQ(ended[i].span->own.span_id, told[i].span_id);
+    EXPECT_EQ(TraceIdText(told[i].trace_id) == "4bf92f3577b34da6a3ce929d0e0e4736", i < 2);
+    EXPECT_EQ(SpanIdText(ended[i].span->parent), i < 2 ? "00f067aa0ba902b7" : "0000000000000000");
+    EXPECT_NE(SpanIdText(told[i].span_id), "00f067aa0ba902b7");
+    EXPECT_EQ(told[i].sampled, i != 1);
   }
 }
 

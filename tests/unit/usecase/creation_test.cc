@@ -52,6 +52,7 @@ class FakeAstra final : public astra::Client {
   }
   void Get(std::string, absl::AnyInvocable<void(astra::ReadOutcome)>) override { ADD_FAILURE() << "a creation reads"; }
   bool RefreshCredentials() override { return std::exchange(new_credentials, false); }
+  void TraceNext(const TraceContext& span) override { spans.push_back(span); }
 
   void Answer(Verdict verdict, int http_status = 0, std::optional<absl::Duration> retry_after = std::nullopt) {
     Answer(OutcomeOf(verdict, http_status, retry_after));
@@ -77,6 +78,7 @@ class FakeAstra final : public astra::Client {
 
   FakeLoop* loop = nullptr;
   std::vector<Post> posts;
+  std::vector<TraceContext> spans;
   v1::CreateUserIntentRequest sent;  // by the last POST
   bool unsent = false;               // nothing of the running POST has left
   bool new_credentials = false;
@@ -90,10 +92,12 @@ class Watcher final : public CreationObserver {
               SteadyClock::duration took) override {
     ended.push_back({request_id, attempt_id, outcome.verdict, took});
   }
-  void OnRecorded(const ledger::Record& record, bool committed) override {
+  void OnRecorded(const ledger::Record& record, bool committed, bool told) override {
     ++recorded;
+    if (!told) ++untold;
     if (committed) states.push_back(record.state);
   }
+  void OnTraced(const TracedExchange& exchange) override { traced.push_back(exchange); }
   void OnQueueEnd(QueueEnd why, SteadyClock::duration waited) override { queue_ends.emplace_back(why, waited); }
   void OnPersonToldAcross(const ledger::Key& key) override { told_across.push_back(key); }
   void OnProbesLimited(const std::string& caller) override { probing.push_back(caller); }
@@ -112,6 +116,8 @@ class Watcher final : public CreationObserver {
   };
   int begun = 0;
   int recorded = 0;
+  int untold = 0;
+  std::vector<TracedExchange> traced;
   std::vector<Ended> ended;
   std::vector<State> states;
   std::vector<std::pair<QueueEnd, SteadyClock::duration>> queue_ends;
@@ -240,7 +246,7 @@ v1::CreateUserIntentRequest Person(int n) {
 
 // A result, flat: one may look at any of its fields.
 struct Reply {
-  explicit Reply(Result<v1::CreateUserIntentResponse> result) {
+  explicit Reply(Result<v1::CreateUserIntentResponse> result) : trail(result.trail()) {
     if (result.ok()) {
       const v1::CreateUserIntentResponse& response = result.value();
       replayed = response.replayed();
@@ -282,6 +288,7 @@ struct Reply {
   std::optional<Uuid> unresolved_request_id;
   std::vector<intent::Violation> violations;
   std::string_view message;
+  Trail trail;
 };
 
 // What one caller heard.
@@ -371,6 +378,76 @@ TEST_F(CreationTest, CreatesOnceAndReplays) {
   EXPECT_EQ(gate_.in_flight(), 0);
   EXPECT_EQ(loop_.timers(), 0u) << "a timer outlives its call";
   EXPECT_EQ(creations_->unanswered(), 0u);
+}
+
+TEST_F(CreationTest, TheAnswerTellsWhatWasDoneForIt) {
+  const auto first = Call(Person(1));
+  loop_.Advance(40ms);
+  astra::Outcome outcome = FakeAstra::OutcomeOf(Verdict::kUnavailable, 503, absl::Seconds(1));
+  outcome.astra_request_id = "req-1";
+  astra_.Answer(outcome);
+  loop_.Settle();
+  loop_.Advance(1s);
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  loop_.Advance(20ms);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  ASSERT_TRUE(first->reply && first->reply->ok());
+  const Trail& trail = first->reply->trail;
+  EXPECT_EQ(trail.posts, 2);
+  EXPECT_EQ(trail.attempt_id, astra_.posts[1].attempt_id);
+  EXPECT_EQ(trail.http_status, 201);
+  EXPECT_EQ(trail.astra_request_id, "");  // of the last answer
+  EXPECT_EQ(trail.upstream, 60ms);        // without the wait between them
+  EXPECT_TRUE(trail.begin && trail.finish);
+  EXPECT_EQ(observer_.untold, 0);
+
+  const auto second = Call(Person(1));
+  EXPECT_EQ(second->reply->trail.posts, 0);
+  EXPECT_FALSE(second->reply->trail.attempt_id);
+  EXPECT_TRUE(second->reply->trail.begin);
+  EXPECT_FALSE(second->reply->trail.finish);
+  EXPECT_TRUE(astra_.spans.empty()) << "nobody asked for a trace";
+}
+
+TEST_F(CreationTest, AnOutcomeThatNobodyHearsIsTold) {
+  const auto call = Call(Person(1));
+  call->creation->CallerLeft();
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_EQ(observer_.recorded, 1);
+  EXPECT_EQ(observer_.untold, 1);
+}
+
+TEST_F(CreationTest, EveryPostOfATracedCallIsAChildOfItsSpan) {
+  for (const bool sampled : {true, false}) {
+    astra_.spans.clear();
+    observer_.traced.clear();
+    const TraceContext trace{NewTraceId(), NewSpanId(), sampled};
+    CreateCall call{"local", Person(sampled ? 1 : 2), loop_.Now() + 30s, [](const auto&) {}};
+    call.trace = trace;
+    const auto creation = Creation::Start(*creations_, std::move(call));
+    loop_.Settle();
+    astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(1));
+    loop_.Settle();
+    loop_.Advance(1s);
+    astra_.Answer(Verdict::kCreated, 201);
+    loop_.Settle();
+    ASSERT_EQ(astra_.spans.size(), 2u);
+    for (const TraceContext& span : astra_.spans) {
+      EXPECT_EQ(span.trace_id, trace.trace_id);
+      EXPECT_EQ(span.sampled, sampled);
+      EXPECT_NE(span.span_id, trace.span_id);
+    }
+    EXPECT_NE(astra_.spans[0].span_id, astra_.spans[1].span_id);
+    ASSERT_EQ(observer_.traced.size(), sampled ? 2u : 0u);
+    for (size_t i = 0; i < observer_.traced.size(); ++i) {
+      EXPECT_EQ(observer_.traced[i].span.span_id, astra_.spans[i].span_id);
+      EXPECT_EQ(observer_.traced[i].parent, trace.span_id);
+      EXPECT_TRUE(observer_.traced[i].post);
+      EXPECT_EQ(observer_.traced[i].http_status, i == 0 ? 503 : 201);
+    }
+  }
 }
 
 TEST_F(CreationTest, TheVerificationTypeIsKeptAsItWasAsked) {
