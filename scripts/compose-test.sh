@@ -27,6 +27,7 @@ print(*(s.getsockname()[1] for s in held))')
 readonly BARE=$COMPOSE_PROJECT_NAME-bare
 REQUEST_ID=$(cat /proc/sys/kernel/random/uuid)
 export GATEWAY_PORT METRICS_PORT REQUEST_ID
+export UPSTREAM_BREAKER=false  # as tests/conformance/scenarios.json has it
 # An engine that is itself limited cannot give a container more than it has.
 NOFILE=$(docker run --rm --network none --entrypoint "" debian:trixie-slim sh -c 'ulimit -Hn')
 if [ "$NOFILE" = unlimited ] || [ "$NOFILE" -gt 65536 ]; then NOFILE=65536; fi

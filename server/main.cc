@@ -1,23 +1,20 @@
 // userintent-server: flags -> Server -> wait for a signal -> drain. The end-to-end tests run it as a program.
 
-#include <pthread.h>
-#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "server/app/probe_health.h"
 #include "server/app/server.h"
+#include "server/app/signals.h"
 #include "server/base/environment.h"
-#include "server/base/mutex.h"
 #include "server/base/process.h"
 #include "server/config/load.h"
 #include "server/observe/log.h"
@@ -26,9 +23,8 @@
 namespace userintent {
 namespace {
 
-constexpr auto kHouseKeeping = std::chrono::milliseconds(200);
-// A terminal and a script that both pass on one Ctrl-C send it twice within a moment, and mean it once.
-constexpr auto kSameWish = std::chrono::milliseconds(200);
+// What the watchdog leaves for the end after the drain: the last answers, the ledger's checkpoint.
+constexpr auto kBeyondDrain = std::chrono::seconds(5);
 
 // Memory holds people's data, so it is never written to a core file nor shown to a debugger of another user.
 void Harden() {
@@ -37,66 +33,6 @@ void Harden() {
   prctl(PR_SET_DUMPABLE, 0);
   IgnoreStraySignals();  // with SIGXFSZ: a file that may not grow is a failing disk, which the ledger knows how to bear
 }
-
-// The signals that mean something here. TERM and INT: drain, then end. The second one, and QUIT at any time: end at
-// once, with the status 128 + signal as a shell tells it. HUP: read the files again. A thread waits for them, because
-// main is busy while it starts and drains.
-class Signals {
- public:
-  enum class Wish { kNone, kReload, kStop };
-
-  // Before any other thread exists, so that every thread inherits the mask and only the one here takes signals.
-  Signals() {
-    sigemptyset(&set_);
-    for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) sigaddset(&set_, number);
-    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
-    std::thread([this] { Run(); }).detach();  // until the process ends, and so does this object
-  }
-
-  // What came since the last call, at the latest after `wait`.
-  Wish Next(std::chrono::milliseconds wait) {
-    const auto end = std::chrono::steady_clock::now() + wait;
-    const MutexLock lock(mutex_);
-    while (!stop_ && !reload_ && came_.WaitUntil(mutex_, end)) continue;
-    if (stop_) return Wish::kStop;
-    return std::exchange(reload_, false) ? Wish::kReload : Wish::kNone;
-  }
-
- private:
-  void Run() {
-    std::chrono::steady_clock::time_point first{};
-    for (;;) {
-      int number = 0;
-      if (sigwait(&set_, &number) != 0) continue;
-      const auto now = std::chrono::steady_clock::now();
-      const MutexLock lock(mutex_);
-      if (number == SIGHUP) {
-        reload_ = true;
-      } else if (number == SIGQUIT) {
-        EndAtOnce(number);
-      } else if (!stop_) {
-        stop_ = true;
-        first = now;
-      } else if (now - first > kSameWish) {
-        EndAtOnce(number);
-      }
-      came_.NotifyOne();
-    }
-  }
-
-  // By intention without a drain: exchanges under way become UNKNOWN at the next start, as after a crash.
-  [[noreturn]] static void EndAtOnce(int number) {
-    observe::Log(observe::Level::kError, "ended_at_once", {{"signal", number}});
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the line is written by another thread
-    _exit(128 + number);
-  }
-
-  sigset_t set_;
-  Mutex mutex_;
-  CondVar came_;
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  bool reload_ ABSL_GUARDED_BY(mutex_) = false;
-};
 
 int Fail(const absl::Status& status) {
   std::fprintf(stderr, "userintent-server: %s\n", std::string(status.message()).c_str());
@@ -116,7 +52,7 @@ int Main(int argc, char** argv) {
     return EXIT_SUCCESS;
   }
 
-  Signals& signals = *new Signals;  // its thread may outlive main
+  Signals& signals = *new Signals(absl::ToChronoNanoseconds(loaded.settings.drain_timeout) + kBeyondDrain);
   RaiseDescriptorLimit();
   observe::SetLogLevel(loaded.settings.log_level);
   auto server = Server::Start(std::move(loaded));
@@ -124,13 +60,7 @@ int Main(int argc, char** argv) {
   observe::StartLog();
   rpc::RouteGrpcLog();
 
-  for (;;) {
-    const Signals::Wish wish = signals.Next(kHouseKeeping);
-    if (wish == Signals::Wish::kStop) break;
-    if (wish == Signals::Wish::kReload) (*server)->ReloadFiles();
-    (*server)->HouseKeep();
-  }
-  (*server)->Drain();
+  ServeUntilStopped(**server, signals);
   server->reset();
   observe::StopLog();
   return EXIT_SUCCESS;

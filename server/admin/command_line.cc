@@ -4,7 +4,7 @@
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
-#include "server/intent/text.h"
+#include "server/base/utf8.h"
 
 namespace userintent::admin {
 namespace {
@@ -104,7 +104,7 @@ absl::StatusOr<CommandLine> Parse(int argc, const char* const* argv) {
   CommandLine line;
   for (int i = 1; i < argc; ++i) {
     std::string_view word = argv[i];
-    if (!intent::IsUtf8(word)) return Usage(absl::StrCat("argument ", i, " is not UTF-8"));
+    if (!IsUtf8(word)) return Usage(absl::StrCat("argument ", i, " is not UTF-8"));
     if (word.size() < 2 || word.front() != '-') {
       line.words.emplace_back(word);
       continue;
@@ -124,7 +124,7 @@ absl::StatusOr<CommandLine> Parse(int argc, const char* const* argv) {
     } else if (!row->boolean) {
       if (++i == argc) return Usage(absl::StrCat("--", name, " needs a value"));
       value = argv[i];
-      if (!intent::IsUtf8(value)) return Usage(absl::StrCat("argument ", i, " is not UTF-8"));
+      if (!IsUtf8(value)) return Usage(absl::StrCat("argument ", i, " is not UTF-8"));
     }
     if (!line.flags.emplace(name, value).second) return Usage(absl::StrCat("--", name, " is given twice"));
   }

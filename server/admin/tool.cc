@@ -33,6 +33,7 @@
 #include "server/admin/tool_copy.h"
 #include "server/admin/tool_database.h"
 #include "server/admin/tool_print.h"
+#include "server/admin/tool_text.h"
 #include "server/base/duration.h"
 #include "server/base/secret_file.h"
 #include "server/intent/fingerprint.h"

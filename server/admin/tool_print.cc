@@ -2,21 +2,14 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/time.h"
+#include "server/admin/tool_text.h"
 
 namespace userintent::admin {
-
-std::string When(const google::protobuf::Timestamp& time) {
-  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixSeconds(time.seconds()), absl::UTCTimeZone());
-}
-
-std::string AttemptId(const v1::Request& request) {
-  return request.gateway_attempt_id().empty() ? "Astra was not told one" : request.gateway_attempt_id();
-}
 
 std::string Word(v1::RequestState state) { return v1::RequestState_Name(state).substr(sizeof("REQUEST_STATE_") - 1); }
 
@@ -41,56 +34,11 @@ void Line(const char* name, const std::string& value) { absl::PrintF("%-14s %s\n
 
 namespace {
 
-std::string Age(const google::protobuf::Duration& age) {
-  const int64_t s = age.seconds();
-  if (s < 60) return absl::StrCat(s, "s");
-  if (s < 3600) return absl::StrCat(s / 60, "m ", s % 60, "s");
-  if (s < 86400) return absl::StrCat(s / 3600, "h ", s / 60 % 60, "m");
-  return absl::StrCat(s / 86400, "d ", s / 3600 % 24, "h");
-}
-
 std::string Webhooks(int64_t count) { return absl::StrCat(count, count == 1 ? " webhook" : " webhooks"); }
 
-// What came of a webhook, in a few words.
-std::string Became(const v1::Webhook& webhook) {
-  const std::string result = webhook.result().empty() ? "nothing yet" : webhook.result();
-  return webhook.waits() ? absl::StrCat(result, ", waits for another look") : result;
-}
-
-// What it means that no webhook names the request's attempt. Never more than is known.
-std::string NoneNames(const v1::Request& request) {
-  const v1::WebhookEvidence& w = request.webhooks();
-  if (request.gateway_attempt_id().empty()) return "none can: Astra was not told its attempt id";
-  if (!w.has_receiver_since()) return "none; no webhook could be received yet";
-  const std::string others = absl::StrCat(w.other_count(), " other", w.other_count() == 1 ? "" : "s");
-  std::string text;
-  if (w.receiver_covers()) {
-    text = absl::StrCat("none, though the receiver was up without a gap since then: ", others, " came, none for it");
-  } else if (w.has_receiver_until()) {
-    text = absl::StrCat("none, but the receiver is not up since ", When(w.receiver_until()), ": ", others, " came");
-  } else {
-    text = absl::StrCat("none, but the receiver is up without a gap only since ", When(w.receiver_since()), ": ",
-                        others, " came");
-  }
-  if (w.nameless_count() != 0) absl::StrAppend(&text, "; of these, ", w.nameless_count(), " without an attempt id");
-  if (w.forgotten_before().seconds() > request.create_time().seconds()) {
-    absl::StrAppend(&text, "; those from before ", When(w.forgotten_before()), " are forgotten");
-  }
-  return text;
-}
-
-void PrintWebhooks(const v1::Request& r) {
-  if (!r.has_webhooks()) return;
-  const v1::WebhookEvidence& w = r.webhooks();
-  if (w.naming_count() == 0) return Line("webhooks", NoneNames(r));
-  for (const v1::Webhook& webhook : w.naming()) {
-    Line(&webhook == &w.naming(0) ? "webhooks" : "",
-         absl::StrCat(When(webhook.receive_time()), " ", webhook.webhook_id(), " (", webhook.webhook_type(),
-                      "), intent ", webhook.user_intent_id(), ": ", Became(webhook)));
-  }
-  if (w.naming_count() > w.naming_size()) {
-    Line("", absl::StrCat("and ", w.naming_count() - w.naming_size(), " older ones"));
-  }
+void PrintWebhooks(const v1::Request& request) {
+  const char* name = "webhooks";
+  for (const std::string& line : WebhookLines(request)) Line(std::exchange(name, ""), line);
 }
 
 void Print(const v1::Request& r, bool with_attempts = true) {

@@ -1,18 +1,14 @@
 // What userintent-ledger prints for a person: to stdout, one line a fact.
 #pragma once
 
-#include <google/protobuf/timestamp.pb.h>
-
 #include <string>
 
 #include "userintent/admin/v1/ledger_admin_service.pb.h"
 
 namespace userintent::admin {
 
-std::string When(const google::protobuf::Timestamp& time);
 std::string Word(v1::RequestState state);
 const char* Meaning(const v1::Request& request);  // of its state
-std::string AttemptId(const v1::Request& request);
 
 void Line(const char* name, const std::string& value);
 void Print(const v1::ShowRequestResponse& response);

@@ -31,7 +31,11 @@ ledger::WaiterLimits WaiterLimitsOf(const config::Settings& settings) {
 std::function<void(const ledger::BatchReport&)> OnBatch(observe::Metrics& metrics) {
   return [&metrics](const ledger::BatchReport& report) {
     metrics.RecordCommit(static_cast<int>(report.operations), report.took);
-    if (!report.committed) metrics.CountCommitFailure();
+    if (report.committed) {
+      metrics.SetLedgerLastCommit(absl::Now());
+    } else {
+      metrics.CountCommitFailure();
+    }
     metrics.SetLedgerUncommitted(static_cast<int64_t>(report.waiting_outcomes));
   };
 }

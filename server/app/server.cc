@@ -8,6 +8,7 @@
 #include <sqlite3.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -17,6 +18,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/admin/admin_server.h"
+#include "server/app/acceptor_options.h"
+#include "server/app/breaker.h"
 #include "server/app/connection_counts.h"
 #include "server/app/file_reloader.h"
 #include "server/app/open_ledger.h"
@@ -27,14 +30,12 @@
 #include "server/app/tls_counts.h"
 #include "server/app/watched_files.h"
 #include "server/app/webhooks.h"
-#include "server/base/process.h"
 #include "server/http/curl_global.h"
 #include "server/observe/log.h"
 #include "server/observe/metrics.h"
 #include "server/rpc/acceptor.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/listener.h"
-#include "server/rpc/memory_watch.h"
 #include "server/rpc/methods.h"
 #include "server/rpc/reflection.h"
 #include "server/rpc/tls_watch.h"
@@ -51,28 +52,7 @@ using observe::Log;
 using observe::SafeText;
 
 constexpr auto kStatsInterval = std::chrono::seconds(1);
-
-// Measured, a connection costs 16 KiB before its TLS handshake and 85 KiB afterwards, so the default keeps within a
-// container of 256 MiB. Whatever is asked for, descriptors are left over for the ledger, Astra and the rest.
-rpc::AcceptorOptions AcceptorOptionsFor(const config::Settings& settings) {
-  constexpr int kDefaultPlaces = 2000;
-  const auto limit = static_cast<int>(std::min<rlim_t>(RaiseDescriptorLimit(), 1 << 24));
-  const int others = settings.upstream_connections + 128;
-  const int possible = std::max(limit / 4, limit - others);
-  rpc::AcceptorOptions options;
-  options.host = settings.listen.host;
-  options.port = settings.listen.port;
-  options.max_connections =
-      std::min(settings.max_connections == 0 ? kDefaultPlaces : settings.max_connections, possible);
-  // On loopback every caller, a mesh's proxy above all, has the one address.
-  const int fair = settings.listen.loopback() ? options.max_connections : std::max(1, options.max_connections / 2);
-  options.max_per_address = settings.max_connections_per_address == 0 ? fair : settings.max_connections_per_address;
-  options.memory_mark =
-      settings.memory_watermark == 0 ? rpc::DefaultMemoryMark() : static_cast<int64_t>(settings.memory_watermark) << 20;
-  // No client sends 64 KiB slower, and a request without its end holds memory. A question to reflection may stay open.
-  if (!settings.reflection_on()) options.longest_request = std::chrono::seconds(30);
-  return options;
-}
+constexpr auto kLameDuckTurn = std::chrono::milliseconds(100);
 
 observe::BuildInfo Build() {
   static const std::string grpc_version = grpc::Version();  // the release; libgrpc's own number counts otherwise
@@ -107,6 +87,7 @@ struct Server::Parts {
   policy::Gatekeeper gatekeeper;
   std::unique_ptr<PolicyWatch> policy;
   std::unique_ptr<intent::Fingerprinter> fingerprinter;
+  std::unique_ptr<Breaker> breaker;
   std::unique_ptr<usecase::AdmissionControl> admission;
   std::unique_ptr<usecase::IntentReads> reads;
   usecase::ChangeFanout change_listeners;        // of the ledger
@@ -132,7 +113,8 @@ struct Server::Parts {
   net::HostPort bound;
   ConnectionCounts counts;
   std::unique_ptr<TlsCounts> tls_counts;
-  std::optional<bool> serving;  // what was announced last
+  std::optional<bool> serving;       // what was announced last
+  std::atomic<bool> leaving{false};  // from the order to stop on
   SteadyTime next_stats{};
 };
 
@@ -194,7 +176,10 @@ absl::Status Server::Parts::OpenLedger(const config::LedgerKeys& keys) {
 }
 
 void Server::Parts::OpenAdmission() {
-  admission = std::make_unique<usecase::AdmissionControl>(AdmissionOptionsOf(settings));
+  usecase::AdmissionControl::Options options = AdmissionOptionsOf(settings);
+  breaker = std::make_unique<Breaker>(settings.upstream_breaker, *watched.credentials, *files, *telemetry);
+  options.breaker = breaker->get();
+  admission = std::make_unique<usecase::AdmissionControl>(options);
   reads = std::make_unique<usecase::IntentReads>(*ledger, *admission, *telemetry, settings.astra_read_rate);
 }
 
@@ -249,6 +234,7 @@ absl::Status Server::Parts::MakeShards(grpc::ServerBuilder& builder) {
           [this](const std::string& caller, const Uuid& request_id) { return watch_hub->Watched(caller, request_id); }},
       usecase::FollowUp::Options{.follow_up = settings.follow_up});
   change_listeners.Add(*follow_up);
+  breaker->ProbeOn(shards.front()->read_shard(), *reads);
   watch_hub->SetFollower(follow_up.get());
   return absl::OkStatus();
 }
@@ -273,7 +259,8 @@ absl::Status Server::Parts::OpenWebhooks() {
 }
 
 absl::Status Server::Parts::OpenSideDoors() {
-  auto opened = SideDoors::Open(settings, bound, *acceptor, {*admission, *ledger, *metrics, webhooks.get()});
+  auto opened =
+      SideDoors::Open(bound, *acceptor, {settings, *admission, leaving, *ledger, *metrics, webhooks.get(), sqlite});
   if (!opened.ok()) return opened.status();
   doors = *std::move(opened);
   return absl::OkStatus();
@@ -321,17 +308,34 @@ Server::~Server() {
   for (const auto& shard : p.shards) shard->Stop();
 }
 
+// Calls are admitted as before, while health sends new ones elsewhere.
+void Server::LameDuck() {
+  Parts& p = *parts_;
+  p.leaving = true;
+  HouseKeep();
+  const absl::Duration time = p.settings.lame_duck_time();
+  if (time <= absl::ZeroDuration()) return;
+  Log(Level::kInfo, "lame_duck", {{"in_flight", p.admission->in_flight()}});
+  const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(time);
+  for (SteadyTime now = SteadyClock::now(); now < end; now = SteadyClock::now()) {
+    std::this_thread::sleep_for(std::min<SteadyClock::duration>(end - now, kLameDuckTurn));
+    HouseKeep();
+  }
+}
+
 bool Server::Drain() {
   Parts& p = *parts_;
+  const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.settings.drain_timeout);
+  LameDuck();
   Log(Level::kInfo, "draining", {{"in_flight", p.admission->in_flight()}});
   p.admission->Drain();
   p.watch_hub->Drain();
   for (const auto& shard : p.shards) shard->Drain();
   p.shards.front()->read_shard().loop.Post([&p] { p.follow_up->Stop(); });
+  p.breaker->StopProbing();
   HouseKeep();
   // Astra sends again what it cannot deliver now.
   if (p.webhooks) p.webhooks->Stop();
-  const SteadyTime end = SteadyClock::now() + absl::ToChronoNanoseconds(p.settings.drain_timeout);
   while ((p.admission->in_flight() > 0 || p.reads->waiting() > 0) && SteadyClock::now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
     HouseKeep();
@@ -351,13 +355,14 @@ bool Server::Drain() {
 
 void Server::HouseKeep() {
   Parts& p = *parts_;
-  const bool serving = p.ledger->Writable() && !p.admission->draining();
+  const bool writable = p.ledger->Writable();
+  const bool serving = writable && !p.leaving;
+  p.metrics->SetDraining(p.leaving);
+  p.metrics->SetLedgerWritable(writable);
   if (p.serving != serving) {
     p.serving = serving;
     p.health.Set(serving);
     for (const auto& shard : p.shards) shard->AnnounceHealth();
-    p.metrics->SetDraining(p.admission->draining());
-    p.metrics->SetLedgerWritable(p.ledger->Writable());
   }
   const SteadyTime now = SteadyClock::now();
   if (now >= p.next_stats) {

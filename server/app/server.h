@@ -31,9 +31,10 @@ class Server {
   // SIGHUP: reads those files now instead of at the next poll.
   void ReloadFiles();
 
-  // SIGTERM: refuses new creations (DRAINING) while repeats are still answered, waits until every exchange has ended
-  // and is recorded, at most --drain_timeout, and shuts down. False: the time was not enough, and rows are left
-  // SENDING, which the next start turns into UNKNOWN.
+  // SIGTERM: health says NOT_SERVING at once, and calls are admitted for --lame_duck more. Then it refuses new
+  // creations (DRAINING) while repeats are still answered, waits until every exchange has ended and is recorded, and
+  // shuts down; all that within --drain_timeout. False: the time was not enough, and rows are left SENDING, which the
+  // next start turns into UNKNOWN.
   bool Drain();
 
   // Where it listens, with the ports that were bound; the second one empty: there is no /metrics.
@@ -43,6 +44,8 @@ class Server {
  private:
   struct Parts;
   Server();
+
+  void LameDuck();
 
   std::unique_ptr<Parts> parts_;
 };

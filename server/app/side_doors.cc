@@ -11,24 +11,24 @@ using observe::Level;
 using observe::Log;
 using observe::SafeText;
 
-absl::StatusOr<std::unique_ptr<SideDoors>> SideDoors::Open(const config::Settings& settings, const net::HostPort& bound,
-                                                           rpc::Acceptor& acceptor, View view) {
+absl::StatusOr<std::unique_ptr<SideDoors>> SideDoors::Open(const net::HostPort& bound, rpc::Acceptor& acceptor,
+                                                           View view) {
   std::unique_ptr<SideDoors> doors(new SideDoors(view));
-  doors->OpenProbe(settings, bound, acceptor);
+  doors->OpenProbe(bound, acceptor);
   doors->OpenHealthDoor(bound);
-  if (!settings.metrics_listen.empty()) {
-    if (absl::Status status = doors->OpenEndpoint(settings.metrics_listen); !status.ok()) return status;
+  if (const net::HostPort& listen = view.settings.metrics_listen; !listen.empty()) {
+    if (absl::Status status = doors->OpenEndpoint(listen, bound); !status.ok()) return status;
   }
   return doors;
 }
 
 SideDoors::~SideDoors() = default;
 
-void SideDoors::OpenProbe(const config::Settings& settings, const net::HostPort& bound, rpc::Acceptor& acceptor) {
+void SideDoors::OpenProbe(const net::HostPort& bound, rpc::Acceptor& acceptor) {
   rpc::PortProbeOptions options;
   options.host = bound.host;
   options.port = bound.port;
-  options.tls = settings.tls();
+  options.tls = view_.settings.tls();
   options.announce = [&acceptor](uint16_t port) { acceptor.ExpectProbeFrom(port); };
   probe_ = std::make_unique<rpc::PortProbe>(std::move(options));
 }
@@ -46,12 +46,16 @@ void SideDoors::OpenHealthDoor(const net::HostPort& bound) {
   Log(Level::kWarn, "warning", {{"warning", SafeText(text)}});
 }
 
-absl::Status SideDoors::OpenEndpoint(const net::HostPort& listen) {
+absl::Status SideDoors::OpenEndpoint(const net::HostPort& listen, const net::HostPort& bound) {
+  status_ = std::make_unique<Status>(Status::View{view_.settings, view_.admission, view_.metrics,
+                                                  [this] { return AllReasonsNotReady(); }, bound.Text()},
+                                     UnresolvedReader::Of(view_.settings, view_.operators));
   observe::HttpEndpoint::Options options;
   options.host = listen.host;
   options.port = listen.port;
   options.metrics = [this] { return view_.metrics.Text(); };
   options.reasons_not_ready = [this] { return AllReasonsNotReady(); };
+  options.status = [this] { return status_->Page(); };
   options.alive = [this] { return port_answers(); };
   auto started = observe::HttpEndpoint::Start(std::move(options));
   if (!started.ok()) {
@@ -65,7 +69,11 @@ absl::Status SideDoors::OpenEndpoint(const net::HostPort& listen) {
 
 std::vector<std::string> SideDoors::ReasonsNotReady() const {
   std::vector<std::string> reasons;
-  if (view_.admission.draining()) reasons.emplace_back("it drains");
+  if (view_.admission.draining()) {
+    reasons.emplace_back("it drains");
+  } else if (view_.leaving) {
+    reasons.emplace_back("it will drain in a moment");
+  }
   if (!view_.ledger.Writable()) reasons.emplace_back("the ledger cannot be written");
   if (!port_answers()) reasons.emplace_back("its port does not answer");
   return reasons;

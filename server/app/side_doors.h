@@ -1,19 +1,22 @@
 // SideDoors: where a running server is looked at beside its gRPC port: its own probe of that port, the door of
-// --healthcheck, and /metrics, /livez and /readyz.
+// --healthcheck, and /metrics, /livez, /readyz and /status.
 //
 // server.cc owns it, opens it when calls are answered, and destroys it before what it looks at. The questions may be
 // asked on any thread.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/app/status.h"
 #include "server/app/webhooks.h"
 #include "server/config/settings.h"
 #include "server/ledger/ledger.h"
+#include "server/ledger/operator_access.h"
 #include "server/observe/http_endpoint.h"
 #include "server/observe/metrics.h"
 #include "server/rpc/acceptor.h"
@@ -27,16 +30,19 @@ class SideDoors {
  public:
   // What is looked at.
   struct View {
+    const config::Settings& settings;
     const usecase::AdmissionControl& admission;
+    const std::atomic<bool>& leaving;  // it was told to stop, and may still take calls
     const ledger::Ledger& ledger;
     const observe::Metrics& metrics;
-    const Webhooks* webhooks;  // null: none are received
+    const Webhooks* webhooks;           // null: none are received
+    ledger::OperatorAccess* operators;  // the ledger, where it is in a file of this process
   };
 
   // `bound`: the address of the gRPC port, which `acceptor` listens on. Without a door for --healthcheck there is a
   // warning in the log; without an endpoint for --metrics_listen the status names that flag.
-  static absl::StatusOr<std::unique_ptr<SideDoors>> Open(const config::Settings& settings, const net::HostPort& bound,
-                                                         rpc::Acceptor& acceptor, View view);
+  static absl::StatusOr<std::unique_ptr<SideDoors>> Open(const net::HostPort& bound, rpc::Acceptor& acceptor,
+                                                         View view);
   ~SideDoors();
   SideDoors(const SideDoors&) = delete;
   SideDoors& operator=(const SideDoors&) = delete;
@@ -57,15 +63,16 @@ class SideDoors {
  private:
   explicit SideDoors(View view) : view_(view) {}
 
-  void OpenProbe(const config::Settings& settings, const net::HostPort& bound, rpc::Acceptor& acceptor);
+  void OpenProbe(const net::HostPort& bound, rpc::Acceptor& acceptor);
   void OpenHealthDoor(const net::HostPort& bound);
-  absl::Status OpenEndpoint(const net::HostPort& listen);
+  absl::Status OpenEndpoint(const net::HostPort& listen, const net::HostPort& bound);
 
   const View view_;
   std::string metrics_host_;
   // Destroyed in reverse: the askers before the probe that they ask.
   std::unique_ptr<rpc::PortProbe> probe_;
   std::unique_ptr<rpc::HealthDoor> health_door_;
+  std::unique_ptr<Status> status_;
   std::unique_ptr<observe::HttpEndpoint> endpoint_;
 };
 

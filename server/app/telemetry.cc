@@ -93,6 +93,7 @@ observe::Labels Telemetry::Labels() {
           usecase::kWatchEndNames,
           policy::kWouldDenyNames,
           rpc::kHandshakeResultNames,
+          {usecase::kBreakerStateNames, usecase::kBreakerCauseNames, usecase::kProbeResultNames},
           usecase::kQueueEndNames};
 }
 
@@ -189,6 +190,21 @@ void Telemetry::OnRead(usecase::Asker asker, const std::optional<Uuid>& request_
 }
 
 void Telemetry::OnReadHeldBack(usecase::Asker asker) { metrics_.CountReadHeldBack(static_cast<size_t>(asker)); }
+
+void Telemetry::OnBreakerState(usecase::BreakerState state) { metrics_.breaker().SetState(static_cast<size_t>(state)); }
+
+void Telemetry::OnBreakerOpened(usecase::BreakerCause cause) {
+  metrics_.breaker().CountOpened(static_cast<size_t>(cause));
+  Log(Level::kError, "breaker_opened", {{"detail", SafeText(usecase::kBreakerCauseNames[static_cast<size_t>(cause)])}});
+}
+
+void Telemetry::OnBreakerClosed(usecase::BreakerCause cause) {
+  Log(Level::kInfo, "breaker_closed", {{"detail", SafeText(usecase::kBreakerCauseNames[static_cast<size_t>(cause)])}});
+}
+
+void Telemetry::OnBreakerProbe(usecase::ProbeResult result) {
+  metrics_.breaker().CountProbe(static_cast<size_t>(result));
+}
 
 void Telemetry::OnWatchOpened() { metrics_.AddWatchStreams(1); }
 

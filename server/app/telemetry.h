@@ -13,6 +13,7 @@
 #include "server/usecase/creations.h"
 #include "server/usecase/follow_up.h"
 #include "server/usecase/intent_reads.h"
+#include "server/usecase/upstream_breaker.h"
 #include "server/usecase/watch_stream.h"
 
 namespace userintent {
@@ -20,7 +21,8 @@ namespace userintent {
 class Telemetry final : public rpc::CallObserver,
                         public usecase::CreationObserver,
                         public usecase::ReadObserver,
-                        public usecase::WatchObserver {
+                        public usecase::WatchObserver,
+                        public usecase::BreakerObserver {
  public:
   explicit Telemetry(observe::Metrics& metrics) : metrics_(metrics) {}
 
@@ -39,6 +41,10 @@ class Telemetry final : public rpc::CallObserver,
   void OnRead(usecase::Asker asker, const std::optional<Uuid>& request_id, const astra::ReadOutcome& outcome,
               SteadyClock::duration took) override;
   void OnReadHeldBack(usecase::Asker asker) override;
+  void OnBreakerState(usecase::BreakerState state) override;
+  void OnBreakerOpened(usecase::BreakerCause cause) override;
+  void OnBreakerClosed(usecase::BreakerCause cause) override;
+  void OnBreakerProbe(usecase::ProbeResult result) override;
   void OnWatchOpened() override;
   void OnWatchEvent(usecase::WatchEvent event) override;
   void OnWatchEnded(usecase::WatchEnd why, bool opened) override;

@@ -9,12 +9,12 @@
 #include "nlohmann/json.hpp"
 #include "server/astra/flat_answer.h"
 #include "server/base/text.h"
+#include "server/base/utf8.h"
 
 namespace userintent::astra {
 namespace {
 
 constexpr int kMaxDepth = 16;
-constexpr size_t kMaxId = 256;
 constexpr size_t kMaxStatus = 64;
 constexpr size_t kMaxSubstring = 256;
 
@@ -137,7 +137,7 @@ std::string StatusWord(std::optional<std::string> word) {
 // Of a flat body. Copies only what is kept.
 std::optional<Answer> AnswerOf(const FlatAnswer& flat) {
   const std::optional<std::string_view> id = flat.Text("id"), status = flat.Text("status");
-  if (!id || !IsId(*id)) return std::nullopt;
+  if (!id || !IsAstraId(*id)) return std::nullopt;
   return Answer{std::string(*id), std::string(status && IsStatus(*status) ? *status : std::string_view())};
 }
 
@@ -171,8 +171,6 @@ class ErrorShape final : public Reader {
 
 }  // namespace
 
-bool IsId(std::string_view text) { return !text.empty() && text.size() <= kMaxId && !HasUnicodeControl(text); }
-
 std::optional<Answer> ParseAnswer(std::string_view body) {
   static_assert(FlatAnswer::kMostBytes <= kMaxBody);
   if (const FlatAnswer flat(body); flat.flat()) return AnswerOf(flat);
@@ -183,7 +181,7 @@ std::optional<Answer> ParseAnyAnswer(std::string_view body) {
   MemberReader::Member members[] = {{"id", true}, {"status", false}};
   auto& [id, status] = members;
   MemberReader reader(members);
-  if (!ReadAll(body, reader) || !id.value || !IsId(*id.value)) return std::nullopt;
+  if (!ReadAll(body, reader) || !id.value || !IsAstraId(*id.value)) return std::nullopt;
   return Answer{*std::move(id.value), StatusWord(std::move(status.value))};
 }
 
@@ -194,7 +192,7 @@ std::optional<Reading> ParseReading(std::string_view body, std::string_view user
   if (!ReadAll(body, reader) || id.value != user_intent_id) return std::nullopt;
   Reading reading;
   reading.status = StatusWord(std::move(status.value));
-  if (user_id.value && IsId(*user_id.value)) reading.user_id = *std::move(user_id.value);
+  if (user_id.value && IsAstraId(*user_id.value)) reading.user_id = *std::move(user_id.value);
   reading.kyc_type = std::move(kyc_type.value).value_or("");
   reading.attempt_id = std::move(reader).attempt_id();
   return reading;

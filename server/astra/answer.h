@@ -15,11 +15,8 @@ namespace userintent::astra {
 // A longer body is not read. The HTTP client cuts it there (http::Options::max_answer_bytes).
 inline constexpr size_t kMaxBody = size_t{64} * 1024;
 
-// Whether `text`, which is UTF-8, may be an id of Astra's: 1-256 bytes without control characters (C0, DEL, C1).
-bool IsId(std::string_view text);
-
 struct Answer {
-  std::string id;      // 1-256 bytes without control characters; opaque
+  std::string id;      // as IsAstraId() asks (server/base/utf8.h); opaque
   std::string status;  // Astra's own word, at most 64 printable ASCII bytes; empty: none, or not fit to keep
 
   bool operator==(const Answer&) const = default;

@@ -4,6 +4,7 @@
 // No gRPC, no libcurl. Client belongs to one shard's thread, like the http::Client below it.
 #pragma once
 
+#include <cstdint>
 #include <iterator>
 #include <memory>
 #include <optional>
@@ -51,6 +52,7 @@ struct Outcome {
   bool repeat_pointless = false;  // with kNotSent: untrusted certificate or host name, forbidden address, lease
   bool cancelled = false;         // with kNotSent: CancelUnsent()
   bool lease_over = false;        // with kNotSent: the lease that Create() was given
+  uint64_t credentials = 0;       // the number of those that it showed: BasicAuth::number
   std::string_view detail;        // fixed text for logs
 };
 
@@ -78,10 +80,11 @@ struct ReadOutcome {
   std::string user_id;       // with kRead: 1-256 bytes without control characters, else empty
   v1::VerificationType verification_type = v1::VERIFICATION_TYPE_UNSPECIFIED;  // with kRead, where Astra told it
   std::optional<Uuid> attempt_id;  // with kRead, where Astra told it: of the POST that made the intent
-  std::string astra_request_id;    // as in Outcome, as the next three
+  std::string astra_request_id;    // as in Outcome, as the next four
   std::optional<absl::Duration> retry_after;
   bool not_astras = false;
   bool repeat_pointless = false;
+  uint64_t credentials = 0;
   std::string_view detail;  // fixed text for logs
 };
 

@@ -40,7 +40,7 @@ absl::StatusOr<Secret> ReadId(const std::string& path) {
 }
 
 // The status has a line for each file that is wrong.
-absl::StatusOr<std::shared_ptr<const BasicAuth>> ReadBoth(const std::string& id_file, const std::string& secret_file) {
+absl::StatusOr<std::shared_ptr<BasicAuth>> ReadBoth(const std::string& id_file, const std::string& secret_file) {
   const absl::StatusOr<Secret> id = ReadId(id_file);
   const absl::StatusOr<Secret> secret = ReadOne(secret_file, kSecretFlag);
   if (!id.ok() && !secret.ok()) {
@@ -71,7 +71,7 @@ absl::StatusOr<std::shared_ptr<const BasicAuth>> ReadBoth(const std::string& id_
 
 absl::StatusOr<std::unique_ptr<Credentials>> Credentials::Load(std::string client_id_file,
                                                                std::string client_secret_file) {
-  absl::StatusOr<std::shared_ptr<const BasicAuth>> auth = ReadBoth(client_id_file, client_secret_file);
+  absl::StatusOr<std::shared_ptr<BasicAuth>> auth = ReadBoth(client_id_file, client_secret_file);
   if (!auth.ok()) return auth.status();
   return std::unique_ptr<Credentials>(
       new Credentials(std::move(client_id_file), std::move(client_secret_file), *std::move(auth)));
@@ -86,8 +86,8 @@ Credentials::Credentials(std::string client_id_file, std::string client_secret_f
 absl::StatusOr<bool> Credentials::Refresh() {
   const MutexLock one_at_a_time(refresh_mutex_);
   // Before the reading: what changes in between is then news once too often rather than never.
-  const std::pair marks(MarkOf(client_id_file_), MarkOf(client_secret_file_));
-  absl::StatusOr<std::shared_ptr<const BasicAuth>> fresh = ReadBoth(client_id_file_, client_secret_file_);
+  const Marks marks = read_ = MarksNow();
+  absl::StatusOr<std::shared_ptr<BasicAuth>> fresh = ReadBoth(client_id_file_, client_secret_file_);
   if (!fresh.ok()) {
     refused_.Refuse(marks);
     return fresh.status();
@@ -95,8 +95,17 @@ absl::StatusOr<bool> Credentials::Refresh() {
   refused_.Accept();
   const MutexLock lock(mutex_);
   if ((*fresh)->header_value == auth_->header_value) return false;
+  (*fresh)->number = auth_->number + 1;
   auth_ = *std::move(fresh);
   return true;
+}
+
+bool Credentials::RefreshIfTouched() {
+  {
+    const MutexLock one_at_a_time(refresh_mutex_);
+    if (read_ == MarksNow()) return false;
+  }
+  return Refresh().value_or(false);
 }
 
 bool Credentials::RefusalIsNews() const {

@@ -7,6 +7,7 @@
 // old id with a new secret; the next one, after the second rename, puts that right.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -22,6 +23,7 @@ struct BasicAuth {
   Secret header_value;    // of Authorization: "Basic ..."
   std::string client_id;  // no secret: it is a part of the links to Astra's pages
   Secret client_secret;   // which Astra signs its webhooks with
+  uint64_t number = 1;    // each pair that this process comes to know has a higher one than those before
 };
 
 class Credentials {
@@ -37,6 +39,9 @@ class Credentials {
   // Reads the files again. Whether the credentials changed; on an error the last good ones stay.
   absl::StatusOr<bool> Refresh();
 
+  // The same if the files were touched since the last reading: two stat() calls where they were not. False on an error.
+  bool RefreshIfTouched();
+
   // Whether the files that the last Refresh() refused were other ones than those of the refusal before it: worth a log
   // line of its own. A refusal that follows a success is always news.
   bool RefusalIsNews() const;
@@ -50,8 +55,12 @@ class Credentials {
   const std::string client_id_file_;
   const std::string client_secret_file_;
   mutable Mutex refresh_mutex_;  // one Refresh at a time, so that an older reading cannot replace a newer one
-  RefusedFiles<std::pair<FileMark, FileMark>> refused_ ABSL_GUARDED_BY(refresh_mutex_);
-  mutable Mutex mutex_;  // never held while reading the files
+  using Marks = std::pair<FileMark, FileMark>;
+  Marks MarksNow() const { return {MarkOf(client_id_file_), MarkOf(client_secret_file_)}; }
+
+  RefusedFiles<Marks> refused_ ABSL_GUARDED_BY(refresh_mutex_);
+  Marks read_ ABSL_GUARDED_BY(refresh_mutex_);  // what the last Refresh() read
+  mutable Mutex mutex_;                         // never held while reading the files
   std::shared_ptr<const BasicAuth> auth_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -45,6 +45,7 @@ class RestClient final : public Client {
     return http_.Start(std::move(post),
                        [this, auth = std::move(auth), done = std::move(done)](http::Outcome exchange) mutable {
                          Outcome outcome = Classify(exchange, limit_rule_, clock_());
+                         outcome.credentials = auth->number;
                          if (outcome.verdict == Verdict::kCredentialsRejected) shown_ = std::move(auth);
                          done(std::move(outcome));
                        });
@@ -59,6 +60,7 @@ class RestClient final : public Client {
     http_.Start(std::move(get), [this, auth = std::move(auth), id = std::move(user_intent_id),
                                  done = std::move(done)](http::Outcome exchange) mutable {
       ReadOutcome outcome = ClassifyRead(exchange, id, clock_());
+      outcome.credentials = auth->number;
       if (outcome.verdict == ReadVerdict::kCredentialsRejected) shown_ = std::move(auth);
       done(std::move(outcome));
     });

@@ -119,6 +119,15 @@ void CheckUpstream(const Settings& settings, Problems& problems) {
   }
 }
 
+void CheckLameDuck(const Settings& settings, Problems& problems) {
+  const absl::Duration duck = settings.lame_duck.value_or(absl::ZeroDuration());
+  if (duck != absl::ZeroDuration() && (duck < absl::Milliseconds(1) || duck > absl::Hours(1))) {
+    problems.Add("lame_duck", "must be 0, or from 1ms to 1h");
+  } else if (duck >= settings.drain_timeout && !problems.Has("drain_timeout")) {
+    problems.Add("lame_duck", "must be shorter than --drain_timeout, which it is the first part of");
+  }
+}
+
 // In the order of the table of flags. The least duration is one millisecond: finer than that nothing is timed.
 void CheckRanges(const Settings& settings, Problems& problems) {
   static constexpr DurationRange kDurations[] = {
@@ -171,6 +180,7 @@ void CheckRanges(const Settings& settings, Problems& problems) {
   if (window != absl::ZeroDuration() && (window < absl::Milliseconds(1) || window > absl::Hours(1))) {
     problems.Add("late_answer_window", "must be 0, or from 1ms to 1h");
   }
+  CheckLameDuck(settings, problems);
   if (settings.connect_timeout > settings.upstream_timeout && !problems.Has("upstream_timeout")) {
     problems.Add("connect_timeout", "must not be longer than --upstream_timeout");
   }

@@ -90,6 +90,10 @@ constexpr FlagRow kRows[] = {
     RowOf<&Settings::upstream_http2>("upstream_http2", "offer HTTP/2 to Astra; false: HTTP/1.1 only"),
     RowOf<&Settings::upstream_transport>("upstream_transport",
                                          "what speaks to Astra; auto: nghttp2, libcurl where there is no HTTP/2"),
+    RowOf<&Settings::upstream_breaker>(
+        "upstream_breaker",
+        "begin no creation while Astra fails or refuses the credentials (UPSTREAM_SUSPENDED); false: every call is "
+        "tried"),
     RowOf<&Settings::max_connections>("max_connections",
                                       "callers' connections, at most; 0: as the descriptor limit allows, up to 2000"),
     RowOf<&Settings::max_connections_per_address>("max_connections_per_address",
@@ -168,9 +172,15 @@ constexpr FlagRow kRows[] = {
     RowOf<&Settings::kyc_delegation>("kyc_delegation", "ssn_last_four is optional"),
     RowOf<&Settings::allow_non_public_ip>("allow_non_public_ip", "accept ip_address values that are not public"),
     RowOf<&Settings::metrics_listen>("metrics_listen",
-                                     "address of /metrics, /livez and /readyz; empty switches them off"),
+                                     "address of /metrics, /livez, /readyz and /status; empty switches them off"),
     RowOf<&Settings::reflection>("reflection", "gRPC reflection"),
-    RowOf<&Settings::drain_timeout>("drain_timeout", "for calls under way after SIGTERM or SIGINT"),
+    RowOf<&Settings::drain_timeout>("drain_timeout",
+                                    "from SIGTERM or SIGINT until calls under way are given up, --lame_duck included; "
+                                    "5 s later the process ends whatever happens"),
+    RowOf<&Settings::lame_duck>("lame_duck",
+                                "so long after SIGTERM or SIGINT calls are still admitted while health says "
+                                "NOT_SERVING, so that load balancers notice; its default gives way to a short "
+                                "--drain_timeout"),
     RowOf<&Settings::shards>("shards", "threads that serve calls; 0: one per two cores"),
     RowOf<&Settings::log_level>("log_level", "trace, debug, info, warn or error"),
 };

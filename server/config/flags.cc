@@ -169,10 +169,11 @@ Action WantedInformation(int argc, const char* const* argv) {
   return Action::kServe;
 }
 
-// What --help says of a default. Two defaults are no value that can be written.
+// What --help says of a default. Three defaults are no value that can be written.
 std::string DefaultText(const FlagRow& row) {
   static const Settings defaults;
   if (std::string_view(row.name) == "reflection") return "true on loopback, else false";
+  if (std::string_view(row.name) == "lame_duck") return "5s, on loopback 0";
   if (std::string_view(row.name) == "astra_ca_file") return "the system's";
   std::string text = row.text(defaults);
   return text.empty() ? "none" : text;

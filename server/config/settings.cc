@@ -46,6 +46,11 @@ std::optional<net::Origin> Settings::app_url() const {
   return std::nullopt;
 }
 
+absl::Duration Settings::lame_duck_time() const {
+  if (lame_duck) return *lame_duck;
+  return listen.loopback() ? absl::ZeroDuration() : std::min(absl::Seconds(5), drain_timeout / 2);
+}
+
 int Settings::shard_count() const {
   if (shards > 0) return shards;
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);

@@ -41,8 +41,9 @@ struct Settings {
   int queue_limit = 1000;      // calls that wait for their turn; 0: none does
   bool upstream_http2 = true;
   http::Transport upstream_transport{};  // kAuto
-  int max_connections = 0;               // 0: as the descriptor limit allows, up to 2000
-  int max_connections_per_address = 0;   // 0: half of all; all where --listen is loopback
+  bool upstream_breaker = true;
+  int max_connections = 0;              // 0: as the descriptor limit allows, up to 2000
+  int max_connections_per_address = 0;  // 0: half of all; all where --listen is loopback
   absl::Duration max_connection_age = absl::Minutes(30);
   int memory_watermark = 0;  // MiB; 0: as the container's limit allows
   int max_in_flight = 4096;
@@ -79,10 +80,11 @@ struct Settings {
   int email_attempt_limit = 3;
   bool kyc_delegation = false;
   bool allow_non_public_ip = false;
-  net::HostPort metrics_listen{"127.0.0.1", 9464};  // empty: off
-  std::optional<bool> reflection;                   // see reflection_on()
-  absl::Duration drain_timeout = absl::Seconds(35);
-  int shards = 0;  // see shard_count()
+  net::HostPort metrics_listen{"127.0.0.1", 9464};   // empty: off
+  std::optional<bool> reflection;                    // see reflection_on()
+  absl::Duration drain_timeout = absl::Seconds(35);  // from the signal on
+  std::optional<absl::Duration> lame_duck;           // the first part of it; see lame_duck_time()
+  int shards = 0;                                    // see shard_count()
   observe::Level log_level = observe::Level::kInfo;
 
   bool tls() const { return !tls_cert_file.empty(); }
@@ -100,6 +102,8 @@ struct Settings {
   // What --upstream_connections carry at once.
   int upstream_max_limit() const { return upstream_connections * 100; }
   bool reflection_on() const { return reflection.value_or(listen.loopback()); }
+  // --lame_duck; by default 5 s off loopback, where load balancers may be, but never most of --drain_timeout.
+  absl::Duration lame_duck_time() const;
   // --shards, or one per two cores.
   int shard_count() const;
 };

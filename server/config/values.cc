@@ -94,6 +94,13 @@ bool Parse(std::string_view text, absl::Duration* out) { return ReadDuration(tex
 std::string Text(absl::Duration value) { return absl::FormatDuration(value); }
 
 template <>
+Form FormOf<std::optional<absl::Duration>>() {
+  return FormOf<absl::Duration>();
+}
+bool Parse(std::string_view text, std::optional<absl::Duration>* out) { return ParseOptional(text, out); }
+std::string Text(const std::optional<absl::Duration>& value) { return value ? Text(*value) : ""; }
+
+template <>
 Form FormOf<std::optional<absl::Time>>() {
   return {"TIME", "must be a time as in RFC 3339, for example 2026-01-31T09:30:00Z"};
 }

@@ -60,9 +60,10 @@ bool Parse(std::string_view text, bool* out);  // true, yes, 1, ...
 bool Parse(std::string_view text, int* out);
 bool Parse(std::string_view text, std::string* out);
 bool Parse(std::string_view text, absl::Duration* out);
-bool Parse(std::string_view text, std::optional<bool>* out);        // empty: not set
-bool Parse(std::string_view text, std::optional<absl::Time>* out);  // empty: not set
-bool Parse(std::string_view text, net::HostPort* out);              // empty: no address
+bool Parse(std::string_view text, std::optional<bool>* out);            // empty: not set
+bool Parse(std::string_view text, std::optional<absl::Duration>* out);  // empty: not set
+bool Parse(std::string_view text, std::optional<absl::Time>* out);      // empty: not set
+bool Parse(std::string_view text, net::HostPort* out);                  // empty: no address
 bool Parse(std::string_view text, net::Origin* out);
 bool Parse(std::string_view text, std::optional<net::Origin>* out);  // empty: not set
 bool Parse(std::string_view text, RedirectUris* out);                // separated by commas; empty: none
@@ -78,6 +79,7 @@ std::string Text(int value);
 std::string Text(const std::string& value);
 std::string Text(absl::Duration value);
 std::string Text(const std::optional<bool>& value);
+std::string Text(const std::optional<absl::Duration>& value);
 std::string Text(const std::optional<absl::Time>& value);
 std::string Text(const net::HostPort& value);
 std::string Text(const net::Origin& value);

@@ -83,9 +83,12 @@ std::vector<std::string> Warnings(const Loaded& loaded) {
   if (settings.allow_private_upstream) {
     warnings.Add("allow_private_upstream", "personal data may go to a private address");
   }
-  if (settings.drain_timeout < settings.upstream_timeout) {
+  if (settings.drain_timeout - settings.lame_duck_time() < settings.upstream_timeout) {
     warnings.Add("drain_timeout",
-                 "is shorter than --upstream_timeout; exchanges cut off by it end with an unknown outcome");
+                 settings.lame_duck_time() > absl::ZeroDuration()
+                     ? "is shorter than --lame_duck and --upstream_timeout together; exchanges cut off by it end with "
+                       "an unknown outcome"
+                     : "is shorter than --upstream_timeout; exchanges cut off by it end with an unknown outcome");
   }
   if (settings.ledger.kind == LedgerLocation::Kind::kMemory) {
     warnings.Add("ledger",
@@ -97,7 +100,7 @@ std::vector<std::string> Warnings(const Loaded& loaded) {
     warnings.Add("allow_non_public_ip", "accepts addresses of end users that no end user on the internet has");
   }
   if (!settings.metrics_listen.empty() && !settings.metrics_listen.loopback()) {
-    warnings.Add("metrics_listen", "shows metrics off loopback, without TLS and to everyone");
+    warnings.Add("metrics_listen", "shows metrics and the page of /status off loopback, without TLS and to everyone");
   }
   if (settings.reflection_on() && !settings.listen.loopback()) warnings.Add("reflection", "is on off loopback");
   return std::move(warnings).Take();

@@ -6,7 +6,7 @@
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/wire_format_lite.h"
-#include "server/intent/text.h"
+#include "server/base/utf8.h"
 
 namespace userintent::intent {
 namespace {

@@ -11,38 +11,12 @@
 #include <cstring>
 
 #include "server/base/text.h"
+#include "server/base/utf8.h"
 
 namespace userintent::intent {
 namespace {
 
 using Byte = unsigned char;
-
-constexpr char32_t kDamaged = 0xffffffff;
-
-// The code point that starts at `at`, which is moved behind it. The byte there is not ASCII.
-char32_t Decode(const Byte*& at, const Byte* end) {
-  const Byte lead = *at++;
-  int more;
-  char32_t least;
-  char32_t point;
-  if (lead >= 0xc2 && lead <= 0xdf) {
-    more = 1, least = 0x80, point = lead & 0x1f;
-  } else if ((lead & 0xf0) == 0xe0) {
-    more = 2, least = 0x800, point = lead & 0x0f;
-  } else if (lead >= 0xf0 && lead <= 0xf4) {
-    more = 3, least = 0x10000, point = lead & 0x07;
-  } else {
-    return kDamaged;
-  }
-  if (end - at < more) return kDamaged;
-  for (; more > 0; --more) {
-    const Byte next = *at++;
-    if ((next & 0xc0) != 0x80) return kDamaged;
-    point = point << 6 | (next & 0x3f);
-  }
-  if (point < least || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff)) return kDamaged;
-  return point;
-}
 
 // Unicode property White_Space, above ASCII.
 bool IsWideSpace(char32_t point) {
@@ -114,8 +88,8 @@ TextTraits InspectText(std::string_view text) {
         if (c < '\t' || c > '\r') traits.spaces = false;
       }
     } else {
-      const char32_t point = Decode(at, end);
-      if (point == kDamaged) {
+      const char32_t point = DecodeUtf8(at, end);
+      if (point == kDamagedUtf8) {
         traits.valid = false;
         return traits;
       }
@@ -128,19 +102,6 @@ TextTraits InspectText(std::string_view text) {
     ++traits.characters;
   }
   return traits;
-}
-
-bool IsUtf8(std::string_view text) {
-  const auto* at = reinterpret_cast<const Byte*>(text.data());
-  const Byte* const end = at + text.size();
-  while (at != end) {
-    if (*at < 0x80) {
-      ++at;
-    } else if (Decode(at, end) == kDamaged) {
-      return false;
-    }
-  }
-  return true;
 }
 
 bool IsAscii(std::string_view text) {
@@ -178,7 +139,7 @@ std::string Outline(std::string_view text) {
       outline += IsLower(c) || IsDigit(c) ? c : ' ';
       continue;
     }
-    const uint32_t mask = U_GET_GC_MASK(static_cast<UChar32>(Decode(at, end)));
+    const uint32_t mask = U_GET_GC_MASK(static_cast<UChar32>(DecodeUtf8(at, end)));
     outline += (mask & U_GC_L_MASK) != 0   ? '#'
                : (mask & U_GC_N_MASK) != 0 ? '9'
                : (mask & U_GC_M_MASK) != 0 ? '+'

@@ -9,7 +9,7 @@
 namespace userintent::intent {
 
 struct TextTraits {
-  bool valid = true;      // well-formed UTF-8: no cut, overlong or surrogate sequences, nothing above U+10FFFF
+  bool valid = true;      // well-formed UTF-8 (server/base/utf8.h)
   bool safe = true;       // no control (C0, DEL, C1) and no bidirectional embedding, override or isolate characters
   bool blank = true;      // no visible character (below); true for the empty text
   bool spaces = true;     // nothing but Unicode White_Space; true for the empty text
@@ -18,8 +18,6 @@ struct TextTraits {
 
 // For text that is not valid, the other members describe what comes before the damage.
 TextTraits InspectText(std::string_view text);
-
-bool IsUtf8(std::string_view text);
 
 // A visible character is one that can be seen with nothing around it. By their properties these are not: White_Space,
 // Default_Ignorable_Code_Point (zero width characters, fillers, joiners, variation selectors, tags), controls and other

@@ -6,6 +6,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/text.h"
+#include "server/base/utf8.h"
 #include "server/ledger/decide_parts.h"
 
 namespace userintent::ledger {
@@ -20,11 +21,8 @@ std::optional<std::string> WrongText(const char* what, std::string_view text, si
 namespace {
 
 std::optional<std::string> WrongWords(const ResolveRequest& request) {
-  if (request.created) {
-    const std::string& id = *request.created;
-    if (id.empty() || id.size() > 256 || HasControlCharacter(id)) {
-      return "the intent id must have 1 to 256 bytes without control characters";
-    }
+  if (request.created && !IsAstraId(*request.created)) {
+    return "the intent id must have 1 to 256 bytes of UTF-8 without control characters";
   }
   if (std::optional<std::string> wrong = WrongText("actor", request.actor, 128)) return wrong;
   if (std::optional<std::string> wrong = WrongText("evidence", request.evidence, 1024)) return wrong;

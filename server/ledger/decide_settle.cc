@@ -4,7 +4,7 @@
 #include <string>
 #include <utility>
 
-#include "server/base/text.h"
+#include "server/base/utf8.h"
 #include "server/ledger/decide_parts.h"
 
 namespace userintent::ledger {
@@ -16,8 +16,8 @@ std::optional<std::string> WrongProof(const SettleRequest& proof) {
     return "this state settles nothing";
   }
   const std::string& id = proof.answer.user_intent_id;
-  if (proof.state == State::kSucceeded && (id.empty() || id.size() > 256 || HasControlCharacter(id))) {
-    return "the intent id must have 1 to 256 bytes without control characters";
+  if (proof.state == State::kSucceeded && !IsAstraId(id)) {
+    return "the intent id must have 1 to 256 bytes of UTF-8 without control characters";
   }
   if (proof.state != State::kSucceeded && !id.empty()) return "an intent was made, or it was not";
   if (std::optional<std::string> wrong = WrongText("action", proof.action, 128)) return wrong;

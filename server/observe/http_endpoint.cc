@@ -21,7 +21,13 @@ namespace {
 
 constexpr std::string_view kText = "text/plain; charset=utf-8";
 constexpr std::string_view kJson = "application/json";
+constexpr std::string_view kHtml = "text/html; charset=utf-8";
 constexpr std::string_view kPrometheusText = "text/plain; version=0.0.4; charset=utf-8";
+
+// A page gets its style from itself and nothing from anywhere, has no script, sends no form, and stands in no frame.
+constexpr std::string_view kNothingElse =
+    "\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'\r\nReferrer-Policy: no-referrer";
 
 struct Reply {
   int status;
@@ -40,6 +46,7 @@ std::string Serialize(const Reply& reply) {
   text += "\r\nContent-Length: ";
   text += std::to_string(reply.body.size());
   if (reply.status == 405) text += "\r\nAllow: GET";
+  if (reply.type == kHtml) text += kNothingElse;
   text += "\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n";
   text += reply.body;
   return text;
@@ -180,6 +187,8 @@ int HttpEndpoint::Handle(void* opaque) noexcept {
       reply = {405, "Method Not Allowed", kText, "only GET\n"};
     } else if (path == "/metrics") {
       reply = {200, "OK", kPrometheusText, options_.metrics()};
+    } else if (path == "/status" && options_.status) {
+      reply = {200, "OK", kHtml, options_.status()};
     } else if (path == "/livez") {
       reply = !options_.alive || options_.alive() ? Reply{200, "OK", kText, "ok\n"}
                                                   : Reply{503, "Service Unavailable", kText, "the port is deaf\n"};

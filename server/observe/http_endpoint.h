@@ -1,8 +1,9 @@
-// HttpEndpoint: the plain HTTP side door for operators: /metrics, /livez and /readyz, nothing else.
+// HttpEndpoint: the plain HTTP side door for operators: /metrics, /livez, /readyz and /status, nothing else.
 //
 // Serves on threads of its own from Start() until it is destroyed; the owner destroys it before the objects that the
 // functions in Options use. Those run on the endpoint's threads, possibly several at once. There is no TLS and no
-// access control: it listens on loopback unless it is told otherwise, and shows fixed words and numbers only.
+// access control: it listens on loopback unless it is told otherwise, and shows fixed words, numbers, and on /status
+// the names of callers and random ids.
 //
 // /readyz is a JSON object: {"ready":false,"reasons":["the ledger cannot be written"]}, {"ready":true,"reasons":[]}.
 #pragma once
@@ -27,7 +28,8 @@ class HttpEndpoint {
     std::function<std::string()> metrics;  // the text of /metrics
     // Why /readyz answers 503, in words that are shown; empty: it answers 200.
     std::function<std::vector<std::string>()> reasons_not_ready;
-    std::function<bool()> alive = {};  // true: /livez answers 200, false: 503; may be empty: always
+    std::function<std::string()> status = {};  // the page of /status, HTML in UTF-8; may be empty: there is none
+    std::function<bool()> alive = {};          // true: /livez answers 200, false: 503; may be empty: always
   };
 
   static absl::StatusOr<std::unique_ptr<HttpEndpoint>> Start(Options options);

@@ -65,6 +65,7 @@ Metrics::Metrics(const BuildInfo& build, const Labels& names) : parts_(std::make
   parts_->tls = std::make_unique<TlsMetrics>(parts_->registry, names.handshake_results);
   parts_->webhooks = std::make_unique<WebhookMetrics>(parts_->registry, names.webhooks);
   parts_->replica = std::make_unique<ReplicaMetrics>(parts_->registry);
+  parts_->breaker = std::make_unique<BreakerMetrics>(parts_->registry, names.breaker);
   parts_->limit = std::make_unique<LimitMetrics>(parts_->registry, names.queue_ends);
   parts_->policy = std::make_unique<PolicyMetrics>(parts_->registry, names.methods, names.policy_would_deny);
 }
@@ -214,6 +215,8 @@ void Metrics::Parts::AddLedger() {
                                     "Operations in one durable commit.", kBatchBuckets);
   commit_failures = MakeCounter(registry, "userintent_ledger_commit_failures_total", "Commits that failed.");
   ledger_writable = MakeGauge(registry, "userintent_ledger_writable", "1 while the ledger can be written.");
+  ledger_last_commit = MakeGauge(registry, "userintent_ledger_last_commit_timestamp_seconds",
+                                 "When something was last made durable, in Unix time; 0: not yet.");
   ledger_uncommitted = MakeGauge(registry, "userintent_ledger_uncommitted_outcomes",
                                  "Outcomes kept in memory until the disk takes them.");
   recovered_rows = MakeGauge(registry, "userintent_ledger_recovered_rows",
@@ -232,7 +235,7 @@ void Metrics::Parts::AddLedger() {
 }
 
 void Metrics::Parts::AddOperation() {
-  draining = MakeGauge(registry, "userintent_draining", "1 while the process drains.");
+  draining = MakeGauge(registry, "userintent_draining", "1 from the order to stop on.");
   Family<Counter>& reloads = BuildCounter()
                                  .Name("userintent_credential_reloads_total")
                                  .Help("Changed secret files or certificates that were read again.")

@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "absl/time/time.h"
+#include "server/observe/breaker_metrics.h"
 #include "server/observe/limit_metrics.h"
 #include "server/observe/policy_metrics.h"
 #include "server/observe/replica_metrics.h"
@@ -44,6 +45,7 @@ struct Labels {
   std::span<const std::string_view> watch_ends;
   std::span<const std::string_view> policy_would_deny;
   std::span<const std::string_view> handshake_results;
+  BreakerLabels breaker;
   std::span<const std::string_view> queue_ends;
 };
 
@@ -133,6 +135,7 @@ class Metrics {
   void RecordCommit(int operations, absl::Duration latency) noexcept;  // one durable batch
   void CountCommitFailure() noexcept;
   void SetLedgerWritable(bool writable) noexcept;
+  void SetLedgerLastCommit(absl::Time time) noexcept;
   void SetLedgerUncommitted(int64_t outcomes) noexcept;  // outcomes that could not be made durable yet
   void SetRecoveredRows(int64_t rows) noexcept;          // rows that start-up turned from SENDING into UNKNOWN
   void CountPurged(int64_t rows) noexcept;               // rows older than the retention, forgotten
@@ -154,10 +157,11 @@ class Metrics {
   void SetPortAnswers(bool answers) noexcept;
   void CountCredentialReload(bool ok) noexcept;
 
-  // Of Astra's webhooks, of TLS, and of replicas; shown with the rest.
+  // Of Astra's webhooks, of TLS, of replicas, and of the breaker; shown with the rest.
   WebhookMetrics& webhooks() noexcept;
   TlsMetrics& tls() noexcept;
   ReplicaMetrics& replica() noexcept;
+  BreakerMetrics& breaker() noexcept;
 
   // Of the limit of exchanges with Astra; shown with the rest.
   LimitMetrics& limit() noexcept;

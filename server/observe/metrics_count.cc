@@ -95,6 +95,10 @@ void Metrics::CountCommitFailure() noexcept { parts_->commit_failures->Increment
 
 void Metrics::SetLedgerWritable(bool writable) noexcept { parts_->ledger_writable->Set(writable ? 1 : 0); }
 
+void Metrics::SetLedgerLastCommit(absl::Time time) noexcept {
+  parts_->ledger_last_commit->Set(absl::ToDoubleSeconds(time - absl::UnixEpoch()));
+}
+
 void Metrics::SetLedgerUncommitted(int64_t outcomes) noexcept {
   parts_->ledger_uncommitted->Set(static_cast<double>(outcomes));
 }
@@ -135,6 +139,7 @@ void Metrics::SetPortAnswers(bool answers) noexcept { parts_->port_answers->Set(
 WebhookMetrics& Metrics::webhooks() noexcept { return *parts_->webhooks; }
 TlsMetrics& Metrics::tls() noexcept { return *parts_->tls; }
 ReplicaMetrics& Metrics::replica() noexcept { return *parts_->replica; }
+BreakerMetrics& Metrics::breaker() noexcept { return *parts_->breaker; }
 LimitMetrics& Metrics::limit() noexcept { return *parts_->limit; }
 
 PolicyMetrics& Metrics::policy() noexcept { return *parts_->policy; }

@@ -60,6 +60,7 @@ struct Metrics::Parts {
   prometheus::Histogram* commit_operations = nullptr;
   prometheus::Counter* commit_failures = nullptr;
   prometheus::Gauge* ledger_writable = nullptr;
+  prometheus::Gauge* ledger_last_commit = nullptr;
   prometheus::Gauge* ledger_uncommitted = nullptr;
   prometheus::Gauge* recovered_rows = nullptr;
   prometheus::Counter* purged_rows = nullptr;
@@ -80,6 +81,7 @@ struct Metrics::Parts {
   std::unique_ptr<PolicyMetrics> policy;
   std::unique_ptr<TlsMetrics> tls;
   std::unique_ptr<ReplicaMetrics> replica;
+  std::unique_ptr<BreakerMetrics> breaker;
 };
 
 }  // namespace userintent::observe

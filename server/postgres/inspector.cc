@@ -183,11 +183,12 @@ absl::StatusOr<ledger::WebhookEvidence> Inspector::EvidenceOf(const ledger::Reco
 
 // ---- the operators' own session ----
 
-absl::StatusOr<std::unique_ptr<OperatorsLedger>> OperatorsLedger::Open(const std::string& url, bool any_schema) {
+absl::StatusOr<std::unique_ptr<OperatorsLedger>> OperatorsLedger::Open(const std::string& url, bool any_schema,
+                                                                       absl::Duration patience) {
   StoreOptions options;
   options.connection.url = url;
   options.connection.application_name = "userintent-ledger";
-  options.connection.statement_timeout = absl::Minutes(10);
+  options.connection.statement_timeout = patience;
   absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(std::move(options));
   if (!store.ok()) return store.status();
   auto opened = std::unique_ptr<OperatorsLedger>(new OperatorsLedger(*std::move(store)));

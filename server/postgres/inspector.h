@@ -70,7 +70,9 @@ struct ReplicaRow {
 class OperatorsLedger final : public ledger::OperatorAccess {
  public:
   // `any_schema`: also where there is no ledger yet, or one of another version; then only Migrate is of use.
-  static absl::StatusOr<std::unique_ptr<OperatorsLedger>> Open(const std::string& url, bool any_schema = false);
+  // `patience`: with one answer of the database.
+  static absl::StatusOr<std::unique_ptr<OperatorsLedger>> Open(const std::string& url, bool any_schema = false,
+                                                               absl::Duration patience = absl::Minutes(10));
 
   absl::Status Transact(Work work) override;
   // Refused, with what to use instead.

@@ -1,11 +1,11 @@
-// AdmissionControl: may a new creation begin now? The caller's own limits, draining, Astra's rate limit, the number of
-// calls in flight, and a slot for an exchange with Astra (upstream_queue.h), which a call may have to wait for. A call
-// that waits holds its place among --max_in_flight, and its token is spent.
+// AdmissionControl: may a new creation begin now? The caller's own limits, draining, the breaker, Astra's rate limit, the
+// number of calls in flight, and a slot for an exchange with Astra (upstream_queue.h), which a call may have to wait
+// for. A call that waits holds its place among --max_in_flight, and its token is spent.
 //
 // One for the whole process, shared by all shards; every method may be called from any thread. It is asked on the
 // ledger's thread, for a call that everything else lets go: replays, joins and refusals hold no place and cost no
-// token. The order of its checks is the contract's (section 3): caller's limit, draining, held back, overload,
-// deadline.
+// token. The order of its checks is the contract's (section 3): caller's limit, draining, breaker, held back,
+// overload, deadline.
 //
 // Fair shares (contract section 9): while there are places, anybody gets one. When --max_in_flight are taken, a caller
 // that holds less than an equal share of them still gets one, and the others are refused, so whoever floods makes room
@@ -25,6 +25,7 @@
 #include "server/base/loop.h"
 #include "server/base/mutex.h"
 #include "server/policy/account.h"
+#include "server/usecase/upstream_breaker.h"
 #include "server/usecase/upstream_queue.h"
 #include "userintent/v1/errors.pb.h"
 
@@ -38,6 +39,8 @@ class AdmissionControl {
     // What tokens come and go by. Null: what the caller of each function says, which is the time of its loop's turn, a
     // little earlier: whoever comes when it was told to must not find itself too early.
     SteadyTime (*clock)() = nullptr;
+    // Hears of every exchange with Astra; outlives this. Null: --noupstream_breaker, and tests.
+    UpstreamBreaker* breaker = nullptr;
     UpstreamQueue::Options upstream = {};
   };
   struct Refusal {
@@ -64,6 +67,7 @@ class AdmissionControl {
       who->AddInFlight(1);
       in_flight_.fetch_add(1, std::memory_order_acq_rel);
       if (!upstream_.Enter(taker, who)) return Refusal{v1::ERROR_REASON_UNSPECIFIED, absl::ZeroDuration(), true};
+      if (options_.breaker != nullptr) options_.breaker->OnBegins(Clock(now));
     } else if (refusal->reason == v1::ERROR_REASON_OVERLOADED && refused_.size() < kMostRefused) {
       refused_.insert_or_assign(who, now);
     }
@@ -139,6 +143,7 @@ class AdmissionControl {
   bool draining() const { return draining_.load(std::memory_order_acquire); }
   int in_flight() const { return in_flight_.load(std::memory_order_acquire); }
   const Options& options() const { return options_; }
+  UpstreamBreaker* breaker() const { return options_.breaker; }
 
  private:
   static constexpr absl::Duration kLongestHold = absl::Seconds(60);
@@ -153,6 +158,11 @@ class AdmissionControl {
 
   std::optional<Refusal> Closed(SteadyTime now) const {
     if (draining()) return Refusal{v1::ERROR_REASON_DRAINING, absl::Seconds(1)};
+    if (options_.breaker != nullptr) {
+      if (const auto wait = options_.breaker->Suspended(Clock(now))) {
+        return Refusal{v1::ERROR_REASON_UPSTREAM_SUSPENDED, *wait};
+      }
+    }
     if (const absl::Duration held = Held(now); held > absl::ZeroDuration()) {
       return Refusal{v1::ERROR_REASON_UPSTREAM_RATE_LIMITED, held};
     }

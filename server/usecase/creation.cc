@@ -215,6 +215,7 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
   facts.wanted = done_ && !deps_.admission.draining();
   facts.longest_wait = LongestWait(now, deadline_, deps_.admission.options().min_deadline);
   facts.new_credentials = RetryPolicy::AsksForCredentials(outcome, tries_) && deps_.astra.RefreshCredentials();
+  if (UpstreamBreaker* const breaker = deps_.admission.breaker()) breaker->OnPost(now, sent_at_, outcome);
   facts.random = absl::Uniform(creations_.random_, 0.0, 1.0);
   const RetryPolicy::Decision decision = RetryPolicy::Next(outcome, tries_, facts);
   if (const auto* const record = std::get_if<RetryPolicy::Record>(&decision)) {

@@ -54,6 +54,9 @@ class IntentReads::ActiveRead final : public std::enable_shared_from_this<Active
       facts.longest_wait = LongestWait(now, *latest, reads_.admission_.options().min_deadline);
     }
     facts.new_credentials = ReadRetryPolicy::AsksForCredentials(outcome, tries_) && shard_.astra.RefreshCredentials();
+    if (UpstreamBreaker* const breaker = reads_.admission_.breaker()) {
+      breaker->OnRead(now, sent_at_, id_, asker_ == Asker::kProbe, outcome);
+    }
     facts.random = outcome.verdict == astra::ReadVerdict::kRead ? 0 : absl::Uniform(absl::BitGen(), 0.0, 1.0);
     const ReadRetryPolicy::Decision decision = ReadRetryPolicy::Next(outcome, tries_, facts);
     if (const auto* const again = std::get_if<ReadRetryPolicy::TryAgain>(&decision)) {

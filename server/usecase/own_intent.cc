@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "server/astra/answer.h"
+#include "server/base/utf8.h"
 
 namespace userintent::usecase {
 namespace {
@@ -113,7 +113,7 @@ IntentKey KeyByRequestId(const std::string& request_id, std::vector<intent::Viol
 }
 
 IntentKey KeyByIntentId(const std::string& user_intent_id, std::vector<intent::Violation>* violations) {
-  if (!astra::IsId(user_intent_id)) {
+  if (!IsAstraId(user_intent_id)) {
     violations->push_back({"user_intent_id", "1-256 bytes without control characters"});
   }
   return {std::nullopt, user_intent_id};

@@ -21,11 +21,12 @@ enum class Asker {
   kWebhook,   // Astra said that the intent has changed
   kWatched,   // nobody said so, and a caller watches it
   kFollowUp,  // nor does anybody watch it
+  kProbe,     // the breaker, to learn how Astra does
 };
 
 // For metrics and logs; indexed by Asker.
-inline constexpr std::string_view kAskerNames[] = {"caller", "webhook", "watched", "follow_up"};
-static_assert(std::size(kAskerNames) == static_cast<size_t>(Asker::kFollowUp) + 1);
+inline constexpr std::string_view kAskerNames[] = {"caller", "webhook", "watched", "follow_up", "probe"};
+static_assert(std::size(kAskerNames) == static_cast<size_t>(Asker::kProbe) + 1);
 
 class ReadBudget {
  public:
@@ -34,6 +35,9 @@ class ReadBudget {
 
   // Takes a token and returns zero, or takes none and returns how long until there is one for this asker, if nobody
   // else takes it. `replicas`: how many there are now; at least 1.
+  //
+  // A probe takes its token, be there one or not, and the others wait the longer: creations are held up until it has
+  // learned how Astra does, and there is at most one in a second or so.
   SteadyClock::duration Take(SteadyTime now, Asker asker, int replicas = 1) {
     if (rate_ <= 0) return SteadyClock::duration::zero();
     using Seconds = std::chrono::duration<double>;
@@ -47,7 +51,7 @@ class ReadBudget {
     }
     tokens_ = std::min(tokens_, burst);
     const double needed = 1 + Reserve(asker, burst);
-    if (tokens_ >= needed) {
+    if (tokens_ >= needed || asker == Asker::kProbe) {
       tokens_ -= 1;
       return SteadyClock::duration::zero();
     }
@@ -58,7 +62,7 @@ class ReadBudget {
  private:
   // What must be left in the bucket; never so much that a full one would not do.
   static double Reserve(Asker asker, double burst) {
-    constexpr double kShares[] = {0, 0.25, 0.5, 0.5};  // by Asker
+    constexpr double kShares[] = {0, 0.25, 0.5, 0.5, 0};  // by Asker
     return std::max(0.0, std::min(burst * kShares[static_cast<size_t>(asker)], burst - 1));
   }
 

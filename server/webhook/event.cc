@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "server/base/text.h"
+#include "server/base/utf8.h"
 #include "server/base/uuid.h"
 
 namespace userintent::webhook {
@@ -14,7 +15,6 @@ namespace {
 using Kind = JsonValue::Kind;
 
 constexpr size_t kLongestWord = 128;
-constexpr size_t kLongestResourceId = 256;
 
 // How often a name stands in an object, and the value at its first place.
 struct Found {
@@ -33,9 +33,6 @@ Found Find(const std::vector<JsonMember>& members, std::string_view name) {
 
 // Whether it is text of this process's own kind: names of types and of webhooks.
 bool IsWord(std::string_view text) { return text.size() <= kLongestWord && AllPrintable(text); }
-
-// As ids of intents are taken from Astra's answers (astra::IsId): any text without control characters.
-bool IsResourceId(std::string_view text) { return text.size() <= kLongestResourceId && !HasUnicodeControl(text); }
 
 bool Take(const JsonObject& object, std::string_view name, bool (*fits)(std::string_view), std::string* out) {
   const Found found = Find(object.members(), name);
@@ -65,7 +62,7 @@ std::optional<ledger::Webhook> ReadEvent(const JsonObject& object, absl::Time re
   webhook.received = received;
   const bool read =
       Take(object, "webhook_type", &IsWord, &webhook.type) && Take(object, "webhook_id", &IsWord, &webhook.id) &&
-      Take(object, "resource_id", &IsResourceId, &webhook.resource_id) && TakeAttemptId(object, &webhook.attempt_id);
+      Take(object, "resource_id", &IsAstraId, &webhook.resource_id) && TakeAttemptId(object, &webhook.attempt_id);
   return read ? std::optional(std::move(webhook)) : std::nullopt;
 }
 

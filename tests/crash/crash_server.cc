@@ -8,7 +8,6 @@
 // It also shortens the write-ahead log's life, so that tests need not write megabytes to see it copied, and adds one
 // point of its own, during-checkpoint: before each page that is written into the database file.
 
-#include <pthread.h>
 #include <signal.h>
 #include <sqlite3.h>
 #include <time.h>
@@ -16,12 +15,15 @@
 
 #include <atomic>
 #include <charconv>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <string_view>
 
+#include "absl/time/time.h"
 #include "server/app/server.h"
+#include "server/app/signals.h"
 #include "server/base/crash_point.h"
 #include "server/config/load.h"
 #include "server/observe/log.h"
@@ -108,24 +110,18 @@ int Fail(const std::string& text) {
 // As userintent-server's main, but for what is above.
 int Main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   if (!ReadEnvironment()) return Fail("CRASH_AT is not name:nth");
   if (!WatchDatabaseWrites()) return Fail("SQLite has no file system");
 
   config::Loaded loaded = config::LoadOrExit(argc, argv);
   rpc::RouteGrpcLog();
+  Signals& signals = *new Signals(absl::ToChronoNanoseconds(loaded.settings.drain_timeout) + std::chrono::seconds(5));
   observe::SetLogLevel(loaded.settings.log_level);
   auto server = Server::Start(std::move(loaded));
   if (!server.ok()) return Fail(std::string(server.status().message()));
   observe::StartLog();
 
-  const timespec interval{0, 200 * 1000 * 1000};
-  while (sigtimedwait(&signals, nullptr, &interval) < 0) (*server)->HouseKeep();
-  (*server)->Drain();
+  ServeUntilStopped(**server, signals);
   server->reset();
   observe::StopLog();
   return EXIT_SUCCESS;

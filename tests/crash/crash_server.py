@@ -36,7 +36,7 @@ class CrashServer:
     def __init__(self, sandbox, ledger=OnDisk):
         """`ledger`: makes one for this directory."""
         self._server = Server(sandbox, start=False, program=PROGRAM, metrics_listen="", upstream_timeout="8s",
-                              drain_timeout=None)
+                              drain_timeout=None, upstream_breaker=False)  # faults at every point of the code
         self.ledger = ledger(self._server.directory)
         self.flags = self._server.flags
         self.flags.update(self.ledger.flags)

@@ -88,21 +88,22 @@ def transport(request, sandbox, sandbox_http1):
 
 @pytest.fixture(scope="module")
 def gateway_process(sandbox):
-    gateway = Gateway(sandbox)
+    gateway = Gateway(sandbox, upstream_breaker=False)
     yield gateway
     gateway.close()
 
 
 @pytest.fixture
 def gateway(gateway_process):
-    """The module's gateway, with default settings and a ledger in memory."""
+    """The module's gateway, with default settings and a ledger in memory; without a breaker, or one test's faults would
+    suspend the next one's calls (test_breaker.py)."""
     yield gateway_process
     gateway_process.assert_alive()
 
 
 @pytest.fixture(scope="module", params=["nghttp2", "libcurl"])
 def short_gateway_process(request, sandbox):
-    gateway = Gateway(sandbox, upstream_timeout="1500ms", connect_timeout="1s", upstream_transport=request.param)
+    gateway = Gateway(sandbox, upstream_timeout="1500ms", connect_timeout="1s", upstream_transport=request.param, upstream_breaker=False)
     yield gateway
     gateway.close()
 

@@ -33,7 +33,7 @@ def registered(uris):
 
 @pytest.fixture(scope="module")
 def gateway_process(sandbox):
-    gateway = Gateway(sandbox, astra_read_rate=0, oauth_redirect_uri=registered(GOOD_URIS))
+    gateway = Gateway(sandbox, astra_read_rate=0, upstream_breaker=False, oauth_redirect_uri=registered(GOOD_URIS))
     yield gateway
     gateway.close()
 

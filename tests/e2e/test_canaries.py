@@ -57,7 +57,7 @@ def stage(whole_stage):
 @pytest.fixture(scope="module")
 def shared(whole_stage):
     """A gateway for whatever leaves no trace in others."""
-    return whole_stage.gateway(webhook_listen="127.0.0.1:0", webhook_secret_file=whole_stage.webhook_secret_file)
+    return whole_stage.gateway(webhook_listen="127.0.0.1:0", webhook_secret_file=whole_stage.webhook_secret_file, upstream_breaker=False)
 
 
 def created(stage, gateway, **changes):
@@ -227,6 +227,21 @@ def test_answers_to_a_read(stage, shared):
     stage.sandbox.review(intent, status="rejected")
     question = key_of(request, pb.GetAuthorizationUrlRequest, redirect_uri=REDIRECT_URI, state=canaries.AUTH_STATE)
     assert stage.call(shared, AUTHORIZE, question) == "USER_INTENT_NOT_ELIGIBLE"
+
+
+def test_the_breaker_opens(stage):
+    """For either cause, by answers that hold all there is to know; and its probes are answered so, too."""
+    for status, times, reason in ((500, 20, "OUTCOME_UNKNOWN"), (401, 1, "UPSTREAM_CREDENTIALS_REJECTED")):
+        gateway = stage.gateway()
+        for method in ("POST", "GET"):
+            stage.sandbox.call("POST", "/faults", {"match": {"method": method}, "times": 0, "kind": "status", "status": status,
+                                                   "body": json.dumps(canaries.body()), "headers": canaries.headers()})
+        for _ in range(times):
+            assert stage.create(gateway, person()) == reason
+        assert stage.create(gateway, person()) == "UPSTREAM_SUSPENDED"
+        wait_for(lambda: gateway.metric("userintent_upstream_breaker_probes_total") > 0, "a probe")
+        stage.sandbox.clear_faults()
+        gateway.stop()
 
 
 def test_astra_holds_back(stage):
@@ -666,7 +681,6 @@ def test_the_operators_tool(stage, beside):
 
 def test_every_reason_was_met(whole_stage):
     """After all of the tests above: each reason that there is was heard by a caller, but for those named here."""
-    not_to_be_met = {"UNSPECIFIED", "INTERNAL",  # a bug of the gateway's
-                     "UPSTREAM_SUSPENDED"}       # no breaker in this version
+    not_to_be_met = {"UNSPECIFIED", "INTERNAL"}  # a bug of the gateway's
     every = {name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.keys()}
     assert every - whole_stage.reasons == not_to_be_met

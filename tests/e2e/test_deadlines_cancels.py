@@ -420,7 +420,7 @@ def test_a_place_is_given_back_by_who_joined(new_gateway, sandbox, how):
 @pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
 def test_a_place_is_given_back_after_every_answer(new_gateway, sandbox, status):
     """A call gives its place back whatever Astra answered."""
-    small = new_gateway(max_in_flight=1)
+    small = new_gateway(max_in_flight=1, upstream_breaker=False)
     for _ in range(3):
         request = person()
         sandbox.answer(request.email, status, "")

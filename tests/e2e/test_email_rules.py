@@ -26,7 +26,7 @@ class TwoCallers:
         self.authority = Authority()
         key, certificate = self.authority.issue("gateway", ["DNS:localhost", "IP:127.0.0.1"])
         self.gateway = new_gateway(tls_cert_file=certificate, tls_key_file=key,
-                                   tls_client_ca_file=self.authority.ca_file)
+                                   tls_client_ca_file=self.authority.ca_file, upstream_breaker=False)
         self.one, self.two = (self._channel(name) for name in ("one", "two"))
 
     def _channel(self, name):

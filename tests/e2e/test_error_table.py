@@ -415,7 +415,7 @@ def test_upstream_credentials_rejected(gateway, sandbox, status):
 @pytest.mark.parametrize("status", [401, 403])
 def test_an_edges_refusal_is_told_apart(new_gateway, sandbox, status):
     """The caller hears the same; log and metrics say that it was not Astra who spoke."""
-    own = new_gateway()
+    own = new_gateway(upstream_breaker=False)
     request = person()
     sandbox.answer(request.email, status, {"code": status, "name": "Forbidden"})
     own.create(request).failed("UPSTREAM_CREDENTIALS_REJECTED", http_status=status)

@@ -41,7 +41,7 @@ class Path:
 @pytest.fixture(scope="module")
 def path_process(transport):
     gateway = Gateway(transport.upstream, upstream_timeout="2s", connect_timeout="2s", shards=1, astra_read_rate=0,
-                      follow_up="0", **transport.flags)  # its reads would count
+                      follow_up="0", upstream_breaker=False, **transport.flags)  # their reads would count
     path = Path(transport.name, transport.http2, gateway, transport.upstream)
     yield path
     path.gateway.close()
@@ -62,7 +62,7 @@ _expected = {}
 @pytest.fixture
 def gateway_of_each(new_gateway, transport):
     """As `new_gateway`, in a test that runs over every transport."""
-    return lambda upstream=transport.upstream, **flags: new_gateway(upstream, **{**transport.flags, **flags})
+    return lambda upstream=transport.upstream, **flags: new_gateway(upstream, **{**transport.flags, "upstream_breaker": False, **flags})
 
 
 def assert_gets(path, intent, count):

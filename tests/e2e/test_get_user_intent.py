@@ -44,7 +44,7 @@ def create(gateway, **changes):
 @pytest.fixture(scope="module")
 def gateway_process(sandbox):
     """Without a read budget: these tests read a lot."""
-    gateway = Gateway(sandbox, astra_read_rate=0, follow_up="0")
+    gateway = Gateway(sandbox, astra_read_rate=0, follow_up="0", upstream_breaker=False)
     yield gateway
     gateway.close()
 

@@ -388,7 +388,7 @@ def serves(gateway):
 
 def test_dead_upstream(new_gateway):
     """Without an upstream every call is told that nothing was sent, and the health stays SERVING."""
-    dead = new_gateway(None, astra_base_url=f"https://{refusing_address()}")
+    dead = new_gateway(None, astra_base_url=f"https://{refusing_address()}", upstream_breaker=False)
     for _ in range(10):
         dead.create(person()).failed("UPSTREAM_UNREACHABLE", sent="no")
     assert dead.health() == "SERVING"  # a load balancer would remove the only instance that can replay
@@ -494,7 +494,7 @@ def test_answers_that_are_hardly_http(new_http1_gateway, sandbox_http1, name):
 @pytest.fixture(scope="module")
 def http1_gateway_process(sandbox_http1):
     from support.gateway import Gateway
-    gateway = Gateway(sandbox_http1, upstream_timeout="3s")
+    gateway = Gateway(sandbox_http1, upstream_timeout="3s", upstream_breaker=False)
     yield gateway
     gateway.close()
 

@@ -24,7 +24,7 @@ TIMEOUT, ANSWER_MS = "800ms", 2200
 @pytest.fixture(scope="module")
 def gateway_process(transport):
     gateway = Gateway(transport.upstream, upstream_timeout=TIMEOUT, connect_timeout="700ms", shards=1,
-                      ledger="sqlite:late.db", **transport.flags)
+                      ledger="sqlite:late.db", upstream_breaker=False, **transport.flags)
     yield gateway
     gateway.close()
 

@@ -38,7 +38,7 @@ class Path:
 
 @pytest.fixture(scope="module")
 def path_process(transport):
-    gateway = Gateway(transport.upstream, upstream_timeout="2s", connect_timeout="2s", shards=1, **transport.flags)
+    gateway = Gateway(transport.upstream, upstream_timeout="2s", connect_timeout="2s", shards=1, upstream_breaker=False, **transport.flags)
     path = Path(transport.name, transport.http2, gateway, transport.upstream)
     yield path
     path.gateway.close()
@@ -328,7 +328,7 @@ def test_row_5_stale_pooled_connection(path):
 
 def test_row_16_once_more_with_other_credentials(new_gateway, sandbox):
     """A 401, and the files hold other credentials by then: one more try, in the same call."""
-    own = new_gateway()
+    own = new_gateway(upstream_breaker=False)  # which would wait for other credentials than these, too
     request = person()
     # The sandbox answers 401 whatever it was sent, slowly enough for the file to be replaced meanwhile.
     sandbox.answer(request.email, 401, "", delay_ms=1200)

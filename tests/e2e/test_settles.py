@@ -34,7 +34,7 @@ def _name(fault):
 def settling(transport):
     """A gateway that hears Astra's webhooks, the sandbox that sends them, and how long each row stayed unknown."""
     gateway = Gateway(transport.upstream, upstream_timeout="1500ms", connect_timeout="1s", late_answer_window="0", shards=1,
-                      webhook_listen="127.0.0.1:0", ledger="sqlite:settles.db", **transport.flags)
+                      webhook_listen="127.0.0.1:0", ledger="sqlite:settles.db", upstream_breaker=False, **transport.flags)
     transport.upstream.webhooks(f"http://{gateway.webhook_address}/astra/webhooks")
     times = []
     yield gateway, transport.upstream, times

@@ -8,8 +8,8 @@
 #include <string>
 
 #include "google/protobuf/message.h"
+#include "server/base/utf8.h"
 #include "server/intent/strict_parse.h"
-#include "server/intent/text.h"
 
 // NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's.
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t most);
@@ -20,7 +20,7 @@ inline std::string Mutated(std::string text, size_t most) {
   const size_t size = text.size();
   text.resize(std::max(size, most));
   text.resize(LLVMFuzzerMutate(reinterpret_cast<uint8_t*>(text.data()), size, text.size()));
-  return intent::IsUtf8(text) ? text : "\u00e9";  // protobuf says on stderr what it thinks of other text
+  return IsUtf8(text) ? text : "\u00e9";  // protobuf says on stderr what it thinks of other text
 }
 
 // One value of the message becomes another one. Map entries and messages in it are messages, too.

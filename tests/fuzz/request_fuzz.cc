@@ -9,6 +9,7 @@
 
 #include "nlohmann/json.hpp"
 #include "server/astra/json.h"
+#include "server/base/utf8.h"
 #include "server/intent/fields.h"
 #include "server/intent/fingerprint.h"
 #include "server/intent/rules.h"
@@ -75,7 +76,7 @@ void CheckValid(const Request& request) {
   Check(email.size() <= 254 && std::count(email.begin(), email.end(), '@') == 1, "an e-mail address has one @");
   intent::ForEachField([&](auto row) {
     const std::string& value = row.Get(request);
-    Check(intent::IsUtf8(value) && value.size() <= 400, "a valid value is UTF-8, and short");
+    Check(IsUtf8(value) && value.size() <= 400, "a valid value is UTF-8, and short");
     Check(std::none_of(value.begin(), value.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; }),
           "a valid value has no control character");
   });

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "server/base/text.h"
+#include "server/base/utf8.h"
 #include "server/base/uuid.h"
 #include "server/intent/po_box.h"
 #include "server/intent/text.h"
@@ -42,7 +43,7 @@ TextTraits ByIcu(std::string_view text) {
 void CheckForms(std::string_view text) {
   for (const Form form : {Form::kNfc, Form::kNfd, Form::kNfkc, Form::kNfkcCasefold}) {
     const std::string normal = Timed([&] { return Normalized(text, form); });
-    Check(intent::IsUtf8(normal), "a normal form is UTF-8");
+    Check(IsUtf8(normal), "a normal form is UTF-8");
     Check(Normalized(normal, form) == normal, "a normal form is its own");
   }
   const std::string composed = Normalized(text, Form::kNfc);
@@ -71,7 +72,7 @@ void Target(std::string_view input) {
   Check(traits.characters == expected.characters && traits.safe == expected.safe && traits.spaces == expected.spaces &&
             traits.blank == expected.blank,
         "a text's traits are those of its characters");
-  Check(Timed([&] { return intent::IsUtf8(input); }) == traits.valid, "two looks at UTF-8 say the same");
+  Check(Timed([&] { return IsUtf8(input); }) == traits.valid, "two looks at UTF-8 say the same");
 
   const std::optional<Uuid> uuid = Timed([&] { return ParseUuid(input); });
   if (uuid) {

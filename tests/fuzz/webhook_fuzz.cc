@@ -8,6 +8,7 @@
 
 #include "nlohmann/json.hpp"
 #include "server/base/text.h"
+#include "server/base/utf8.h"
 #include "server/webhook/event.h"
 #include "server/webhook/head.h"
 #include "server/webhook/json_object.h"
@@ -104,9 +105,10 @@ void CheckForm(const JsonObject& object) {
 void CheckEvent(const JsonObject& object) {
   const std::optional<ledger::Webhook> event = Timed([&] { return ReadEvent(object, absl::UnixEpoch()); });
   if (!event) return;
-  for (const std::string* text : {&event->type, &event->id, &event->resource_id}) {
-    Check(!text->empty() && text->size() <= 256 && AllPrintable(*text), "what is kept of a webhook is fit to keep");
+  for (const std::string* text : {&event->type, &event->id}) {
+    Check(!text->empty() && text->size() <= 128 && AllPrintable(*text), "what is kept of a webhook is fit to keep");
   }
+  Check(IsAstraId(event->resource_id), "the id that is kept of a webhook is one that Astra could have");
   const auto times = [&](std::string_view name, std::string_view text) {
     return std::count_if(object.members().begin(), object.members().end(),
                          [&](const JsonMember& member) { return member.name == name && member.value.text == text; });

@@ -36,6 +36,7 @@ class Server:
             ledger_key_file=self.ledger_key_file,
             ledger="memory:",
             drain_timeout="15s",
+            lame_duck="0s",  # off loopback, too: no test has a load balancer that must notice
         )
         if sandbox is not None:
             self.flags.update(astra_base_url=sandbox.url, astra_ca_file=sandbox.ca_file)

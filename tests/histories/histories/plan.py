@@ -278,6 +278,7 @@ def _gateway_flags(dice):
                  upstream_connections=dice.choice((1, 4, 32, 200)), log_level=dice.choice(("info", "debug")),
                  max_in_flight=dice.choice((4096, 4096, 4096, 4096, 20)))
     flags["late_answer_window"] = dice.choice(("5m", "5m", "5m", "400ms", "0"))
+    flags["upstream_breaker"] = dice.random() < 0.15  # in such weather it is open much of the time
     flags["astra_limit_error"] = dice.choice((None, "400:Maximum number of user intents"))
     return flags
 

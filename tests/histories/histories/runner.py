@@ -264,7 +264,7 @@ class Episode:
             self.unresolved[spec.caller, spec.email] = spec.request_id
         elif error and "unresolved_request_id" in error["meta"]:
             self.unresolved[spec.caller, spec.email] = error["meta"]["unresolved_request_id"]
-        elif error and error["reason"] == "UPSTREAM_RATE_LIMITED":
+        elif error and error["reason"] in ("UPSTREAM_RATE_LIMITED", "UPSTREAM_SUSPENDED"):
             # Callers wait as they are told, or a second of it would eat a whole history. Not all, and not for long.
             self.held_until = time.monotonic() + min(error["retry"], 0.25)
         return entry
@@ -345,6 +345,7 @@ class Episode:
         await asyncio.to_thread(self.sandbox.listener, "accept")
 
     async def quiet(self):
+        await self._nothing_is_suspended()
         await self._nothing_runs()
         await self._no_webhook_waits()
         await self._nothing_is_sending()
@@ -355,6 +356,15 @@ class Episode:
         while left := await asyncio.to_thread(self.ledger.sending):
             if time.monotonic() > end:
                 self.history.process.append(f"after 60 s of peace {left} rows are SENDING")
+                return
+            await asyncio.sleep(0.1)
+
+    async def _nothing_is_suspended(self):
+        """A probe closes the breaker, within the half minute that is the longest it waits."""
+        end = time.monotonic() + 90
+        while not (await asyncio.to_thread(self.gateway.metrics))['userintent_upstream_breaker_state{state="closed"}']:
+            if time.monotonic() > end:
+                self.history.process.append("after 90 s of peace the breaker is open")
                 return
             await asyncio.sleep(0.1)
 

@@ -264,6 +264,25 @@ TEST_F(ServerTest, AnIdleServerDrainsAtOnceAndSaysWhyItIsNotReady) {
   EXPECT_THAT(std::string(probe.message()), HasSubstr("it drains"));
 }
 
+// It says at once that it will go, and drains later.
+TEST_F(ServerTest, ALameDuckIsAPartOfTheDrain) {
+  Settings settings = Valid();
+  settings.lame_duck = absl::Seconds(2);
+  const auto server = Start(settings);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const SteadyTime begun = SteadyClock::now();
+  std::thread drain([&] { EXPECT_TRUE((*server)->Drain()); });
+  std::string answer;
+  while (answer.find("it will drain in a moment") == std::string::npos) {
+    answer = Get((*server)->metrics_address(), "/readyz");
+    ASSERT_THAT(answer, testing::Not(HasSubstr("it drains"))) << "this machine is too slow";
+  }
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 503 "));
+  drain.join();
+  EXPECT_GE(SteadyClock::now() - begun, std::chrono::seconds(2));
+  EXPECT_THAT(Get((*server)->metrics_address(), "/readyz"), HasSubstr("it drains"));
+}
+
 // The upstream takes connections and says nothing, so a creation is under way when the drain begins. The drain waits
 // for its end, and for the answer to its caller.
 TEST_F(ServerTest, ADrainWaitsForWhatRuns) {

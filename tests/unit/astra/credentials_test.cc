@@ -109,6 +109,36 @@ TEST_F(CredentialsTest, RefreshSaysWhetherTheyChanged) {
   EXPECT_EQ(before->header_value.Reveal(), "Basic b25lOnMzY3JldA==");  // who holds the old one keeps it
 }
 
+TEST_F(CredentialsTest, EachPairHasAHigherNumber) {
+  Id("one");
+  Secret("s3cret");
+  const auto credentials = Load();
+  ASSERT_TRUE(credentials.ok()) << credentials.status();
+  EXPECT_EQ((*credentials)->Snapshot()->number, 1u);
+  EXPECT_FALSE((*credentials)->Refresh().value());
+  EXPECT_EQ((*credentials)->Snapshot()->number, 1u);
+  for (const char* secret : {"other", "s3cret"}) {  // there and back again
+    const uint64_t before = (*credentials)->Snapshot()->number;
+    Secret(secret);
+    EXPECT_TRUE((*credentials)->Refresh().value());
+    EXPECT_GT((*credentials)->Snapshot()->number, before);
+  }
+}
+
+TEST_F(CredentialsTest, FilesThatNobodyTouchedAreNotReadAgain) {
+  Id("one");
+  Secret("s3cret");
+  const auto credentials = Load();
+  ASSERT_TRUE(credentials.ok()) << credentials.status();
+  EXPECT_FALSE((*credentials)->RefreshIfTouched());
+  std::filesystem::remove(dir_.Path("secret"));
+  EXPECT_FALSE((*credentials)->RefreshIfTouched()) << "the last good ones stay";
+  Secret("s3cret-2");
+  EXPECT_TRUE((*credentials)->RefreshIfTouched());
+  EXPECT_EQ((*credentials)->Snapshot()->client_secret.Reveal(), "s3cret-2");
+  EXPECT_FALSE((*credentials)->RefreshIfTouched());
+}
+
 TEST_F(CredentialsTest, RefreshKeepsTheLastGood) {
   Id("one");
   Secret("s3cret");

@@ -132,6 +132,7 @@ TEST_F(RestClientTest, ARefusedReadComparesTheCredentialsThatItShowed) {
   http_.Answer(41, 401);
   ASSERT_TRUE(outcome);
   EXPECT_EQ(outcome->verdict, ReadVerdict::kCredentialsRejected);
+  EXPECT_EQ(outcome->credentials, 1u);
   EXPECT_TRUE(client_->RefreshCredentials());
 }
 
@@ -235,7 +236,9 @@ TEST_F(RestClientTest, ThereAndBackAgainIsNoChange) {
 // A 401 that comes after a later POST has already shown the new credentials must still find that they are new to it.
 TEST_F(RestClientTest, RefreshInDoneIsAboutThatVeryPost) {
   std::vector<bool> other;
-  const auto note = [this, &other](Outcome outcome) {
+  std::vector<uint64_t> shown;
+  const auto note = [this, &other, &shown](Outcome outcome) {
+    shown.push_back(outcome.credentials);
     if (outcome.verdict == Verdict::kCredentialsRejected) other.push_back(client_->RefreshCredentials());
   };
   const Client::CallId first = client_->Create(request_, attempt_, nullptr, note, nullptr);
@@ -245,6 +248,7 @@ TEST_F(RestClientTest, RefreshInDoneIsAboutThatVeryPost) {
   http_.Answer(first, 401);
   http_.Answer(second, 401);
   EXPECT_EQ(other, (std::vector<bool>{true, false}));
+  EXPECT_EQ(shown, (std::vector<uint64_t>{1, 2}));
 }
 
 // `done` may start the next try.

@@ -152,6 +152,7 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(settings.ledger_previous_key_file, "");
   EXPECT_EQ(settings.retention, absl::ZeroDuration());
   EXPECT_EQ(settings.released_retention, absl::Hours(720));
+  EXPECT_TRUE(settings.upstream_breaker);
   EXPECT_EQ(settings.astra_read_rate, 20);
   EXPECT_EQ(settings.follow_up, absl::Hours(168));
   EXPECT_EQ(settings.email_attempt_limit, 3);
@@ -160,6 +161,7 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(settings.metrics_listen.Text(), "127.0.0.1:9464");
   EXPECT_TRUE(settings.reflection_on());
   EXPECT_EQ(settings.drain_timeout, absl::Seconds(35));
+  EXPECT_EQ(settings.lame_duck, std::nullopt);
   EXPECT_EQ(settings.shards, 0);
   EXPECT_GE(settings.shard_count(), 1);
   EXPECT_EQ(settings.log_level, observe::Level::kInfo);
@@ -259,6 +261,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
        [](const Settings& c) { return c.ledger_restored == absl::FromUnixSeconds(1769851800); }},
       {"retention", "9504h", [](const Settings& c) { return c.retention == absl::Hours(9504); }},
       {"released_retention", "24h", [](const Settings& c) { return c.released_retention == absl::Hours(24); }},
+      {"upstream_breaker", "false", [](const Settings& c) { return !c.upstream_breaker; }},
       {"astra_read_rate", "0", [](const Settings& c) { return c.astra_read_rate == 0; }},
       {"follow_up", "90m", [](const Settings& c) { return c.follow_up == absl::Minutes(90); }},
       {"email_attempt_limit", "0", [](const Settings& c) { return c.email_attempt_limit == 0; }},
@@ -267,6 +270,7 @@ TEST_F(ConfigTest, EveryFlagArrivesFromTheCommandLineAndFromTheEnvironment) {
       {"metrics_listen", "", [](const Settings& c) { return c.metrics_listen.empty(); }},
       {"reflection", "false", [](const Settings& c) { return !c.reflection_on(); }},
       {"drain_timeout", "1s", [](const Settings& c) { return c.drain_timeout == absl::Seconds(1); }},
+      {"lame_duck", "1s", [](const Settings& c) { return c.lame_duck == absl::Seconds(1); }},
       {"shards", "3", [](const Settings& c) { return c.shard_count() == 3; }},
       {"log_level", "debug", [](const Settings& c) { return c.log_level == observe::Level::kDebug; }},
   };
@@ -453,6 +457,7 @@ TEST_F(ConfigTest, HelpNamesEveryFlagOnceWithFormAndDefaultInTheContractsOrder) 
                            "  --metrics_listen=HOST:PORT  (default: 127.0.0.1:9464)\n",
                            "  --reflection=true|false  (default: true on loopback, else false)\n",
                            "  --drain_timeout=DURATION  (default: 35s)\n",
+                           "  --lame_duck=DURATION  (default: 5s, on loopback 0)\n",
                            "  --log_level=LEVEL  (default: info)\n",
                            "  --check_config\n",
                            "  --healthcheck\n",
@@ -1208,7 +1213,9 @@ TEST_F(ConfigTest, WarningsNameTheirFlag) {
   EXPECT_THAT(warnings(Valid(), [](Settings& c) { c.metrics_listen.host = "::"; }),
               ElementsAre(StartsWith("--metrics_listen: shows")));
   EXPECT_THAT(warnings(Valid(), [](Settings& c) { c.drain_timeout = absl::Seconds(29); }),
-              ElementsAre(StartsWith("--drain_timeout: is shorter")));
+              ElementsAre(StartsWith("--drain_timeout: is shorter than --upstream_timeout;")));
+  EXPECT_THAT(warnings(Valid(), [](Settings& c) { c.lame_duck = absl::Seconds(6); }),
+              ElementsAre(StartsWith("--drain_timeout: is shorter than --lame_duck and --upstream_timeout together;")));
   for (const auto& [from, to, text] :
        {std::tuple(-7200, -3600, "has expired"), std::tuple(3600, 7200, "not valid yet")}) {
     Settings settings = ValidTls();
@@ -1217,6 +1224,32 @@ TEST_F(ConfigTest, WarningsNameTheirFlag) {
     settings.tls_key_file = File("tls.key", KeyText(key.get()));
     EXPECT_THAT(warnings(settings, [](Settings&) {}), ElementsAre(HasSubstr(text)));
   }
+}
+
+// The lame duck is the first part of the drain: what Astra is asked at its end needs what is left.
+TEST_F(ConfigTest, LameDuckFollowsListenAndFitsIntoTheDrainUnlessItIsSet) {
+  Settings settings;
+  EXPECT_EQ(settings.lame_duck_time(), absl::ZeroDuration());
+  settings.listen.host = "0.0.0.0";
+  EXPECT_EQ(settings.lame_duck_time(), absl::Seconds(5));
+  settings.drain_timeout = absl::Seconds(4);
+  EXPECT_EQ(settings.lame_duck_time(), absl::Seconds(2));
+  settings.lame_duck = absl::ZeroDuration();
+  EXPECT_EQ(settings.lame_duck_time(), absl::ZeroDuration());
+  settings.listen.host = "127.0.0.1";
+  settings.lame_duck = absl::Seconds(3);
+  EXPECT_EQ(settings.lame_duck_time(), absl::Seconds(3));
+
+  for (const char* wrong : {"-1s", "1us", "61m", "inf"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--lame_duck=") + wrong})), "--lame_duck: must be 0, or from 1ms to 1h");
+  }
+  for (const char* right : {"", "0", "1ms", "34s"}) {
+    EXPECT_EQ(Problem(LoadMore({std::string("--lame_duck=") + right})), "") << right;
+  }
+  const std::string too_long = "--lame_duck: must be shorter than --drain_timeout, which it is the first part of";
+  EXPECT_EQ(Problem(LoadMore({"--lame_duck=35s"})), too_long);
+  EXPECT_EQ(Problem(LoadMore({"--lame_duck=2s", "--drain_timeout=1s"})), too_long);
+  EXPECT_EQ(Problem(LoadMore({"--drain_timeout=1ms"})), "");
 }
 
 TEST_F(ConfigTest, ReflectionFollowsListenUnlessItIsSet) {

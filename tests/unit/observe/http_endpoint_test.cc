@@ -62,6 +62,7 @@ class HttpEndpointTest : public testing::Test {
                                         .port = 0,
                                         .metrics = [this] { return Metrics(); },
                                         .reasons_not_ready = [this] { return reasons_; },
+                                        .status = [this] { return page_; },
                                         .alive = [this] { return alive_.load(); }});
     EXPECT_TRUE(started.ok()) << started.status();
     endpoint_ = *std::move(started);
@@ -84,6 +85,7 @@ class HttpEndpointTest : public testing::Test {
   }
 
   std::string metrics_ = "userintent_draining 0\n";
+  std::string page_ = "<!DOCTYPE html>\n<p>\xc3\xbc</p>\n";
   std::vector<std::string> reasons_;  // changed between two requests only
   std::atomic<bool> alive_{true};
   std::atomic<bool> throw_{false};
@@ -127,6 +129,18 @@ TEST_F(HttpEndpointTest, LivezTellsOfADeafPort) {
   EXPECT_THAT(answer, EndsWith("\r\n\r\nthe port is deaf\n"));
   alive_ = true;
   EXPECT_THAT(Get("/livez"), StartsWith("HTTP/1.1 200 OK\r\n"));
+}
+
+TEST_F(HttpEndpointTest, StatusIsAPageThatLoadsNothing) {
+  const std::string answer = Get("/status");
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"));
+  EXPECT_THAT(answer, HasSubstr("\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; "));
+  EXPECT_THAT(answer, HasSubstr("\r\nX-Content-Type-Options: nosniff\r\n"));
+  EXPECT_THAT(answer, HasSubstr("\r\nCache-Control: no-store\r\n"));
+  EXPECT_THAT(answer, EndsWith("\r\n\r\n" + page_));
+  EXPECT_THAT(Get("/status", "POST"), StartsWith("HTTP/1.1 405 "));
+  EXPECT_THAT(Get("/status/"), StartsWith("HTTP/1.1 404 "));
+  EXPECT_THAT(Get("/metrics"), Not(HasSubstr("Content-Security-Policy")));
 }
 
 TEST_F(HttpEndpointTest, EverythingElseIsNotFound) {

@@ -28,6 +28,9 @@ constexpr std::string_view kWays[] = {"late_answer", "webhook"};
 constexpr std::string_view kStates[] = {"succeeded", "failed"};
 constexpr std::string_view kQueueEnds[] = {"slot", "expired"};
 constexpr std::string_view kHandshakes[] = {"SUCCESS", "CERTIFICATE_REVOKED"};
+constexpr std::string_view kBreakerStates[] = {"closed", "open"};
+constexpr std::string_view kBreakerCauses[] = {"failures", "credentials"};
+constexpr std::string_view kProbeResults[] = {"good", "failed"};
 
 // Every series with its value, by the text before the last space.
 std::map<std::string, double> Series(const std::string& text) {
@@ -55,13 +58,41 @@ class MetricsTest : public testing::Test {
     return found->second;
   }
 
-  Metrics metrics_{
-      {"1.2.3", "1.51", "7.88", "3.40"},
-      {kReasons, kMethods, kVerdicts, kVerdicts, kAskers, kWays, kStates, {}, {}, {}, {}, kHandshakes, kQueueEnds}};
+  Metrics metrics_{{"1.2.3", "1.51", "7.88", "3.40"},
+                   {kReasons,
+                    kMethods,
+                    kVerdicts,
+                    kVerdicts,
+                    kAskers,
+                    kWays,
+                    kStates,
+                    {},
+                    {},
+                    {},
+                    {},
+                    kHandshakes,
+                    {kBreakerStates, kBreakerCauses, kProbeResults},
+                    kQueueEnds}};
 };
 
 std::string Calls(const std::string& method, const std::string& code, const std::string& reason) {
   return "userintent_calls_total{code=\"" + code + "\",method=\"" + method + "\",reason=\"" + reason + "\"}";
+}
+
+TEST_F(MetricsTest, TheBreakerIsInOneState) {
+  const auto state = [this](const char* name) {
+    return Value("userintent_upstream_breaker_state{state=\"" + std::string(name) + "\"}");
+  };
+  EXPECT_EQ(state("closed"), 1);
+  EXPECT_EQ(state("open"), 0);
+  metrics_.breaker().SetState(1);
+  EXPECT_EQ(state("closed"), 0);
+  EXPECT_EQ(state("open"), 1);
+  metrics_.breaker().CountOpened(1);
+  metrics_.breaker().CountProbe(0);
+  EXPECT_EQ(Value("userintent_upstream_breaker_opened_total{cause=\"credentials\"}"), 1);
+  EXPECT_EQ(Value("userintent_upstream_breaker_probes_total{result=\"good\"}"), 1);
+  EXPECT_EQ(Value("userintent_upstream_breaker_probes_total{result=\"failed\"}"), 0);
 }
 
 TEST_F(MetricsTest, TheLimitAndItsQueue) {
@@ -149,6 +180,9 @@ TEST_F(MetricsTest, GaugesFollow) {
   EXPECT_EQ(Value("userintent_calls_in_flight"), 3);
   EXPECT_EQ(Value("userintent_upstream_posts_in_flight"), 4);
   EXPECT_EQ(Value("userintent_ledger_writable"), 1);
+  EXPECT_EQ(Value("userintent_ledger_last_commit_timestamp_seconds"), 0);
+  metrics_.SetLedgerLastCommit(absl::FromUnixMillis(1'700'000'000'500));
+  EXPECT_EQ(Value("userintent_ledger_last_commit_timestamp_seconds"), 1'700'000'000.5);
   EXPECT_EQ(Value("userintent_ledger_uncommitted_outcomes"), 2);
   EXPECT_EQ(Value("userintent_ledger_recovered_rows"), 9);
   metrics_.CountPurged(4);

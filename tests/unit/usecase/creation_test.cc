@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "server/ledger/memory_ledger.h"
+#include "tests/unit/usecase/breaker_fixture.h"
 #include "tests/unit/usecase/fake_loop.h"
 
 namespace userintent::usecase {
@@ -2040,6 +2041,86 @@ TEST_F(LateAnswerTest, NobodyListensWithoutAWindow) {
   EXPECT_FALSE(astra_.posts[0].late);
   astra_.Answer(Verdict::kUnknown);
   loop_.Settle();
+}
+
+// Creations that the breaker hears of, and stops.
+class SuspendedCreationTest : public CreationTest {
+ protected:
+  SuspendedCreationTest() { creations_.emplace(WithBreaker()); }
+
+  Creations::Dependencies WithBreaker() {
+    return {loop_, ledger_, astra_, breaker_gate_, fingerprinter_, observer_, intent::RulesOptions{}, 3, 5min};
+  }
+  static AdmissionControl::Options GateOptions(UpstreamBreaker& breaker) {
+    AdmissionControl::Options options;
+    options.breaker = &breaker;
+    return options;
+  }
+  void Fail(int first, int calls = 20) {
+    for (int n = first; n < first + calls; ++n) {
+      Call(Person(n));
+      astra_.Answer(Verdict::kUnknown, 500);
+      loop_.Settle();
+    }
+  }
+
+  BreakerWatcher breaker_watcher_;
+  uint64_t credentials_ = 0;
+  UpstreamBreaker breaker_{{[this](bool) { return credentials_; }, nullptr}, breaker_watcher_};
+  AdmissionControl breaker_gate_{GateOptions(breaker_)};
+};
+
+TEST_F(SuspendedCreationTest, NothingIsRecordedAndReplaysGoOn) {
+  Fail(1);
+  ASSERT_EQ(breaker_.state(), BreakerState::kOpen);
+  const size_t posts = astra_.posts.size();
+  auto heard = Call(Person(50));
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_SUSPENDED);
+  EXPECT_EQ(heard->reply->sent, Sent::kNo);
+  EXPECT_EQ(heard->reply->recovery, Recovery::kRetrySameId);
+  EXPECT_EQ(heard->reply->retry_after, absl::Milliseconds(1100));
+  EXPECT_FALSE(heard->reply->attempts);
+  EXPECT_FALSE(HasRow(50));
+  v1::CreateUserIntentRequest check = Person(51);
+  check.set_validate_only(true);
+  EXPECT_EQ(Call(check)->reply->reason, v1::ERROR_REASON_UPSTREAM_SUSPENDED);
+  EXPECT_EQ(Call(Person(1))->reply->reason, v1::ERROR_REASON_OUTCOME_UNKNOWN);
+  EXPECT_EQ(astra_.posts.size(), posts);
+  EXPECT_EQ(breaker_gate_.in_flight(), 0);
+}
+
+TEST_F(SuspendedCreationTest, TheIdsEarlierTriesCount) {
+  Call(Person(50));
+  astra_.Answer(Verdict::kMisconfigured, 404);
+  loop_.Settle();
+  Fail(1);
+  EXPECT_EQ(Call(Person(50))->reply->sent, Sent::kYes);
+  EXPECT_EQ(RowState(50), State::kReleased);
+}
+
+TEST_F(SuspendedCreationTest, CallsThatTheirCallersTookBackAreNoExchanges) {
+  astra_.unsent = true;
+  for (int n = 1; n <= 50; ++n) Call(Person(n))->creation->CallerLeft();
+  loop_.Settle();
+  EXPECT_EQ(breaker_.state(), BreakerState::kClosed);
+}
+
+TEST_F(SuspendedCreationTest, A401IsHeardOfWithTheCredentialsThatAreInForceThen) {
+  const auto heard = Call(Person(1));
+  astra_.new_credentials = true;
+  ++credentials_;  // by the reading
+  astra_.Answer(Verdict::kCredentialsRejected, 401);
+  loop_.Settle();
+  EXPECT_EQ(breaker_.state(), BreakerState::kClosed) << "the other ones are tried first";
+  loop_.Advance(0s);
+  ASSERT_EQ(astra_.posts.size(), 2u);
+  astra::Outcome refused = FakeAstra::OutcomeOf(Verdict::kCredentialsRejected, 401, std::nullopt);
+  refused.credentials = credentials_;
+  astra_.Answer(refused);
+  loop_.Settle();
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_CREDENTIALS_REJECTED);
+  EXPECT_EQ(breaker_.state(), BreakerState::kCredentials);
 }
 
 // ---- the queue before Astra

@@ -54,16 +54,9 @@ TEST(Event, AttemptIdIsOptional) {
 TEST(Event, RefusesAnotherShape) {
   const std::string attempt = "\"gateway_attempt_id\":\"" + std::string(kAttempt) + "\"";
   for (const std::string& body :
-       {std::string("{}"),
-        Body(R"(,"webhook_id":"w2")"),
-        Body(R"(,"webhook_id":"w1")"),
-        Body(R"(,"resource_id":null)"),
-        Body(R"(,"webhook_type":"x")"),
-        Body(R"(,"metadata":[])"),
-        Body(R"(,"metadata":"x")"),
-        Body(R"(,"metadata":1)"),
-        Body(R"(,"metadata":{},"metadata":{})"),
-        Body(absl::StrCat(",\"metadata\":{", attempt, ",", attempt, "}")),
+       {std::string("{}"), Body(R"(,"webhook_id":"w2")"), Body(R"(,"webhook_id":"w1")"), Body(R"(,"resource_id":null)"),
+        Body(R"(,"webhook_type":"x")"), Body(R"(,"metadata":[])"), Body(R"(,"metadata":"x")"), Body(R"(,"metadata":1)"),
+        Body(R"(,"metadata":{},"metadata":{})"), Body(absl::StrCat(",\"metadata\":{", attempt, ",", attempt, "}")),
         std::string(R"({"webhook_id":"w1","resource_id":"i1"})"),
         std::string(R"({"webhook_type":"t","resource_id":"i1"})"),
         std::string(R"({"webhook_type":"t","webhook_id":"w1"})"),
@@ -72,6 +65,8 @@ TEST(Event, RefusesAnotherShape) {
         std::string(R"({"webhook_type":"t","webhook_id":"w\u00e9","resource_id":"i1"})"),
         std::string(R"({"webhook_type":"t","webhook_id":"w1","resource_id":["i1"]})"),
         std::string(R"({"webhook_type":"t","webhook_id":"w1","resource_id":"i\n1"})"),
+        // Half a surrogate pair, which CPython writes and no database takes.
+        std::string(R"({"webhook_type":"t","webhook_id":"w1","resource_id":"i\ud8001"})"),
         std::string(R"({"webhook_type":"t","webhook_id":"w1","resource_id":")") + std::string(257, 'i') + "\"}",
         std::string(R"({"webhook_type":7,"webhook_id":"w1","resource_id":"i1"})")}) {
     EXPECT_FALSE(Read(body)) << body;
