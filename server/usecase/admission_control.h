@@ -84,9 +84,12 @@ class AdmissionControl {
     return UpstreamQueue::Holds(taker);
   }
   // Of a call that comes out of the queue with its slot: what has changed since it entered.
-  std::optional<Refusal> LookAgain(SteadyTime now, SteadyTime deadline) const {
-    if (const auto closed = Closed(now)) return closed;
-    return TooLate(now, deadline);
+  std::optional<Refusal> LookAgain(SteadyTime now, SteadyTime deadline) {
+    const MutexLock lock(mutex_);
+    std::optional<Refusal> refusal = Closed(now);
+    if (!refusal) refusal = TooLate(now, deadline);
+    if (!refusal && options_.breaker != nullptr) options_.breaker->OnBegins(Clock(now));
+    return refusal;
   }
   // Of a call whose time in the queue is over.
   Refusal AfterQueue(SteadyTime now) const {

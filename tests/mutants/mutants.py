@@ -34,6 +34,8 @@ INDEX = ["ledger_merged_index_test", "ledger_lost_commit_test", "ledger_stores_t
 # The quickest first: most mutations die there.
 FILES = {
     "server/usecase/creation.cc": ["creation_test"],
+    "server/usecase/creation_place.cc": ["creation_test"],
+    "server/usecase/upstream_queue.cc": ["upstream_queue_test"],
     "server/usecase/retry_policy.cc": ["retry_policy_test", "creation_test"],
     "server/usecase/get_user_intent.cc": ["get_user_intent_test"],
     "server/usecase/intent_reads.cc": ["get_user_intent_test"],

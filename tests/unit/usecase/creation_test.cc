@@ -2452,11 +2452,11 @@ TEST_F(QueueTest, ADrainMeetsWhoBeginsToWait) {
   const auto second = Call(Person(2));
   gate_.Drain();
   creations_->Drain();
+  ledger_.slow_to_answer = false;
   ledger_.Release();
   loop_.Settle();
   ASSERT_TRUE(second->reply);
   EXPECT_EQ(second->reply->reason, v1::ERROR_REASON_DRAINING);
-  ledger_.slow_to_answer = false;
   EndFirst();
   ExpectIdle();
 }
