@@ -158,6 +158,17 @@ TEST(UpstreamQueue, AFullQueueMakesRoomForWhoHasLess) {
   EXPECT_EQ(queue.Of(many[0]), Holds::kSlot);
 }
 
+TEST(UpstreamQueue, NobodyGivesWayToWhoWouldThenHaveMore) {
+  Queue queue(1, 3);
+  const Account flood = NewAccount();
+  const Account other = NewAccount();
+  EXPECT_EQ(queue.Enter(flood, nullptr), Queue::kEntered);
+  const auto many = queue.Waiting(flood, 2);
+  const auto few = queue.Waiting(other, 1);
+  EXPECT_EQ(queue.Enter(other, std::make_shared<Taker>()), Queue::kOverloaded);
+  EXPECT_EQ(queue.Of(many[1]), Holds::kWaits);
+}
+
 TEST(UpstreamQueue, ThePlacesOfMaxInFlightHoldWhoWaitsToo) {
   Queue queue(1, 10, 2);
   const Account who = NewAccount();
