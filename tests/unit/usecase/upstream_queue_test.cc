@@ -154,6 +154,7 @@ TEST(UpstreamQueue, AFullQueueMakesRoomForWhoHasLess) {
   for (const auto& gone : {many[2], many[3]}) queue.control.Undo(flood, gone.get());
   EXPECT_EQ(flood->in_flight(), 2);
   EXPECT_EQ(queue.control.upstream().slots, 1) << "who gave way has no slot to give back";
+  EXPECT_EQ(queue.Of(many[0]), Holds::kWaits) << "so nobody gets it";
   queue.control.Leave(other);
   EXPECT_EQ(queue.Of(many[0]), Holds::kSlot);
 }
