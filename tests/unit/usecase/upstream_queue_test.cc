@@ -154,8 +154,20 @@ TEST(UpstreamQueue, AFullQueueMakesRoomForWhoHasLess) {
   for (const auto& gone : {many[2], many[3]}) queue.control.Undo(flood, gone.get());
   EXPECT_EQ(flood->in_flight(), 2);
   EXPECT_EQ(queue.control.upstream().slots, 1) << "who gave way has no slot to give back";
+  EXPECT_EQ(queue.Of(many[0]), Holds::kWaits) << "so nobody gets it";
   queue.control.Leave(other);
   EXPECT_EQ(queue.Of(many[0]), Holds::kSlot);
+}
+
+TEST(UpstreamQueue, NobodyGivesWayToWhoWouldThenHaveMore) {
+  Queue queue(1, 3);
+  const Account flood = NewAccount();
+  const Account other = NewAccount();
+  EXPECT_EQ(queue.Enter(flood, nullptr), Queue::kEntered);
+  const auto many = queue.Waiting(flood, 2);
+  const auto few = queue.Waiting(other, 1);
+  EXPECT_EQ(queue.Enter(other, std::make_shared<Taker>()), Queue::kOverloaded);
+  EXPECT_EQ(queue.Of(many[1]), Holds::kWaits);
 }
 
 TEST(UpstreamQueue, ThePlacesOfMaxInFlightHoldWhoWaitsToo) {
