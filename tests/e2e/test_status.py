@@ -77,6 +77,7 @@ def settle(command, **environment):
 def test_a_gateway_at_rest(durable):
     own = durable(replica_name="<b>first</b>")
     own.create(person()).ok()
+    wait_for(lambda: own.metric("userintent_ledger_rows") == 1, "the count, which is taken once a second")
     page = look(own)
     assert "Ready." in page.text and "None." in page.text and page.commands == []
     assert page.value("address") == own.address and page.value("replica") == "<b>first</b>" and "<b>" not in page.html
