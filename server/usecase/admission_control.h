@@ -1,6 +1,6 @@
-// AdmissionControl: may a new creation begin now? The caller's own limits, draining, the breaker, Astra's rate limit, the
-// number of calls in flight, and a slot for an exchange with Astra (upstream_queue.h), which a call may have to wait
-// for. A call that waits holds its place among --max_in_flight, and its token is spent.
+// AdmissionControl: may a new creation begin now? The caller's own limits, draining, the breaker, Astra's rate limit,
+// the number of calls in flight, and a slot for an exchange with Astra (upstream_queue.h), which a call may have to
+// wait for. A call that waits holds its place among --max_in_flight, and its token is spent.
 //
 // One for the whole process, shared by all shards; every method may be called from any thread. It is asked on the
 // ledger's thread, for a call that everything else lets go: replays, joins and refusals hold no place and cost no
