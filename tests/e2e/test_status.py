@@ -179,7 +179,7 @@ def test_a_slow_answer_may_still_come(durable, sandbox):
 
 def test_more_than_a_page_holds(durable, ledger, sandbox):
     """The oldest hundred, and how many more; not those that their caller replaced."""
-    own = durable()
+    own = durable(upstream_breaker=False)
     lost = [lose(own, sandbox, person()) for _ in range(104)]
     own.create(person(email=lost[0].email, supersedes_request_id=lost[0].request_id)).ok()
     page = look(own)
