@@ -300,6 +300,7 @@ class Episode:
 
     async def run(self):
         """All of the plan's steps, `at_once` calls in flight."""
+        self.begun = time.monotonic()
         gate = asyncio.Semaphore(self.plan.at_once)
         dice = random.Random(self.plan.seed + 1)
         tasks, chaos = set(), asyncio.Queue()
@@ -376,7 +377,9 @@ class Episode:
                    if not one["done"] and not one["tries"]]
         for intent in {one["intent_id"] for one in waiting}:
             await asyncio.to_thread(self.sandbox.send_webhook, intent, wait=False)
-        end = time.monotonic() + 120
+        # A webhook that was tried in vain is tried again when it is twice as old, give or take a fifth.
+        peace = max(120, 1.5 * (time.monotonic() - self.begun))
+        end = time.monotonic() + peace
         while True:
             summary = await asyncio.to_thread(self.sandbox.webhook_summary)
             metrics = await asyncio.to_thread(self.gateway.metrics)
@@ -384,7 +387,7 @@ class Episode:
             if summary["waiting"] == 0 and unprocessed == 0:
                 return
             if time.monotonic() > end:
-                self.history.process.append(f"after 120 s of peace {summary['waiting']} webhooks wait at the sandbox, "
+                self.history.process.append(f"after {peace:.0f} s of peace {summary['waiting']} webhooks wait at the sandbox, "
                                             f"{unprocessed} at the gateway")
                 return
             await asyncio.sleep(0.05)
