@@ -377,8 +377,9 @@ class Episode:
                    if not one["done"] and not one["tries"]]
         for intent in {one["intent_id"] for one in waiting}:
             await asyncio.to_thread(self.sandbox.send_webhook, intent, wait=False)
-        # A webhook that was tried in vain is tried again when it is twice as old, give or take a fifth.
-        peace = max(120, 1.5 * (time.monotonic() - self.begun))
+        # A webhook that was tried in vain is tried again when it is twice as old, give or take a fifth; and on a busy
+        # machine one more GET may not get its connection in time.
+        peace = max(300, 4 * (time.monotonic() - self.begun))
         end = time.monotonic() + peace
         while True:
             summary = await asyncio.to_thread(self.sandbox.webhook_summary)
