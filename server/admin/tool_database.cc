@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/admin/tool_print.h"
-#include "server/ledger/mark.h"
+#include "server/admin/tool_text.h"
 #include "server/postgres/inspector.h"
 
 namespace userintent::admin {
@@ -22,8 +22,6 @@ std::string StandOf(const postgres::ReplicaRow& replica) {
   if (replica.swept) return "gone";
   return replica.sending == 0 ? "ended" : "ended, its requests wait to become unknown";
 }
-
-std::string TextOf(absl::Time time) { return ledger::TimeText(absl::ToUnixMicros(time)); }
 
 }  // namespace
 
@@ -57,8 +55,8 @@ absl::StatusOr<Struct> ReplicasOf(const std::string& url) {
     fields["epoch"].set_string_value(absl::StrCat(replica.epoch));
     fields["name"].set_string_value(replica.name);
     fields["state"].set_string_value(StandOf(replica));
-    fields["began"].set_string_value(TextOf(replica.started));
-    fields["last_beat"].set_string_value(TextOf(replica.seen));
+    fields["began"].set_string_value(TimeText(replica.started));
+    fields["last_beat"].set_string_value(TimeText(replica.seen));
     fields["swept"].set_bool_value(replica.swept);
     fields["under_way"].set_string_value(absl::StrCat(replica.sending));
   }

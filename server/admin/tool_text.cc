@@ -5,15 +5,25 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/time/time.h"
-#include "server/admin/unresolved.h"
 #include "server/base/text.h"
+#include "server/ledger/mark.h"
 
 namespace userintent::admin {
+
+std::string TimeText(absl::Time time) { return ledger::TimeText(absl::ToUnixMicros(time)); }
 
 std::string When(const google::protobuf::Timestamp& time) { return TimeText(absl::FromUnixSeconds(time.seconds())); }
 
 std::string AttemptId(const v1::Request& request) {
   return request.gateway_attempt_id().empty() ? "Astra was not told one" : request.gateway_attempt_id();
+}
+
+std::string AgeText(absl::Duration age) {
+  const int64_t s = std::max<int64_t>(0, absl::ToInt64Seconds(age));
+  if (s < 60) return absl::StrCat(s, "s");
+  if (s < 3600) return absl::StrCat(s / 60, "m ", s % 60, "s");
+  if (s < 86400) return absl::StrCat(s / 3600, "h ", s / 60 % 60, "m");
+  return absl::StrCat(s / 86400, "d ", s / 3600 % 24, "h");
 }
 
 std::string Age(const google::protobuf::Duration& age) { return AgeText(absl::Seconds(age.seconds())); }

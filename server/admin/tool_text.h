@@ -5,12 +5,16 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "userintent/admin/v1/ledger_admin_service.pb.h"
 
 namespace userintent::admin {
 
+// In UTC, to the second.
+std::string TimeText(absl::Time time);
 std::string When(const google::protobuf::Timestamp& time);
 // In its two largest units: "3d 4h".
+std::string AgeText(absl::Duration age);
 std::string Age(const google::protobuf::Duration& age);
 std::string AttemptId(const v1::Request& request);
 // What came of a webhook, in a few words.

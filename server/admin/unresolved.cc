@@ -96,14 +96,4 @@ absl::StatusOr<Unresolved> ReadUnresolved(ledger::OperatorAccess& ledger, const 
   return unresolved;
 }
 
-std::string AgeText(absl::Duration age) {
-  const int64_t s = std::max<int64_t>(0, absl::ToInt64Seconds(age));
-  if (s < 60) return absl::StrCat(s, "s");
-  if (s < 3600) return absl::StrCat(s / 60, "m ", s % 60, "s");
-  if (s < 86400) return absl::StrCat(s / 3600, "h ", s / 60 % 60, "m");
-  return absl::StrCat(s / 86400, "d ", s / 3600 % 24, "h");
-}
-
-std::string TimeText(absl::Time time) { return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone()); }
-
 }  // namespace userintent::admin

@@ -41,9 +41,4 @@ struct UnresolvedOptions {
 // Blocks until the ledger has answered; in slices, between which calls are served.
 absl::StatusOr<Unresolved> ReadUnresolved(ledger::OperatorAccess& ledger, const UnresolvedOptions& options);
 
-// In its two largest units: "3d 4h".
-std::string AgeText(absl::Duration age);
-// In UTC, to the second.
-std::string TimeText(absl::Time time);
-
 }  // namespace userintent::admin

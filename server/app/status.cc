@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "server/admin/tool_text.h"
 #include "server/admin/unresolved.h"
 #include "server/config/load.h"
 #include "server/postgres/url.h"

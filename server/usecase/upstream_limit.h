@@ -6,10 +6,9 @@
 //
 //  * It starts at the most, so that an honest burst after a start is not refused.
 //  * A loss (an outcome that nobody knows: timeout, reset, cut or unusable answer) halves it, and so does an answer
-//  that
-//    says "not now" (429, 503 with Retry-After). What began before a cut is no news after it: one burst of losses is
-//    one cut. But when half of what was under way is lost without a good answer between, that is no accident, and it is
-//    cut again, from what is under way.
+//    that says "not now" (429, 503 with Retry-After). What began before a cut is no news after it: one burst of losses
+//    is one cut. But when half of what was under way is lost without a good answer between, that is no accident, and it
+//    is cut again, from what is under way.
 //  * Only losses in a row take it below kFew: with so few under way it is not this gateway's load that loses answers.
 //  * Slow answers lower it: the median of the recent ones against a baseline that falls quickly and rises slowly. Only
 //    where the limit is in use, or the answers come near the timeout; and only above kCalmPart of the timeout, because
