@@ -109,8 +109,10 @@ class AdmissionControl {
     (account ? account : nobody_)->GiveBackCreate();
   }
 
-  // An exchange ended that began at `begun`.
+  // An exchange ended that began at `begun`: the breaker and the limit hear of it. After the credentials were read
+  // again for it, so that a refusal of others than are in force now suspends nobody.
   void OnExchange(const astra::Outcome& outcome, SteadyTime begun, SteadyTime now) {
+    if (options_.breaker != nullptr) options_.breaker->OnPost(now, begun, outcome);
     const UpstreamLimit::Sample sample = UpstreamLimit::SampleOf(outcome);
     if (sample == UpstreamLimit::Sample::kNothing) return;
     const MutexLock lock(mutex_);

@@ -152,7 +152,6 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
   tries_.Count(outcome);
   trail_.OnPostEnded(outcome, now - sent_at_);
   sent_ = std::max(sent_, SentOf(outcome.verdict));
-  deps_.admission.OnExchange(outcome, sent_at_, now);
   deps_.observer.OnPost(key_.request_id, attempt_id_, outcome, now - sent_at_);
   if (const auto traced = trace_.End(true, outcome, now - sent_at_)) deps_.observer.OnTraced(*traced);
   if (outcome.verdict == Verdict::kRateLimited) {
@@ -166,7 +165,7 @@ void Creation::OnOutcome(const astra::Outcome& outcome) {
   facts.wanted = done_ && !deps_.admission.draining();
   facts.longest_wait = LongestWait(now, deadline_, deps_.admission.options().min_deadline);
   facts.new_credentials = RetryPolicy::AsksForCredentials(outcome, tries_) && deps_.astra.RefreshCredentials();
-  if (UpstreamBreaker* const breaker = deps_.admission.breaker()) breaker->OnPost(now, sent_at_, outcome);
+  deps_.admission.OnExchange(outcome, sent_at_, now);
   facts.random = absl::Uniform(creations_.random_, 0.0, 1.0);
   const RetryPolicy::Decision decision = RetryPolicy::Next(outcome, tries_, facts);
   if (const auto* const record = std::get_if<RetryPolicy::Record>(&decision)) {
