@@ -124,6 +124,8 @@ stderr_is_clean() {
   log=$(docker logs "$(gateway_id)" 2>&1) && grep -q '"event":"grpc"' <<<"$log" && ! grep -qi 'canaryword' <<<"$log" &&
     ! grep -qv '^{.*}$' <<<"$log"  # compose would put codes of a terminal between the lines
 }
+# Neither a person of the suite nor a secret, however it is written.
+nobody_in_its_log() { docker logs "$(gateway_id)" 2>&1 | "$TOOLS/venv/bin/python" tests/compose/no_canaries.py; }
 restart() { docker compose restart --timeout 45 gateway 2>/dev/null && docker compose up --detach --wait --wait-timeout 60 gateway 2>/dev/null; }
 exits_0_on_sigterm() { docker compose stop --timeout 45 gateway 2>/dev/null && [ "$(docker inspect -f '{{.State.ExitCode}}' "$(docker compose ps -aq gateway)")" = 0 ]; }
 suite() { timeout 600 docker compose run --rm -T -v "$results:/results" "$@" --junitxml /results/integration.xml 2>"$results/suite.log"; }
@@ -200,6 +202,7 @@ case_of_report "the same request is a replay after the restart" demo_is_a_replay
 say "Integration suite"
 suite -e DEMO_REQUEST_ID="$REQUEST_ID" integration || { cat "$results/suite.log"; failed=$((failed + 1)); }
 case_of_report "no value of a bad header is in its log, and every line is JSON" stderr_is_clean
+case_of_report "no person of the suite is in it, however written" nobody_in_its_log
 if [ "${COMPOSE_BARE:-1}" != 0 ]; then
   run_bare &
   bare_pid=$!

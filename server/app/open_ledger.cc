@@ -30,11 +30,11 @@ ledger::WaiterLimits WaiterLimitsOf(const config::Settings& settings) {
 
 std::function<void(const ledger::BatchReport&)> OnBatch(observe::Metrics& metrics) {
   return [&metrics](const ledger::BatchReport& report) {
-    metrics.RecordCommit(static_cast<int>(report.operations), report.took);
-    if (report.committed) {
-      metrics.SetLedgerLastCommit(absl::Now());
-    } else {
+    if (report.may_write) metrics.RecordCommit(static_cast<int>(report.operations), report.took);
+    if (!report.committed) {
       metrics.CountCommitFailure();
+    } else if (report.may_write) {
+      metrics.SetLedgerLastCommit(absl::Now());
     }
     metrics.SetLedgerUncommitted(static_cast<int64_t>(report.waiting_outcomes));
   };

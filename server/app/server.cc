@@ -262,8 +262,8 @@ absl::Status Server::Parts::OpenWebhooks() {
 }
 
 absl::Status Server::Parts::OpenSideDoors() {
-  auto opened =
-      SideDoors::Open(bound, *acceptor, {settings, *admission, leaving, *ledger, *metrics, webhooks.get(), sqlite});
+  auto opened = SideDoors::Open(bound, *acceptor,
+                                {*grpc, settings, *admission, leaving, *ledger, *metrics, webhooks.get(), sqlite});
   if (!opened.ok()) return opened.status();
   doors = *std::move(opened);
   return absl::OkStatus();

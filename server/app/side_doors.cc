@@ -1,8 +1,10 @@
 #include "server/app/side_doors.h"
 
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "server/observe/log.h"
 
 namespace userintent {
@@ -30,6 +32,9 @@ void SideDoors::OpenProbe(const net::HostPort& bound, rpc::Acceptor& acceptor) {
   options.port = bound.port;
   options.tls = view_.settings.tls();
   options.announce = [&acceptor](uint16_t port) { acceptor.ExpectProbeFrom(port); };
+  options.call = [this](std::chrono::milliseconds patience) {
+    return calls_to_self_.Answered(absl::FromChrono(patience));
+  };
   probe_ = std::make_unique<rpc::PortProbe>(std::move(options));
 }
 

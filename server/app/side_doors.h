@@ -1,4 +1,4 @@
-// SideDoors: where a running server is looked at beside its gRPC port: its own probe of that port, the door of
+// SideDoors: where a running server is looked at beside its gRPC port: its own probe of port and calls, the door of
 // --healthcheck, and /metrics, /livez, /readyz and /status.
 //
 // server.cc owns it, opens it when calls are answered, and destroys it before what it looks at. The questions may be
@@ -21,6 +21,7 @@
 #include "server/observe/metrics.h"
 #include "server/rpc/acceptor.h"
 #include "server/rpc/health_door.h"
+#include "server/rpc/healthcheck.h"
 #include "server/rpc/port_probe.h"
 #include "server/usecase/admission_control.h"
 
@@ -30,6 +31,7 @@ class SideDoors {
  public:
   // What is looked at.
   struct View {
+    grpc::Server& grpc;
     const config::Settings& settings;
     const usecase::AdmissionControl& admission;
     const std::atomic<bool>& leaving;  // it was told to stop, and may still take calls
@@ -52,7 +54,7 @@ class SideDoors {
   // The same for /readyz, which speaks of webhooks, too: they are no reason to end a server that answers calls.
   std::vector<std::string> AllReasonsNotReady() const;
 
-  // Whether the gRPC port answers, as far as the probe knows.
+  // Whether the gRPC port answers, and calls are, as far as the probe knows.
   bool port_answers() const { return probe_->alive(); }
   // Before the port is closed.
   void StopProbe() { probe_->Stop(); }
@@ -61,7 +63,7 @@ class SideDoors {
   net::HostPort metrics_address() const;
 
  private:
-  explicit SideDoors(View view) : view_(view) {}
+  explicit SideDoors(View view) : view_(view), calls_to_self_(view.grpc) {}
 
   void OpenProbe(const net::HostPort& bound, rpc::Acceptor& acceptor);
   void OpenHealthDoor(const net::HostPort& bound);
@@ -70,6 +72,7 @@ class SideDoors {
   const View view_;
   std::string metrics_host_;
   // Destroyed in reverse: the askers before the probe that they ask.
+  rpc::CallsToSelf calls_to_self_;  // the probe's
   std::unique_ptr<rpc::PortProbe> probe_;
   std::unique_ptr<rpc::HealthDoor> health_door_;
   std::unique_ptr<Status> status_;

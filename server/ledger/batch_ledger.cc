@@ -211,6 +211,7 @@ void BatchLedger::RunBatch(GroupCommit::Batch batch, Steady::time_point now) {
   if (commit_.healthy() && may_write) housekeeper_->BeforeWrites(commit_, now);
   BatchReport report;
   report.operations = batch.size();
+  report.may_write = may_write;
   commit_.Run(batch);
   report.took = absl::FromChrono(Steady::now() - now);
   report.committed = commit_.healthy();

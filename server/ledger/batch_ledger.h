@@ -39,6 +39,7 @@ namespace userintent::ledger {
 // What one turn of the writer did, for metrics.
 struct BatchReport {
   size_t operations = 0;
+  bool may_write = true;  // false: all of them only read
   absl::Duration took;
   bool committed = true;
   size_t waiting_outcomes = 0;  // that could not be written yet

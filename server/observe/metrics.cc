@@ -270,8 +270,8 @@ void Metrics::Parts::AddOperation() {
   for (size_t i = 0; i < kEndedConnections; ++i) {
     ended_connections[i] = &ended.Add({{"reason", std::string(kEndedNames[i])}});
   }
-  port_answers =
-      MakeGauge(registry, "userintent_port_answers", "1 while the gateway's own port answers; /livez says so too.");
+  port_answers = MakeGauge(registry, "userintent_port_answers",
+                           "1 while the gateway's own port and calls are answered; /livez says so too.");
   log_lines_dropped =
       MakeGauge(registry, "userintent_log_lines_dropped", "Log lines lost because the reader of stderr was too slow.");
 }

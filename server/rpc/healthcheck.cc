@@ -1,6 +1,5 @@
 #include "server/rpc/healthcheck.h"
 
-#include <grpcpp/channel.h>
 #include <grpcpp/completion_queue.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -48,6 +47,36 @@ std::string InWords(grpc::StatusCode code) {
   }
 }
 
+struct Answer {
+  grpc::Status status;
+  bool serving = false;
+};
+
+// Of grpc.health.v1, for the server as a whole.
+Answer AskHealth(const std::shared_ptr<grpc::Channel>& channel, absl::Duration timeout) {
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  grpc::CompletionQueue queue;
+  const grpc::Slice no_service;  // a HealthCheckRequest without a service
+  const grpc::ByteBuffer request(&no_service, 1);
+  const auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
+  call->StartCall();
+  grpc::ByteBuffer response;
+  Answer answer;
+  call->Finish(&response, &answer.status, &queue);
+  void* tag = nullptr;
+  bool ok = false;
+  if (!queue.Next(&tag, &ok) || !ok) answer.status = grpc::Status(grpc::StatusCode::INTERNAL, "");
+  if (!answer.status.ok()) return answer;
+  grpc::Slice bytes;
+  grpc::health::v1::HealthCheckResponse message;
+  answer.serving = response.DumpToSingleSlice(&bytes).ok() &&
+                   message.ParseFromArray(bytes.begin(), static_cast<int>(bytes.size())) &&
+                   message.status() == grpc::health::v1::HealthCheckResponse::SERVING;
+  return answer;
+}
+
 }  // namespace
 
 absl::Status CheckHealth(const std::string& target, const tls::Files& tls, absl::Duration timeout) {
@@ -62,31 +91,18 @@ absl::Status CheckHealth(const std::string& target, const tls::Files& tls, absl:
       arguments.SetSslTargetNameOverride(name);
     }
   }
-  grpc::GenericStub stub(grpc::CreateCustomChannel(target, credentials, arguments));
-  grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
-  grpc::CompletionQueue queue;
-  const grpc::Slice no_service;  // a HealthCheckRequest without a service: the server as a whole
-  const grpc::ByteBuffer request(&no_service, 1);
-  const auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
-  call->StartCall();
-  grpc::ByteBuffer response;
-  grpc::Status status;
-  call->Finish(&response, &status, &queue);
-  void* tag = nullptr;
-  bool ok = false;
-  if (!queue.Next(&tag, &ok) || !ok) return absl::InternalError("the health call did not end");
-  if (!status.ok()) {
-    return absl::UnavailableError("the server does not answer: " + InWords(status.error_code()));
+  const Answer answer = AskHealth(grpc::CreateCustomChannel(target, credentials, arguments), timeout);
+  if (!answer.status.ok()) {
+    return absl::UnavailableError("the server does not answer: " + InWords(answer.status.error_code()));
   }
-  grpc::Slice bytes;
-  grpc::health::v1::HealthCheckResponse answer;
-  if (!response.DumpToSingleSlice(&bytes).ok() ||
-      !answer.ParseFromArray(bytes.begin(), static_cast<int>(bytes.size())) ||
-      answer.status() != grpc::health::v1::HealthCheckResponse::SERVING) {
-    return absl::UnavailableError("the server is not serving");
-  }
-  return absl::OkStatus();
+  return answer.serving ? absl::OkStatus() : absl::UnavailableError("the server is not serving");
+}
+
+bool CallsToSelf::Answered(absl::Duration timeout) {
+  if (!channel_) channel_ = server_.InProcessChannel(grpc::ChannelArguments());
+  if (AskHealth(channel_, timeout).status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) return false;
+  channel_.reset();
+  return true;
 }
 
 }  // namespace userintent::rpc

@@ -79,7 +79,11 @@ bool PortProbe::Ask() const {
   const auto end = Clock::now() + options_.patience;
   const std::vector<std::string> places = PlacesOf(options_.host);
   // Where one is not there, that shows at once; silence takes all of the time.
-  return std::any_of(places.begin(), places.end(), [&](const std::string& place) { return AskAt(place, end); });
+  if (std::none_of(places.begin(), places.end(), [&](const std::string& place) { return AskAt(place, end); })) {
+    return false;
+  }
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
+  return !options_.call || options_.call(std::max(left, std::chrono::milliseconds(1)));
 }
 
 bool PortProbe::AskAt(const std::string& place, Clock::time_point end) const {

@@ -1,9 +1,11 @@
-// PortProbe: whether the gateway's own port still answers, found out by connecting to it.
+// PortProbe: whether the gateway's own port still answers, and its calls.
 //
 // Every two seconds it opens one connection as any client would and waits for the first byte from the server: its TLS
 // handshake's answer, or its HTTP/2 settings where there is no TLS. So accept, libgrpc's poller and the TLS engine all
-// took part; no certificate is needed. A process that is merely busy answers late, so only two silences in a row, of
-// 3.5 s each, count as deaf; the second question follows at once, so it is at most 9 s after the port went deaf.
+// took part; no certificate is needed. Then it makes a whole call, which needs a shard, and comes to the server without
+// the connection that it has no certificate for. A process that is merely busy answers late, so only two silences in a
+// row, of 3.5 s each for both questions, count as deaf; the next question follows at once, so it is at most 9 s after
+// the server went deaf.
 // alive() answers with the last finding; it costs nothing and never blocks.
 //
 // A thread of its own from the constructor to the destructor. alive() by any thread.
@@ -24,7 +26,8 @@ struct PortProbeOptions {
   std::string host;  // an IP address of the machine itself. "Any address" is asked on loopback, of either family
   uint16_t port = 0;
   bool tls = false;
-  std::function<void(uint16_t)> announce;  // told the local port before each connection; may be empty
+  std::function<void(uint16_t)> announce;               // told the local port before each connection; may be empty
+  std::function<bool(std::chrono::milliseconds)> call;  // whether a call was answered within that time; may be empty
   std::chrono::milliseconds every{2000};
   std::chrono::milliseconds patience{3500};
   int silences = 2;

@@ -2,6 +2,7 @@
 
 #include <grpc/support/time.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -117,6 +118,7 @@ void Shard::RunPosted() {
 // than in a state that no code is written for. Rows that are SENDING become UNKNOWN at the next start.
 void Shard::Run() {
   thread_id_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+  pthread_setname_np(pthread_self(), kThreadName);
   const auto turn = [this]() noexcept {
     SteadyClock::duration wait = kLongestSleep;
     if (!local_.empty()) wait = SteadyClock::duration::zero();

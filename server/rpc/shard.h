@@ -50,6 +50,9 @@ class MemberTag final : public Tag {
 
 class Shard final : public Loop {
  public:
+  // What `top -H` calls its thread.
+  static constexpr char kThreadName[] = "shard";
+
   Shard(std::unique_ptr<grpc::ServerCompletionQueue> queue, http::Client& http);
   ~Shard() override;
 

@@ -1,9 +1,8 @@
 """Whether what is written on stdin holds a person of the suites or a secret of theirs, in any spelling (support/needles.py):
 
-    docker compose --profile test logs --no-color | python3 tests/compose/no_canaries.py
+    docker logs GATEWAY 2>&1 | build/tools/venv/bin/python tests/compose/no_canaries.py
 
 Exit status 0: nothing, 1: it names what it found, never the value, and the line's number; 2: there was nothing to read.
-Needs Python's own library only.
 """
 
 import pathlib

@@ -328,3 +328,16 @@ def test_a_ledger_that_cannot_be_opened(durable):
     gateway = durable()
     assert_refused(gateway.start_once(ledger="sqlite:/proc/nonexistent/ledger.db"), "--ledger")
     assert_refused(gateway.start_once(ledger="sqlite:/"), "--ledger")
+
+
+def test_what_only_reads_is_no_commit(durable):
+    gateway = durable()
+    request = person()
+    gateway.create(request).ok()
+    # A webhook's receiver, housekeeping and the like are not asked of here, so nothing else writes.
+    names = ("userintent_ledger_last_commit_timestamp_seconds", "userintent_ledger_commit_seconds_count")
+    before = [gateway.metric(name) for name in names]
+    assert all(before), before
+    for _ in range(20):
+        assert gateway.state(request.request_id) == "CREATED"
+    assert [gateway.metric(name) for name in names] == before

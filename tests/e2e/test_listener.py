@@ -18,6 +18,7 @@ from support.check import assert_posts
 from support.gateway import SERVER, clean_environment
 from support.people import person
 from support.process import PATIENCE, refusing_address, wait_for
+from support.thread_stop import thread_stopped
 from support.wire import connect, split
 
 
@@ -226,6 +227,16 @@ def test_livez_tells_of_a_deaf_port_and_of_its_recovery(new_gateway, sandbox):
     request = person()
     own.create(request, channel=own.new_channel()).ok()
     assert_posts(sandbox, request.email, 1)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plaintext", "TLS"])
+def test_livez_tells_of_calls_that_nobody_answers(new_gateway, authority, tls):
+    """The port still takes connections in; what is stopped is the one thread that answers calls."""
+    own = new_gateway(shards=1, **(secured_flags(authority) if tls else {}))
+    with thread_stopped(own.process.pid, "shard"):
+        wait_for(lambda: own.http("/livez")[0] == 503, "a gateway that does not answer calls", timeout=60)
+        assert own.http("/readyz")[0] == 503
+    wait_for(lambda: own.http("/livez")[0] == own.http("/readyz")[0] == 200, "calls that are answered", timeout=60)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plaintext", "TLS"])

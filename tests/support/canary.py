@@ -4,10 +4,11 @@ Which fields are personal is read from the proto option personal_data, as the se
 """
 
 import base64
+import functools
 import json
 import urllib.parse
 
-from support.needles import SHORTEST, Needles
+from support.needles import SHORTEST, Needles, Spellings
 from support.people import SSN, STEMS
 from support.protos import options_pb2
 from support.sandbox import CLIENT_SECRET
@@ -56,6 +57,16 @@ def spellings(value):
     yield base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
 
 
+@functools.lru_cache(maxsize=4)
+def _spellings_of(values):
+    found = Spellings()
+    for value in values:
+        for form, spelled in enumerate(spellings(value)):
+            if len(spelled) >= _SHORTEST:
+                found.add(spelled.encode("utf-8", "surrogatepass"), f"a value of {len(value)} characters, in form {form}")
+    return found
+
+
 def find(text, values):
     """The name of the first leak in text, or None. Never the value itself: reports must not leak either."""
     lowered = text.lower()
@@ -67,11 +78,7 @@ def find(text, values):
     for quote in ('"', '\\"', "'"):
         if f"{quote}{SSN}{quote}" in text:
             return "the SSN digits"
-    for value in values:
-        for form, spelled in enumerate(spellings(value)):
-            if len(spelled) >= _SHORTEST and spelled in text:
-                return f"a value of {len(value)} characters, in form {form}"
-    return None
+    return next(iter(_spellings_of(frozenset(values)).found(text.encode("utf-8", "surrogatepass"))), None)
 
 
 def check():

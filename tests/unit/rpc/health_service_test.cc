@@ -4,11 +4,13 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
+#include <future>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "server/rpc/healthcheck.h"
 #include "tests/unit/rpc/test_server.h"
 
 namespace userintent::rpc {
@@ -110,6 +112,20 @@ TEST_F(HealthServiceTest, BytesThatAreNoQuestion) {
   bool ok;
   queue.Next(&tag, &ok);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(HealthServiceTest, AServerThatCallsItselfNoticesAShardThatIsStuck) {
+  CallsToSelf calls(server_.server());
+  for (const bool serving : {false, true}) {
+    Set(serving);
+    EXPECT_TRUE(calls.Answered(absl::Minutes(1)));
+  }
+  std::promise<void> go_on;
+  server_.shard().Post([&] { go_on.get_future().wait(); });
+  EXPECT_FALSE(calls.Answered(absl::Milliseconds(300)));
+  EXPECT_FALSE(calls.Answered(absl::Milliseconds(1)));
+  go_on.set_value();
+  EXPECT_TRUE(calls.Answered(absl::Minutes(1)));
 }
 
 TEST_F(HealthServiceTest, WatchTellsTheStateAndThenItsChanges) {

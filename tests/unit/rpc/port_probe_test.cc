@@ -103,6 +103,24 @@ TEST_P(PortProbeTest, APortThatStopsAnsweringIsDeafUntilItAnswersAgain) {
 
 INSTANTIATE_TEST_SUITE_P(, PortProbeTest, testing::Bool());
 
+TEST(PortProbe, APortThatAnswersWhileItsCallsDoNotIsDeaf) {
+  Port port(false);
+  std::atomic<bool> answered{true};
+  PortProbeOptions options = Quick(port.number, false);
+  options.call = [&](milliseconds patience) {
+    EXPECT_GT(patience, milliseconds(0));
+    EXPECT_LE(patience, milliseconds(200));
+    return answered.load();
+  };
+  const PortProbe probe(options);
+  while (port.came_from == 0) std::this_thread::sleep_for(milliseconds(1));
+  EXPECT_TRUE(probe.alive());
+  answered = false;
+  EXPECT_TRUE(Becomes(probe, false));
+  answered = true;
+  EXPECT_TRUE(Becomes(probe, true));
+}
+
 TEST(PortProbe, OneSilenceIsABusyMachineAndNotADeafPort) {
   Port port(false);
   PortProbeOptions options = Quick(port.number, false);

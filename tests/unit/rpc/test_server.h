@@ -72,6 +72,7 @@ class TestServer {
 
   grpc::ServerBuilder& builder() { return builder_; }
   Shard& shard() { return *shard_; }
+  grpc::Server& server() { return *server_; }
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
 
  private:
