@@ -22,8 +22,8 @@ namespace userintent::rpc {
 absl::Status CheckHealth(const std::string& target, const tls::Files& tls, absl::Duration timeout);
 
 // Calls of a server to itself, through libgrpc and the queue of a shard, but not through the port: no certificate says
-// that a gateway may call itself, and none should have to. One shard is asked at a time, and the next one only when it
-// has answered. One thread at a time; ends before the server does.
+// that a gateway may call itself, and none should have to. One shard is asked at a time, and again until it has
+// answered. One thread at a time; ends before the server does.
 class CallsToSelf {
  public:
   explicit CallsToSelf(grpc::Server& server) : server_(server) {}
@@ -35,7 +35,7 @@ class CallsToSelf {
 
  private:
   grpc::Server& server_;
-  std::shared_ptr<grpc::Channel> channel_;  // libgrpc gives each new one to the next shard
+  std::shared_ptr<grpc::Channel> channel_;  // to one shard; which one, libgrpc draws
 };
 
 }  // namespace userintent::rpc

@@ -8,6 +8,7 @@ pyahocorasick the search takes a tenth of the time.
 
 import base64
 import dataclasses
+import functools
 import html
 import json
 import re
@@ -128,7 +129,8 @@ class Digits:
     members: tuple = ()   # texts
     wire: tuple = ()      # bytes
 
-    def pattern(self):
+    @functools.cached_property
+    def _token(self):
         digits = re.escape(self.digits.encode())
         quote = rb"""(?:\\*["'`]|\\u0022|%22|&quot;|&#3[49];)"""
         before = [quote]
@@ -137,6 +139,17 @@ class Digits:
             before.append(rb"(?:" + words + rb")[^0-9A-Za-z\n]{1,12}")
         return re.compile(rb"(?:" + rb"|".join([quote + digits + quote, *(b + digits for b in before[1:])]) + rb")(?![0-9])",
                           re.IGNORECASE)
+
+    def is_token_in(self, data):
+        """The pattern is tried around the digits alone: it is slow, and what is searched may be a core file."""
+        digits = self.digits.encode()
+        around = max(map(len, (*self.words, ""))) + 32
+        at = data.find(digits)
+        while at >= 0:
+            if self._token.search(data[max(0, at - around):at + len(digits) + around]):
+                return True
+            at = data.find(digits, at + 1)
+        return False
 
 
 class Spellings:
@@ -172,7 +185,7 @@ class Needles:
     def __init__(self):
         self._needles = {True: Spellings(), False: Spellings()}  # by whether they are folded, of Needle
         self._short = {}                       # data -> Needle
-        self._patterns = {}
+        self._digits = set()
 
     def add_text(self, name, text):
         self._take(of_text(name, text))
@@ -183,7 +196,7 @@ class Needles:
         self._take(of_bytes(name, data))
 
     def add_digits(self, digits):
-        self._patterns[digits.name, digits.digits] = digits.pattern()
+        self._digits.add(digits)
         for text in digits.members:
             self._take(of_text(digits.name, text))
         for data in digits.wire:
@@ -207,7 +220,7 @@ class Needles:
         if b"\n" in data:
             found.update(self._found(data.replace(b"\r", b"").replace(b"\n", b""), False))  # base64 is broken into lines
         found |= {needle.what for needle in self._short.values() if needle.data in data}
-        found |= {f"{name} (as a token)" for (name, _), pattern in self._patterns.items() if pattern.search(data)}
+        found |= {f"{digits.name} (as a token)" for digits in self._digits if digits.is_token_in(data)}
         return sorted(found)
 
     def all(self):

@@ -276,7 +276,7 @@ TEST_F(MigrationTest, KillsAtAnyTime) {
   const auto took = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - from);
   std::mt19937 random(4713);
   int kills = 0;
-  for (int round = 0; round < 2; ++round) {
+  for (int round = 0; round < 2 || kills == 0; ++round) {
     Again();
     for (bool through = false; !through;) {
       const auto wait = std::chrono::microseconds(random() % static_cast<unsigned>(took.count() * 3 / 2));
@@ -290,7 +290,6 @@ TEST_F(MigrationTest, KillsAtAnyTime) {
     }
     Finish("round " + std::to_string(round));
   }
-  EXPECT_GT(kills, 0);
 }
 
 TEST_F(MigrationTest, WhatIsLeftOfACopyGoesAndNothingElse) {
