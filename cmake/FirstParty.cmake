@@ -19,7 +19,10 @@ endif()
 add_library(ui_first_party INTERFACE)
 target_link_libraries(ui_first_party INTERFACE ui_hardened)
 target_include_directories(ui_first_party INTERFACE ${CMAKE_SOURCE_DIR})
-target_compile_options(ui_first_party INTERFACE -Wall -Wextra -Wconversion -Wshadow -Werror)
+target_compile_options(ui_first_party INTERFACE -Wall -Wextra -Wconversion -Werror)
+if(NOT USERINTENT_UNITY)  # where a local may have the name of another file's constant
+  target_compile_options(ui_first_party INTERFACE -Wshadow)
+endif()
 if(USERINTENT_SANITIZE)
   target_compile_options(ui_first_party INTERFACE -fsanitize=${USERINTENT_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)
@@ -39,10 +42,12 @@ if(USERINTENT_FUZZ)
   target_compile_options(ui_first_party INTERFACE -fsanitize=fuzzer-no-link -Wno-error)
 endif()
 
-# ui_library(NAME sources... [LINK libraries...])
+# ui_library(NAME sources... [LINK libraries...]). With USERINTENT_UNITY a dozen of its sources are compiled at a time, as if
+# they were one file; so a name at the level of a file is used once in a library, anonymous namespace or not.
 function(ui_library name)
   cmake_parse_arguments(arg "" "" "LINK" ${ARGN})
   add_library(${name} STATIC ${arg_UNPARSED_ARGUMENTS})
+  set_target_properties(${name} PROPERTIES UNITY_BUILD "${USERINTENT_UNITY}" UNITY_BUILD_BATCH_SIZE 12)
   target_link_libraries(${name} PUBLIC ui_first_party ${arg_LINK})
 endfunction()
 

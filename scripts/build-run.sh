@@ -12,14 +12,14 @@ if [ ! -x build/release/bin/userintent-server ] && [ "$free" -lt "${BUILD_NEEDS_
   die "the disk is full: $free MiB free at $ROOT, and a build needs ${BUILD_NEEDS_MIB:-700}"
 fi
 if [ ! -x build/release/bin/userintent-server ]; then
-  say "Building the gateway, its ledger tool and the sandbox: about a minute and a half on two cores that have nothing else to do"
+  say "Building the gateway, its ledger tool and the sandbox: two to five minutes on two cores that have nothing else to do"
 fi
 scripts/deps.sh grpcurl &
 grpcurl=$!
 stop() { kill "$grpcurl" 2>/dev/null || true; }
 trap stop EXIT
 if [ ! -f build/release/build.ninja ]; then
-  cmake --preset release -DUSERINTENT_TESTS=OFF >build/configure.log || die "cmake failed: $(reason build/configure.log) (log: build/configure.log)"
+  cmake --preset release -DUSERINTENT_TESTS=OFF -DUSERINTENT_UNITY=ON >build/configure.log || die "cmake failed: $(reason build/configure.log) (log: build/configure.log)"
 fi
 log=build/run-build.log
 build() { cmake --build --preset release -j "${JOBS:-$(nproc)}" -t userintent-server userintent-ledger astra-sandbox 2>&1 | tee "$log"; }

@@ -74,7 +74,19 @@ case_of_report() {
   fi
 }
 
+# A Debian with nothing, whose own gRPC is 1.51: README's first command as it stands, in a copy of what git knows. What compilers made is kept for the
+# next time, in a volume of its own. The smallest share of the processor that an engine gives, while others want it.
+run_bare() {
+  git ls-files -z --cached --others --exclude-standard | tar --null -T - -c |
+    timeout --kill-after=30 2000 docker run --rm -i --name "$BARE" --cpu-shares 2 -v userintent-bare-cache:/root/.cache debian:trixie-slim \
+      sh -c 'mkdir /gateway && cd /gateway && tar -x && RUN_ONCE=1 ./run && make help' >"$results/bare.log" 2>&1
+}
+
 images
+if [ "${COMPOSE_BARE:-1}" != 0 ]; then
+  run_bare &
+  bare_pid=$!
+fi
 say "Start: keys, sandbox, gateway (on port $GATEWAY_PORT)"
 docker compose up --detach --wait --wait-timeout 120 2>"$results/up.log" || { cat "$results/up.log"; die "the stack did not come up"; }
 
@@ -170,13 +182,6 @@ one_grace_period() {
   [ "$(docker compose config 2>/dev/null | sed -n 's/^ *stop_grace_period: //p' | sort -u)" = 45s ] && grep -q 'a grace period of 45 s' docs/operations.md
 }
 
-# A Debian with nothing, whose own gRPC is 1.51: README's first command as it stands, in a copy of what git knows. What compilers made is kept for the
-# next time, in a volume of its own. The smallest share of the processor that an engine gives, while others want it.
-run_bare() {
-  git ls-files -z --cached --others --exclude-standard | tar --null -T - -c |
-    timeout --kill-after=30 1500 docker run --rm -i --name "$BARE" --cpu-shares 2 -v userintent-bare-cache:/root/.cache debian:trixie-slim \
-      sh -c 'mkdir /gateway && cd /gateway && tar -x && RUN_ONCE=1 ./run && make help' >"$results/bare.log" 2>&1
-}
 bare_debian() {
   wait "$bare_pid" && grep -q 'apt: installing make' "$results/bare.log" && grep -q '"status": "USER_INTENT_STATUS_PENDING"' "$results/bare.log" && return 0
   tail -n 40 "$results/bare.log"
@@ -203,10 +208,6 @@ say "Integration suite"
 suite -e DEMO_REQUEST_ID="$REQUEST_ID" integration || { cat "$results/suite.log"; failed=$((failed + 1)); }
 case_of_report "no value of a bad header is in its log, and every line is JSON" stderr_is_clean
 case_of_report "no person of the suite is in it, however written" nobody_in_its_log
-if [ "${COMPOSE_BARE:-1}" != 0 ]; then
-  run_bare &
-  bare_pid=$!
-fi
 REPLICAS_BUILD=0 scripts/replicas-test.sh "$results" >"$results/replicas.log" 2>&1 </dev/null &
 replicas_pid=$!
 say "Conformance scenarios: Go, Python, Java and C++"
@@ -218,7 +219,7 @@ wait "$replicas_pid" || failed=$((failed + 1))
 replicas_pid=
 cat "$results/replicas.log"
 if [ "${COMPOSE_BARE:-1}" != 0 ]; then
-  say "README's first command on a bare Debian, which began beside the scenarios"
+  say "README's first command on a bare Debian, which ran beside all of it"
   case_of_report "./run on a bare Debian ends with a call" bare_debian
 fi
 

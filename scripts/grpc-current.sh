@@ -16,7 +16,7 @@ docker run --rm --init --user "$(id -u):$(id -g)" --env HOME=/tmp --env CCACHE_D
   --volume "$ROOT:/src:ro" --volume "$ROOT/build/grpc-current:/out" --workdir /src userintent-grpc-current \
   sh -euc '
     cmake -G Ninja -S /src -B /out/build -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O2 -g1 -DNDEBUG" \
-      -DUSERINTENT_TESTS=ON -DUSERINTENT_SANDBOX=OFF -DGO=/bin/false \
+      -DUSERINTENT_TESTS=ON -DUSERINTENT_UNITY=ON -DUSERINTENT_SANDBOX=OFF -DGO=/bin/false \
       >/out/cmake.log 2>&1 || { tail -n 40 /out/cmake.log; exit 1; }
     ninja -j "$JOBS" -C /out/build userintent-server userintent-ledger unit-tests
     ctest --test-dir /out/build --label-regex unit --parallel "$JOBS"'

@@ -5,7 +5,8 @@
 #   test.sh --list                 what suites there are
 #   TEST_RESULTS                   directory of the reports (build/test-results)
 #   TEST_AT_ONCE=no                one suite after the other. Else those of the clients, which wait most of the time, run
-#                                  beside the gateway's, apart from cpp, which keeps the machine busy by itself
+#                                  beside the gateway's, apart from cpp, which keeps the machine busy by itself; and torture
+#                                  comes after them, as the gateway's take longer
 #   E2E_WORKERS                    processes of the suite e2e (one more than there are processors)
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -150,6 +151,10 @@ else
   if [ "${first[0]}" = cpp ]; then
     alone cpp
     first=("${first[@]:1}")
+  fi
+  if [ ${#first[@]} -gt 1 ] && [ "${first[-1]}" = torture ]; then
+    unset 'first[-1]'
+    beside+=(torture)
   fi
   if [ ${#first[@]} -gt 0 ]; then lane "${first[@]}"; fi
   lane "${beside[@]}"

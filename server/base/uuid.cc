@@ -36,12 +36,12 @@ std::optional<Uuid> ParseUuid(std::string_view text) {
 
 std::string UuidText(const Uuid& uuid) {
   static constexpr char kHex[] = "0123456789abcdef";
-  std::string text;
-  text.reserve(36);
+  std::string text(36, '-');
+  size_t at = 0;
   for (size_t i = 0; i < uuid.size(); ++i) {
-    if (DashBefore(i)) text += '-';
-    text += kHex[uuid[i] >> 4];
-    text += kHex[uuid[i] & 15];
+    if (DashBefore(i)) ++at;
+    text[at++] = kHex[uuid[i] >> 4];
+    text[at++] = kHex[uuid[i] & 15];
   }
   return text;
 }

@@ -12,7 +12,7 @@ namespace userintent::http {
 namespace {
 
 constexpr size_t kPooledHandles = 256;
-constexpr int kEventsPerTurn = 256;
+constexpr int kCurlEventsPerTurn = 256;
 constexpr std::chrono::milliseconds kNudgeInterval{100};  // see CurlClient::Nudge
 constexpr std::chrono::milliseconds kWayInterval{10};     // for libcurl to start those for whom way was made
 
@@ -157,8 +157,8 @@ void CurlClient::Turn() noexcept {
 // Tells libcurl of sockets and time. False: the multi handle is broken.
 bool CurlClient::React() {
   int running = 0;
-  epoll_event events[kEventsPerTurn];
-  const int n = epoll_wait(epoll_.get(), events, kEventsPerTurn, 0);
+  epoll_event events[kCurlEventsPerTurn];
+  const int n = epoll_wait(epoll_.get(), events, kCurlEventsPerTurn, 0);
   for (int i = 0; i < n; ++i) {
     int mask = 0;
     if ((events[i].events & EPOLLIN) != 0) mask |= CURL_CSELECT_IN;

@@ -28,20 +28,20 @@ namespace {
 constexpr int64_t kSyncEvery = 16 << 20;
 constexpr int64_t kSlice = 10'000;
 
-absl::Status Refuse(const std::string& path, absl::StatusCode code, const std::string& why) {
+absl::Status RefuseBackup(const std::string& path, absl::StatusCode code, const std::string& why) {
   return absl::Status(code, absl::StrCat("backup ", path, ": ", why));
 }
 
-absl::Status RefuseErrno(const std::string& path, const std::string& what) {
+absl::Status RefuseBackupErrno(const std::string& path, const std::string& what) {
   const int error = errno;
-  return Refuse(
+  return RefuseBackup(
       path,
       error == ENOSPC || error == EDQUOT ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kFailedPrecondition,
       absl::StrCat("cannot ", what, ": ", ErrnoText(error)));
 }
 
 absl::Status Cancelled(const std::string& path) {
-  return Refuse(path, absl::StatusCode::kCancelled, "was given up; nothing is left of it");
+  return RefuseBackup(path, absl::StatusCode::kCancelled, "was given up; nothing is left of it");
 }
 
 // The file that the copy is until it is whole. Gone with this object, unless it got its name.
@@ -50,9 +50,9 @@ class Unfinished {
   static absl::StatusOr<std::unique_ptr<Unfinished>> Make(const std::string& path) {
     const std::string name = absl::StrCat(path, ".partial-", UuidText(RandomUuid()).substr(0, 8));
     const int fd = ::open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) return RefuseErrno(path, "make a file there");
+    if (fd < 0) return RefuseBackupErrno(path, "make a file there");
     auto file = std::unique_ptr<Unfinished>(new Unfinished(path, name, fd));
-    if (::fchmod(fd, 0600) != 0) return RefuseErrno(path, "make it private (mode 0600)");
+    if (::fchmod(fd, 0600) != 0) return RefuseBackupErrno(path, "make it private (mode 0600)");
     return file;
   }
   ~Unfinished() {
@@ -70,10 +70,10 @@ class Unfinished {
     if (::fstatvfs(fd_, &space) != 0) return absl::OkStatus();  // writing will tell
     const int64_t free = static_cast<int64_t>(space.f_bavail) * static_cast<int64_t>(space.f_frsize);
     if (free >= bytes) return absl::OkStatus();
-    return Refuse(path_, absl::StatusCode::kResourceExhausted,
-                  absl::StrCat("the disk has ", free >> 20, " MiB free, and ", bytes >> 20, " MiB must be"));
+    return RefuseBackup(path_, absl::StatusCode::kResourceExhausted,
+                        absl::StrCat("the disk has ", free >> 20, " MiB free, and ", bytes >> 20, " MiB must be"));
   }
-  absl::Status Sync() const { return ::fsync(fd_) == 0 ? absl::OkStatus() : RefuseErrno(path_, "sync it"); }
+  absl::Status Sync() const { return ::fsync(fd_) == 0 ? absl::OkStatus() : RefuseBackupErrno(path_, "sync it"); }
 
   // Its name, for good; never over another file.
   absl::Status Name() {
@@ -82,12 +82,12 @@ class Unfinished {
       result = ::link(name_.c_str(), path_.c_str());
       if (result == 0) ::unlink(name_.c_str());
     }
-    if (result != 0) return RefuseErrno(path_, "give it its name");
+    if (result != 0) return RefuseBackupErrno(path_, "give it its name");
     named_ = true;
     const std::string directory = std::filesystem::path(path_).parent_path().string();
     const int holder = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const bool synced = holder >= 0 && ::fsync(holder) == 0;
-    absl::Status status = synced ? absl::OkStatus() : RefuseErrno(path_, "sync its directory");
+    absl::Status status = synced ? absl::OkStatus() : RefuseBackupErrno(path_, "sync its directory");
     if (holder >= 0) ::close(holder);
     return status;
   }
@@ -103,16 +103,16 @@ class Unfinished {
 
 absl::Status CheckPlace(const std::string& path) {
   if (path.empty() || path.front() != '/') {
-    return Refuse(path, absl::StatusCode::kInvalidArgument, "the path must be absolute");
+    return RefuseBackup(path, absl::StatusCode::kInvalidArgument, "the path must be absolute");
   }
   if (path.back() == '/' || path.size() > 4000) {
-    return Refuse(path, absl::StatusCode::kInvalidArgument, "the path must name a file");
+    return RefuseBackup(path, absl::StatusCode::kInvalidArgument, "the path must name a file");
   }
   struct stat status {};
   if (::lstat(path.c_str(), &status) == 0) {
-    return Refuse(path, absl::StatusCode::kAlreadyExists, "is there already; a backup never replaces a file");
+    return RefuseBackup(path, absl::StatusCode::kAlreadyExists, "is there already; a backup never replaces a file");
   }
-  if (errno != ENOENT) return RefuseErrno(path, "look there");
+  if (errno != ENOENT) return RefuseBackupErrno(path, "look there");
   return absl::OkStatus();
 }
 
@@ -154,15 +154,16 @@ class SqliteCopy {
   absl::StatusOr<int64_t> Bytes() const {
     const absl::StatusOr<int64_t> pages = store_.connection_.Number("PRAGMA page_count");
     const absl::StatusOr<int64_t> size = store_.connection_.Number("PRAGMA page_size");
-    if (!pages.ok() || !size.ok()) return Refuse(path_, absl::StatusCode::kUnavailable, "the ledger cannot be read");
+    if (!pages.ok() || !size.ok())
+      return RefuseBackup(path_, absl::StatusCode::kUnavailable, "the ledger cannot be read");
     return *pages * *size;
   }
 
  private:
   absl::Status Error(int code) const {
     const bool full = (code & 0xff) == SQLITE_FULL;
-    return Refuse(path_, full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kUnavailable,
-                  absl::StrCat("cannot copy the ledger: ", sqlite3_errstr(code), " (SQLite ", code, ")"));
+    return RefuseBackup(path_, full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kUnavailable,
+                        absl::StrCat("cannot copy the ledger: ", sqlite3_errstr(code), " (SQLite ", code, ")"));
   }
 
   SqliteStore& store_;
@@ -224,8 +225,8 @@ absl::StatusOr<CopyReport> CheckPatiently(const std::string& file, const BackupO
   checker.join();
   if (report.ok()) return report;
   if (options.cancelled()) return Cancelled(options.path);
-  return Refuse(options.path, report.status().code(),
-                absl::StrCat("the copy is not sound: ", report.status().message()));
+  return RefuseBackup(options.path, report.status().code(),
+                      absl::StrCat("the copy is not sound: ", report.status().message()));
 }
 
 }  // namespace

@@ -9,8 +9,8 @@ namespace userintent::ledger {
 namespace {
 
 // So many rows, or entries of the log, are looked at in one slice; as in sqlite_searches.cc and sqlite_log.cc.
-constexpr size_t kRowsAtOnce = 1000;
-constexpr size_t kLogAtOnce = 2000;
+constexpr size_t kRowsOfASearch = 1000;
+constexpr size_t kEntriesAtOnce = 2000;
 
 }  // namespace
 
@@ -20,7 +20,7 @@ const Row* MemoryStore::FindAttempt(const Uuid& attempt_id, const TraceRequest& 
   }
   auto at = request.cursor == 0 ? arrivals_.end() : arrivals_.lower_bound(request.cursor);
   for (size_t seen = 0; at != arrivals_.begin(); ++seen) {
-    answer.more = seen == kRowsAtOnce;
+    answer.more = seen == kRowsOfASearch;
     if (answer.more) return nullptr;
     --at;
     answer.cursor = at->first;
@@ -75,7 +75,7 @@ absl::StatusOr<LogSlice> MemoryStore::ReadLog(const LogLookup& lookup) {
   slice.too_old = lookup.after < 0 || lookup.after > end;
   if (slice.too_old) return slice;
   absl::flat_hash_map<Key, int64_t, KeyHash> last;
-  for (size_t seen = 0; slice.upto < end && seen < kLogAtOnce; ++seen, ++slice.upto) {
+  for (size_t seen = 0; slice.upto < end && seen < kEntriesAtOnce; ++seen, ++slice.upto) {
     const Change& change = log_[static_cast<size_t>(slice.upto)];
     if (change.key.caller != *lookup.caller || Find(change.key) == nullptr) continue;
     if (lookup.only != nullptr && !lookup.only->contains(change.key.request_id)) continue;

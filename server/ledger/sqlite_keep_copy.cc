@@ -21,7 +21,7 @@
 namespace userintent::ledger {
 namespace {
 
-absl::Status Refuse(const std::string& path, const std::string& why) {
+absl::Status RefuseMigration(const std::string& path, const std::string& why) {
   return absl::FailedPreconditionError(
       absl::StrCat("ledger ", path, ": cannot be brought up to date: ", why, "; nothing was changed"));
 }
@@ -107,7 +107,7 @@ absl::Status KeepCopy(const OpeningOptions& options) {
   const auto here = [&store](absl::FunctionRef<absl::Status(SqliteStore&)> work) { return work(**store); };
   const absl::StatusOr<BackupReport> kept = BackUp(here, backup);
   if (!kept.ok()) {
-    return Refuse(path, absl::StrCat("a copy must be kept, and ", std::string(kept.status().message())));
+    return RefuseMigration(path, absl::StrCat("a copy must be kept, and ", std::string(kept.status().message())));
   }
   reach("migration-copied");
   // All rows and indexes once into the log, and from there into the file, beside the old ones.
@@ -116,7 +116,8 @@ absl::Status KeepCopy(const OpeningOptions& options) {
   const bool known = ::statvfs(DataDirectory(path).c_str(), &space) == 0;
   const int64_t free = static_cast<int64_t>(space.f_bavail) * static_cast<int64_t>(space.f_frsize);
   if (known && free < wanted) {
-    return Refuse(path, absl::StrCat("the disk has ", free >> 20, " MiB free, and ", wanted >> 20, " MiB must be"));
+    return RefuseMigration(path,
+                           absl::StrCat("the disk has ", free >> 20, " MiB free, and ", wanted >> 20, " MiB must be"));
   }
   options.warn(absl::StrCat("ledger ", path, ": is brought from schema ", version, " to schema ", SchemaVersion(),
                             ", which older versions cannot read; as it was it is kept as ", backup.path));

@@ -9,7 +9,7 @@ namespace {
 
 // In one slice: entries that are read, and rows that are looked up.
 constexpr int64_t kLogAtOnce = 2000;
-constexpr size_t kRowsAtOnce = 256;
+constexpr size_t kLogRowsAtOnce = 256;
 // More changes than any ledger sees; the numbers last for millions of restores all the same.
 constexpr int64_t kLostAtMost = int64_t{1} << 40;
 
@@ -72,7 +72,7 @@ absl::Status SqliteStore::ReadLogSlice(const LogLookup& lookup, int64_t caller, 
     const int64_t handle = use.Number(1);
     auto at = found.find(handle);
     if (at == found.end()) {
-      if (wanted == std::max<size_t>(lookup.limit, 1) || found.size() == kRowsAtOnce) return absl::OkStatus();
+      if (wanted == std::max<size_t>(lookup.limit, 1) || found.size() == kLogRowsAtOnce) return absl::OkStatus();
       absl::StatusOr<std::optional<Row>> row = ById(handle);
       if (!row.ok()) return row.status();
       at = found.try_emplace(handle).first;

@@ -9,7 +9,7 @@
 namespace userintent::ledger {
 namespace {
 
-constexpr size_t kKept = 16384;  // addresses; more than run at once
+constexpr size_t kAddressesKept = 16384;  // addresses; more than run at once
 
 }  // namespace
 
@@ -36,7 +36,7 @@ absl::StatusOr<SqliteStore::Address> SqliteStore::AddressOf(const Digest& email)
     if (!*found) return connection_.Damaged("an address is gone");
     address = {**id, {static_cast<int>(use.Number(0)), static_cast<int>(use.Number(1))}};
   }
-  if (addresses_.size() >= kKept) addresses_.clear();
+  if (addresses_.size() >= kAddressesKept) addresses_.clear();
   addresses_.emplace(email, address);
   return address;
 }

@@ -6,7 +6,7 @@ namespace userintent::ledger {
 namespace {
 
 // In the order of ReadWebhook.
-constexpr char kColumns[] = "webhook_id, type, resource_id, attempt_id, received_at, tries, result, due_at";
+constexpr char kWebhookColumns[] = "webhook_id, type, resource_id, attempt_id, received_at, tries, result, due_at";
 
 bool ReadWebhook(const SqliteUse& use, Webhook& webhook) {
   webhook.id = use.Text(0);
@@ -55,7 +55,7 @@ absl::StatusOr<WebhookQueue::NextAnswer> SqliteWebhooks::Next(absl::Time now, si
       connection_.Number("SELECT min(received_at) FROM webhook WHERE due_at IS NOT NULL");
   if (!oldest.ok()) return oldest.status();
   answer.oldest = absl::FromUnixMicros(*oldest);
-  SqliteUse use(connection_, absl::StrCat("SELECT ", kColumns,
+  SqliteUse use(connection_, absl::StrCat("SELECT ", kWebhookColumns,
                                           " FROM webhook WHERE due_at IS NOT NULL "
                                           "ORDER BY due_at, received_at, webhook_id LIMIT ?1"));
   use.Bind(1, static_cast<int64_t>(limit) + 1);

@@ -12,8 +12,8 @@ namespace userintent::observe {
 namespace {
 
 // Seconds; the conventions advise these, and the last two reach beyond --upstream_timeout.
-const prometheus::Histogram::BucketBoundaries kBuckets = {0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5,
-                                                          0.75,  1,    2.5,   5,    7.5,   10,  20,   40};
+const prometheus::Histogram::BucketBoundaries kUpstreamBuckets = {0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5,
+                                                                  0.75,  1,    2.5,   5,    7.5,   10,  20,   40};
 
 // A peer that made up statuses could fill the memory otherwise.
 constexpr size_t kMostSeries = 200;
@@ -52,7 +52,7 @@ prometheus::Histogram& HttpClientMetrics::Find(const Series& series) {
   } else if (status >= 400) {
     labels.emplace("error_type", number);
   }
-  prometheus::Histogram& histogram = family_.Add(labels, kBuckets);
+  prometheus::Histogram& histogram = family_.Add(labels, kUpstreamBuckets);
   if (!full) histograms_.emplace(series, &histogram);
   return histogram;
 }

@@ -16,8 +16,8 @@
 #include "absl/time/time.h"
 #include "server/base/mutex.h"
 
-// In this file: the output (spdlog's queue and sink); the text of one line; start and stop; LogLimiter; the capture for
-// tests.
+// In this file: the output (spdlog's queue and sink); the text of one line; start and stop; lines that go together;
+// LogLimiter; the capture for tests.
 
 namespace userintent::observe {
 namespace {
@@ -26,7 +26,7 @@ namespace {
 constexpr std::string_view kLevelNames[] = {"trace", "debug", "info", "warn", "error"};
 
 constexpr size_t kMaxText = 512;       // bytes of one text value; longer ones are cut
-constexpr size_t kQueuedLines = 8192;  // lines that may wait for stderr
+constexpr size_t kQueuedTexts = 2048;  // lines, alone or up to LinesTogether::kMost together, that may wait for stderr
 
 // spdlog's part is the queue, the thread and the sink; the line is ours, so its pattern is the bare message.
 struct Output {
@@ -87,6 +87,39 @@ void AppendQuoted(std::string_view text, std::string& line) {
       nlohmann::json(std::move(value)).dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
 }
 
+// What waits in this thread, with newlines between; see LinesTogether.
+struct Waiting {
+  bool wanted = false;
+  int lines = 0;
+  std::string text;
+};
+thread_local Waiting waiting;
+
+// Gives the text to the output, or to the capture, line by line.
+void Emit(Level level, std::string_view text) {
+  Output& output = TheOutput();
+  std::shared_ptr<spdlog::logger> logger;
+  {
+    const MutexLock lock(output.mutex);
+    if (output.capture != nullptr) {
+      for (size_t end = 0; end != std::string_view::npos; text.remove_prefix(std::min(end, text.size() - 1) + 1)) {
+        end = text.find('\n');
+        output.capture->emplace_back(text.substr(0, end));
+      }
+      return;
+    }
+    logger = output.logger;
+  }
+  logger->log(SpdlogLevel(level), spdlog::string_view_t(text.data(), text.size()));
+}
+
+void EmitWaiting() {
+  if (waiting.lines == 0) return;
+  Emit(Level::kInfo, waiting.text);
+  waiting.lines = 0;
+  waiting.text.clear();
+}
+
 // Three digits.
 void AppendThousandths(int64_t number, std::string& line) {
   for (const int64_t unit : {100, 10, 1}) line += static_cast<char>('0' + number / unit % 10);
@@ -115,17 +148,14 @@ std::atomic<Level> level{Level::kInfo};
 
 void Write(Level line_level, std::string_view event, std::span<const Field> fields) {
   const std::string line = FormatLine(line_level, event, fields, absl::ToUnixMillis(absl::Now()));
-  Output& output = TheOutput();
-  std::shared_ptr<spdlog::logger> logger;
-  {
-    const MutexLock lock(output.mutex);
-    if (output.capture != nullptr) {
-      output.capture->push_back(line);
-      return;
-    }
-    logger = output.logger;
+  if (waiting.wanted && line_level < Level::kWarn) {
+    if (waiting.lines > 0) waiting.text += '\n';
+    waiting.text += line;
+    if (++waiting.lines == LinesTogether::kMost) EmitWaiting();
+    return;
   }
-  logger->log(SpdlogLevel(line_level), spdlog::string_view_t(line.data(), line.size()));
+  EmitWaiting();
+  Emit(line_level, line);
 }
 
 }  // namespace internal
@@ -183,7 +213,7 @@ void StartLog() {
   Output& output = TheOutput();
   const MutexLock lock(output.mutex);
   if (output.pool != nullptr) return;
-  output.pool = std::make_shared<spdlog::details::thread_pool>(kQueuedLines, 1);
+  output.pool = std::make_shared<spdlog::details::thread_pool>(kQueuedTexts, 1);
   auto logger = std::make_shared<spdlog::async_logger>("queued", std::make_shared<spdlog::sinks::stderr_sink_mt>(),
                                                        output.pool, spdlog::async_overflow_policy::overrun_oldest);
   logger->set_pattern("%v");
@@ -215,6 +245,13 @@ uint64_t DroppedLogLines() {
   Output& output = TheOutput();
   const MutexLock lock(output.mutex);
   return output.pool == nullptr ? 0 : output.pool->overrun_counter();
+}
+
+LinesTogether::LinesTogether() { waiting.wanted = true; }
+
+LinesTogether::~LinesTogether() {
+  EmitWaiting();
+  waiting.wanted = false;
 }
 
 std::optional<uint64_t> LogLimiter::Allow(Clock::time_point now) {

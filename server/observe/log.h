@@ -194,8 +194,21 @@ void SetLogLevel(Level level);
 void StartLog();
 // Writes what waits, but gives up after `limit`, and ends the writer thread. No other thread logs any more.
 void StopLog(std::chrono::milliseconds limit = std::chrono::seconds(2));
-// Lines dropped because stderr was too slow, since StartLog.
+// Lines dropped because stderr was too slow, since StartLog; at least, as lines that went together count as one.
 uint64_t DroppedLogLines();
+
+// While one lives, its thread's lines wait for each other, and go to the writer thread together: a busy thread wakes
+// that thread once, and not for each line. They go when it ends, when there are kMost of them, and before a line of
+// level warn. One at a time in a thread; belongs to that thread.
+class LinesTogether {
+ public:
+  static constexpr int kMost = 16;
+
+  LinesTogether();
+  ~LinesTogether();
+  LinesTogether(const LinesTogether&) = delete;
+  LinesTogether& operator=(const LinesTogether&) = delete;
+};
 
 // Lets one line through an interval, for events that may come by the thousand. Any thread.
 //

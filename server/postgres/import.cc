@@ -16,7 +16,7 @@ namespace {
 
 using ledger::Row;
 
-const std::initializer_list<Value> kNothing = {};
+const std::initializer_list<Value> kNoValues = {};
 
 // Rows that are sent at once: what is kept in memory.
 constexpr size_t kAtOnce = 2000;
@@ -36,7 +36,7 @@ constexpr char kUsed[] =
     "EXISTS (SELECT 1 FROM receiver_period) OR EXISTS (SELECT 1 FROM restored), "
     "(SELECT value FROM setting WHERE name = 'copied')";
 
-constexpr char kAddresses[] =
+constexpr char kImportAddresses[] =
     "INSERT INTO email (digest, confirmed, possible, purged_confirmed, purged_possible) "
     "SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])";
 // Of rows that count for no attempt.
@@ -64,12 +64,12 @@ constexpr char kRows[] =
     "latest_status, latest_user_id, latest_type, status_since, n) JOIN caller c ON c.name = t.caller_name "
     "JOIN email e ON e.digest = t.email_digest ORDER BY t.n";
 
-constexpr char kAudit[] =
+constexpr char kImportAudit[] =
     "INSERT INTO audit (at, actor, action, caller, request_id, from_state, to_state, evidence) "
     "SELECT at, actor, action, caller, request_id, from_state, to_state, evidence FROM unnest($1::bigint[], "
     "$2::text[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::bigint[], $8::text[]) WITH ORDINALITY AS t (at, "
     "actor, action, caller, request_id, from_state, to_state, evidence, n) ORDER BY n";
-constexpr char kConflict[] =
+constexpr char kImportConflict[] =
     "INSERT INTO conflict (at, caller, request_id, attempt_id, recorded_state, recorded_intent, claimed_state, "
     "claimed_intent, action, evidence) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 constexpr char kWebhooks[] =
@@ -85,7 +85,8 @@ constexpr char kChanges[] =
     "(SELECT q.id, q.caller FROM request q WHERE q.caller = (SELECT c.id FROM caller c WHERE c.name = t.name) "
     "AND q.request_id = t.request_id OFFSET 0) r ON true";
 
-constexpr char kSet[] = "INSERT INTO setting VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+constexpr char kImportSetting[] =
+    "INSERT INTO setting VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
 constexpr char kWrongCounters[] =
     "SELECT count(*) FROM email e LEFT JOIN (SELECT email, count(*) FILTER (WHERE confirmed) AS confirmed, "
@@ -180,7 +181,7 @@ absl::StatusOr<std::unique_ptr<Import>> Import::Open(const std::string& url) {
   if (!connection.ok()) return connection.status();
   std::unique_ptr<Import> import(new Import(*std::move(connection)));
   if (absl::Status s = import->connection_->Execute(kSettings); !s.ok()) return s;
-  const absl::StatusOr<Rows> database = import->connection_->Query(kDatabase, kNothing);
+  const absl::StatusOr<Rows> database = import->connection_->Query(kDatabase, kNoValues);
   if (!database.ok()) return database.status();
   import->database_ = database->Text(0, 0);
   return import;
@@ -188,7 +189,7 @@ absl::StatusOr<std::unique_ptr<Import>> Import::Open(const std::string& url) {
 
 absl::StatusOr<Import::Found> Import::Begin() {
   if (absl::Status s = connection_->Execute("BEGIN"); !s.ok()) return s;
-  if (const absl::StatusOr<Rows> lock = connection_->Query(kJoinLock, kNothing); !lock.ok()) {
+  if (const absl::StatusOr<Rows> lock = connection_->Query(kJoinLock, kNoValues); !lock.ok()) {
     if (!absl::IsAborted(lock.status())) return lock.status();
     return absl::UnavailableError(
         "a gateway is just joining this ledger, or another copy is under way, perhaps one whose process is gone; try "
@@ -199,7 +200,7 @@ absl::StatusOr<Import::Found> Import::Begin() {
   if (!version.ok()) return version.status();
   found.schema_version = *version;
   if (*version == 0) return found;
-  const absl::StatusOr<Rows> used = connection_->Query(kUsed, kNothing);
+  const absl::StatusOr<Rows> used = connection_->Query(kUsed, kNoValues);
   if (!used.ok()) return used.status();
   found.used = used->Bool(0, 0);
   if (!used->IsNull(0, 1)) found.copy = ParseUuid(used->Text(0, 1));
@@ -209,7 +210,7 @@ absl::StatusOr<Import::Found> Import::Begin() {
 void Import::Rollback() { connection_->Execute("ROLLBACK").IgnoreError(); }
 
 absl::StatusOr<int64_t> Import::NextRevision() {
-  const absl::StatusOr<Rows> next = connection_->Query("SELECT pg_current_xact_id()::text::bigint << 20", kNothing);
+  const absl::StatusOr<Rows> next = connection_->Query("SELECT pg_current_xact_id()::text::bigint << 20", kNoValues);
   if (!next.ok()) return next.status();
   return next->Number(0, 0);
 }
@@ -229,7 +230,7 @@ absl::Status Import::Write(ledger::Content& from, const Uuid& copy) {
 absl::Status Import::WriteAddresses(ledger::Content& from) {
   using Address = ledger::AddressAttempts;
   return InBatches<Address>(from, &ledger::Content::Addresses, [this](const std::vector<Address>& all) {
-    return WriteAll(*connection_, kAddresses,
+    return WriteAll(*connection_, kImportAddresses,
                     {ArrayOf<ledger::Digest>(all, [](const Address& a) { return a.email; }),
                      ArrayOf<int64_t>(all, [](const Address& a) { return int64_t{a.all.confirmed}; }),
                      ArrayOf<int64_t>(all, [](const Address& a) { return int64_t{a.all.possible}; }),
@@ -254,7 +255,7 @@ absl::Status Import::WriteRows(ledger::Content& from) {
 absl::Status Import::WriteRecords(ledger::Content& from) {
   using Entry = ledger::AuditEntry;
   absl::Status s = InBatches<Entry>(from, &ledger::Content::Audit, [this](const std::vector<Entry>& all) {
-    return WriteAll(*connection_, kAudit,
+    return WriteAll(*connection_, kImportAudit,
                     {ArrayOf<int64_t>(all, [](const Entry& e) { return absl::ToUnixMicros(e.at); }),
                      ArrayOf<std::string>(all, [](const Entry& e) { return e.actor; }),
                      ArrayOf<std::string>(all, [](const Entry& e) { return e.action; }),
@@ -268,7 +269,7 @@ absl::Status Import::WriteRecords(ledger::Content& from) {
   if (!s.ok()) return s;
   s = from.Conflicts([this](const ledger::Conflict& c) {
     return WriteAll(
-        *connection_, kConflict,
+        *connection_, kImportConflict,
         {absl::ToUnixMicros(c.at), c.key.caller, c.key.request_id, c.attempt_id, static_cast<int>(c.recorded),
          c.recorded_intent, static_cast<int>(c.claimed), c.claimed_intent, c.action, c.evidence},
         1);
@@ -336,13 +337,13 @@ absl::Status Import::WriteLife(ledger::Content& from, const Uuid& copy) {
   if (!life->environment.empty()) settings.emplace_back("environment", life->environment);
   if (life->forgotten_to > 0) settings.emplace_back("log_pruned", absl::StrCat(life->forgotten_to));
   for (const auto& [name, value] : settings) {
-    if (s = WriteAll(*connection_, kSet, {name, value}, 1); !s.ok()) return s;
+    if (s = WriteAll(*connection_, kImportSetting, {name, value}, 1); !s.ok()) return s;
   }
   return absl::OkStatus();
 }
 
 absl::Status Import::CheckCounters() {
-  const absl::StatusOr<Rows> wrong = connection_->Query(kWrongCounters, kNothing);
+  const absl::StatusOr<Rows> wrong = connection_->Query(kWrongCounters, kNoValues);
   if (!wrong.ok()) return wrong.status();
   if (wrong->Number(0, 0) == 0) return absl::OkStatus();
   return absl::InternalError("an attempt counter in the database is not the sum over its requests");
@@ -351,7 +352,7 @@ absl::Status Import::CheckCounters() {
 // What can be seen may not be on the standby yet. A commit that comes after it is confirmed after it.
 absl::Status Import::Confirm() {
   const absl::StatusOr<Rows> touched =
-      connection_->Query("UPDATE setting SET value = value WHERE name = 'copied'", kNothing);
+      connection_->Query("UPDATE setting SET value = value WHERE name = 'copied'", kNoValues);
   if (!touched.ok()) return touched.status();
   return connection_->Commit();
 }

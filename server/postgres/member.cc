@@ -22,7 +22,8 @@ constexpr char kBeat[] =
     "UPDATE replica SET beat = beat + 1, seen = clock_timestamp() WHERE epoch = $1 AND ended IS NULL RETURNING beat";
 constexpr char kOthers[] = "SELECT epoch, beat, ended IS NOT NULL FROM replica WHERE NOT swept";
 // Two statements, so that the second one sees every session that was opened before the first one got its lock.
-constexpr char kEnd[] = "UPDATE replica SET ended = clock_timestamp() WHERE epoch = $1 AND beat = $2 AND ended IS NULL";
+constexpr char kEndReplica[] =
+    "UPDATE replica SET ended = clock_timestamp() WHERE epoch = $1 AND beat = $2 AND ended IS NULL";
 constexpr char kClose[] =
     "UPDATE session SET open = false WHERE epoch = $1 AND open "
     "AND EXISTS (SELECT 1 FROM replica WHERE epoch = $1 AND ended IS NOT NULL)";
@@ -32,7 +33,7 @@ constexpr char kSwept[] =
 constexpr char kLeave[] =
     "UPDATE replica SET ended = clock_timestamp(), swept = NOT EXISTS "
     "(SELECT 1 FROM request WHERE state = 1 AND owner = $1) WHERE epoch = $1 AND ended IS NULL";
-constexpr char kServer[] =
+constexpr char kServerNow[] =
     "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on', "
     "current_setting('synchronous_commit') IN ('on', 'remote_apply'), current_setting('synchronous_standby_names') <> "
     "'', "
@@ -248,7 +249,7 @@ absl::Status Member::LookAtOthers() {
 }
 
 absl::Status Member::Fence(const TakersWatch::Replica& replica) {
-  const Statement statements[] = {{kEnd, {replica.epoch, replica.beat}}, {kClose, {replica.epoch}}};
+  const Statement statements[] = {{kEndReplica, {replica.epoch, replica.beat}}, {kClose, {replica.epoch}}};
   const absl::StatusOr<std::vector<Rows>> done = connection_->Transact(statements);
   if (!done.ok()) return done.status();
   if (done->front().touched() > 0) {
@@ -260,7 +261,7 @@ absl::Status Member::Fence(const TakersWatch::Replica& replica) {
 }
 
 absl::Status Member::LookAtServer() {
-  const absl::StatusOr<Rows> rows = connection_->Query(kServer, std::initializer_list<Value>{});
+  const absl::StatusOr<Rows> rows = connection_->Query(kServerNow, std::initializer_list<Value>{});
   if (!rows.ok()) return rows.status();
   wrong_.clear();
   if (rows->Bool(0, 0)) {

@@ -15,7 +15,7 @@ using ledger::Lookup;
 using ledger::Row;
 using ledger::State;
 
-constexpr char kAddresses[] = "SELECT id, digest, version, confirmed, possible FROM email WHERE digest = ANY ($1)";
+constexpr char kLoadAddresses[] = "SELECT id, digest, version, confirmed, possible FROM email WHERE digest = ANY ($1)";
 
 const std::string& OfAddressesSql() {
   static const auto* const kSql = new std::string(
@@ -90,7 +90,7 @@ absl::Status Store::Fetch(const Wants& wants) {
   if (wants.empty()) return absl::OkStatus();
   std::vector<Statement> statements;
   const bool addresses = !wants.emails.empty();
-  if (addresses) statements.push_back({kAddresses, {wants.emails}});
+  if (addresses) statements.push_back({kLoadAddresses, {wants.emails}});
   if (!wants.ids.empty()) statements.push_back({SelectRowsByKey(), {wants.callers, wants.ids}});
   if (!wants.open.empty()) statements.push_back({OfAddressesSql(), {wants.open, wants.persons}});
   if (!wants.linked_ids.empty()) statements.push_back({LinkedSql(), {wants.linked_callers, wants.linked_ids}});

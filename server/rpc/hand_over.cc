@@ -42,7 +42,7 @@ int ContextIndex() {
   return index;
 }
 
-void OnSessionMade(void*, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
+void OnHandedSessionMade(void*, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
   if (making == nullptr || SSL_CTX_get_ex_data(making, ContextIndex()) == nullptr) return;
   Slot& slot = TheSlot();
   const MutexLock lock(slot.mutex);
@@ -55,10 +55,12 @@ void OnSessionMade(void*, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
   slot.made.NotifyOne();
 }
 
-void OnSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) { delete static_cast<Connection*>(mine); }
+void OnHandedSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
+  delete static_cast<Connection*>(mine);
+}
 
 int SessionIndex() {
-  static const int index = SSL_get_ex_new_index(0, nullptr, OnSessionMade, nullptr, OnSessionFreed);
+  static const int index = SSL_get_ex_new_index(0, nullptr, OnHandedSessionMade, nullptr, OnHandedSessionFreed);
   return index;
 }
 

@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "server/observe/log.h"
+
 namespace userintent::rpc {
 namespace {
 
@@ -129,6 +131,7 @@ void Shard::Run() {
     bool ok = false;
     auto status = queue_->AsyncNext(&tag, &ok, After(wait));
     now_ = SteadyClock::now();
+    const observe::LinesTogether lines;
     for (int events = 0; status == grpc::CompletionQueue::GOT_EVENT;) {
       static_cast<Tag*>(tag)->Proceed(ok);
       if (++events == kEventsPerTurn) break;

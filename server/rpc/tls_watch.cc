@@ -21,7 +21,7 @@ namespace {
 
 constexpr unsigned char kHandshakeRecord = 22;
 // libgrpc's clock for a handshake starts a little before its session is made.
-constexpr auto kSlow = kHandshakeTimeout - std::chrono::milliseconds(500);
+constexpr auto kSlowHandshake = kHandshakeTimeout - std::chrono::milliseconds(500);
 
 // Of one session; belongs to it, and to the thread that works on it.
 struct Peer {
@@ -65,17 +65,17 @@ void TellOwnRefusal(Peer& peer, const SSL* ssl) {
   Tell(peer, OfSslError(error), text != nullptr ? text : "refused");
 }
 
-void OnSessionMade(void* session, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
+void OnTlsSessionMade(void* session, void*, CRYPTO_EX_DATA* data, int index, long, void*) {
   const Connection* const from = HandOver::Of(static_cast<SSL*>(session));
   if (from != nullptr) CRYPTO_set_ex_data(data, index, new Peer{from->address, from->probe, SteadyClock::now()});
 }
 
-void OnSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
+void OnTlsSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
   auto* const peer = static_cast<Peer*>(mine);
   if (peer == nullptr) return;
   // A port that is merely looked at, by a balancer's check, is no news.
   if (peer->spoke) {
-    const bool slow = SteadyClock::now() - peer->begun >= kSlow;
+    const bool slow = SteadyClock::now() - peer->begun >= kSlowHandshake;
     Tell(*peer, slow ? HandshakeResult::kHandshakeTimeout : HandshakeResult::kPeerConnectionClosed,
          slow ? "the peer was too slow" : "the peer left");
   }
@@ -83,7 +83,7 @@ void OnSessionFreed(void*, void* mine, CRYPTO_EX_DATA*, int, long, void*) {
 }
 
 int PeerIndex() {
-  static const int index = SSL_get_ex_new_index(0, nullptr, OnSessionMade, nullptr, OnSessionFreed);
+  static const int index = SSL_get_ex_new_index(0, nullptr, OnTlsSessionMade, nullptr, OnTlsSessionFreed);
   return index;
 }
 
@@ -121,7 +121,7 @@ void OnContextFreed(void* context, void* mine, CRYPTO_EX_DATA*, int, long, void*
   delete static_cast<tls::Files*>(mine);
 }
 
-int ContextIndex() {
+int FilesIndex() {
   static const int index = SSL_CTX_get_ex_new_index(0, nullptr, OnContextMade, nullptr, OnContextFreed);
   return index;
 }
@@ -156,7 +156,7 @@ uint64_t RefusedHandshakes() {
 }
 
 TlsContextScope::TlsContextScope(tls::Files files) : files_(std::move(files)) {
-  (void)ContextIndex();
+  (void)FilesIndex();
   HandOver::Prepare();
   (void)PeerIndex();
   current_contexts = new std::vector<SSL_CTX*>;
@@ -167,7 +167,7 @@ TlsContextScope::~TlsContextScope() {
     HandOver::WatchContext(context);
     if (!files_) continue;
     auto* const files = new tls::Files(files_);  // OnContextFreed deletes them
-    SSL_CTX_set_ex_data(context, ContextIndex(), files);
+    SSL_CTX_set_ex_data(context, FilesIndex(), files);
     SSL_CTX_set_cert_cb(context, OnCertificateNeeded, files);
     SSL_CTX_clear_extra_chain_certs(context);  // of the first certificate; later ones bring their own
     SSL_CTX_set_mode(context, SSL_MODE_NO_AUTO_CHAIN);

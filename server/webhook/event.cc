@@ -12,7 +12,7 @@
 namespace userintent::webhook {
 namespace {
 
-using Kind = JsonValue::Kind;
+using JsonKind = JsonValue::Kind;
 
 constexpr size_t kLongestWord = 128;
 
@@ -36,7 +36,7 @@ bool IsWord(std::string_view text) { return text.size() <= kLongestWord && AllPr
 
 bool Take(const JsonObject& object, std::string_view name, bool (*fits)(std::string_view), std::string* out) {
   const Found found = Find(object.members(), name);
-  if (found.times != 1 || found.value->kind != Kind::kString) return false;
+  if (found.times != 1 || found.value->kind != JsonKind::kString) return false;
   const std::string_view text = found.value->text;
   if (text.empty() || !fits(text)) return false;
   *out = std::string(text);
@@ -47,11 +47,11 @@ bool TakeAttemptId(const JsonObject& object, std::optional<Uuid>* out) {
   const Found metadata = Find(object.members(), "metadata");
   if (metadata.times == 0) return true;
   if (metadata.times > 1) return false;
-  if (metadata.value->kind == Kind::kNull) return true;
-  if (metadata.value->kind != Kind::kObject) return false;
+  if (metadata.value->kind == JsonKind::kNull) return true;
+  if (metadata.value->kind != JsonKind::kObject) return false;
   const Found id = Find(metadata.value->members, "gateway_attempt_id");
   if (id.times > 1) return false;
-  if (id.times == 1 && id.value->kind == Kind::kString) *out = ParseUuid(id.value->text);
+  if (id.times == 1 && id.value->kind == JsonKind::kString) *out = ParseUuid(id.value->text);
   return true;
 }
 

@@ -24,6 +24,9 @@ namespace userintent::observe {
 namespace {
 
 using nlohmann::json;
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::SizeIs;
 
 constexpr int64_t kNoon = 1714564800123;  // 2024-05-01T12:00:00.123Z
 
@@ -271,6 +274,57 @@ TEST(Log, AReaderThatStoppedNeverHoldsAWriter) {
   const std::vector<std::string> lines = SplitLines(text);
   EXPECT_GT(lines.size(), 1000U);
   for (const std::string& line : lines) EXPECT_TRUE(json::accept(line));
+}
+
+std::vector<std::string> Events(const ScopedLogCapture& capture) {
+  std::vector<std::string> events;
+  for (const std::string& line : capture.Lines()) events.push_back(json::parse(line)["event"]);
+  return events;
+}
+
+TEST(LinesTogether, WaitForTheEndOfTheTurn) {
+  const ScopedLogCapture capture;
+  {
+    const LinesTogether lines;
+    Log(Level::kInfo, "one");
+    Log(Level::kInfo, "two");
+    EXPECT_THAT(Events(capture), IsEmpty());
+    std::thread([] { Log(Level::kInfo, "elsewhere"); }).join();
+    EXPECT_THAT(Events(capture), ElementsAre("elsewhere"));
+  }
+  EXPECT_THAT(Events(capture), ElementsAre("elsewhere", "one", "two"));
+  Log(Level::kInfo, "after");
+  EXPECT_THAT(Events(capture), ElementsAre("elsewhere", "one", "two", "after"));
+}
+
+TEST(LinesTogether, AWarningWaitsForNothingAndOvertakesNothing) {
+  const ScopedLogCapture capture;
+  const LinesTogether lines;
+  Log(Level::kInfo, "one");
+  Log(Level::kWarn, "two");
+  EXPECT_THAT(Events(capture), ElementsAre("one", "two"));
+}
+
+TEST(LinesTogether, AreNotTooMany) {
+  const ScopedLogCapture capture;
+  const LinesTogether lines;
+  for (int i = 0; i < 2 * LinesTogether::kMost + 1; ++i) Log(Level::kInfo, "one");
+  EXPECT_THAT(Events(capture), SizeIs(2 * LinesTogether::kMost));
+}
+
+TEST(LinesTogether, AreLinesOnStderr) {
+  StderrPipe pipe;
+  StartLog();
+  {
+    const LinesTogether lines;
+    Log(Level::kInfo, "one");
+    Log(Level::kInfo, "two");
+  }
+  StopLog(std::chrono::minutes(5));
+  pipe.Restore();
+  const std::vector<std::string> written = SplitLines(pipe.ReadAll());
+  ASSERT_THAT(written, SizeIs(2));
+  EXPECT_EQ(json::parse(written[1])["event"], "two");
 }
 
 TEST(LogLimiter, LetsOneLineThroughAnIntervalAndCountsTheRest) {

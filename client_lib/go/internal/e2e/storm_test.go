@@ -27,7 +27,7 @@ func TestStorm(t *testing.T) {
 		}
 		calls = n
 	}
-	s := start(t, "max_in_flight=12", "upstream_timeout=5s")
+	s := start(t, "max_in_flight=12", "upstream_timeout=5s", "upstream_breaker=false") // a reset takes all that is on its connection along
 	for _, fault := range []map[string]any{
 		{"match": map[string]any{"every": 41}, "kind": "status", "status": 503, "headers": map[string]string{"Retry-After": "1"}}, // refused unprocessed
 		{"match": map[string]any{"every": 83}, "kind": "reset", "commit": true},                                                   // after sending; it exists
