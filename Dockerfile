@@ -40,7 +40,7 @@ COPY cmake cmake
 COPY proto proto
 COPY server server
 RUN --mount=type=cache,target=/root/.cache/ccache \
-    cmake --preset release -DUSERINTENT_TESTS=OFF -DUSERINTENT_SANDBOX=OFF -DUSERINTENT_UNITY=ON && cmake --build --preset release \
+    cmake --preset release -DUSERINTENT_TESTS=OFF -DUSERINTENT_SANDBOX=OFF && cmake --build --preset release \
     && strip --strip-debug build/release/bin/*
 
 FROM ${GOLANG_IMAGE} AS go-sandbox

@@ -19,7 +19,7 @@ grpcurl=$!
 stop() { kill "$grpcurl" 2>/dev/null || true; }
 trap stop EXIT
 if [ ! -f build/release/build.ninja ]; then
-  cmake --preset release -DUSERINTENT_TESTS=OFF -DUSERINTENT_UNITY=ON >build/configure.log || die "cmake failed: $(reason build/configure.log) (log: build/configure.log)"
+  cmake --preset release -DUSERINTENT_TESTS=OFF >build/configure.log || die "cmake failed: $(reason build/configure.log) (log: build/configure.log)"
 fi
 log=build/run-build.log
 build() { cmake --build --preset release -j "${JOBS:-$(nproc)}" -t userintent-server userintent-ledger astra-sandbox 2>&1 | tee "$log"; }

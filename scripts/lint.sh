@@ -27,13 +27,10 @@ tidy() {
     mapfile -t list < <(changed '*.cc' '*.h' | while read -r f; do [[ $f == *.h ]] && ls "$(dirname "$f")"/*.cc 2>/dev/null || echo "$f"; done | sort -u)
     [ ${#list[@]} -gt 0 ] || return 0
   fi
-  # The C++ client and its runner are projects of their own. The gateway's libraries are read a dozen files at a time, as most
-  # of the time goes into the headers that they share.
+  # The C++ client and its runner are projects of their own.
   scripts/test-client-cpp.sh --prepare || return 1
-  quietly cmake --preset lint || return 1
-  quietly cmake --build --preset lint || return 1
   local dir status=0
-  for dir in build/lint/cmake build/client-cpp/library build/client-cpp/runner; do
+  for dir in build/release build/client-cpp/library build/client-cpp/runner; do
     /usr/bin/python3 scripts/clang_tidy.py "$LINT/clang-tidy" "$dir" "${list[@]}" || status=1
   done
   return "$status"

@@ -135,7 +135,7 @@ def test_all_of_it_was_compiled_so(program):
     if sanitized(program):
         return
     units = re.findall(r"DW_AT_producer.*: (GNU C.*)", told(program, "readelf", "--debug-dump=info", "--dwarf-depth=1"))
-    assert len(units) > 50
+    assert len(units) > 25  # a dozen sources are one (USERINTENT_UNITY)
     flags = FLAGS + (["-fcf-protection=full"] if platform.machine() == "x86_64" else [])
     for unit in units:
         assert not [flag for flag in flags if flag not in unit.split()], unit
