@@ -20,9 +20,6 @@ add_library(ui_first_party INTERFACE)
 target_link_libraries(ui_first_party INTERFACE ui_hardened)
 target_include_directories(ui_first_party INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_options(ui_first_party INTERFACE -Wall -Wextra -Wconversion -Werror)
-if(NOT USERINTENT_UNITY)  # where a local may have the name of another file's constant
-  target_compile_options(ui_first_party INTERFACE -Wshadow)
-endif()
 if(USERINTENT_SANITIZE)
   target_compile_options(ui_first_party INTERFACE -fsanitize=${USERINTENT_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)
@@ -49,6 +46,9 @@ function(ui_library name)
   add_library(${name} STATIC ${arg_UNPARSED_ARGUMENTS})
   set_target_properties(${name} PROPERTIES UNITY_BUILD "${USERINTENT_UNITY}" UNITY_BUILD_BATCH_SIZE 12)
   target_link_libraries(${name} PUBLIC ui_first_party ${arg_LINK})
+  if(NOT USERINTENT_UNITY)  # where a local may have the name of another file's constant
+    target_compile_options(${name} PRIVATE -Wshadow)
+  endif()
 endfunction()
 
 # ui_executable(NAME sources... [LINK libraries...])
@@ -56,6 +56,7 @@ function(ui_executable name)
   cmake_parse_arguments(arg "" "" "LINK" ${ARGN})
   add_executable(${name} ${arg_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PRIVATE ui_first_party ${arg_LINK})
+  target_compile_options(${name} PRIVATE -Wshadow)
 endfunction()
 
 # ui_unit_test(NAME sources... [OPTIMIZED] [LINK libraries...]): one gtest program, one ctest entry. The tests themselves

@@ -418,6 +418,24 @@ def told_of_and_still_unknown(history):
     _last(history)[entry["key"]].update(state="UNKNOWN", reason="OUTCOME_UNKNOWN", meta={"sent": "maybe"})
 
 
+def _count_late(history):
+    """As if the row of a settled request had been counted before: by a late answer 2xx without a usable intent."""
+    entry = _entry(history)
+    history.audit.insert(history.audit.index(entry), {**entry, "to": "UNKNOWN", "action": "settle by late answer", "evidence": ""})
+
+
+@mistake("I11")
+def counted_twice(history):
+    _count_late(history)
+    _count_late(history)
+
+
+@mistake("I11")
+def counted_after_it_was_settled(history):
+    entry = _entry(history)
+    history.audit.append({**entry, "to": "UNKNOWN", "action": "settle by late answer", "evidence": ""})
+
+
 @mistake("I11")
 def astra_contradicted_itself(history):
     history.conflicts.append({"key": _entry(history)["key"], "claimed": "SUCCEEDED", "intent": "another",
@@ -440,6 +458,12 @@ def test_the_recorded_history_is_sound(recorded):
     assert checker.check(recorded) == []
     states = {row["state"] for snapshot in recorded.snapshots for row in snapshot["rows"].values() if row}
     assert {"CREATED", "UNKNOWN", "REJECTED", "NOT_SENT"} <= states, "a poor recording: make another"
+
+
+@pytest.mark.skipif("HISTORY_RECORD" in os.environ, reason="records")
+def test_what_is_counted_late_may_be_settled_still(history):
+    _count_late(history)
+    assert checker.check(history) == []
 
 
 @pytest.mark.skipif("HISTORY_RECORD" in os.environ, reason="records")

@@ -313,9 +313,10 @@ class _Checker:
 
     def _without_what_was_settled(self, key, facts):
         """UNKNOWN is no fact for ever where a proof came; after the proof it is none at all."""
-        if not self.settled[key]:
+        ends = [entry for entry in self.settled[key] if entry["to"] != "UNKNOWN"]  # which counts, and settles nothing
+        if not ends:
             return facts
-        end = self.settled[key][-1]
+        end = ends[-1]
         if end["to"] != "RELEASED":
             for call in self.calls[key]:
                 if fact_of(call) == ("UNKNOWN",) and call["t0"] > end["at"] + SLACK:

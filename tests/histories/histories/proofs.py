@@ -23,13 +23,19 @@ def check(history, last, posts, intents):
 
 
 def _settled(history, last, intents):
-    ends = {}
+    ends, counted = {}, set()
     for entry in history.audit:
         if entry["actor"] != "astra" or entry["from"] != "UNKNOWN" or entry["action"] not in ACTIONS:
             yield f"{entry['key']}: the audit has {entry['action']} by {entry['actor']} from {entry['from']}"
         before = ends.get(entry["key"])
         if before and before["to"] != "RELEASED":
             yield f"{entry['key']} was settled as {before['to']} and again as {entry['to']}"
+        if entry["to"] == "UNKNOWN":    # a late 2xx answer without a usable intent: counted, and nothing is settled
+            if entry["key"] in counted or entry["action"] == BY_WEBHOOK:
+                yield f"{entry['key']} was counted once more, or by a webhook"
+            counted.add(entry["key"])
+            continue
+        counted.discard(entry["key"])
         ends[entry["key"]] = entry
         if entry["action"] == BY_WEBHOOK:
             yield from _by_webhook(history, entry, last, intents)
