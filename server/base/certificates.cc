@@ -10,13 +10,10 @@
 
 #include "absl/status/status.h"
 #include "server/base/public_file.h"
+#include "server/base/refused.h"
 
 namespace userintent {
 namespace {
-
-absl::Status CertificateRefused(std::string_view what, std::string_view reason) {
-  return absl::InvalidArgumentError(std::string(what).append(": ").append(reason));
-}
 
 // A key with a passphrase must fail, not ask the terminal for it.
 int NoPassphrase(char*, int, int, void*) { return 0; }
@@ -36,9 +33,9 @@ absl::StatusOr<Certificates> ReadCertificateFile(const std::string& path, std::s
   // The end of the file is an error of its own kind; any other one means that a certificate is damaged.
   const unsigned long error = ERR_peek_last_error();  // NOLINT: OpenSSL's type
   ERR_clear_error();
-  if (certificates.parsed.empty()) return CertificateRefused(what, "holds no certificate in PEM form");
+  if (certificates.parsed.empty()) return Refused(what, "holds no certificate in PEM form");
   if (ERR_GET_LIB(error) != ERR_LIB_PEM || ERR_GET_REASON(error) != PEM_R_NO_START_LINE) {
-    return CertificateRefused(what, "holds a damaged certificate");
+    return Refused(what, "holds a damaged certificate");
   }
   return certificates;
 }

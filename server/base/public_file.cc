@@ -6,19 +6,12 @@
 
 #include "absl/status/status.h"
 #include "server/base/errno_text.h"
+#include "server/base/refused.h"
 
 namespace userintent {
-namespace {
-
-absl::Status FileRefused(std::string_view what, std::string_view reason) {
-  return absl::InvalidArgumentError(std::string(what).append(": ").append(reason));
-}
-
-}  // namespace
-
 absl::StatusOr<std::string> ReadPublicFile(const std::string& path, std::string_view what, size_t max) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) return FileRefused(what, "cannot open the file: " + ErrnoText());
+  if (fd < 0) return Refused(what, "cannot open the file: " + ErrnoText());
   struct stat info {};
   std::string bytes;
   ssize_t got = -1;
@@ -29,11 +22,11 @@ absl::StatusOr<std::string> ReadPublicFile(const std::string& path, std::string_
     }
   }
   close(fd);
-  if (got < 0) return FileRefused(what, "cannot read the file, or it is not a regular file");
+  if (got < 0) return Refused(what, "cannot read the file, or it is not a regular file");
   if ((info.st_mode & S_IWOTH) != 0) {
-    return FileRefused(what, "others may write the file; take that right away (chmod o-w)");
+    return Refused(what, "others may write the file; take that right away (chmod o-w)");
   }
-  if (bytes.size() > max) return FileRefused(what, "the file is larger than " + std::to_string(max >> 20) + " MiB");
+  if (bytes.size() > max) return Refused(what, "the file is larger than " + std::to_string(max >> 20) + " MiB");
   return bytes;
 }
 

@@ -10,6 +10,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
+#include "server/base/refused.h"
 #include "server/base/wipe.h"
 
 namespace userintent {
@@ -20,10 +21,6 @@ constexpr size_t kMaxBytes = size_t{64} * 1024;
 // Joined without absl: its string_view is the standard one in some builds and its own in others.
 std::string Text(std::string_view what, std::string_view reason) {
   return std::string(what).append(": ").append(reason);
-}
-
-absl::Status Refused(std::string_view what, std::string_view reason) {
-  return absl::InvalidArgumentError(Text(what, reason));
 }
 
 void RemoveOneNewline(std::string& text) {

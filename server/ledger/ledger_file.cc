@@ -20,6 +20,7 @@
 #include "server/base/descriptor.h"
 #include "server/base/errno_text.h"
 #include "server/ledger/files.h"
+#include "server/ledger/refuse.h"
 #include "server/ledger/sqlite_schema.h"
 
 namespace userintent::ledger {
@@ -29,19 +30,15 @@ constexpr uint64_t kTmpfs = 0x01021994;
 constexpr uint64_t kRamfs = 0x858458f6;
 constexpr char kLock[] = ".lock";
 
-absl::Status Refuse(const std::string& path, const std::string& why) {
-  return absl::FailedPreconditionError(absl::StrCat("ledger ", path, ": ", why));
-}
-
 absl::Status RefuseErrno(const std::string& path, const std::string& what) {
-  return Refuse(path, absl::StrCat("cannot ", what, ": ", ErrnoText()));
+  return RefuseLedger(path, absl::StrCat("cannot ", what, ": ", ErrnoText()));
 }
 
 // Makes what is missing of the directory, each new level durable in its parent.
 absl::Status MakeDirectory(const std::string& path, const std::filesystem::path& directory) {
   struct stat status {};
   if (::stat(directory.c_str(), &status) == 0) {
-    return S_ISDIR(status.st_mode) ? absl::OkStatus() : Refuse(path, "its directory is not a directory");
+    return S_ISDIR(status.st_mode) ? absl::OkStatus() : RefuseLedger(path, "its directory is not a directory");
   }
   const std::filesystem::path parent = directory.has_parent_path() ? directory.parent_path() : ".";
   if (parent != directory) {
@@ -59,7 +56,7 @@ absl::Status Cannot(const std::string& what) {
 }
 
 absl::Status WithPath(const std::string& path, const absl::Status& status) {
-  return status.ok() ? status : Refuse(path, std::string(status.message()));
+  return status.ok() ? status : RefuseLedger(path, std::string(status.message()));
 }
 
 bool InGroup(gid_t group) {
@@ -84,12 +81,12 @@ int OpenLock(const std::string& path) {
 absl::Status CheckAbsent(const std::string& path) {
   struct stat status {};
   if (::lstat(path.c_str(), &status) == 0) {
-    return Refuse(path, "is a symbolic link to a file that is not there; is a disk not mounted?");
+    return RefuseLedger(path, "is a symbolic link to a file that is not there; is a disk not mounted?");
   }
   if (HoldsBytes(path + "-wal")) {
-    return Refuse(path,
-                  "is not there, but its log (-wal) is: put the ledger back, or a backup by "
-                  "userintent-ledger restore");
+    return RefuseLedger(path,
+                        "is not there, but its log (-wal) is: put the ledger back, or a backup by "
+                        "userintent-ledger restore");
   }
   return absl::OkStatus();
 }
@@ -101,11 +98,11 @@ absl::Status MakePrivate(const std::string& path) {
   if (data.get() < 0) return RefuseErrno(path, "open it");
   struct stat status {};
   if (::fstat(data.get(), &status) != 0) return RefuseErrno(path, "look at it");
-  if (!S_ISREG(status.st_mode)) return Refuse(path, "is not a regular file");
+  if (!S_ISREG(status.st_mode)) return RefuseLedger(path, "is not a regular file");
   if (status.st_size == 0) {
-    return Refuse(path,
-                  "is a file of 0 bytes: what it held is lost; put a backup in place by userintent-ledger "
-                  "restore, or remove the file to begin with a new ledger");
+    return RefuseLedger(path,
+                        "is a file of 0 bytes: what it held is lost; put a backup in place by userintent-ledger "
+                        "restore, or remove the file to begin with a new ledger");
   }
   if ((status.st_mode & 07777) != 0600 && ::fchmod(data.get(), 0600) != 0) {
     return RefuseErrno(path, "make it private (mode 0600)");
@@ -206,7 +203,7 @@ absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Lock(const std::string& 
   if (path.empty()) return absl::FailedPreconditionError("ledger: the path is empty");
   const std::filesystem::path file(path);
   const std::filesystem::path directory = file.has_parent_path() ? file.parent_path() : ".";
-  if (!file.has_filename()) return Refuse(path, "the path names a directory");
+  if (!file.has_filename()) return RefuseLedger(path, "the path names a directory");
   if (absl::Status s = MakeDirectory(path, directory); !s.ok()) return s;
   if (absl::Status s = CheckDirectoryRights(directory.string(), for_operator); !s.ok()) return WithPath(path, s);
 
@@ -219,7 +216,7 @@ absl::StatusOr<std::unique_ptr<LedgerFile>> LedgerFile::Lock(const std::string& 
   // Magic numbers are 32 bits; the field is signed and wider on some machines.
   const uint64_t magic = static_cast<uint32_t>(system.f_type);
   if (const char* name = NetworkFileSystem(magic); name != nullptr) {
-    return Refuse(path, absl::StrCat("lies on ", name, "; the ledger needs a local disk"));
+    return RefuseLedger(path, absl::StrCat("lies on ", name, "; the ledger needs a local disk"));
   }
 
   Descriptor lock(OpenLock(path));
@@ -279,22 +276,22 @@ absl::Status LedgerFile::Watch() {
   data_ = Of(path_);
   holder_ = Of(directory_);
   log_ = Of(log_path_);
-  if (data_.inode == 0 || holder_.inode == 0) return Refuse(path_, "was moved while it was opened");
+  if (data_.inode == 0 || holder_.inode == 0) return RefuseLedger(path_, "was moved while it was opened");
   return absl::OkStatus();
 }
 
 absl::Status LedgerFile::InPlace() {
   const Identity data = Of(path_);
   if (data != data_) {
-    return Refuse(path_, data.inode == 0 ? "the file is gone from its path while the server has it open"
-                                         : "another file is at its path than the one that the server has open");
+    return RefuseLedger(path_, data.inode == 0 ? "the file is gone from its path while the server has it open"
+                                               : "another file is at its path than the one that the server has open");
   }
-  if (Of(directory_) != holder_) return Refuse(path_, "its directory is another one than when it was opened");
+  if (Of(directory_) != holder_) return RefuseLedger(path_, "its directory is another one than when it was opened");
   // Commits would go on into a log that no start finds. The end of the process copies it into the ledger.
   if (log_.inode != 0 && Of(log_path_) != log_) {
-    return Refuse(path_,
-                  "its log (-wal) is gone or replaced; stop the server with SIGTERM, which copies what it has "
-                  "open into the ledger, and start it again");
+    return RefuseLedger(path_,
+                        "its log (-wal) is gone or replaced; stop the server with SIGTERM, which copies what it has "
+                        "open into the ledger, and start it again");
   }
   return HoldLock();
 }
@@ -306,7 +303,8 @@ absl::Status LedgerFile::HoldLock() {
   if (Of(path_ + kLock) == Identity{held.st_dev, held.st_ino}) return absl::OkStatus();
   Descriptor lock(OpenLock(path_));
   if (lock.get() < 0) return RefuseErrno(path_, "make its lock file anew");
-  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return Refuse(path_, "another process holds a new lock file of it");
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
+    return RefuseLedger(path_, "another process holds a new lock file of it");
   ::close(std::exchange(lock_, lock.release()));
   return absl::OkStatus();
 }

@@ -13,13 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/errno_text.h"
 #include "server/ledger/files.h"
+#include "server/ledger/refuse.h"
 
 namespace userintent::ledger {
 namespace {
-
-absl::Status RefuseToOpen(const std::string& path, const std::string& why) {
-  return absl::FailedPreconditionError(absl::StrCat("ledger ", path, ": ", why));
-}
 
 // Under another name first: whenever this process ends, the path holds a whole ledger or none.
 absl::Status MakeLedger(const SqliteStoreOptions& options, const LedgerFile& file) {
@@ -31,7 +28,7 @@ absl::Status MakeLedger(const SqliteStoreOptions& options, const LedgerFile& fil
   if (fd < 0 || ::fchmod(fd, 0600) != 0) {
     const std::string why = absl::StrCat("cannot make it: ", ErrnoText());
     if (fd >= 0) ::close(fd);
-    return RefuseToOpen(options.path, why);
+    return RefuseLedger(options.path, why);
   }
   ::close(fd);
   {
@@ -39,18 +36,18 @@ absl::Status MakeLedger(const SqliteStoreOptions& options, const LedgerFile& fil
     if (!store.ok()) return store.status();
   }
   // Closing copies the log; what is left of one would be a second part of the ledger.
-  if (HoldsBytes(fresh.path + "-wal")) return RefuseToOpen(options.path, "cannot make it whole; is the disk full?");
+  if (HoldsBytes(fresh.path + "-wal")) return RefuseLedger(options.path, "cannot make it whole; is the disk full?");
   if (::rename(fresh.path.c_str(), options.path.c_str()) != 0) {
-    return RefuseToOpen(options.path, absl::StrCat("cannot make it: ", ErrnoText()));
+    return RefuseLedger(options.path, absl::StrCat("cannot make it: ", ErrnoText()));
   }
   return file.SyncDirectory();
 }
 
 absl::Status MayBeNew(const OpeningOptions& options, const absl::StatusOr<std::optional<Mark>>& mark) {
   const std::string& path = options.store.path;
-  if (options.must_exist) return RefuseToOpen(path, "does not exist, and --ledger_must_exist says that it must");
+  if (options.must_exist) return RefuseLedger(path, "does not exist, and --ledger_must_exist says that it must");
   if (HoldsBytes(RestoringPath(path))) {
-    return RefuseToOpen(path, "does not exist, because a restore was cut off; run userintent-ledger restore again");
+    return RefuseLedger(path, "does not exist, because a restore was cut off; run userintent-ledger restore again");
   }
   const Standing none;
   if (Compare(none, mark) != Comparison::kOther) return absl::OkStatus();
@@ -64,7 +61,7 @@ absl::Status CheckLog(const std::string& path, const std::optional<Standing>& wi
   if (!without_log || !mark) return absl::OkStatus();
   const bool same = without_log->made_at == mark->made_at;
   if (without_log->revision >= (same ? mark->in_file : mark->revision)) return absl::OkStatus();
-  return RefuseToOpen(
+  return RefuseLedger(
       path,
       "the log beside it (-wal) was written for a newer ledger than this copy; put the newest ledger back, "
       "or a backup by userintent-ledger restore, which sets the log aside");

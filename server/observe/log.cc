@@ -11,7 +11,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <utility>
 
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/base/mutex.h"
@@ -87,37 +89,33 @@ void AppendQuoted(std::string_view text, std::string& line) {
       nlohmann::json(std::move(value)).dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
 }
 
-// What waits in this thread, with newlines between; see LinesTogether.
+// What waits in this thread; see LinesTogether.
 struct Waiting {
   bool wanted = false;
-  int lines = 0;
-  std::string text;
+  std::vector<std::string> lines;
 };
 thread_local Waiting waiting;
 
-// Gives the text to the output, or to the capture, line by line.
-void Emit(Level level, std::string_view text) {
+// Gives the lines to the output, as one text, or to the capture.
+void Emit(Level level, std::span<const std::string> lines) {
   Output& output = TheOutput();
   std::shared_ptr<spdlog::logger> logger;
   {
     const MutexLock lock(output.mutex);
     if (output.capture != nullptr) {
-      for (size_t end = 0; end != std::string_view::npos; text.remove_prefix(std::min(end, text.size() - 1) + 1)) {
-        end = text.find('\n');
-        output.capture->emplace_back(text.substr(0, end));
-      }
+      output.capture->insert(output.capture->end(), lines.begin(), lines.end());
       return;
     }
     logger = output.logger;
   }
+  const std::string text = absl::StrJoin(lines, "\n");
   logger->log(SpdlogLevel(level), spdlog::string_view_t(text.data(), text.size()));
 }
 
 void EmitWaiting() {
-  if (waiting.lines == 0) return;
-  Emit(Level::kInfo, waiting.text);
-  waiting.lines = 0;
-  waiting.text.clear();
+  if (waiting.lines.empty()) return;
+  Emit(Level::kInfo, waiting.lines);
+  waiting.lines.clear();
 }
 
 // Three digits.
@@ -147,15 +145,14 @@ namespace internal {
 std::atomic<Level> level{Level::kInfo};
 
 void Write(Level line_level, std::string_view event, std::span<const Field> fields) {
-  const std::string line = FormatLine(line_level, event, fields, absl::ToUnixMillis(absl::Now()));
+  std::string line = FormatLine(line_level, event, fields, absl::ToUnixMillis(absl::Now()));
   if (waiting.wanted && line_level < Level::kWarn) {
-    if (waiting.lines > 0) waiting.text += '\n';
-    waiting.text += line;
-    if (++waiting.lines == LinesTogether::kMost) EmitWaiting();
+    waiting.lines.push_back(std::move(line));
+    if (std::ssize(waiting.lines) == LinesTogether::kMost) EmitWaiting();
     return;
   }
   EmitWaiting();
-  Emit(line_level, line);
+  Emit(line_level, std::span(&line, 1));
 }
 
 }  // namespace internal

@@ -134,8 +134,11 @@ def test_all_of_it_was_compiled_so(program):
     """Generated code too, which is what reads a caller's bytes."""
     if sanitized(program):
         return
-    units = re.findall(r"DW_AT_producer.*: (GNU C.*)", told(program, "readelf", "--debug-dump=info", "--dwarf-depth=1"))
+    info = told(program, "readelf", "--debug-dump=info", "--dwarf-depth=1")
+    units = re.findall(r"DW_AT_producer.*: (GNU C.*)", info)
     assert len(units) > 25  # a dozen sources are one (USERINTENT_UNITY)
+    for part in ("user_intent_service.pb.cc", "ledger_admin_service.pb.cc", "server/base/", "server/ledger/", "server/intent/", "server/rpc/"):
+        assert re.search(rf"DW_AT_name.*{part}", info), part
     flags = FLAGS + (["-fcf-protection=full"] if platform.machine() == "x86_64" else [])
     for unit in units:
         assert not [flag for flag in flags if flag not in unit.split()], unit
