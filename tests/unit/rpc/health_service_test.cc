@@ -120,8 +120,13 @@ TEST_F(HealthServiceTest, AServerThatCallsItselfNoticesAShardThatIsStuck) {
     Set(serving);
     EXPECT_TRUE(calls.Answered(absl::Minutes(1)));
   }
+  std::promise<void> stuck;
   std::promise<void> go_on;
-  server_.shard().Post([&] { go_on.get_future().wait(); });
+  server_.shard().Post([&] {
+    stuck.set_value();
+    go_on.get_future().wait();
+  });
+  stuck.get_future().wait();  // a call that comes before what is posted would be answered
   EXPECT_FALSE(calls.Answered(absl::Milliseconds(300)));
   EXPECT_FALSE(calls.Answered(absl::Milliseconds(1)));
   go_on.set_value();
