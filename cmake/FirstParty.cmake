@@ -59,12 +59,14 @@ function(ui_executable name)
   target_compile_options(${name} PRIVATE -Wshadow)
 endfunction()
 
-# ui_unit_test(NAME sources... [OPTIMIZED] [LINK libraries...]): one gtest program, one ctest entry. The tests themselves
-# are not optimized, which halves the time that the compiler takes for them; what they test is. OPTIMIZED: one that counts
-# in millions.
+# ui_unit_test(NAME sources... [OPTIMIZED] [LINK libraries...]): one gtest program, one ctest entry. What reads the same
+# headers belongs into one program, as long as that does not take minutes: with USERINTENT_UNITY its sources are compiled at
+# once, like a library's. The tests themselves are not optimized, which halves the time that the compiler takes for them; what
+# they test is. OPTIMIZED: one that counts in millions.
 function(ui_unit_test name)
   cmake_parse_arguments(arg "OPTIMIZED" "" "LINK" ${ARGN})
   ui_executable(${name} ${arg_UNPARSED_ARGUMENTS} LINK ${arg_LINK} GTest::gmock_main)
+  set_target_properties(${name} PROPERTIES UNITY_BUILD "${USERINTENT_UNITY}" UNITY_BUILD_BATCH_SIZE 12)
   if(NOT arg_OPTIMIZED AND NOT USERINTENT_SANITIZE)
     set_target_properties(${name} PROPERTIES UI_COMPILED_FAST ON)
     target_compile_options(${name} PRIVATE -O0 -U_FORTIFY_SOURCE)

@@ -8,22 +8,10 @@
 
 #include "gtest/gtest.h"
 #include "server/astra/retry_after.h"
+#include "tests/unit/astra/answered.h"
 
 namespace userintent::astra {
 namespace {
-
-const absl::Time kNow = absl::FromCivil(absl::CivilSecond(1994, 11, 6, 8, 49, 0), absl::UTCTimeZone());
-constexpr char kBody[] = R"({"id":"intent-1","status":"pending"})";
-
-http::Outcome Answered(int status, std::string body = kBody) {
-  http::Outcome exchange;
-  exchange.fate = http::Fate::kAnswered;
-  exchange.status = status;
-  exchange.body_complete = true;
-  exchange.body = std::move(body);
-  exchange.request_id = "req-1";
-  return exchange;
-}
 
 struct RetryAfterCase {
   std::string header;

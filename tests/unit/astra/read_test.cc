@@ -8,22 +8,10 @@
 #include "gtest/gtest.h"
 #include "server/astra/answer.h"
 #include "server/astra/classify.h"
+#include "tests/unit/astra/answered.h"
 
 namespace userintent::astra {
 namespace {
-
-const absl::Time kNow = absl::FromCivil(absl::CivilSecond(1994, 11, 6, 8, 49, 0), absl::UTCTimeZone());
-constexpr char kBody[] = R"({"id":"intent-1","status":"approved"})";
-
-http::Outcome Answered(int status, std::string body = kBody) {
-  http::Outcome exchange;
-  exchange.fate = http::Fate::kAnswered;
-  exchange.status = status;
-  exchange.body_complete = true;
-  exchange.body = std::move(body);
-  exchange.request_id = "req-1";
-  return exchange;
-}
 
 ReadOutcome Read(const http::Outcome& exchange) { return ClassifyRead(exchange, "intent-1", kNow); }
 
@@ -45,7 +33,7 @@ TEST(ClassifyRead, EveryStatus) {
       EXPECT_FALSE(outcome.detail.empty());
       const bool waits = *retry_after != '\0' && (status == 429 || status == 503);
       EXPECT_EQ(outcome.retry_after, waits ? std::optional(absl::Seconds(17)) : std::nullopt) << status;
-      EXPECT_EQ(outcome.astra_status, expected == ReadVerdict::kRead ? "approved" : "") << status;
+      EXPECT_EQ(outcome.astra_status, expected == ReadVerdict::kRead ? "pending" : "") << status;
     }
   }
 }

@@ -80,8 +80,10 @@ std::string Dump(const std::string& path, const char* vfs = nullptr) {
       for (int column = 0; column < sqlite3_column_count(statement); ++column) {
         const void* const bytes = sqlite3_column_blob(statement, column);
         const auto size = static_cast<size_t>(sqlite3_column_bytes(statement, column));
-        row += std::to_string(sqlite3_column_type(statement, column)) + ":" +
-               (bytes == nullptr ? "" : std::string(static_cast<const char*>(bytes), size)) + "|";
+        row += static_cast<char>('0' + sqlite3_column_type(statement, column));
+        row += ':';
+        row.append(static_cast<const char*>(bytes), bytes == nullptr ? 0 : size);
+        row += '|';
       }
     }
     EXPECT_EQ(sqlite3_finalize(statement), SQLITE_OK) << sql;
@@ -91,7 +93,7 @@ std::string Dump(const std::string& path, const char* vfs = nullptr) {
   for (const std::string& table : rows("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")) {
     const std::string name = table.substr(2, table.size() - 3);
     text += "\n" + name + "\n";
-    for (const std::string& row : rows("SELECT * FROM \"" + name + "\" ORDER BY 1, 2")) text += row + "\n";
+    for (const std::string& row : rows("SELECT * FROM \"" + name + "\" ORDER BY 1, 2")) text.append(row) += '\n';
   }
   text += rows("PRAGMA user_version").front();
   sqlite3_close(db);

@@ -318,6 +318,7 @@ class Checker {
       }
       email_of_.push_back(first);
     }
+    for (const auto& [caller, id] : world_.slots) keys_.push_back({caller, Id(id)});
   }
 
   // Explores everything; returns what was violated first, or nothing.
@@ -338,8 +339,10 @@ class Checker {
   size_t steps() const { return steps_; }
 
  private:
+  using Rows = std::vector<std::optional<Row>>;  // by slot; nothing: there is none
+
   size_t Slots() const { return world_.slots.size(); }
-  Key KeyOf(size_t slot) const { return {world_.slots[slot].first, Id(world_.slots[slot].second)}; }
+  const Key& KeyOf(size_t slot) const { return keys_[slot]; }
   bool SameCaller(size_t a, size_t b) const { return world_.slots[a].first == world_.slots[b].first; }
 
   bool MayLink(size_t a, size_t b) const { return world_.others || SameCaller(a, b); }
@@ -391,7 +394,7 @@ class Checker {
   }
 
   // What the contract says about this call, from the truth and the rows alone. Budgets come from the rows here.
-  V Expected(const Node& node, const std::vector<std::optional<Row>>& rows, const Asked& asked) const {
+  V Expected(const Node& node, const Rows& rows, const Asked& asked) const {
     const Truth& own = node.truth[asked.slot];
     if (own.content >= 0) {
       if (static_cast<size_t>(own.content) != asked.content) return V::kReused;
@@ -436,8 +439,7 @@ class Checker {
   }
 
   // Whether this caller created the person before (`own`), or another one did.
-  bool PersonSucceeded(const Node& node, const std::vector<std::optional<Row>>& rows, const Asked& asked,
-                       bool own) const {
+  bool PersonSucceeded(const Node& node, const Rows& rows, const Asked& asked, bool own) const {
     const Content& person = world_.contents[asked.content];
     for (size_t s = 0; s < Slots() && !asked.allow_repeat; ++s) {
       if (s == asked.slot || SameCaller(s, asked.slot) != own || node.truth[s].content < 0) continue;
@@ -449,23 +451,22 @@ class Checker {
     return false;
   }
 
-  std::vector<std::optional<Row>> RowsOf(const Node& node) const {
-    std::vector<std::optional<Row>> rows(Slots());
-    for (const Row& row : node.store.AllRows()) {
-      for (size_t s = 0; s < Slots(); ++s) {
-        if (KeyOf(s) == row.record.key) rows[s] = row;
-      }
+  Rows RowsOf(const Node& node) const {
+    Rows rows(Slots());
+    for (Row& row : node.store.AllRows()) {
+      const auto slot = std::find(keys_.begin(), keys_.end(), row.record.key) - keys_.begin();
+      rows[static_cast<size_t>(slot)] = std::move(row);
     }
     return rows;
   }
 
-  bool UnderOldKey(const Node& node, const std::vector<std::optional<Row>>& rows) const {
+  bool UnderOldKey(const Node& node, const Rows& rows) const {
     return std::any_of(rows.begin(), rows.end(),
                        [key = KeyAfter(node.rotated)](const auto& row) { return row && row->key_id != key; });
   }
 
   // Everything that must hold in every state.
-  void Check(const Node& node, const std::vector<std::optional<Row>>& rows) {
+  void Check(const Node& node, const Rows& rows) {
     std::map<Digest, Counters> sums;
     std::array<Counters, kMaxSlots> by_email = node.purged;
     std::array<int, kMaxSlots> heads{};
@@ -537,9 +538,7 @@ class Checker {
   }
 
   // A step may add to a row's history, never take back. Only the operator, and proof, end what was unknown.
-  void CheckStep(const Node& before, const Node& after, std::optional<size_t> resolved) {
-    const auto was = RowsOf(before);
-    const auto is = RowsOf(after);
+  void CheckStep(const Rows& was, const Node& after, const Rows& is, std::optional<size_t> resolved) {
     for (size_t s = 0; s < Slots() && !violation_; ++s) {
       if (!was[s] || !is[s]) continue;
       const Record& a = was[s]->record;
@@ -554,7 +553,7 @@ class Checker {
     }
   }
 
-  std::string Encode(const Node& node, const std::vector<std::optional<Row>>& rows) const {
+  std::string Encode(const Node& node, const Rows& rows) const {
     std::string text;
     text.push_back(static_cast<char>(node.rotated * 2 + node.aged));
     for (size_t s = 0; s < Slots(); ++s) {
@@ -581,8 +580,11 @@ class Checker {
   }
 
   void Push(Node node) {
+    const Rows rows = RowsOf(node);
+    Push(std::move(node), rows);
+  }
+  void Push(Node node, const Rows& rows) {
     if (violation_) return;
-    const auto rows = RowsOf(node);
     Check(node, rows);
     if (violation_ || !seen_.insert(Encode(node, rows)).second) return;
     stack_.push_back(std::move(node));
@@ -595,14 +597,16 @@ class Checker {
     return node;
   }
 
-  void Commit(const Node& before, Node after, std::optional<size_t> resolved = std::nullopt) {
+  // `before`: the rows that the step began from.
+  void Commit(const Rows& before, Node after, std::optional<size_t> resolved = std::nullopt) {
     if (absl::Status s = after.store.Commit(); !s.ok()) return Violate(after, s.ToString());
-    CheckStep(before, after, resolved);
-    Push(std::move(after));
+    const Rows rows = RowsOf(after);
+    CheckStep(before, after, rows, resolved);
+    Push(std::move(after), rows);
   }
 
   void Expand(const Node& node) {
-    const auto rows = RowsOf(node);
+    const Rows rows = RowsOf(node);
     std::vector<int> names = {0};
     for (const auto& [caller, id] : world_.slots) {
       if (std::find(names.begin(), names.end(), id) == names.end()) names.push_back(id);
@@ -618,7 +622,7 @@ class Checker {
       ExpandResolve(node, rows, slot);
       ExpandSettle(node, rows, slot);
     }
-    ExpandCrash(node);
+    ExpandCrash(node, rows);
     if (world_.aging && !node.aged) {
       Node after = Next(node, "time passes");
       after.aged = true;
@@ -632,7 +636,7 @@ class Checker {
     }
   }
 
-  void ExpandBegin(const Node& node, const std::vector<std::optional<Row>>& rows, const Asked& asked) {
+  void ExpandBegin(const Node& node, const Rows& rows, const Asked& asked) {
     if (violation_) return;
     const Truth& own = node.truth[asked.slot];
     BeginRequest request = Cached(asked, node.rotated);
@@ -701,10 +705,10 @@ class Checker {
     } else if (answer->budget.used_max != look->budget.used_max) {
       return Violate(after, "moving keys changed the budget");
     }
-    Commit(node, std::move(after));
+    Commit(rows, std::move(after));
   }
 
-  void ExpandCall(const Node& node, const std::vector<std::optional<Row>>& rows, size_t slot) {
+  void ExpandCall(const Node& node, const Rows& rows, size_t slot) {
     const Truth& truth = node.truth[slot];
     if (!truth.live || violation_) return;
     const size_t email = email_of_[static_cast<size_t>(truth.content)];
@@ -731,7 +735,7 @@ class Checker {
       const auto answer = Execute(after.store, request, rules_);
       if (!answer.ok()) return Violate(after, answer.status().ToString());
       if (answer->record.state != request.state) return Violate(after, "ended otherwise than told");
-      Commit(node, std::move(after));
+      Commit(rows, std::move(after));
     };
     if (truth.arrived) {
       end("success", Succeeded(key, key.caller + "'s"), false, 0);
@@ -748,7 +752,7 @@ class Checker {
                                                                      Sent::kYes, Now(node, 2)});
             !s.ok())
           return Violate(after, s.ToString());
-        Commit(node, std::move(after));
+        Commit(rows, std::move(after));
       }
     }
     if (mistake_ == Mistake::kReleasesBlindly) {
@@ -759,18 +763,24 @@ class Checker {
   }
 
   // A call that lost its row (or never had it) tries to end it.
-  void ExpandZombie(const Node& node, const std::vector<std::optional<Row>>& rows, size_t slot) {
+  void ExpandZombie(const Node& node, const Rows& rows, size_t slot) {
     if (node.truth[slot].live || violation_) return;
-    Node after = Next(node, "zombie ends slot " + std::to_string(slot));
-    if (absl::Status s = after.store.Start(); !s.ok()) return Violate(after, s.ToString());
-    const auto answer = Execute(after.store, Unknown(KeyOf(slot)), rules_);
-    if (answer.ok() || !IsRefusal(answer.status())) return Violate(after, "a row that is not SENDING was ended");
-    if (rows[slot] && RowsOf(after)[slot]->record.updated != rows[slot]->record.updated)
-      Violate(after, "a refused end wrote");
+    ++steps_;
+    const std::string what = "zombie ends slot " + std::to_string(slot);
+    // As in ExpandResolve: tried in place and taken back.
+    Node& tried = const_cast<Node&>(node);
+    if (absl::Status s = tried.store.Start(); !s.ok()) return Violate(node, s.ToString());
+    const auto answer = Execute(tried.store, Unknown(KeyOf(slot)), rules_);
+    const bool wrote = rows[slot] && tried.store.Find(KeyOf(slot))->record.updated != rows[slot]->record.updated;
+    tried.store.Rollback();
+    if (answer.ok() || !IsRefusal(answer.status())) {
+      return Violate(node, what + ": a row that is not SENDING was ended");
+    }
+    if (wrote) Violate(node, what + ": a refused end wrote");
   }
 
   // The operator knows the truth and says so, of every row, and never otherwise unless Astra's answer contradicts him.
-  void ExpandResolve(const Node& node, const std::vector<std::optional<Row>>& rows, size_t slot) {
+  void ExpandResolve(const Node& node, const Rows& rows, size_t slot) {
     const Truth& truth = node.truth[slot];
     const bool unknown = rows[slot] && rows[slot]->record.state == State::kUnknown;
     for (const bool created : {true, false}) {
@@ -802,7 +812,7 @@ class Checker {
       if (const auto done = Execute(after.store, request, rules_); !done.ok())
         return Violate(after, done.status().ToString());
       ++after.resolved;
-      Commit(node, std::move(after), slot);
+      Commit(rows, std::move(after), slot);
     }
   }
 
@@ -823,7 +833,7 @@ class Checker {
 
   // Proof of every kind, at any time and as often as it likes to come, about the last POST and about an earlier one. It
   // is never untrue, unless what is recorded shows that: then it must change nothing.
-  void ExpandSettle(const Node& node, const std::vector<std::optional<Row>>& rows, size_t slot) {
+  void ExpandSettle(const Node& node, const Rows& rows, size_t slot) {
     if (!rows[slot]) return;
     const Key key = KeyOf(slot);
     const int posts = rows[slot]->record.posts;
@@ -838,7 +848,7 @@ class Checker {
     }
   }
 
-  void Settle(const Node& node, const std::vector<std::optional<Row>>& rows, size_t slot, const SettleRequest& proof) {
+  void Settle(const Node& node, const Rows& rows, size_t slot, const SettleRequest& proof) {
     if (violation_) return;
     const Truth& truth = node.truth[slot];
     const Record& record = rows[slot]->record;
@@ -882,13 +892,13 @@ class Checker {
       if (proof.state == State::kReleased && last) now.posts = static_cast<int8_t>(truth.posts - 1);
       const size_t email = email_of_[static_cast<size_t>(truth.content)];
       after.used[email] = static_cast<int8_t>(node.used[email] + counted);
-      Commit(node, std::move(after), slot);
+      Commit(rows, std::move(after), slot);
     }
   }
 
   // Forgotten may be what ended, or was released, long ago and is linked to nothing that is still open; and nothing
   // else is.
-  void ExpandPurge(const Node& node, const std::vector<std::optional<Row>>& rows) {
+  void ExpandPurge(const Node& node, const Rows& rows) {
     if (violation_) return;
     Node after = Next(node, "purge");
     const auto ended = [](const Record& r) { return r.state == State::kSucceeded || r.state == State::kFailed; };
@@ -913,7 +923,7 @@ class Checker {
       if (!answer.ok()) return Violate(after, answer.status().ToString());
       if (answer->seen == 0) break;
     }
-    Commit(node, std::move(after));
+    Commit(rows, std::move(after));
   }
 
   static absl::Time Now(const Node& node, int64_t second) { return At((node.aged ? kAge : 0) + second); }
@@ -922,7 +932,7 @@ class Checker {
     return Prints(kKey, c.email, c.person, c.ip).email;
   }
 
-  void ExpandCrash(const Node& node) {
+  void ExpandCrash(const Node& node, const Rows& rows) {
     bool any = false;
     for (size_t s = 0; s < Slots(); ++s) any = any || node.truth[s].live;
     if (!any || violation_) return;
@@ -931,7 +941,7 @@ class Checker {
     const auto recovered = Execute(after.store, RecoverRequest{19, Now(node, 7), 100}, rules_);
     if (!recovered.ok()) return Violate(after, recovered.status().ToString());
     for (Truth& truth : after.truth) truth.live = truth.arrived = false;
-    Commit(node, std::move(after));
+    Commit(rows, std::move(after));
   }
 
   const World world_;
@@ -939,6 +949,7 @@ class Checker {
   const Rules rules_;
   const bool specification_;
   std::vector<size_t> email_of_;
+  std::vector<Key> keys_;  // by slot
   std::vector<std::optional<BeginRequest>> cache_;
   absl::flat_hash_set<std::string> seen_;
   std::vector<Node> stack_;

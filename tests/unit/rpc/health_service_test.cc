@@ -20,7 +20,7 @@ using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
 
 // Of every call that began and ended, its code.
-class Watcher final : public CallObserver {
+class HealthWatcher final : public CallObserver {
  public:
   void OnCallBegun(Method) override { ADD_FAILURE() << "not of our service"; }
   void OnCallEnded(const EndedCall&) override { ADD_FAILURE() << "not of our service"; }
@@ -58,7 +58,7 @@ class HealthServiceTest : public testing::Test {
   HealthService service_;
   TestServer server_{service_};
   HealthState state_;
-  Watcher observer_;
+  HealthWatcher observer_;
   HealthCalls calls_{service_, state_, server_.shard(), observer_};
   std::unique_ptr<Health::Stub> stub_;
 };

@@ -2,8 +2,6 @@
 // messages come in order, that a call is ended and counted once, and that nothing is left of it.
 #include "server/rpc/streaming_method.h"
 
-#include <google/rpc/error_details.pb.h>
-#include <google/rpc/status.pb.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
@@ -18,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/unit/rpc/test_calls.h"
 #include "tests/unit/rpc/test_server.h"
 #include "userintent/v1/user_intent_service.grpc.pb.h"
 
@@ -26,15 +25,15 @@ namespace {
 
 using namespace std::chrono_literals;
 using usecase::CallError;
-using Service = v1::UserIntentService::WithRawMethod_WatchUserIntents<v1::UserIntentService::Service>;
+using WatchService = v1::UserIntentService::WithRawMethod_WatchUserIntents<v1::UserIntentService::Service>;
 using Request = v1::WatchUserIntentsRequest;
 using Response = v1::WatchUserIntentsResponse;
-using Watch = StreamingMethod<Request, Response, &Service::RequestWatchUserIntents, Service>;
+using Watch = StreamingMethod<Request, Response, &WatchService::RequestWatchUserIntents, WatchService>;
 using Call = usecase::StreamCall<Request, Response>;
 
-constexpr auto kPatience = 60s;
+constexpr auto kStreamPatience = 60s;
 
-class Watcher final : public CallObserver {
+class StreamWatcher final : public CallObserver {
  public:
   void OnCallBegun(Method method) override {
     EXPECT_EQ(method, Method::kWatchUserIntents);
@@ -62,7 +61,7 @@ class Watcher final : public CallObserver {
   // The calls that ended, once there are `n`.
   std::vector<std::optional<v1::ErrorReason>> Calls(size_t n) {
     std::unique_lock lock(mutex_);
-    EXPECT_TRUE(changed_.wait_for(lock, kPatience, [&] { return ended_.size() >= n; }));
+    EXPECT_TRUE(changed_.wait_for(lock, kStreamPatience, [&] { return ended_.size() >= n; }));
     EXPECT_EQ(begun_, ended_.size());
     return ended_;
   }
@@ -120,7 +119,7 @@ class StreamingMethodTest : public testing::Test {
   }
 
   std::unique_ptr<grpc::ClientReader<Response>> Begin(grpc::ClientContext& context) {
-    context.set_deadline(std::chrono::system_clock::now() + kPatience);
+    context.set_deadline(std::chrono::system_clock::now() + kStreamPatience);
     Request request;
     request.add_request_ids("of-the-test");
     return stub_->WatchUserIntents(&context, request);
@@ -128,27 +127,20 @@ class StreamingMethodTest : public testing::Test {
 
   template <typename F>
   static void WaitUntil(F condition) {
-    const auto end = std::chrono::steady_clock::now() + kPatience;
+    const auto end = std::chrono::steady_clock::now() + kStreamPatience;
     while (!condition()) {
       ASSERT_LT(std::chrono::steady_clock::now(), end);
       std::this_thread::sleep_for(5ms);
     }
   }
 
-  Service service_;
+  WatchService service_;
   TestServer server_{service_};
-  Watcher observer_;
+  StreamWatcher observer_;
   MethodContext context_{server_.shard(), observer_};
   std::optional<Watch> method_;
   std::unique_ptr<v1::UserIntentService::Stub> stub_;
 };
-
-std::optional<google::rpc::ErrorInfo> InfoOf(const grpc::Status& status) {
-  google::rpc::Status details;
-  google::rpc::ErrorInfo info;
-  if (!details.ParseFromString(status.error_details()) || details.details().empty()) return std::nullopt;
-  return details.details(0).UnpackTo(&info) ? std::optional(info) : std::nullopt;
-}
 
 TEST_F(StreamingMethodTest, MessagesComeInOrderAndThenTheError) {
   Start([](Call&& call) -> std::shared_ptr<usecase::ServerStream> {
@@ -203,17 +195,9 @@ TEST_F(StreamingMethodTest, WhoHasNoIdentityIsNotServed) {
   EXPECT_EQ(Begin(context)->Finish().error_code(), grpc::StatusCode::UNAUTHENTICATED);
 }
 
-std::shared_ptr<const policy::Policy> OneRule(bool listed, bool enforce) {
-  policy::Rule rule;
-  rule.name = "local";
-  rule.methods[static_cast<size_t>(Method::kWatchUserIntents)] = listed;
-  rule.enforce = enforce;
-  return std::make_shared<const policy::Policy>(std::vector{rule});
-}
-
 TEST_F(StreamingMethodTest, WhomThePolicyRefusesIsNotServed) {
   policy::Gatekeeper keeper;
-  keeper.Install(OneRule(false, true));
+  keeper.Install(OneRule(Method::kWatchUserIntents, false, true));
   policy::Gate gate(keeper);
   context_.gate = &gate;
   Start([](Call&&) -> std::shared_ptr<usecase::ServerStream> {
@@ -251,11 +235,11 @@ TEST_F(StreamingMethodTest, APolicyThatTakesTheMethodAwayEndsItsStreams) {
     readers.push_back(Begin(context));
     EXPECT_TRUE(readers.back()->Read(&message));
   }
-  install(OneRule(true, true));
-  install(OneRule(false, false));  // tried out only
+  install(OneRule(Method::kWatchUserIntents, true, true));
+  install(OneRule(Method::kWatchUserIntents, false, false));  // tried out only
   EXPECT_EQ(live_streams, static_cast<int>(kStreams));
   EXPECT_TRUE(observer_.Denied().empty());
-  install(OneRule(false, true));
+  install(OneRule(Method::kWatchUserIntents, false, true));
   for (const auto& reader : readers) {
     EXPECT_FALSE(reader->Read(&message));
     EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::PERMISSION_DENIED);
@@ -263,7 +247,7 @@ TEST_F(StreamingMethodTest, APolicyThatTakesTheMethodAwayEndsItsStreams) {
   EXPECT_EQ(observer_.Calls(kStreams).back(), v1::ERROR_REASON_CALLER_NOT_ALLOWED);
   EXPECT_EQ(observer_.Denied(), std::vector<std::string>(kStreams, "local is"));
   WaitUntil([] { return live_streams == 0; });
-  install(OneRule(false, true));  // nobody is left to be told
+  install(OneRule(Method::kWatchUserIntents, false, true));  // nobody is left to be told
   EXPECT_EQ(observer_.Denied().size(), kStreams);
 }
 
@@ -277,7 +261,7 @@ TEST_F(StreamingMethodTest, BytesThatAreNoMessageAreRefused) {
   for (const auto& [bytes, reason] : requests) {
     grpc::GenericStub stub(server_.channel());
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kPatience);
+    context.set_deadline(std::chrono::system_clock::now() + kStreamPatience);
     const grpc::Slice slice(bytes);
     grpc::CompletionQueue queue;
     const auto call = stub.PrepareUnaryCall(&context, "/userintent.v1.UserIntentService/WatchUserIntents",

@@ -2,8 +2,6 @@
 // answered and counted once, and that nothing is left of it.
 #include "server/rpc/unary_method.h"
 
-#include <google/rpc/error_details.pb.h>
-#include <google/rpc/status.pb.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
@@ -16,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/unit/rpc/test_calls.h"
 #include "tests/unit/rpc/test_server.h"
 #include "userintent/v1/user_intent_service.grpc.pb.h"
 
@@ -24,14 +23,14 @@ namespace {
 
 using namespace std::chrono_literals;
 using usecase::CallError;
-using Service = v1::UserIntentService::WithRawMethod_CreateUserIntent<v1::UserIntentService::Service>;
-using Create =
-    UnaryMethod<v1::CreateUserIntentRequest, v1::CreateUserIntentResponse, &Service::RequestCreateUserIntent, Service>;
+using CreateService = v1::UserIntentService::WithRawMethod_CreateUserIntent<v1::UserIntentService::Service>;
+using Create = UnaryMethod<v1::CreateUserIntentRequest, v1::CreateUserIntentResponse,
+                           &CreateService::RequestCreateUserIntent, CreateService>;
 using CreateCall = usecase::Call<v1::CreateUserIntentRequest, v1::CreateUserIntentResponse>;
 
 constexpr auto kPatience = 20s;
 
-class Watcher final : public CallObserver {
+class UnaryWatcher final : public CallObserver {
  public:
   struct Ended {
     std::optional<v1::ErrorReason> reason;
@@ -128,20 +127,13 @@ class UnaryMethodTest : public testing::Test {
     return status;
   }
 
-  Service service_;
+  CreateService service_;
   TestServer server_{service_};
-  Watcher observer_;
+  UnaryWatcher observer_;
   MethodContext context_{server_.shard(), observer_};
   std::optional<Create> method_;
   std::unique_ptr<v1::UserIntentService::Stub> stub_;
 };
-
-std::optional<google::rpc::ErrorInfo> InfoOf(const grpc::Status& status) {
-  google::rpc::Status details;
-  google::rpc::ErrorInfo info;
-  if (!details.ParseFromString(status.error_details()) || details.details().empty()) return std::nullopt;
-  return details.details(0).UnpackTo(&info) ? std::optional(info) : std::nullopt;
-}
 
 TEST_F(UnaryMethodTest, AHandlersValueIsTheAnswer) {
   Start([](CreateCall&& call) -> usecase::CallerLeft {
@@ -299,17 +291,9 @@ TEST_F(UnaryMethodTest, ACallerWithoutAnIdentityReachesNoHandler) {
   EXPECT_EQ(observer_.Calls(1)[0].reason, v1::ERROR_REASON_CALLER_UNAUTHENTICATED);
 }
 
-std::shared_ptr<const policy::Policy> OneRule(bool listed, bool enforce) {
-  policy::Rule rule;
-  rule.name = "local";
-  rule.methods[static_cast<size_t>(Method::kCreateUserIntent)] = listed;
-  rule.enforce = enforce;
-  return std::make_shared<const policy::Policy>(std::vector{rule});
-}
-
 TEST_F(UnaryMethodTest, ACallerThatThePolicyRefusesReachesNoHandlerNorParser) {
   policy::Gatekeeper keeper;
-  keeper.Install(OneRule(false, true));
+  keeper.Install(OneRule(Method::kCreateUserIntent, false, true));
   policy::Gate gate(keeper);
   context_.gate = &gate;
   Start([](CreateCall&&) -> usecase::CallerLeft {
@@ -337,14 +321,14 @@ TEST_F(UnaryMethodTest, TheHandlerIsToldWhatTheCallerMayDo) {
     return nullptr;
   });
   EXPECT_TRUE(Call().ok());  // no policy
-  const auto policy = OneRule(true, true);
+  const auto policy = OneRule(Method::kCreateUserIntent, true, true);
   keeper.Install(policy);
   EXPECT_TRUE(Call().ok());
   EXPECT_TRUE(observer_.Denied().empty());
-  keeper.Install(OneRule(false, false));  // tried out only
+  keeper.Install(OneRule(Method::kCreateUserIntent, false, false));  // tried out only
   EXPECT_TRUE(Call().ok());
   EXPECT_EQ(observer_.Denied(), std::vector<std::string>{"local would be"});
-  keeper.Install(OneRule(false, true));
+  keeper.Install(OneRule(Method::kCreateUserIntent, false, true));
   EXPECT_EQ(Call().error_code(), grpc::StatusCode::PERMISSION_DENIED);
   server_.Stop();
   ASSERT_EQ(told.size(), 3u);

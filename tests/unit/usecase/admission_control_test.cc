@@ -13,16 +13,13 @@
 #include <thread>
 #include <vector>
 
+#include "tests/unit/usecase/admission_fixture.h"
+
 namespace userintent::usecase {
 namespace {
 
 using namespace std::chrono_literals;
-using Account = AdmissionControl::Account;
 using policy::CallerAccount;
-
-SteadyTime At(SteadyClock::duration since) { return SteadyTime(1h + since); }
-
-Account NewAccount(const policy::Limits& limits = {}) { return std::make_shared<CallerAccount>(limits); }
 
 v1::ErrorReason ReasonOf(const std::optional<AdmissionControl::Refusal>& refusal) {
   return refusal ? refusal->reason : v1::ERROR_REASON_UNSPECIFIED;

@@ -13,18 +13,13 @@
 #include <vector>
 
 #include "server/base/mutex.h"
-#include "server/usecase/admission_control.h"
+#include "tests/unit/usecase/admission_fixture.h"
 
 namespace userintent::usecase {
 namespace {
 
 using namespace std::chrono_literals;
-using Account = AdmissionControl::Account;
 using Holds = SlotTaker::Holds;
-
-SteadyTime At(SteadyClock::duration since) { return SteadyTime(1h + since); }
-
-Account NewAccount(const policy::Limits& limits = {}) { return std::make_shared<policy::CallerAccount>(limits); }
 
 AdmissionControl::Options OptionsOf(int limit, size_t most, int max_in_flight = 1000) {
   AdmissionControl::Options options;

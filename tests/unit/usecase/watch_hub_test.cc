@@ -21,7 +21,7 @@ constexpr int kRequests = 50;
 constexpr int kChanges = 20'000;
 constexpr int kThreads = 3;
 
-Uuid Id(int n) {
+Uuid RequestId(int n) {
   Uuid id{};
   id[0] = static_cast<uint8_t>(n);
   return id;
@@ -66,7 +66,7 @@ class WatchHubThreadsTest : public testing::Test {
     for (int64_t revision = 1; revision <= kChanges; ++revision) {
       const int n = static_cast<int>(revision * 7 % kRequests);
       last_[static_cast<size_t>(n)] = revision;
-      changes.push_back({revision, {"a", Id(n)}});
+      changes.push_back({revision, {"a", RequestId(n)}});
       feed_.committed = revision;
       if (revision % 3 != 0 && revision != kChanges) continue;
       hub_.OnChanges(changes);
@@ -80,7 +80,7 @@ class WatchHubThreadsTest : public testing::Test {
   void Follow(int thread) {
     Queue queue;
     std::vector<Uuid> ids;
-    for (int n = thread; thread > 0 && n < kRequests; n += kThreads) ids.push_back(Id(n));
+    for (int n = thread; thread > 0 && n < kRequests; n += kThreads) ids.push_back(RequestId(n));
     for (int round = 0; !done_; ++round) {
       std::array<int64_t, kRequests> seen{};
       bool woken = false;
@@ -144,9 +144,9 @@ TEST_F(WatchHubThreadsTest, ADrainReachesEverySeat) {
   seats.push_back(hub_.Enter(
       "a", {}, queue, [&] { ++woken; }, &refusal));
   seats.push_back(hub_.Enter(
-      "a", {Id(1), Id(2)}, queue, [&] { ++woken; }, &refusal));
+      "a", {RequestId(1), RequestId(2)}, queue, [&] { ++woken; }, &refusal));
   seats.push_back(hub_.Enter(
-      "b", {Id(1)}, queue, [&] { ++woken; }, &refusal));
+      "b", {RequestId(1)}, queue, [&] { ++woken; }, &refusal));
   std::thread([this] { hub_.Drain(); }).join();
   queue.Run();
   EXPECT_EQ(woken, 3);

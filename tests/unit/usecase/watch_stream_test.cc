@@ -308,10 +308,10 @@ TEST_F(WatchStreamTest, ARequestThatChangesAllTheTimeHasItsTurn) {
 
 TEST_F(WatchStreamTest, TooManyToKeepAreReadFromTheLog) {
   const auto reader = Watch();
-  constexpr int kChanges = 3 * static_cast<int>(WatchHub::kMaxPending);
-  for (int i = 0; i < kChanges; ++i) ledger_.Change("a", Id(i), "pending");
+  constexpr int kMore = 3 * static_cast<int>(WatchHub::kMaxPending);
+  for (int i = 0; i < kMore; ++i) ledger_.Change("a", Id(i), "pending");
   EXPECT_EQ(ledger_.log_reads, 0U);
-  EXPECT_EQ(Events(*reader).size(), 1U + kChanges);
+  EXPECT_EQ(Events(*reader).size(), 1U + kMore);
   EXPECT_GT(ledger_.log_reads, WatchHub::kMaxPending / 64);
   std::optional<int64_t> last = 0;
   for (size_t i = 1; i < reader->messages.size(); ++i) {
@@ -322,7 +322,7 @@ TEST_F(WatchStreamTest, TooManyToKeepAreReadFromTheLog) {
   // And then again from the hub.
   const size_t reads = ledger_.log_reads;
   ledger_.Change("a", Id(1), "approved");
-  EXPECT_EQ(Events(*reader, 1 + kChanges), (Strings{"changed 1 approved"}));
+  EXPECT_EQ(Events(*reader, 1 + kMore), (Strings{"changed 1 approved"}));
   EXPECT_EQ(ledger_.log_reads, reads);
 }
 
