@@ -376,14 +376,19 @@ def plan(args, transports):
     return planned
 
 
+def hardware():
+    """What ratios to the Go peer depend on, apart from the programs."""
+    processor = next((line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+                      if line.startswith("model name")), platform.machine())
+    return f"{core_count()} cores, {processor}"
+
+
 def environment(args, bench):
     def first_line(*argv):
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             return subprocess.run(argv, capture_output=True, text=True, check=True, cwd=REPO).stdout.strip().split("\n")[0]
         return "unknown"
 
-    processor = next((line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-                      if line.startswith("model name")), platform.machine())
     peer, told = peer_process(bench.bin / "bench-peer-go", "--astra_base_url=https://localhost", *bench.credentials())
     with ending(peer):
         go = f"{told['go']}, grpc-go {told['grpc']}"
@@ -392,7 +397,7 @@ def environment(args, bench):
         "rounds": args.rounds,
         "seconds": args.seconds,
         **({"ledgers begin with": f"{args.rows:,} rows"} if args.rows else {}),
-        "machine": f"{core_count()} cores, {processor}, Linux {platform.release()}",
+        "machine": f"{hardware()}, Linux {platform.release()}",
         "load before": f"{os.getloadavg()[0]:.2f}",
         "gateway": first_line(bench.bin / "userintent-server", "--version") + f", commit {first_line('git', 'rev-parse', '--short', 'HEAD')}"
                    + ("" if first_line("git", "status", "--porcelain", "server") == "" else " and changes"),
@@ -442,8 +447,8 @@ def gate(args, bench):
         if not args.baseline.exists():
             raise Failure(f"{args.baseline} is missing; --write-baseline makes it")
         baseline = json.loads(args.baseline.read_text())
-        if baseline["cores"] != core_count():
-            say(f"the baseline comes from {baseline['cores']} cores, this machine has {core_count()}: ratios may differ")
+        if baseline["machine"] != hardware():
+            say(f"the baseline is of {baseline['machine']}, this machine has {hardware()}: ratios differ between processors")
     now, failed = {}, []
     for in_flight, delay_ms in GATE:
         cell = closed(in_flight, delay_ms)
@@ -468,7 +473,7 @@ def gate(args, bench):
             print(f"{name}: {server}: " + ", ".join(
                 f"{field} x Go {value:.2f}" + (f" (was {then[field]:.2f})" if field in then else "") for field, value in fields.items()))
     if args.write_baseline:
-        args.baseline.write_text(json.dumps({"cores": core_count(), "cells": now}, indent=1) + "\n")
+        args.baseline.write_text(json.dumps({"machine": hardware(), "cells": now}, indent=1) + "\n")
         say(f"written: {args.baseline}")
         return 0
     for line in failed:

@@ -232,7 +232,7 @@ def test_the_gate_passes_retries_and_fails(tmp_path, capsys):
     assert "LOSS 256 in flight, 20 ms: memory-x: cpu_us x Go was 0.50, is 0.70 (40 % worse)" in told
 
     # A baseline of other cells or servers proves nothing about these.
-    (tmp_path / "baseline.json").write_text(json.dumps({"cores": 2, "cells": {"256 in flight, 20 ms": {"memory-y": {"cpu_us": 1}}}}))
+    (tmp_path / "baseline.json").write_text(json.dumps({"machine": "a", "cells": {"256 in flight, 20 ms": {"memory-y": {"cpu_us": 1}}}}))
     code, _ = run_gate(tmp_path, [50, 50], *[[50, 50]] * 5)
     told = capsys.readouterr().out
     assert code == 1 and "memory-y: cpu_us x Go was 1.00, is not measured" in told and "64 in flight, 0 ms: not in the baseline" in told

@@ -454,8 +454,8 @@ class Checker {
   Rows RowsOf(const Node& node) const {
     Rows rows(Slots());
     for (Row& row : node.store.AllRows()) {
-      const auto slot = std::find(keys_.begin(), keys_.end(), row.record.key) - keys_.begin();
-      rows[static_cast<size_t>(slot)] = std::move(row);
+      const auto key = std::find(keys_.begin(), keys_.end(), row.record.key);
+      if (key != keys_.end()) rows[static_cast<size_t>(key - keys_.begin())] = std::move(row);
     }
     return rows;
   }
