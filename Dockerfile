@@ -32,7 +32,7 @@ WORKDIR /src
 
 # For scripts/grpc-current.sh, which brings the sources along.
 FROM compiler AS current
-RUN apt-get update && apt-get install -y --no-install-recommends libgtest-dev libgmock-dev && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends libgtest-dev libgmock-dev postgresql && rm -rf /var/lib/apt/lists/*
 
 FROM compiler AS build
 COPY CMakeLists.txt CMakePresets.json ./
