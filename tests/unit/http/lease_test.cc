@@ -2,6 +2,7 @@
 // arrives.
 #include "server/base/lease.h"
 
+#include <curl/curl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
@@ -174,7 +175,7 @@ TEST_P(Leases, EndsRightBeforeTheTurn) {
   }
 }
 
-// libcurl sends the head, and asks for the body when the socket takes more.
+// libcurl (7.88) sends the head, and asks for the body when the socket takes more.
 TEST(CurlLeases, EndsBetweenHeadAndBody) {
   Event read;
   std::atomic<int> begun{0};
@@ -200,7 +201,13 @@ TEST(CurlLeases, EndsBetweenHeadAndBody) {
   EXPECT_EQ(call.done, 0);
   lease->End();
   read.Set();
-  ExpectNotSent(harness.Finish(call), NotSentCause::kLeaseOver);
+  const Outcome& outcome = harness.Finish(call);
+  if (outcome.fate == Fate::kMaybeSent) {
+    // Newer ones take the body in while the head waits, so the lease held when the body was given: no proof is left.
+    EXPECT_GE(curl_version_info(CURLVERSION_NOW)->version_num, 0x080000U);
+    return;
+  }
+  ExpectNotSent(outcome, NotSentCause::kLeaseOver);
   EXPECT_EQ(server.bodies, 0);
 }
 
