@@ -5,13 +5,12 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/unit/astra/answered.h"
 
 namespace userintent::astra {
 namespace {
 
 using std::string_literals::operator""s;
-
-const absl::Time kNow = absl::FromCivil(absl::CivilSecond(1994, 11, 6, 8, 49, 0), absl::UTCTimeZone());
 
 TEST(RetryAfter, Seconds) {
   EXPECT_EQ(ParseRetryAfter("0", kNow), absl::ZeroDuration());
