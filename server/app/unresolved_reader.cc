@@ -58,11 +58,11 @@ UnresolvedReader::~UnresolvedReader() {
 UnresolvedReader::Answer UnresolvedReader::Get(std::chrono::milliseconds patience) {
   const auto end = std::chrono::steady_clock::now() + patience;
   const MutexLock lock(mutex_);
-  const uint64_t before = readings_;
+  const uint64_t next = begun_ + 1;
   wanted_ = true;
   changed_.NotifyAll();
-  while (readings_ == before && changed_.WaitUntil(mutex_, end)) continue;
-  if (readings_ != before) return last_;
+  while (ended_ < next && changed_.WaitUntil(mutex_, end)) continue;
+  if (ended_ >= next) return last_;
   return {last_.list, "the ledger did not answer in time"};
 }
 
@@ -73,10 +73,11 @@ void UnresolvedReader::Run() {
       while (!wanted_ && !stop_) changed_.Wait(mutex_);
       if (stop_) return;
       wanted_ = false;
+      ++begun_;
     }
     absl::StatusOr<admin::Unresolved> list = read_();
     const MutexLock lock(mutex_);
-    ++readings_;
+    ++ended_;
     if (list.ok()) {
       last_ = {std::make_shared<const admin::Unresolved>(*std::move(list)), ""};
     } else {

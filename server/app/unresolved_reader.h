@@ -37,7 +37,8 @@ class UnresolvedReader {
     std::shared_ptr<const admin::Unresolved> list;  // the last that was read; null: none was
     std::string problem;                            // why it is not of now; empty: it is
   };
-  // Has it read, and waits for that no longer than `patience`.
+  // Has it read, and waits for that no longer than `patience`. What it answers with was asked for after the call: a
+  // reading under way may be older than what an operator did last, and is waited for, but is not the answer.
   Answer Get(std::chrono::milliseconds patience);
 
  private:
@@ -48,7 +49,8 @@ class UnresolvedReader {
   CondVar changed_;
   bool wanted_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  uint64_t readings_ ABSL_GUARDED_BY(mutex_) = 0;  // that have ended
+  uint64_t begun_ ABSL_GUARDED_BY(mutex_) = 0;  // readings
+  uint64_t ended_ ABSL_GUARDED_BY(mutex_) = 0;  // of them
   Answer last_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;  // last: it uses the others
 };

@@ -50,6 +50,7 @@ void CurlClient::DropMulti() {
 
 Client::ExchangeId CurlClient::Start(Request request, Done done) {
   ++stats_.exchanges;
+  if (!MayBeLeftStanding()) next_nudge_ = SteadyClock::now() + kNudgeInterval;
   CurlExchange& exchange = exchanges_.Add(std::move(done));
   const ExchangeId id = exchange.id;
   exchange.client = this;
@@ -136,8 +137,8 @@ std::optional<SteadyTime> CurlClient::NextTimer() const {
   if (const auto deadline = exchanges_.NextDeadline()) consider(*deadline);
   if (!connecting_.empty()) {
     consider(connecting_.front()->connecting_since + options_.connect_timeout);
-    consider(next_nudge_);
   }
+  if (MayBeLeftStanding()) consider(next_nudge_);
   if (!pending_.empty() && exchanges_.CountLate() > 0) consider(next_way_);
   return next;
 }
@@ -175,13 +176,20 @@ bool CurlClient::React() {
   return fine;
 }
 
-// libcurl 7.88 gives an address up when its share of the time is over and closes the socket, but opens the next one
-// only when something else wakes the transfer, and nothing does before the whole time is over. Fixed in libcurl 8.
+// libcurl 7.88 leaves a transfer standing that nothing wakes before its whole time is over, in two cases: it gives an
+// address up when its share of the time is over and closes the socket, but does not open the next one; and over HTTP/2,
+// now and then on a busy machine, it has read what belongs to one transfer while it saw to another of the connection.
+// libcurl 8 has mended the first; the second was not seen with it.
+bool CurlClient::MayBeLeftStanding() const {
+  static const bool old = curl_version_info(CURLVERSION_NOW)->version_num < 0x080000;
+  if (!old) return false;
+  const bool multiplexed = options_.http2 && exchanges_.waiting() + exchanges_.under_way() + exchanges_.CountLate() > 0;
+  return multiplexed || !connecting_.empty();
+}
+
 bool CurlClient::Nudge(SteadyTime now) {
-  if (connecting_.empty() || now < next_nudge_) return true;
+  if (now < next_nudge_ || !MayBeLeftStanding()) return true;
   next_nudge_ = now + kNudgeInterval;
-  static const bool needed = curl_version_info(CURLVERSION_NOW)->version_num < 0x080000;
-  if (!needed) return true;
   int running = 0;
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"  // deprecated for its cost; nothing else reaches them

@@ -77,6 +77,7 @@ class CurlClient final : public Client {
   CURL* TakeHandle();
   void BeginConnecting(CurlExchange& exchange);
   bool React();
+  bool MayBeLeftStanding() const;
   bool Nudge(SteadyTime now);
   void RelaxPending();
   void CollectEnded();
