@@ -188,7 +188,7 @@ def test_a_deadline_that_is_nearly_over_and_finds_no_row_is_too_short(new_gatewa
     """Whatever little time is left: nothing is known of this id, so nothing may be said to run."""
     durable = new_gateway(ledger="sqlite:ledger.db")
     # On a busy machine the library is quicker in every call of a round; then another round tells.
-    for _ in range(10):
+    for _ in range(40):
         others = [durable.begin(person()) for _ in range(200)]  # so that the ledger has something to write meanwhile
         requests = [person() for _ in range(80)]
         running = [durable.begin(request, timeout=0.002 + 0.001 * number) for number, request in enumerate(requests)]

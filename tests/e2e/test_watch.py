@@ -30,6 +30,12 @@ def watch():
             one.close()
 
 
+@pytest.fixture
+def own(new_gateway):
+    """For who follows all: intents that others created on a shared one may change at any time."""
+    return new_gateway()
+
+
 def created(gateway, **changes):
     request = person(**changes)
     gateway.create(request).ok()
@@ -53,16 +59,16 @@ def test_present_states_first_then_changes(gateway, watch, sandbox):
     assert all(0 < len(message.resume_token) <= 256 for message in seen.messages)
 
 
-def test_ends_of_creations(gateway, watch, sandbox):
+def test_ends_of_creations(own, watch, sandbox):
     """Who follows all begins with nothing, and hears of each creation that ended, whatever became of it."""
-    seen = watch(gateway).wait("synced")
+    seen = watch(own).wait("synced")
     assert seen.events == ["synced"]
-    good, rejected = created(gateway), person()
+    good, rejected = created(own), person()
     sandbox.answer(rejected.email, 422, {"error": "no"})
-    gateway.create(rejected).failed("UPSTREAM_REJECTED")
+    own.create(rejected).failed("UPSTREAM_REJECTED")
     seen.wait((rejected.request_id, "REJECTED", ""))
     assert seen.events == ["synced", pending(good), (rejected.request_id, "REJECTED", "")]
-    assert seen.messages[-1].changed == gateway.get(rejected.request_id).ok()
+    assert seen.messages[-1].changed == own.get(rejected.request_id).ok()
 
 
 def test_an_operator_settles_an_outcome(durable, watch, sandbox, ledger):
@@ -98,14 +104,14 @@ def test_a_stream_goes_on_after_kill(durable, watch):
     assert watch(own, [first], token).wait("synced").events == ["synced"]
 
 
-def test_every_token_of_a_stream_is_good(gateway, watch):
+def test_every_token_of_a_stream_is_good(own, watch):
     """Wherever a stream is lost, the rest is told."""
-    start = watch(gateway).wait("synced").token
-    requests = [created(gateway) for _ in range(5)]
-    whole = watch(gateway, token=start).wait("synced")
+    start = watch(own).wait("synced").token
+    requests = [created(own) for _ in range(5)]
+    whole = watch(own, token=start).wait("synced")
     assert whole.events == [pending(request) for request in requests] + ["synced"]
     for told, message in enumerate(whole.messages, 1):
-        rest = watch(gateway, token=message.resume_token).wait("synced")
+        rest = watch(own, token=message.resume_token).wait("synced")
         assert rest.events == whole.events[told:5] + ["synced"]
 
 
@@ -261,14 +267,14 @@ def test_a_reader_that_comes_late_gets_all(durable, watch, sandbox):
     assert last == {request.request_id: "approved" for request in requests}
 
 
-def test_heartbeats(gateway, watch):
+def test_heartbeats(own, watch):
     """A quiet stream shows that it lives, and its token moves on."""
-    seen = watch(gateway, [uuid.uuid4()]).wait("synced")
-    request = created(gateway)
+    seen = watch(own, [uuid.uuid4()]).wait("synced")
+    request = created(own)
     wait_for(lambda: len(seen.messages) > 1, "a heartbeat", PATIENCE + 20)
     assert seen.messages[1].WhichOneof("event") == "heartbeat"
-    assert watch(gateway, token=seen.messages[1].resume_token).wait("synced").events == ["synced"]
-    assert watch(gateway, token=seen.messages[0].resume_token).wait("synced").events == [pending(request), "synced"]
+    assert watch(own, token=seen.messages[1].resume_token).wait("synced").events == ["synced"]
+    assert watch(own, token=seen.messages[0].resume_token).wait("synced").events == [pending(request), "synced"]
 
 
 def test_states_and_events_are_the_ledger(durable, watch, sandbox):

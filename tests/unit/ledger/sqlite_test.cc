@@ -130,6 +130,12 @@ TEST_F(SqliteTest, AWiderFileIsMadePrivate) {
   EXPECT_EQ(Mode(options_.store.path), 0600u);
 }
 
+TEST_F(SqliteTest, SqliteKeepsNoAccountOfItsMemory) {
+  Open();
+  Begin({});
+  EXPECT_EQ(sqlite3_memory_used(), 0) << "it takes a lock for each piece";
+}
+
 TEST_F(SqliteTest, NoFieldOfARequestIsInTheFiles) {
   Open();
   Begin({.email = "canary-mail@example.com", .person = "canary-person", .ip = "203.0.113.77"});
