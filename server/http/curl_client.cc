@@ -13,8 +13,10 @@ namespace {
 
 constexpr size_t kPooledHandles = 256;
 constexpr int kCurlEventsPerTurn = 256;
-constexpr std::chrono::milliseconds kNudgeInterval{100};  // see CurlClient::Nudge
-constexpr std::chrono::milliseconds kWayInterval{10};     // for libcurl to start those for whom way was made
+// See CurlClient::Nudge, which costs a little for each transfer: while a connection is being made, and otherwise.
+constexpr std::chrono::milliseconds kNudgeInterval{100};
+constexpr std::chrono::milliseconds kSlowNudgeInterval{1000};
+constexpr std::chrono::milliseconds kWayInterval{10};  // for libcurl to start those for whom way was made
 
 }  // namespace
 
@@ -50,7 +52,7 @@ void CurlClient::DropMulti() {
 
 Client::ExchangeId CurlClient::Start(Request request, Done done) {
   ++stats_.exchanges;
-  if (!MayBeLeftStanding()) next_nudge_ = SteadyClock::now() + kNudgeInterval;
+  if (!MayBeLeftStanding()) next_nudge_ = SteadyClock::now() + kSlowNudgeInterval;
   CurlExchange& exchange = exchanges_.Add(std::move(done));
   const ExchangeId id = exchange.id;
   exchange.client = this;
@@ -189,7 +191,7 @@ bool CurlClient::MayBeLeftStanding() const {
 
 bool CurlClient::Nudge(SteadyTime now) {
   if (now < next_nudge_ || !MayBeLeftStanding()) return true;
-  next_nudge_ = now + kNudgeInterval;
+  next_nudge_ = now + (connecting_.empty() ? kSlowNudgeInterval : kNudgeInterval);
   int running = 0;
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"  // deprecated for its cost; nothing else reaches them
