@@ -80,7 +80,7 @@ absl::StatusOr<std::unique_ptr<ShardParts>> ShardParts::Create(const SharedParts
           *parts->shard_,
           settings.email_attempt_limit,
           {*parts->shard_, shared.ledger, shared.changes, shared.watch_hub, shared.watch_tokens, shared.watch_observer,
-           settings.email_attempt_limit}});
+           settings.email_attempt_limit, absl::ToChronoNanoseconds(settings.max_connection_age)}});
   parts->health_ =
       std::make_unique<rpc::HealthCalls>(shared.health_service, shared.health, *parts->shard_, shared.call_observer);
   return parts;

@@ -19,7 +19,8 @@ Verdict Judge(const Rule* rule, Method method) {
 
 std::string CallerName(std::string_view written) {
   if (written == "local" || written.starts_with("uri:") || written.starts_with("dns:")) return std::string(written);
-  return std::string(written.find("://") == std::string_view::npos ? "dns:" : "uri:").append(written);
+  // Every URI has a colon (RFC 3986 section 3), and no DNS name has one.
+  return std::string(written.find(':') == std::string_view::npos ? "dns:" : "uri:").append(written);
 }
 
 Policy::Policy(std::vector<Rule> rules) : rules_(std::move(rules)) {

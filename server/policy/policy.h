@@ -49,7 +49,7 @@ struct Verdict {
 Verdict Judge(const Rule* rule, Method method);
 
 // A caller's name in a file or on a command line becomes the one that the gateway uses (server/rpc/identity.h):
-// "uri:NAME", "dns:NAME" or "local". These forms stay as they are; otherwise a name with "://" in it is that of a URI
+// "uri:NAME", "dns:NAME" or "local". These forms stay as they are; otherwise a name with a colon in it is that of a URI
 // SAN, any other that of a DNS SAN. So a DNS SAN never passes for a URI SAN, whatever stands in it.
 std::string CallerName(std::string_view written);
 

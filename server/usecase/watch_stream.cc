@@ -94,7 +94,7 @@ class WatchStream final : public ServerStream, public std::enable_shared_from_th
     }
     deps_.observer.OnWatchOpened();
     const SteadyTime now = deps_.loop.Now();
-    ends_at_ = now + RandomPart(kLongestWatch, 0.9);
+    ends_at_ = now + RandomPart(std::min<SteadyClock::duration>(kLongestWatch, deps_.connection_age), 0.9);
     heartbeat_at_ = now + kHeartbeatEvery;
     SetTimer();
     BeginAnew();

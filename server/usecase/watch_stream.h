@@ -21,8 +21,9 @@
 
 namespace userintent::usecase {
 
-// A stream ends by itself after kLongestWatch, or up to a tenth earlier so that not all end at once: its caller comes
-// again, perhaps on another connection, with a certificate that still holds. The listener lets connections live longer.
+// A stream ends by itself after kLongestWatch, or after a connection's longest age where that is less, or up to a tenth
+// earlier so that not all end at once: its caller comes again, perhaps on another connection, with a certificate that
+// still holds. The listener lets connections live longer.
 inline constexpr std::chrono::minutes kLongestWatch{10};
 inline constexpr std::chrono::seconds kHeartbeatEvery{20};
 // A message that is not taken for so long has no reader.
@@ -53,6 +54,7 @@ struct WatchDependencies {
   const WatchTokens& tokens;
   WatchObserver& observer;
   int attempt_limit = 3;
+  SteadyClock::duration connection_age = kLongestWatch;
 };
 
 using WatchCall = StreamCall<v1::WatchUserIntentsRequest, v1::WatchUserIntentsResponse>;

@@ -8,8 +8,18 @@
 namespace userintent::webhook {
 namespace {
 
-// What is wrong with where the body ends, if anything is.
-std::optional<Answer> JudgeLength(const Head& head, size_t* length) {
+std::string_view PathOf(std::string_view target) {
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (!EqualsLower(target.substr(0, scheme.size()), scheme)) continue;
+    const size_t path = target.find('/', scheme.size());
+    return path == std::string_view::npos ? "/" : target.substr(path);
+  }
+  return target;
+}
+
+// What is wrong with where the request goes or where its body ends, if anything is.
+std::optional<Answer> JudgeFields(const Head& head, size_t* length) {
+  if (head.host.times > 1) return Answer::kBadRequest;  // RFC 9112 section 3.2
   if (head.transfer_encoding.times > 0) {
     // Both together is how requests are smuggled past a proxy.
     return head.content_length.times > 0 ? Answer::kBadRequest : Answer::kNoLength;
@@ -29,6 +39,7 @@ void Head::Take(std::string_view name, std::string_view text) {
   Field* const field = EqualsLower(name, "content-length")       ? &content_length
                        : EqualsLower(name, "transfer-encoding")  ? &transfer_encoding
                        : EqualsLower(name, "astra-verification") ? &signature
+                       : EqualsLower(name, "host")               ? &host
                                                                  : nullptr;
   if (field == nullptr) return;
   ++field->times;
@@ -39,13 +50,14 @@ void Head::Take(std::string_view name, std::string_view text) {
 
 HeadVerdict JudgeHead(const Head& head, std::string_view path) {
   HeadVerdict verdict;
-  const std::optional<Answer> wrong = JudgeLength(head, &verdict.length);
+  const std::optional<Answer> wrong = JudgeFields(head, &verdict.length);
   // Requests of other methods may come without a body, and then there is none to read.
-  const bool no_body = head.content_length.times == 0 && head.transfer_encoding.times == 0 && head.method != "POST";
+  const bool no_body = head.content_length.times == 0 && head.transfer_encoding.times == 0 && head.host.times <= 1 &&
+                       head.method != "POST";
   verdict.read_body = (!wrong || no_body) && head.version == "HTTP/1.1";
   if (head.version != "HTTP/1.1") {
     verdict.refusal = Answer::kWrongVersion;
-  } else if (head.path != path) {
+  } else if (PathOf(head.path) != path) {
     verdict.refusal = Answer::kNotFound;
   } else if (head.method != "POST") {
     verdict.refusal = Answer::kWrongMethod;

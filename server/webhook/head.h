@@ -14,13 +14,13 @@ namespace userintent::webhook {
 inline constexpr size_t kLongestBody = size_t{64} * 1024;
 
 struct Head {
-  std::string_view method, path, version;
+  std::string_view method, path, version;  // the path alone, or the whole URI (RFC 9112 section 3.2.2)
   // Of each field how often it came, and one of the values.
   struct Field {
     int times = 0;
     std::string_view value;
   };
-  Field content_length, transfer_encoding, signature;
+  Field content_length, transfer_encoding, signature, host;
 
   // Keeps a header field that the door looks at.
   void Take(std::string_view name, std::string_view value);

@@ -267,6 +267,16 @@ def test_a_reader_that_comes_late_gets_all(durable, watch, sandbox):
     assert last == {request.request_id: "approved" for request in requests}
 
 
+def test_a_stream_lasts_no_longer_than_a_connection(new_gateway, watch):
+    """It ends with a reason, before gRPC cuts it, and goes on on a new connection."""
+    own = new_gateway(max_connection_age="10s")
+    seen = watch(own).wait("synced")
+    request = created(own)
+    error = seen.wait(pending(request)).failed("DRAINING", recovery="RETRY_SAME_ID", sent=None)
+    assert error.retry_after is not None
+    assert watch(own, token=seen.token).wait("synced").events == ["synced"]
+
+
 def test_heartbeats(own, watch):
     """A quiet stream shows that it lives, and its token moves on."""
     seen = watch(own, [uuid.uuid4()]).wait("synced")

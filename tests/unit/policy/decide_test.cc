@@ -47,6 +47,7 @@ TEST(Methods, HaveNames) {
 TEST(CallerName, HasOneFormForEach) {
   EXPECT_EQ(CallerName("spiffe://test.example/a"), "uri:spiffe://test.example/a");
   EXPECT_EQ(CallerName("https://test.example"), "uri:https://test.example");
+  EXPECT_EQ(CallerName("urn:test:a"), "uri:urn:test:a");
   EXPECT_EQ(CallerName("signup.test.example"), "dns:signup.test.example");
   EXPECT_EQ(CallerName("local"), "local");
   EXPECT_EQ(CallerName("uri:urn:test:a"), "uri:urn:test:a");

@@ -383,6 +383,19 @@ TEST_F(WatchStreamTest, EndsByItselfBeforeItsConnectionDoes) {
   EXPECT_EQ(Events(*Watch({}, TokenOf(*reader))), (Strings{"synced"}));
 }
 
+TEST_F(WatchStreamTest, LastsNoLongerThanAConnection) {
+  deps_.connection_age = 10s;
+  const auto reader = Watch();
+  const SteadyTime begun = loop_.Now();
+  while (!reader->ended && loop_.Now() - begun < 1h) {
+    ReadAll(*reader);
+    loop_.Advance(100ms);
+  }
+  EXPECT_EQ(ReasonOf(*reader), v1::ERROR_REASON_DRAINING);
+  EXPECT_GE(loop_.Now() - begun, 9s);
+  EXPECT_LE(loop_.Now() - begun, 11s);
+}
+
 TEST_F(WatchStreamTest, ADrainEndsAllOfThem) {
   const auto idle = Watch();
   ReadAll(*idle);
