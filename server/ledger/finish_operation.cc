@@ -46,7 +46,9 @@ class FinishOperation final : public Operation {
   }
 
   void Deliver(Workplace& at) override {
-    if (answer_ && answer_->committed) at.joins.Wake(request_.key, answer_->record, answer_->budget);
+    if (answer_ && answer_->committed) {
+      at.joins.Wake(request_.key, answer_->record, answer_->budget, request_.retry_after);
+    }
     Post(executor_, std::move(done_), answer_ ? *std::move(answer_) : FinishAnswer{});
   }
 

@@ -39,7 +39,8 @@ void Joins::CountDown(const std::string& caller, size_t waiters) {
   if (at->second == 0) by_caller_.erase(at);
 }
 
-void Joins::Wake(const Key& key, const Record& record, const Budget& budget) {
+void Joins::Wake(const Key& key, const Record& record, const Budget& budget,
+                 std::optional<absl::Duration> retry_after) {
   const auto at = waiters_.find(key);
   if (at == waiters_.end()) return;
   std::vector<Waiter> waiters = std::move(at->second);
@@ -53,6 +54,7 @@ void Joins::Wake(const Key& key, const Record& record, const Budget& budget) {
     answer.joined = true;
     answer.own = record;
     answer.budget = budget;
+    answer.retry_after = retry_after;
     Post(*waiter.executor, std::move(waiter.done), std::move(answer));
   }
 }

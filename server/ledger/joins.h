@@ -5,11 +5,13 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/time/time.h"
 #include "server/base/loop.h"
 #include "server/base/mutex.h"
 #include "server/ledger/ledger.h"
@@ -30,8 +32,9 @@ class Joins {
   void Add(Ledger::Token token, const Key& key, Executor& executor, Ledger::BeginDone done, bool foreign = false);
   // The call will not hear of it. An unknown token is ignored.
   void Forget(Ledger::Token token);
-  // The request has ended: every call that waits for it hears how.
-  void Wake(const Key& key, const Record& record, const Budget& budget);
+  // The request has ended: every call that waits for it hears how, and what FinishRequest::retry_after was.
+  void Wake(const Key& key, const Record& record, const Budget& budget,
+            std::optional<absl::Duration> retry_after = std::nullopt);
 
   size_t size() const { return by_token_.size(); }
 

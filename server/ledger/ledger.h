@@ -182,6 +182,7 @@ struct BeginAnswer {
   std::optional<Uuid> unresolved;  // kEmailUnresolved, kSupersedesInvalid
   std::optional<Digest> content;   // kReused: what the id's own row is bound to
   Owner owner;                     // kGo: to be looked at before the first byte of each try, and told to Finish
+  std::optional<absl::Duration> retry_after;  // joined: what the call that ran told Finish
 };
 
 // How the sending call ends its row.
@@ -193,6 +194,8 @@ struct FinishRequest {
   int reason = 0;
   Answer answer;
   absl::Time now;
+  // When the same call may succeed, where Astra said so. Not recorded: it is for the calls that wait for this one.
+  std::optional<absl::Duration> retry_after = std::nullopt;
 };
 
 struct FinishAnswer {

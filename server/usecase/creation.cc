@@ -214,6 +214,7 @@ void Creation::Finish(ledger::State state, v1::ErrorReason reason) {
   finish.reason = reason;
   finish.now = NowMicros();
   finish.answer = ToAnswer(outcome_, finish.now);
+  finish.retry_after = outcome_.retry_after;
   deps_.ledger.Finish(std::move(finish), deps_.loop, [self = shared_from_this()](ledger::FinishAnswer answer) {
     self->OnRecorded(std::move(answer));
   });

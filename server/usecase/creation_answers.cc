@@ -47,7 +47,9 @@ void Creation::AnswerFromRow(const ledger::BeginAnswer& answer) {
   CallError error = CallError::FromRecord(record);
   error.replayed = true;
   error.attempts = answer.budget;
-  if (error.reason == v1::ERROR_REASON_UPSTREAM_RATE_LIMITED) {
+  if (answer.retry_after) {
+    error.retry_after = *answer.retry_after;  // as the call heard that this one waited for
+  } else if (error.reason == v1::ERROR_REASON_UPSTREAM_RATE_LIMITED) {
     error.retry_after = std::max(deps_.admission.Held(deps_.loop.Now()), kDefaultRetryAfter);
   }
   Respond(std::move(error));

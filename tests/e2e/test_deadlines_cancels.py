@@ -109,6 +109,21 @@ def test_the_joined_leave_and_the_sender_gets_the_answer(gateway, sandbox):
     assert_posts(sandbox, request.email, 1)
 
 
+@pytest.mark.parametrize("ledger", ["memory:", "sqlite:ledger.db"])
+@pytest.mark.parametrize("status, reason", [(429, "UPSTREAM_RATE_LIMITED"), (503, "UPSTREAM_UNAVAILABLE")])
+def test_the_joined_hear_as_well_when_to_come_again(new_gateway, sandbox, ledger, status, reason):
+    """Astra's Retry-After is for all calls of the id, not for the one alone that sent it."""
+    own = new_gateway(ledger=ledger)
+    request = person()
+    sandbox.answer(request.email, status, "", headers={"Retry-After": "300"}, delay_ms=1200)
+    sender = own.begin(request)
+    sandbox.wait_posts(request.email)
+    joined = [own.begin(request) for _ in range(3)]
+    for call in [sender, *joined]:
+        assert call.reply().failed(reason, sent="yes", recovery="RETRY_SAME_ID").retry_after == 300
+    assert_posts(sandbox, request.email, 1)
+
+
 def _cancel(gateway, request):
     running = gateway.begin(request)
     return running.cancel
