@@ -592,7 +592,7 @@ def test_upstream_floods_after_tls(new_gateway, sandbox, authority):
                       astra_ca_file=authority.ca_file, upstream_timeout="5s")
     request = person()
     own.create(request).failed("OUTCOME_UNKNOWN", http_status=201)
-    assert own.metric("userintent_calls_in_flight") == 0
+    wait_for(lambda: own.metric("userintent_calls_in_flight") == 0, "the end of the call")
     own.create(again(request)).failed("OUTCOME_UNKNOWN", replayed="true")
     server.close()
     assert split(own.address)[1]

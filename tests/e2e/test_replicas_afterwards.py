@@ -85,7 +85,7 @@ def test_a_webhook_here_settles_what_was_sent_there(connected, pair):
     connected.fault("status", request.email, status=500, commit=True)
     sender.create(request).failed("OUTCOME_UNKNOWN")
     sender.wait_state(request.request_id, "CREATED")
-    assert receiver.metric("userintent_webhook_settled_total") >= 1
+    wait_for(lambda: receiver.metric("userintent_webhook_settled_total") >= 1, "the settling to be counted")
     assert sender.create(again(request)).ok().replayed
     assert_posts(connected, request.email, 1)
 

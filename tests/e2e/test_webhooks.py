@@ -82,7 +82,7 @@ def test_the_operator_sees_what_settled_it(sandbox, receiver, ledger):
     sent = sandbox.wait_webhooks(intent_of(sandbox, request))[0]
     shown = str(ledger.json("show", request.request_id))
     assert "settle by webhook" in shown and f"webhook {sent['webhook_id']}" in shown
-    assert receiver.metric("userintent_webhook_settled_total") == 1
+    wait_for(lambda: receiver.metric("userintent_webhook_settled_total") == 1, "the settling to be counted")
 
 
 def test_nothing_made_stays_unknown(sandbox, receiver):
