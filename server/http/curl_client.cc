@@ -52,8 +52,9 @@ void CurlClient::DropMulti() {
 
 Client::ExchangeId CurlClient::Start(Request request, Done done) {
   ++stats_.exchanges;
-  if (!MayBeLeftStanding()) next_nudge_ = SteadyClock::now() + kSlowNudgeInterval;
+  const bool idle = !MayBeLeftStanding();
   CurlExchange& exchange = exchanges_.Add(std::move(done));
+  if (idle) next_nudge_ = exchange.start + kSlowNudgeInterval;
   const ExchangeId id = exchange.id;
   exchange.client = this;
   const bool valid = exchange.Take(std::move(request)) && !HasControl(options_.origin);
@@ -185,8 +186,7 @@ bool CurlClient::React() {
 bool CurlClient::MayBeLeftStanding() const {
   static const bool old = curl_version_info(CURLVERSION_NOW)->version_num < 0x080000;
   if (!old) return false;
-  const bool multiplexed = options_.http2 && exchanges_.waiting() + exchanges_.under_way() + exchanges_.CountLate() > 0;
-  return multiplexed || !connecting_.empty();
+  return !connecting_.empty() || (options_.http2 && !exchanges_.empty());
 }
 
 bool CurlClient::Nudge(SteadyTime now) {

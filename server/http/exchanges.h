@@ -99,6 +99,7 @@ class Exchanges {
   void LeaveWaiting(T& exchange) { waiting_.Leave(exchange); }
   T* FirstWaiting() const { return waiting_.front(); }
   size_t waiting() const { return waiting_.size(); }
+  bool empty() const { return by_id_.empty(); }  // of late ones, too
   size_t under_way() const { return all_.size() - waiting_.size(); }
   std::list<T>& all() { return all_; }    // in order of `start`, without the late ones
   std::list<T>& late() { return late_; }  // in order of `start`

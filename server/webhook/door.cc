@@ -106,7 +106,7 @@ struct Door::Callbacks {
     if (request == nullptr) {
       request = new Request(*LinkOf(handle));
       *context = request;
-      Head head{method, path, version, {}, {}, {}, {}};
+      Head head{method, path, version};
       MHD_get_connection_values_n(handle, MHD_HEADER_KIND, &TakeHeader, &head);
       go_on = door->OnHead(*request, head);
     } else if (*size > 0) {

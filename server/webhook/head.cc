@@ -17,9 +17,8 @@ std::string_view PathOf(std::string_view target) {
   return target;
 }
 
-// What is wrong with where the request goes or where its body ends, if anything is.
-std::optional<Answer> JudgeFields(const Head& head, size_t* length) {
-  if (head.host.times > 1) return Answer::kBadRequest;  // RFC 9112 section 3.2
+// What is wrong with where the body ends, if anything is.
+std::optional<Answer> JudgeLength(const Head& head, size_t* length) {
   if (head.transfer_encoding.times > 0) {
     // Both together is how requests are smuggled past a proxy.
     return head.content_length.times > 0 ? Answer::kBadRequest : Answer::kNoLength;
@@ -50,17 +49,19 @@ void Head::Take(std::string_view name, std::string_view text) {
 
 HeadVerdict JudgeHead(const Head& head, std::string_view path) {
   HeadVerdict verdict;
-  const std::optional<Answer> wrong = JudgeFields(head, &verdict.length);
+  const std::optional<Answer> wrong = JudgeLength(head, &verdict.length);
   // Requests of other methods may come without a body, and then there is none to read.
-  const bool no_body = head.content_length.times == 0 && head.transfer_encoding.times == 0 && head.host.times <= 1 &&
-                       head.method != "POST";
-  verdict.read_body = (!wrong || no_body) && head.version == "HTTP/1.1";
+  const bool no_body = head.content_length.times == 0 && head.transfer_encoding.times == 0 && head.method != "POST";
+  const bool two_hosts = head.host.times > 1;  // RFC 9112 section 3.2
+  verdict.read_body = (!wrong || no_body) && !two_hosts && head.version == "HTTP/1.1";
   if (head.version != "HTTP/1.1") {
     verdict.refusal = Answer::kWrongVersion;
   } else if (PathOf(head.path) != path) {
     verdict.refusal = Answer::kNotFound;
   } else if (head.method != "POST") {
     verdict.refusal = Answer::kWrongMethod;
+  } else if (two_hosts) {
+    verdict.refusal = Answer::kBadRequest;
   } else {
     verdict.refusal = wrong;
   }

@@ -20,7 +20,7 @@ struct Head {
     int times = 0;
     std::string_view value;
   };
-  Field content_length, transfer_encoding, signature, host;
+  Field content_length{}, transfer_encoding{}, signature{}, host{};
 
   // Keeps a header field that the door looks at.
   void Take(std::string_view name, std::string_view value);

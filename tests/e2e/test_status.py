@@ -54,12 +54,14 @@ class Page(html.parser.HTMLParser):
 
 def look(gateway, *requests):
     """The page as it is now; it holds nothing of these requests. On a busy machine the ledger's answer may be late."""
-    for _ in range(20):
+
+    def ask():
         time.sleep(TTL)
         status, text = gateway.http("/status")
         assert status == 200
-        if "the ledger did not answer in time" not in text:
-            break
+        return "the ledger did not answer in time" not in text and text
+
+    text = wait_for(ask, "the ledger's answer")
     leak = canary.find(text, [value for request in requests for value in canary.personal_values(request)])
     assert leak is None, f"the page holds {leak}"
     return Page(text)

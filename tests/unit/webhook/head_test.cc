@@ -11,7 +11,7 @@ namespace {
 constexpr std::string_view kPath = "/astra/webhooks";
 
 Head Good() {
-  Head head{"POST", kPath, "HTTP/1.1", {}, {}, {}, {}};
+  Head head{"POST", kPath, "HTTP/1.1"};
   head.Take("content-LENGTH", "10");
   return head;
 }
@@ -34,14 +34,14 @@ TEST(Head, WhatIsRefusedWithoutHarmIsReadFirst) {
   head.method = "PUT";
   EXPECT_EQ(Judge(head).refusal, Answer::kWrongMethod);
   EXPECT_TRUE(Judge(head).read_body);
-  const Head get{"GET", kPath, "HTTP/1.1", {}, {}, {}, {}};
+  const Head get{"GET", kPath, "HTTP/1.1"};
   EXPECT_EQ(Judge(get).refusal, Answer::kWrongMethod);
   EXPECT_TRUE(Judge(get).read_body);
 }
 
 TEST(Head, TheEndOfTheBodyMustBeKnown) {
   const auto judge = [](auto change) {
-    Head head{"POST", kPath, "HTTP/1.1", {}, {}, {}, {}};
+    Head head{"POST", kPath, "HTTP/1.1"};
     change(head);
     const HeadVerdict verdict = Judge(head);
     EXPECT_FALSE(verdict.read_body);
@@ -97,13 +97,13 @@ TEST(Head, BlanksRoundASignatureAreNoPartOfIt) {
 }
 
 TEST(Head, SixtyFourKibibytesAreNotTooMany) {
-  Head head{"POST", kPath, "HTTP/1.1", {}, {}, {}, {}};
+  Head head{"POST", kPath, "HTTP/1.1"};
   head.Take("Content-Length", "65536");
   EXPECT_FALSE(Judge(head).refusal);
 }
 
 TEST(Head, AnotherPathDoesNotMakeABadBodyReadable) {
-  Head head{"POST", "/", "HTTP/1.1", {}, {}, {}, {}};
+  Head head{"POST", "/", "HTTP/1.1"};
   head.Take("Transfer-Encoding", "chunked");
   EXPECT_EQ(Judge(head).refusal, Answer::kNotFound);
   EXPECT_FALSE(Judge(head).read_body);
