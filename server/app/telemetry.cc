@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "server/app/line_fields.h"
 #include "server/app/spans.h"
 #include "server/app/webhooks.h"
 #include "server/astra/error_type.h"
@@ -164,19 +165,26 @@ void Telemetry::OnSettled(usecase::SettleWay way, const ledger::Key& key, const 
        {"http_status", answer.record.answer.http_status}});
 }
 
-void Telemetry::OnRecorded(const ledger::Record& record, bool committed, bool told) {
+void Telemetry::OnRecorded(const usecase::Recorded& recorded) {
+  const ledger::Record& record = recorded.record;
   const bool clear = record.state == ledger::State::kSucceeded || record.state == ledger::State::kFailed;
   // What a caller hears stands in its line. Of the rest, a row that an operator may have to look at is a warning.
-  const Level level = !committed ? Level::kError : told ? Level::kDebug : clear ? Level::kInfo : Level::kWarn;
+  const Level level = !recorded.committed ? Level::kError
+                      : recorded.told     ? Level::kDebug
+                      : clear             ? Level::kInfo
+                                          : Level::kWarn;
   if (!observe::LogEnabled(level)) return;
-  Log(level, committed ? observe::Event("creation_recorded") : observe::Event("creation_not_recorded"),
-      {{"request_id", SafeText(UuidText(record.key.request_id))},
-       {"caller", SafeText(record.key.caller)},
-       {"state", SafeText(StateWord(record.state))},
-       {"reason", SafeText(ReasonWord(record.reason))},
-       {"sent", SafeText(usecase::SentWord(record.sent))},
-       {"attempts", record.posts},
-       {"http_status", record.answer.http_status}});
+  LineFields fields;
+  fields.Add("request_id", UuidText(record.key.request_id));
+  fields.Add("caller", std::string_view(record.key.caller));
+  fields.Add("state", StateWord(record.state));
+  fields.Add("reason", ReasonWord(record.reason));
+  fields.Add("sent", usecase::SentWord(record.sent));
+  if (record.answer.http_status != 0) fields.Add({"http_status", record.answer.http_status});
+  fields.Add("astra_request_id", std::string_view(record.answer.astra_request_id));
+  fields.Add(recorded.trail);
+  fields.Write(level,
+               recorded.committed ? observe::Event("creation_recorded") : observe::Event("creation_not_recorded"));
 }
 
 void Telemetry::OnQueueEnd(usecase::QueueEnd why, SteadyClock::duration waited) {

@@ -40,7 +40,7 @@ class Telemetry final : public rpc::CallObserver,
   void OnTraced(const usecase::TracedExchange& exchange) override;
   void OnLateAnswer(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome) override;
   void OnSettled(usecase::SettleWay way, const ledger::Key& key, const ledger::SettleAnswer& answer) override;
-  void OnRecorded(const ledger::Record& record, bool committed, bool told) override;
+  void OnRecorded(const usecase::Recorded& recorded) override;
   void OnQueueEnd(usecase::QueueEnd why, SteadyClock::duration waited) override;
   void OnPersonToldAcross(const ledger::Key& key) override;
   void OnProbesLimited(const std::string& caller) override;

@@ -83,6 +83,12 @@ std::vector<std::string> Warnings(const Loaded& loaded) {
   if (settings.allow_private_upstream) {
     warnings.Add("allow_private_upstream", "personal data may go to a private address");
   }
+  if (settings.upstream_timeout > settings.default_deadline) {
+    warnings.Add(
+        "upstream_timeout",
+        "is longer than --default_deadline; a caller that sets no deadline may hear REQUEST_IN_PROGRESS before "
+        "the outcome");
+  }
   if (settings.drain_timeout - settings.lame_duck_time() < settings.upstream_timeout) {
     warnings.Add("drain_timeout",
                  settings.lame_duck_time() > absl::ZeroDuration()

@@ -272,8 +272,8 @@ void Metrics::Parts::AddOperation() {
   }
   port_answers = MakeGauge(registry, "userintent_port_answers",
                            "1 while the gateway's own port and calls are answered; /livez says so too.");
-  log_lines_dropped = MakeGauge(
-      registry, "userintent_log_lines_dropped",
+  log_lines_dropped = MakeCounter(
+      registry, "userintent_log_lines_dropped_total",
       "Log lines lost because the reader of stderr was too slow; at least, as lines that went together count once.");
 }
 

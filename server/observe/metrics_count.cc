@@ -151,7 +151,11 @@ LimitMetrics& Metrics::limit() noexcept { return *parts_->limit; }
 PolicyMetrics& Metrics::policy() noexcept { return *parts_->policy; }
 
 std::string Metrics::Text() const {
-  parts_->log_lines_dropped->Set(static_cast<double>(DroppedLogLines()));
+  const uint64_t dropped = DroppedLogLines();
+  uint64_t told = parts_->dropped_told.load();
+  while (told < dropped && !parts_->dropped_told.compare_exchange_weak(told, dropped)) {
+  }
+  if (told < dropped) parts_->log_lines_dropped->Increment(static_cast<double>(dropped - told));
   return prometheus::TextSerializer().Serialize(parts_->registry.Collect());
 }
 

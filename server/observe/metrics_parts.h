@@ -8,6 +8,8 @@
 #include <prometheus/registry.h>
 
 #include <array>
+#include <atomic>
+#include <cstdint>
 #include <vector>
 
 #include "server/observe/metrics.h"
@@ -78,7 +80,8 @@ struct Metrics::Parts {
   std::array<prometheus::Counter*, kRefusedConnections> refused_connections{};
   std::array<prometheus::Counter*, kEndedConnections> ended_connections{};
   prometheus::Gauge* port_answers = nullptr;
-  prometheus::Gauge* log_lines_dropped = nullptr;
+  prometheus::Counter* log_lines_dropped = nullptr;
+  std::atomic<uint64_t> dropped_told{0};  // of the log's own count, by that counter
   std::unique_ptr<RpcMetrics> rpc;
   std::unique_ptr<HttpClientMetrics> http_client;
   std::unique_ptr<WebhookMetrics> webhooks;

@@ -165,9 +165,10 @@ class UnaryMethod final : public PostedMethod {
 
     void OnCallerLeft() override {
       self_.reset();  // what the handler still answers is dropped
-      if (caller_left_) std::exchange(caller_left_, nullptr)();
+      usecase::Trail trail;
+      if (caller_left_) trail = std::exchange(caller_left_, nullptr)();
       CrashPoint("before-reply");
-      Report({});
+      Report({.reason = std::nullopt, .trail = &trail});
     }
 
     void Report(EndedCall call) {

@@ -16,6 +16,7 @@
 #include "server/base/trace_context.h"
 #include "server/policy/access.h"
 #include "server/usecase/result.h"
+#include "server/usecase/trail.h"
 
 namespace userintent::usecase {
 
@@ -38,9 +39,9 @@ inline absl::Duration LongestWait(SteadyTime now, SteadyTime deadline, SteadyClo
 template <typename Response>
 using Done = absl::AnyInvocable<void(Result<Response>)>;
 
-// What a handler gives back: run at most once, when the caller cancels or its connection breaks before `done` ran. May
-// be empty, when it makes no difference.
-using CallerLeft = absl::AnyInvocable<void()>;
+// What a handler gives back: run at most once, when the caller cancels or its connection breaks before `done` ran.
+// Tells what was done by then. May be empty, when it makes no difference.
+using CallerLeft = absl::AnyInvocable<Trail()>;
 
 template <typename Request, typename Response>
 struct Call {

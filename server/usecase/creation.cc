@@ -179,14 +179,29 @@ void Creation::Wait(const RetryPolicy::TryAgain& again) {
   creations_.waiting_.insert(this);
   fresh_attempt_id_ = again.fresh_attempt_id;
   reason_if_given_up_ = again.reason_if_given_up;
-  wait_timer_ = deps_.loop.CallAt(deps_.loop.Now() + absl::ToChronoNanoseconds(again.wait),
+  WaitFor(again.wait);
+}
+
+void Creation::WaitFor(absl::Duration wait) {
+  wait_timer_ = deps_.loop.CallAt(deps_.loop.Now() + absl::ToChronoNanoseconds(wait),
                                   [self = shared_from_this()] { self->AfterWait(); });
 }
 
 void Creation::AfterWait() {
   wait_timer_ = 0;
-  creations_.waiting_.erase(this);
   if (state_ != State::kWaiting) return;
+  // What holds back everybody's requests holds back this one. It waits on while there is time; but not to find nobody
+  // there once more, as many others did.
+  const SteadyTime now = deps_.loop.Now();
+  if (const auto refusal = deps_.admission.BeforeTry(now)) {
+    const bool waits = fresh_attempt_id_ || refusal->reason == v1::ERROR_REASON_UPSTREAM_RATE_LIMITED;
+    if (waits && refusal->retry_after <= LongestWait(now, deadline_, deps_.admission.options().min_deadline)) {
+      return WaitFor(refusal->retry_after);
+    }
+    outcome_.retry_after = std::max(outcome_.retry_after.value_or(absl::ZeroDuration()), refusal->retry_after);
+    return Finish(ledger::State::kReleased, reason_if_given_up_);
+  }
+  creations_.waiting_.erase(this);
   if (!fresh_attempt_id_) return Send();
   // Another POST gets another id, which is on disk before it leaves, as the first one was.
   state_ = State::kRecording;
@@ -224,7 +239,7 @@ void Creation::OnRecorded(ledger::FinishAnswer answer) {
   state_ = State::kEnded;
   GiveBackPlace(true);
   trail_.finish = deps_.loop.Now() - finishing_at_;
-  deps_.observer.OnRecorded(answer.record, answer.committed, static_cast<bool>(done_));
+  deps_.observer.OnRecorded({answer.record, trail_, answer.committed, static_cast<bool>(done_)});
   if (late_answer_ && outcome_.verdict == Verdict::kUnknown) late_answer_->OnRecorded();
   late_answer_.reset();
   if (!done_) return;
@@ -277,22 +292,25 @@ void Creation::OnLateBeginning() {
   Respond(CallError::FromLedger({}));  // kUnavailable
 }
 
-void Creation::CallerLeft() {
-  if (caller_left_) return;
-  caller_left_ = true;
+Trail Creation::CallerLeft() {
+  if (std::exchange(caller_left_, true)) return TrailSoFar();
   done_ = nullptr;
   creations_.unanswered_.erase(this);
   deps_.loop.CancelTimer(std::exchange(answer_timer_, 0));
+  Trail trail = TrailSoFar();
+  trail.sent = sent_;
   switch (state_) {
     case State::kBeginning:
       deps_.ledger.Forget(std::exchange(begin_token_, 0));
       ClosePlace();  // a join that is forgotten is never answered
+      trail.sent.reset();
       break;
     case State::kQueued:
       LeaveQueue(QueueEnd::kLeft);
+      trail.sent.reset();
       break;
     case State::kExchanging:
-      if (!goes_on_) deps_.astra.CancelUnsent(call_id_);
+      if (goes_on_ || !deps_.astra.CancelUnsent(call_id_)) trail.sent = std::max(sent_, Sent::kMaybe);
       break;
     case State::kWaiting:
       Finish(ledger::State::kReleased, reason_if_given_up_);
@@ -301,6 +319,7 @@ void Creation::CallerLeft() {
     case State::kEnded:
       break;
   }
+  return trail;
 }
 
 void Creation::GiveUpWaiting() { Finish(ledger::State::kReleased, reason_if_given_up_); }
@@ -310,11 +329,18 @@ void Creation::AnswerNow() {
   OnAnswerBy(true);
 }
 
+Trail Creation::TrailSoFar() const {
+  Trail trail = trail_;
+  if (state_ == State::kExchanging) trail.upstream += deps_.loop.Now() - sent_at_;
+  return trail;
+}
+
 void Creation::Respond(Result<v1::CreateUserIntentResponse> result) {
   deps_.loop.CancelTimer(std::exchange(answer_timer_, 0));
   if (!done_) return;
   creations_.unanswered_.erase(this);
-  result.set_trail(std::move(trail_));
+  // Of one that goes on, what is recorded in the end has its line, too.
+  result.set_trail(state_ == State::kEnded ? std::move(trail_) : TrailSoFar());
   // May end the caller's side of this object; nothing here is touched after it.
   std::exchange(done_, nullptr)(std::move(result));
 }

@@ -44,8 +44,8 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   // The deadline of `call` is finite.
   static std::shared_ptr<Creation> Start(Creations& creations, CreateCall&& call);
 
-  // The caller cancelled, or its connection broke. `done` will not run.
-  void CallerLeft();
+  // The caller cancelled, or its connection broke. `done` will not run. What was done for it by now.
+  Trail CallerLeft();
 
   // False: this call waits for another one's end and has put the request away.
   bool holds_request() const { return request_.has_value(); }
@@ -94,10 +94,12 @@ class Creation : public std::enable_shared_from_this<Creation>, private ledger::
   void OnOutcome(const astra::Outcome& outcome);
   void Wait(const RetryPolicy::TryAgain& again);
   void AfterWait();
+  void WaitFor(absl::Duration wait);
   void Finish(ledger::State state, v1::ErrorReason reason);
   void OnRecorded(ledger::FinishAnswer answer);
   void OnAnswerBy(bool stopping = false);
   void OnLateBeginning();
+  Trail TrailSoFar() const;
   void Respond(Result<v1::CreateUserIntentResponse> result);
   void GiveBackPlace(bool begun);
   void ClosePlace();

@@ -9,7 +9,7 @@
 namespace userintent::usecase {
 
 CallerLeft Creations::Create(CreateCall&& call) {
-  return [creation = Creation::Start(*this, std::move(call))] { creation->CallerLeft(); };
+  return [creation = Creation::Start(*this, std::move(call))] { return creation->CallerLeft(); };
 }
 
 void Creations::Drain() {

@@ -32,6 +32,14 @@ using CreateCall = Call<v1::CreateUserIntentRequest, v1::CreateUserIntentRespons
 enum class QueueEnd { kSlot, kExpired, kGaveWay, kLeft, kDrained };
 inline constexpr std::string_view kQueueEndNames[] = {"slot", "expired", "gave_way", "caller_left", "drained"};
 
+// A row that ended, and what the call did that ended it.
+struct Recorded {
+  const ledger::Record& record;
+  const Trail& trail;
+  bool committed = false;  // else the ledger could not write
+  bool told = false;       // a caller hears the outcome now
+};
+
 // Told about what happens, for logs and metrics. Called on shards' threads; must be thread-safe and must not block.
 class CreationObserver : public SettleObserver {
  public:
@@ -44,8 +52,8 @@ class CreationObserver : public SettleObserver {
   virtual void OnTraced(const TracedExchange& /*exchange*/) {}
   // The answer of one that had ended because its time was over came after all.
   virtual void OnLateAnswer(const Uuid& request_id, const Uuid& attempt_id, const astra::Outcome& outcome) = 0;
-  // A row ended. `committed` false: the ledger could not write. `told`: a caller hears the outcome now.
-  virtual void OnRecorded(const ledger::Record& record, bool committed, bool told) = 0;
+  // A row ended.
+  virtual void OnRecorded(const Recorded& recorded) = 0;
   // A call that waited for a slot does not any more.
   virtual void OnQueueEnd(QueueEnd why, SteadyClock::duration waited) = 0;
   // PERSON_EXISTS is told to this call about a person that another caller created.

@@ -122,7 +122,10 @@ IntentKey KeyByIntentId(const std::string& user_intent_id, std::vector<intent::V
 CallerLeft ReadOwnIntent(const ReadDependencies& dependencies, OwnIntentQuery query, Done<OwnIntent> done) {
   const auto reading = std::make_shared<Reading>(dependencies, std::move(query), std::move(done));
   reading->Start();
-  return [reading] { reading->OnCallerLeft(); };
+  return [reading] {
+    reading->OnCallerLeft();
+    return Trail{};  // it sent nothing that a line tells of
+  };
 }
 
 }  // namespace userintent::usecase

@@ -1,5 +1,5 @@
-// Trail: what was done on behalf of one call, for its line in the log. Filled by Creation, carried by the Result. Plain
-// values.
+// Trail: what was done on behalf of one call, for its line in the log. Filled by Creation, carried by the Result, or by
+// CallerLeft where there is none. Plain values.
 #pragma once
 
 #include <optional>
@@ -8,6 +8,7 @@
 #include "server/astra/astra.h"
 #include "server/base/loop.h"
 #include "server/base/uuid.h"
+#include "server/ledger/ledger.h"
 
 namespace userintent::usecase {
 
@@ -18,8 +19,10 @@ struct Trail {
   std::string astra_request_id;                 // at most 128 printable bytes
   std::optional<SteadyClock::duration> begin;   // until the ledger had decided; of a join: until that call ended
   std::optional<SteadyClock::duration> queued;  // until a slot was free, or the wait for one ended
-  SteadyClock::duration upstream{};             // the POSTs, added up
+  SteadyClock::duration upstream{};             // the POSTs, added up; of one under way, so far
   std::optional<SteadyClock::duration> finish;  // until the ledger had recorded the outcome
+  // Of a call whose caller left, whether Astra has its request by then; nothing: that is not known here.
+  std::optional<ledger::Sent> sent;
 
   void OnPostBegun(const Uuid& attempt) {
     ++posts;

@@ -81,10 +81,35 @@ def test_a_caller_that_leaves_and_what_becomes_of_its_request(gateway, sandbox):
     sandbox.wait_posts(request.email)
     running.cancel()
     line = only_line(gateway, request)
-    assert (line["reason"], line["sent"]) == ("CALLER_LEFT", "maybe")
+    assert (line["reason"], line["sent"], line["attempts"]) == ("CALLER_LEFT", "maybe", 1)
+    assert line["begin_ms"] >= 0 and 0 < line["upstream_ms"] <= line["total_ms"]
     gateway.wait_state(request.request_id, "CREATED")
     recorded = only_line(gateway, request, "creation_recorded")
     assert (recorded["level"], recorded["state"], recorded["caller"]) == ("info", "succeeded", "local")
+    [post] = assert_posts(sandbox, request.email, 1)
+    assert line["attempt_id"] == recorded["attempt_id"] == post["attempt_id"]
+    assert recorded["upstream_ms"] >= 1500 > line["upstream_ms"] and recorded["finish_ms"] >= 0
+    assert recorded.get("astra_request_id", "") == gateway.create(request).ok().astra_request_id
+
+
+def test_a_caller_that_leaves_between_two_tries(gateway, sandbox):
+    request = person()
+    sandbox.answer(request.email, 503, "{}", headers={"Retry-After": "20"})
+    running = gateway.begin(request)
+    sandbox.wait_posts(request.email)
+    wait_for(lambda: lines(gateway, request, "post_ended"), "the answer")
+    running.cancel()
+    line = only_line(gateway, request)
+    assert (line["reason"], line["sent"], line["http_status"], line["attempts"]) == ("CALLER_LEFT", "yes", 503, 1)
+
+
+def test_who_hears_that_it_runs_has_the_attempt_in_its_line(gateway, sandbox):
+    request = person()
+    sandbox.fault("delay", request.email, delay_ms=2500)
+    gateway.create(request, timeout=1).failed("REQUEST_IN_PROGRESS")
+    line = only_line(gateway, request)
+    [post] = sandbox.posts(request.email)
+    assert line["attempt_id"] == post["attempt_id"] and 500 < line["upstream_ms"] <= line["total_ms"]
 
 
 def test_reads_that_fail(gateway):
@@ -93,6 +118,20 @@ def test_reads_that_fail(gateway):
     assert only_line(gateway, nobody)["method"] == "GetCreation"
     gateway.read(nobody).failed("REQUEST_NOT_FOUND")
     wait_for(lambda: len([line for line in lines(gateway) if line["method"] == "GetUserIntent"]) == 1, "the read's line")
+
+
+def test_callers_that_leave_after_a_post_have_their_lines_whatever_their_number(new_gateway, sandbox):
+    own = new_gateway()
+    requests = [person() for _ in range(400)]
+    for request in requests:
+        sandbox.fault("delay", request.email, delay_ms=4000)
+    running = [own.begin(request) for request in requests]
+    for request in requests:
+        sandbox.wait_posts(request.email)
+    for call in running:
+        call.cancel()
+    left = {request.request_id for request in requests}
+    wait_for(lambda: left <= {line["request_id"] for line in lines(own) if line.get("attempt_id")}, "a line of each")
 
 
 def test_a_flood_of_refused_calls_leaves_room_for_others(new_gateway, sandbox):
@@ -116,4 +155,4 @@ def test_a_flood_of_refused_calls_leaves_room_for_others(new_gateway, sandbox):
         return told() > total
 
     wait_for(all_told, "every refused call in the log, or counted there")
-    assert own.metrics()['userintent_log_lines_dropped'] == 0
+    assert own.metrics()['userintent_log_lines_dropped_total'] == 0

@@ -1228,6 +1228,9 @@ TEST_F(ConfigTest, WarningsNameTheirFlag) {
               ElementsAre(StartsWith("--email_attempt_limit: is larger")));
   EXPECT_THAT(warnings(Valid(), [](Settings& c) { c.metrics_listen.host = "::"; }),
               ElementsAre(StartsWith("--metrics_listen: shows")));
+  EXPECT_THAT(warnings(Valid(), [](Settings& c) { c.default_deadline = absl::Seconds(29); }),
+              ElementsAre(StartsWith("--upstream_timeout: is longer than --default_deadline;")));
+  EXPECT_THAT(warnings(Valid(), [](Settings& c) { c.default_deadline = absl::Seconds(30); }), IsEmpty());
   EXPECT_THAT(warnings(Valid(), [](Settings& c) { c.drain_timeout = absl::Seconds(29); }),
               ElementsAre(StartsWith("--drain_timeout: is shorter than --upstream_timeout;")));
   EXPECT_THAT(warnings(Valid(), [](Settings& c) { c.lame_duck = absl::Seconds(6); }),

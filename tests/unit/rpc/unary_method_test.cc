@@ -397,7 +397,10 @@ TEST_F(UnaryMethodTest, AnAnswerMayComeLaterAndOnlyTheFirstCounts) {
       done(response);
       done(CallError::Of(v1::ERROR_REASON_INTERNAL));
     });
-    return [] { ADD_FAILURE() << "the caller stayed"; };
+    return [] {
+      ADD_FAILURE() << "the caller stayed";
+      return usecase::Trail{};
+    };
   });
   v1::CreateUserIntentResponse response;
   ASSERT_TRUE(Call(&response).ok());
@@ -416,6 +419,7 @@ TEST_F(UnaryMethodTest, ACallerThatLeavesIsToldOfAndItsAnswerDropped) {
     return [&] {
       ++left;
       done(v1::CreateUserIntentResponse());
+      return usecase::Trail{};
     };
   });
   grpc::ClientContext context;

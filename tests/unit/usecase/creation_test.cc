@@ -70,6 +70,11 @@ class FakeAstra final : public astra::Client {
     return outcome;
   }
   void Answer(const astra::Outcome& outcome) { std::exchange(posts.back().done, nullptr)(outcome); }
+  // The `n`th, whatever was begun after it.
+  void AnswerNth(size_t n, Verdict verdict, int http_status = 0,
+                 std::optional<absl::Duration> retry_after = std::nullopt) {
+    std::exchange(posts[n].done, nullptr)(OutcomeOf(verdict, http_status, retry_after));
+  }
   // After the time of post `n` is over.
   void AnswerLate(size_t n, Verdict verdict, int http_status = 0,
                   std::optional<absl::Duration> retry_after = std::nullopt) {
@@ -92,10 +97,11 @@ class Watcher final : public CreationObserver {
               SteadyClock::duration took) override {
     ended.push_back({request_id, attempt_id, outcome.verdict, took});
   }
-  void OnRecorded(const ledger::Record& record, bool committed, bool told) override {
+  void OnRecorded(const Recorded& ended_row) override {
     ++recorded;
-    if (!told) ++untold;
-    if (committed) states.push_back(record.state);
+    if (!ended_row.told) ++untold;
+    if (ended_row.committed) states.push_back(ended_row.record.state);
+    trails.push_back(ended_row.trail);
   }
   void OnTraced(const TracedExchange& exchange) override { traced.push_back(exchange); }
   void OnQueueEnd(QueueEnd why, SteadyClock::duration waited) override { queue_ends.emplace_back(why, waited); }
@@ -120,6 +126,7 @@ class Watcher final : public CreationObserver {
   std::vector<TracedExchange> traced;
   std::vector<Ended> ended;
   std::vector<State> states;
+  std::vector<Trail> trails;  // of what was recorded
   std::vector<std::pair<QueueEnd, SteadyClock::duration>> queue_ends;
   std::vector<ledger::Key> told_across;
   std::vector<std::string> probing;
@@ -412,11 +419,52 @@ TEST_F(CreationTest, TheAnswerTellsWhatWasDoneForIt) {
 
 TEST_F(CreationTest, AnOutcomeThatNobodyHearsIsTold) {
   const auto call = Call(Person(1));
-  call->creation->CallerLeft();
+  loop_.Advance(40ms);
+  const Trail left = call->creation->CallerLeft();
+  EXPECT_EQ(left.posts, 1);
+  EXPECT_EQ(left.attempt_id, astra_.posts[0].attempt_id);
+  EXPECT_EQ(left.upstream, 40ms);
+  EXPECT_EQ(left.sent, Sent::kMaybe);
+  EXPECT_TRUE(left.begin);
+  EXPECT_FALSE(left.finish);
+  loop_.Advance(20ms);
   astra_.Answer(Verdict::kCreated, 201);
   loop_.Settle();
   EXPECT_EQ(observer_.recorded, 1);
   EXPECT_EQ(observer_.untold, 1);
+  ASSERT_EQ(observer_.trails.size(), 1u);
+  EXPECT_EQ(observer_.trails[0].attempt_id, left.attempt_id);
+  EXPECT_EQ(observer_.trails[0].upstream, 60ms);
+  EXPECT_TRUE(observer_.trails[0].finish);
+}
+
+TEST_F(CreationTest, WhatIsKnownWhenACallerLeaves) {
+  const auto waits = Call(Person(1));
+  astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(5));
+  loop_.Settle();
+  const Trail left = waits->creation->CallerLeft();
+  EXPECT_EQ(left.sent, Sent::kYes);
+  EXPECT_EQ(left.http_status, 503);
+  loop_.Settle();
+  astra_.unsent = true;
+  EXPECT_EQ(Call(Person(2))->creation->CallerLeft().sent, Sent::kNo);
+  loop_.Settle();
+  astra_.unsent = false;
+  Call(Person(3));
+  EXPECT_FALSE(Call(Person(3))->creation->CallerLeft().sent) << "of a call that joined, another one knows";
+}
+
+TEST_F(CreationTest, WhoIsAnsweredBeforeThePostEndsHearsHowLongItHasTaken) {
+  const auto call = Call(Person(1), 1s);
+  loop_.Advance(1s);
+  ASSERT_TRUE(call->reply);
+  EXPECT_EQ(call->reply->reason, v1::ERROR_REASON_REQUEST_IN_PROGRESS);
+  EXPECT_GE(call->reply->trail.upstream, 900ms);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  ASSERT_EQ(observer_.trails.size(), 1u);
+  EXPECT_EQ(observer_.trails[0].upstream, 1s);
+  EXPECT_EQ(observer_.trails[0].attempt_id, astra_.posts[0].attempt_id);
 }
 
 TEST_F(CreationTest, EveryPostOfATracedCallIsAChildOfItsSpan) {
@@ -729,6 +777,52 @@ TEST_F(CreationTest, RateLimitHoldsOthersBackButNotReplays) {
   EXPECT_EQ(astra_.posts.size(), 3u);
   Call(Person(3));
   EXPECT_EQ(astra_.posts.size(), 4u) << "the hold is over";
+}
+
+TEST_F(CreationTest, ALongerHoldOfAnotherCallsHoldsTheNextTryToo) {
+  const auto first = Call(Person(1));
+  const auto second = Call(Person(2));
+  astra_.AnswerNth(0, Verdict::kRateLimited, 429, absl::Seconds(2));
+  loop_.Advance(1s);
+  astra_.AnswerNth(1, Verdict::kRateLimited, 429, absl::Seconds(12));
+  loop_.Advance(11999ms);
+  EXPECT_EQ(astra_.posts.size(), 2u) << "everybody is held back";
+  loop_.Advance(1ms);
+  ASSERT_EQ(astra_.posts.size(), 4u);
+  astra_.AnswerNth(2, Verdict::kCreated, 201);
+  astra_.AnswerNth(3, Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(first->reply->ok());
+  EXPECT_TRUE(second->reply->ok());
+}
+
+TEST_F(CreationTest, AHoldThatDoesNotFitTheDeadlineEndsTheWait) {
+  const auto first = Call(Person(1), 6s);
+  const auto joined = Call(Person(1), 6s);
+  Call(Person(2));
+  astra_.AnswerNth(0, Verdict::kRateLimited, 429, absl::Seconds(2));
+  loop_.Advance(1s);
+  astra_.AnswerNth(1, Verdict::kRateLimited, 429, absl::Seconds(12));
+  loop_.Advance(1s);
+  EXPECT_EQ(astra_.posts.size(), 2u);
+  for (const auto& heard : {first, joined}) {
+    ASSERT_TRUE(heard->reply);
+    EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_RATE_LIMITED);
+    EXPECT_EQ(heard->reply->sent, Sent::kYes);
+    EXPECT_EQ(heard->reply->retry_after, absl::Seconds(11)) << "what is left of the hold";
+  }
+  EXPECT_EQ(RowState(1), State::kReleased);
+}
+
+TEST_F(CreationTest, TriesToConnectAreHeldBackAsWell) {
+  const auto first = Call(Person(1));
+  Call(Person(2));
+  astra_.AnswerNth(0, Verdict::kNotSent);
+  astra_.AnswerNth(1, Verdict::kRateLimited, 429, absl::Seconds(10));
+  loop_.Advance(9s);
+  EXPECT_EQ(astra_.posts.size(), 2u);
+  loop_.Advance(1s);
+  EXPECT_EQ(astra_.posts.size(), 4u);
 }
 
 TEST_F(CreationTest, CallerWhoLeavesDuringTheWaitGetsNoFurtherTry) {
@@ -2165,6 +2259,57 @@ TEST_F(SuspendedCreationTest, NothingIsRecordedAndReplaysGoOn) {
   EXPECT_EQ(Call(Person(1))->reply->reason, v1::ERROR_REASON_OUTCOME_UNKNOWN);
   EXPECT_EQ(astra_.posts.size(), posts);
   EXPECT_EQ(breaker_gate_.in_flight(), 0);
+}
+
+TEST_F(SuspendedCreationTest, AnotherTryWaitsUntilItCloses) {
+  const auto heard = Call(Person(50));
+  astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(1));
+  loop_.Settle();
+  FailUntilItOpens();
+  ASSERT_EQ(breaker_.state(), BreakerState::kOpen);
+  const size_t posts = astra_.posts.size();
+  loop_.Advance(3s);
+  EXPECT_EQ(astra_.posts.size(), posts);
+  EXPECT_FALSE(heard->reply);
+  const SteadyTime now = loop_.Now();
+  ASSERT_TRUE(breaker_.BeginProbe(now));
+  breaker_.OnRead(now, now, "intent-1", true, Get(astra::ReadVerdict::kNotFound, 404));
+  ASSERT_EQ(breaker_.state(), BreakerState::kClosed);
+  loop_.Advance(1s);
+  ASSERT_EQ(astra_.posts.size(), posts + 1);
+  astra_.Answer(Verdict::kCreated, 201);
+  loop_.Settle();
+  EXPECT_TRUE(heard->reply && heard->reply->ok());
+}
+
+TEST_F(SuspendedCreationTest, AnotherTryThatWaitsInVainIsReleased) {
+  const auto heard = Call(Person(50), 10s);
+  astra_.Answer(Verdict::kUnavailable, 503, absl::Seconds(1));
+  loop_.Settle();
+  FailUntilItOpens();
+  const size_t posts = astra_.posts.size();
+  loop_.Advance(10s);
+  EXPECT_EQ(astra_.posts.size(), posts);
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNAVAILABLE);
+  EXPECT_EQ(RowState(50), State::kReleased);
+  EXPECT_EQ(breaker_gate_.in_flight(), 0);
+}
+
+// It would be answered later, and no better.
+TEST_F(SuspendedCreationTest, NobodyIsConnectedToWhileItIsOpen) {
+  const auto heard = Call(Person(50));
+  FailUntilItOpens();
+  const size_t posts = astra_.posts.size();
+  loop_.Advance(500ms);
+  astra_.AnswerNth(0, Verdict::kNotSent);
+  loop_.Advance(200ms);  // the longest wait before the second try
+  EXPECT_EQ(astra_.posts.size(), posts);
+  ASSERT_TRUE(heard->reply);
+  EXPECT_EQ(heard->reply->reason, v1::ERROR_REASON_UPSTREAM_UNREACHABLE);
+  EXPECT_EQ(heard->reply->sent, Sent::kNo);
+  EXPECT_GE(heard->reply->retry_after, absl::Milliseconds(400)) << "until the next probe is over";
+  EXPECT_LE(heard->reply->retry_after, absl::Milliseconds(600));
 }
 
 TEST_F(SuspendedCreationTest, TheIdsEarlierTriesCount) {
