@@ -56,13 +56,14 @@ bool ReadAll(std::string_view body, Reader& reader) {
   return Json::sax_parse(body.begin(), body.end(), &reader);
 }
 
-// Takes the values of some members of the body's object. None of them may come twice, since it is open which one
-// holds; the object's other members are ignored.
+// Takes the values of some members of the body's object; its other members are ignored. Of one that comes twice it is
+// open which one holds.
 class MemberReader : public Reader {
  public:
   struct Member {
     std::string_view name;
     bool required_string;                   // any other type makes the body unusable; else it counts as absent
+    bool required_once;                     // twice makes the body unusable; else it counts as absent
     std::optional<std::string> value = {};  // nothing: absent
     bool seen = false;
   };
@@ -73,8 +74,10 @@ class MemberReader : public Reader {
     if (depth_ != 1) return true;
     for (Member& member : members_) {
       if (name != member.name) continue;
-      expected_ = &member;
-      return !std::exchange(member.seen, true);
+      const bool again = std::exchange(member.seen, true);
+      if (again) member.value.reset();
+      expected_ = again ? nullptr : &member;
+      return !again || !member.required_once;
     }
     return true;
   }
@@ -178,7 +181,7 @@ std::optional<Answer> ParseAnswer(std::string_view body) {
 }
 
 std::optional<Answer> ParseAnyAnswer(std::string_view body) {
-  MemberReader::Member members[] = {{"id", true}, {"status", false}};
+  MemberReader::Member members[] = {{"id", true, true}, {"status", false, false}};
   auto& [id, status] = members;
   MemberReader reader(members);
   if (!ReadAll(body, reader) || !id.value || !IsAstraId(*id.value)) return std::nullopt;
@@ -186,7 +189,8 @@ std::optional<Answer> ParseAnyAnswer(std::string_view body) {
 }
 
 std::optional<Reading> ParseReading(std::string_view body, std::string_view user_intent_id) {
-  MemberReader::Member members[] = {{"id", true}, {"status", false}, {"user_id", false}, {"kyc_type", false}};
+  MemberReader::Member members[] = {
+      {"id", true, true}, {"status", false, true}, {"user_id", false, true}, {"kyc_type", false, true}};
   auto& [id, status, user_id, kyc_type] = members;
   ReadingReader reader(members);
   if (!ReadAll(body, reader) || id.value != user_intent_id) return std::nullopt;

@@ -48,6 +48,8 @@ TEST(ParseAnswer, Usable) {
       {R"({"id":"x","status":["pending"]})", "x", ""},
       {R"({"id":"x","status":{"id":"no","status":"pending"}})", "x", ""},
       {R"({"id":"x","status":""})", "x", ""},
+      {R"({"id":"x","status":"a","status":"b"})", "x", ""},
+      {R"({"status":"a","status":null,"id":"x","status":"a"})", "x", ""},
       {R"({"id":"x","status":"caf\u00e9"})", "x", ""},
       {R"({"id":"x","status":"a\nb"})", "x", ""},
       {R"({"id":"x","status":"a\u007fb"})", "x", ""},
@@ -94,7 +96,6 @@ const std::vector<std::string>& HostileBodies() {
       R"({"id":"x","id":"y"})",
       R"({"id":null,"id":"x"})",
       R"({"id":"x","\u0069\u0064":"y"})",
-      R"({"id":"x","status":"a","status":"b"})",
       R"({"id":"x","a":{"id":"z"},"id":"y"})",
       // control characters
       R"({"id":"a\nb"})",
