@@ -254,7 +254,12 @@ class _Weather:
     def change(self, http2):
         """Chaos: forget all faults, then these."""
         faults = []
-        if self.dice.random() > 0.1:
+        if self.dice.random() < 0.1:
+            # Answers that come too late, and nothing that ends their connections first, or hardly any would come at all.
+            for every in (3, 4):
+                faults.append(_status_fault(self.dice) | dict(delay_ms=self.dice.choice((600, 1100)), times=0,
+                                                              match={"every": every}))
+        elif self.dice.random() > 0.1:
             count = self.dice.randint(3, 8)
             chosen = self.dice.choices(self.kinds, [_WEIGHTS.get(kind, 2) for kind in self.kinds], k=count - 1)
             for kind in (next(self.due), *chosen):
@@ -271,14 +276,15 @@ class _Weather:
         return ("faults", tuple(faults))
 
 
-def _gateway_flags(dice):
+def _gateway_flags(dice, seed):
     """Of every process of the episode; the ledger stays."""
     flags = dict(upstream_http2=dice.random() < 0.6,
                  upstream_transport=dice.choice(("auto", "auto", "libcurl")), shards=dice.choice((1, 2, 2)),
                  upstream_connections=dice.choice((1, 4, 32, 200)), log_level=dice.choice(("info", "debug")),
                  max_in_flight=dice.choice((4096, 4096, 4096, 4096, 20)))
     flags["late_answer_window"] = dice.choice(("5m", "5m", "5m", "400ms", "0"))
-    flags["upstream_breaker"] = dice.random() < 0.15  # in such weather it is open much of the time
+    # Of consecutive seeds every fifth: in such weather it is open much of the time.
+    flags["upstream_breaker"] = seed % 5 == 0
     flags["astra_limit_error"] = dice.choice((None, "400:Maximum number of user intents"))
     return flags
 
@@ -299,12 +305,12 @@ def make(seed, calls):
     plan = Plan(seed,
                 dict(pending_for=dice.choice(("100ms", "600ms")), attempt_limit=dice.choice((3, 3, 0)), max_concurrent_streams=dice.choice((250, 250, 8)),
                      error_shape=dice.choice(("generic", "validation", "oauth", "html")), access_log="true"),
-                _gateway_flags(dice), dice.choice((24, 48, 96)), [], population.specs)
+                _gateway_flags(dice, seed), dice.choice((24, 48, 96)), [], population.specs)
     planned, next_weather, http2 = 0, 0, plan.gateway_flags["upstream_http2"]
     while planned < calls:
         chaos = []
         if restarts and planned >= restarts[0][0]:
-            flags = _gateway_flags(dice)
+            flags = _gateway_flags(dice, seed)
             if flags["upstream_http2"] != http2:
                 chaos.append(("faults", ()))
                 http2, next_weather = flags["upstream_http2"], planned
