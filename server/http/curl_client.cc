@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t kPooledHandles = 256;
 constexpr int kCurlEventsPerTurn = 256;
-// See CurlClient::Nudge, which costs a little for each transfer: while a connection is being made, and otherwise.
+// See CurlClient::Nudge, which costs a little for each transfer: while one waits or connects, and otherwise.
 constexpr std::chrono::milliseconds kNudgeInterval{100};
 constexpr std::chrono::milliseconds kSlowNudgeInterval{1000};
 constexpr std::chrono::milliseconds kWayInterval{10};  // for libcurl to start those for whom way was made
@@ -60,10 +60,13 @@ Client::ExchangeId CurlClient::Start(Request request, Done done) {
   const bool valid = exchange.Take(std::move(request)) && !HasControl(options_.origin);
   exchange.PrepareLines(options_.origin);
   const bool lease_over = exchange.LeaseOver();
-  if (valid && multi_ != nullptr && !lease_over) exchange.easy = TakeHandle();
   if (valid && lease_over) {
     Finish(exchange, CURLE_ABORTED_BY_CALLBACK, NotSentCause::kLeaseOver);
-  } else if (exchange.easy == nullptr || !Submit(exchange)) {
+  } else if (!valid || multi_ == nullptr) {
+    Fail(exchange);
+  } else if (!options_.http2 && (!HasRoom() || !pending_.empty())) {
+    pending_.Join(exchange);
+  } else if (!Submit(exchange)) {
     Fail(exchange);
   }
   CrashPoint("before-connect");
@@ -77,15 +80,35 @@ CURL* CurlClient::TakeHandle() {
   return easy;
 }
 
+// Over HTTP/1.1 libcurl gets as many exchanges as there may be connections, the oldest first. It would keep a list of
+// the others itself; but 7.88 does not keep its order, and forgets some of them when it is nudged. Over HTTP/2 only
+// libcurl knows how many a connection takes.
+void CurlClient::SubmitPending() {
+  while (MaySubmitPending()) {
+    CurlExchange& exchange = *pending_.front();
+    pending_.Leave(exchange);
+    if (!Submit(exchange)) Fail(exchange);
+  }
+}
+
 bool CurlClient::Submit(CurlExchange& exchange) {
-  if (!SetOptions(exchange) || curl_multi_add_handle(multi_, exchange.easy) != CURLM_OK) return false;
-  submitted_.push_back(exchange.id);
+  if (exchange.easy == nullptr) exchange.easy = TakeHandle();
+  if (exchange.easy == nullptr || !SetOptions(exchange)) return false;
+  if (curl_multi_add_handle(multi_, exchange.easy) != CURLM_OK) return false;
+  exchange.submitted = true;
+  ++submitted_;
+  if (options_.http2) unseen_.push_back(exchange.id);
   return true;
+}
+
+void CurlClient::TakeBack(CurlExchange& exchange) {
+  curl_multi_remove_handle(multi_, exchange.easy);
+  if (std::exchange(exchange.submitted, false)) --submitted_;
 }
 
 // Nothing was sent: once more, on a connection of its own. Such a one cannot be stale, so this ends.
 bool CurlClient::StartAgain(CurlExchange& exchange) {
-  curl_multi_remove_handle(multi_, exchange.easy);
+  TakeBack(exchange);
   connecting_.Leave(exchange);
   pending_.Leave(exchange);
   exchanges_.LeaveWaiting(exchange);
@@ -117,16 +140,17 @@ void CurlClient::MaybeSent(CurlExchange& exchange) {
   exchanges_.LeaveWaiting(exchange);
 }
 
-// libcurl has seen every exchange that was submitted. One that neither got a connection nor began to make one is in
-// its pending list, where libcurl 8 would end it with the connect timeout, however busy and healthy the connections.
+// libcurl has seen every exchange that was submitted. Over HTTP/2, one that neither got a connection nor began to make
+// one is in its pending list, where libcurl 8 would end it with the connect timeout, however busy and healthy the
+// connections.
 void CurlClient::RelaxPending() {
-  for (const ExchangeId id : submitted_) {
+  for (const ExchangeId id : unseen_) {
     CurlExchange* const exchange = exchanges_.Find(id);
     if (exchange == nullptr || connecting_.Has(*exchange) || exchange->sending != Exchange::Sending::kUnsent) continue;
     curl_easy_setopt(exchange->easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.exchange_timeout.count()));
     if (!pending_.Has(*exchange)) pending_.Join(*exchange);  // one that was started again is in here twice
   }
-  submitted_.clear();
+  unseen_.clear();
 }
 
 // ---- the turn
@@ -143,6 +167,7 @@ std::optional<SteadyTime> CurlClient::NextTimer() const {
   }
   if (MayBeLeftStanding()) consider(next_nudge_);
   if (!pending_.empty() && exchanges_.CountLate() > 0) consider(next_way_);
+  if (MaySubmitPending()) consider(SteadyClock::now());
   return next;
 }
 
@@ -154,6 +179,7 @@ void CurlClient::Turn() noexcept {
   }
   RelaxPending();
   ApplyDeadlines(SteadyClock::now());
+  SubmitPending();
   MakeWay(SteadyClock::now());
   exchanges_.Deliver();  // what these start or cancel ends in a later turn
 }
@@ -179,10 +205,11 @@ bool CurlClient::React() {
   return fine;
 }
 
-// libcurl 7.88 leaves a transfer standing that nothing wakes before its whole time is over, in two cases: it gives an
-// address up when its share of the time is over and closes the socket, but does not open the next one; and over HTTP/2,
-// now and then on a busy machine, it has read what belongs to one transfer while it saw to another of the connection.
-// libcurl 8 has mended the first; the second was not seen with it.
+// libcurl 7.88 leaves a transfer standing that nothing wakes before its whole time is over, in three cases: it gives an
+// address up when its share of the time is over and closes the socket, but does not open the next one; over HTTP/2, now
+// and then on a busy machine, it has read what belongs to one transfer while it saw to another of the connection; and
+// a nudge takes the alarm away from a transfer of its pending list whose turn came while the nudge lasted, so that the
+// next nudge has to find it. libcurl 8 has mended the first; the others were not seen with it.
 bool CurlClient::MayBeLeftStanding() const {
   static const bool old = curl_version_info(CURLVERSION_NOW)->version_num < 0x080000;
   if (!old) return false;
@@ -191,7 +218,7 @@ bool CurlClient::MayBeLeftStanding() const {
 
 bool CurlClient::Nudge(SteadyTime now) {
   if (now < next_nudge_ || !MayBeLeftStanding()) return true;
-  next_nudge_ = now + (connecting_.empty() ? kSlowNudgeInterval : kNudgeInterval);
+  next_nudge_ = now + (connecting_.empty() && pending_.empty() ? kSlowNudgeInterval : kNudgeInterval);
   int running = 0;
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"  // deprecated for its cost; nothing else reaches them
@@ -232,8 +259,8 @@ void CurlClient::ApplyDeadlines(SteadyTime now) {
 
 // ---- late exchanges
 
-// libcurl lets an exchange wait when there may be no more connections; over HTTP/2 also while one is being made that
-// may have room for it. When an exchange ends, libcurl starts the next of these by itself.
+// An exchange waits when there may be no more connections; over HTTP/2 also while one is being made that may have room
+// for it, and there libcurl starts the next of these by itself when an exchange ends.
 void CurlClient::MakeWay(SteadyTime now) {
   if (pending_.empty() || exchanges_.CountLate() == 0 || now < next_way_) return;
   const auto most = static_cast<size_t>(options_.max_connections);
@@ -281,7 +308,7 @@ void CurlClient::Fail(CurlExchange& exchange) {
 // Takes the exchange out of everything and puts its outcome where the end of the turn finds it.
 void CurlClient::Finish(CurlExchange& exchange, CURLcode code, NotSentCause cause) {
   if (exchange.easy != nullptr) {
-    curl_multi_remove_handle(multi_, exchange.easy);
+    TakeBack(exchange);
     // After a failure the handle goes: in libcurl 8 a rewind that was refused outlives curl_easy_reset().
     if (code == CURLE_OK && pool_.size() < kPooledHandles) {
       curl_easy_reset(exchange.easy);  // keeps nothing that points into the exchange, and frees what it heard

@@ -73,7 +73,11 @@ class CurlClient final : public Client {
   bool MakeMulti();
   void DropMulti();
   bool SetOptions(CurlExchange& exchange);
+  bool HasRoom() const { return submitted_ < static_cast<size_t>(options_.max_connections); }
+  bool MaySubmitPending() const { return !options_.http2 && HasRoom() && !pending_.empty(); }
   bool Submit(CurlExchange& exchange);
+  void SubmitPending();
+  void TakeBack(CurlExchange& exchange);
   CURL* TakeHandle();
   void BeginConnecting(CurlExchange& exchange);
   bool React();
@@ -104,7 +108,8 @@ class CurlClient final : public Client {
   LinkedList<CurlExchange, &CurlExchange::in_pending> pending_;
   SteadyTime next_way_{};  // not before, do late ones make way again
   SteadyTime next_nudge_{};
-  std::vector<ExchangeId> submitted_;  // given to libcurl since the last turn
+  size_t submitted_ = 0;            // exchanges that libcurl has, late ones too
+  std::vector<ExchangeId> unseen_;  // over HTTP/2: given to it since the last turn
   mutable Stats stats_;
 };
 

@@ -70,7 +70,8 @@ struct CurlExchange : Exchange {
   Link<CurlExchange> in_waiting;
   Link<CurlExchange> in_connecting;  // looking up, connecting or shaking hands
   SteadyTime connecting_since;
-  Link<CurlExchange> in_pending;  // libcurl lets it wait for another one's connection
+  Link<CurlExchange> in_pending;  // it waits for another one's connection
+  bool submitted = false;         // libcurl has it
 
   // libcurl points into these, so they stay put until the handle has left the multi.
   std::string url;

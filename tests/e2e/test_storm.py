@@ -5,6 +5,7 @@ sanitizers, by GATEWAY_BIN_DIR: a report ends the gateway, and that is seen here
 """
 
 import asyncio
+import collections
 import os
 import random
 import time
@@ -94,15 +95,17 @@ def test_cancel_storm(new_gateway, transport):
     assert max(posts.values()) == 1, "a request was sent twice"
     assert upstream.summary()["duplicate_attempt_ids"] == 0
 
+    failed = collections.Counter(outcome for outcome, plan in zip(seen, plans)
+                                 if isinstance(outcome, str) and (plan is None or outcome != "cancelled"))
+    assert not failed, f"{failed}; POSTs: {collections.Counter(line.get('detail') for line in gateway.log())}"
+
     cancelled_but_sent = []
     for request, outcome, plan in zip(requests, seen, plans):
         if not isinstance(outcome, str):
             assert outcome.user_intent.id == intents[request.email], "somebody else's answer"
             assert not outcome.replayed
-        else:
-            assert plan is not None and outcome == "cancelled", outcome
-            if request.email in posts:
-                cancelled_but_sent.append(request)
+        elif request.email in posts:
+            cancelled_but_sent.append(request)
     served = sum(not isinstance(outcome, str) for outcome in seen)
     print(f"served {served}, cancelled {calls - served}, of which sent {len(cancelled_but_sent)}")
     assert cancelled_but_sent and served > calls // 3 and calls - served > calls // 10, "that was no storm"

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -14,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <random>
 #include <string>
 #include <thread>
 #include <utility>
@@ -126,6 +128,41 @@ TEST_P(AnyClient, ManyAtOnceOverFewConnections) {
   EXPECT_EQ(peer.server.requests, 250);
   if (GetParam().http2) {
     EXPECT_LE(peer.server.accepted, 3);
+  }
+}
+
+// Of libcurl 7.88's own list some are, where it is nudged as the client on it does.
+TEST_P(AnyClient, NoneOfThoseThatWaitIsForgotten) {
+  const bool http2 = GetParam().http2;
+  const auto slowly = [http2](const Arrival&) {
+    std::this_thread::sleep_for(milliseconds(http2 ? 5 : 20));
+    return Reply{201, "one", Reply::End::kWhole, http2 ? H2Peer::Headers{} : H2Peer::Headers{{"Connection", "close"}}};
+  };
+  AnyServer peer(GetParam(), slowly, {}, 4);
+  Options options = For(peer);
+  options.max_connections = http2 ? 8 : 32;
+  options.connect_timeout = std::chrono::seconds(10);
+  options.exchange_timeout = std::chrono::seconds(60);
+  Harness harness(options);
+  std::minstd_rand dice(1);
+  std::vector<Call*> calls;
+  constexpr size_t kCalls = 600;
+  const auto ended = [&] {
+    return static_cast<size_t>(std::count_if(calls.begin(), calls.end(), [](const Call* call) { return call->done; }));
+  };
+  for (size_t done = 0; calls.size() < kCalls || done < kCalls; done = ended()) {
+    const bool storm = calls.size() < kCalls;
+    while (calls.size() < kCalls && calls.size() - done < 200) calls.push_back(&harness.Start());
+    if (storm) harness.client().CancelUnsent(calls[dice() % calls.size()]->id);
+    std::this_thread::sleep_for(milliseconds(dice() % 10));  // as an owner that has other things to do
+    harness.client().Turn();
+  }
+  for (const Call* call : calls) {
+    if (call->outcome.fate == Fate::kNotSent) {
+      ExpectNotSent(call->outcome, NotSentCause::kCancelled);
+    } else {
+      ExpectAnswered(call->outcome, 201, "one");
+    }
   }
 }
 

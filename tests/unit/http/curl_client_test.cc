@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -850,6 +851,30 @@ TEST(CurlClient, ConnectionCapHolds) {
   for (Call* call : calls) EXPECT_EQ(harness.Finish(*call).fate, Fate::kAnswered);
   EXPECT_LE(server.accepted, 3);
   EXPECT_EQ(server.requests, 60);
+}
+
+// libcurl 7.88 moves those that wait for a connection about in its own list.
+TEST(CurlClient, ThoseThatWaitGoInTheirOrder) {
+  std::mutex mutex;
+  std::vector<std::string> order;
+  TlsServer server([&](TlsPeer& peer) {
+    ReceivedRequest request;
+    if (!peer.ReadRequest(&request)) return;
+    const std::lock_guard lock(mutex);
+    order.push_back(request.body);
+    peer.Write(Answer("one", "Connection: close\r\n"));
+  });
+  Options options = Http1(server);
+  options.max_connections = 1;
+  Harness harness(options);
+  std::vector<std::string> wanted;
+  std::vector<Call*> calls;
+  for (int i = 0; i < 12; ++i) {
+    wanted.push_back(std::to_string(i));
+    calls.push_back(&harness.Start(Harness::MakeRequest(wanted.back())));
+  }
+  for (Call* call : calls) EXPECT_EQ(harness.Finish(*call).fate, Fate::kAnswered);
+  EXPECT_EQ(order, wanted);
 }
 
 // ---- HTTP/2
