@@ -96,11 +96,7 @@ class AdmissionControl {
     return Closed(now).value_or(Refusal{v1::ERROR_REASON_OVERLOADED, kRoomLater});
   }
   // Of a call that has had a try, and its wait before another one: what nothing may leave for now.
-  std::optional<Refusal> BeforeTry(SteadyTime now) {
-    std::optional<Refusal> refusal = Closed(now);
-    if (!refusal && options_.breaker != nullptr) options_.breaker->OnBegins(Clock(now));
-    return refusal;
-  }
+  std::optional<Refusal> BeforeTry(SteadyTime now) { return LookAgain(now, SteadyTime::max()); }
   void Leave(const Account& account = nullptr, SlotTaker* taker = nullptr) {
     const Account& who = account ? account : nobody_;
     const MutexLock lock(mutex_);
