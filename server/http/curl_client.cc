@@ -64,20 +64,24 @@ Client::ExchangeId CurlClient::Start(Request request, Done done) {
     Finish(exchange, CURLE_ABORTED_BY_CALLBACK, NotSentCause::kLeaseOver);
   } else if (!valid || multi_ == nullptr) {
     Fail(exchange);
-  } else if (!options_.http2 && (!HasRoom() || !pending_.empty())) {
+  } else if (options_.http2) {
+    if (!Submit(exchange)) Fail(exchange);
+  } else {
     pending_.Join(exchange);
-  } else if (!Submit(exchange)) {
-    Fail(exchange);
+    SubmitPending();
   }
   CrashPoint("before-connect");
   return id;
 }
 
-CURL* CurlClient::TakeHandle() {
-  if (pool_.empty()) return curl_easy_init();
-  CURL* const easy = pool_.back();
-  pool_.pop_back();
-  return easy;
+void CurlClient::TakeHandle(CurlExchange& exchange) {
+  if (pool_.empty()) {
+    exchange.easy = curl_easy_init();
+  } else {
+    exchange.easy = pool_.back();
+    pool_.pop_back();
+  }
+  if (exchange.easy != nullptr) ++handles_;
 }
 
 // Over HTTP/1.1 libcurl gets as many exchanges as there may be connections, the oldest first. It would keep a list of
@@ -92,23 +96,16 @@ void CurlClient::SubmitPending() {
 }
 
 bool CurlClient::Submit(CurlExchange& exchange) {
-  if (exchange.easy == nullptr) exchange.easy = TakeHandle();
+  if (exchange.easy == nullptr) TakeHandle(exchange);
   if (exchange.easy == nullptr || !SetOptions(exchange)) return false;
   if (curl_multi_add_handle(multi_, exchange.easy) != CURLM_OK) return false;
-  exchange.submitted = true;
-  ++submitted_;
   if (options_.http2) unseen_.push_back(exchange.id);
   return true;
 }
 
-void CurlClient::TakeBack(CurlExchange& exchange) {
-  curl_multi_remove_handle(multi_, exchange.easy);
-  if (std::exchange(exchange.submitted, false)) --submitted_;
-}
-
 // Nothing was sent: once more, on a connection of its own. Such a one cannot be stale, so this ends.
 bool CurlClient::StartAgain(CurlExchange& exchange) {
-  TakeBack(exchange);
+  curl_multi_remove_handle(multi_, exchange.easy);
   connecting_.Leave(exchange);
   pending_.Leave(exchange);
   exchanges_.LeaveWaiting(exchange);
@@ -308,7 +305,8 @@ void CurlClient::Fail(CurlExchange& exchange) {
 // Takes the exchange out of everything and puts its outcome where the end of the turn finds it.
 void CurlClient::Finish(CurlExchange& exchange, CURLcode code, NotSentCause cause) {
   if (exchange.easy != nullptr) {
-    TakeBack(exchange);
+    curl_multi_remove_handle(multi_, exchange.easy);
+    --handles_;
     // After a failure the handle goes: in libcurl 8 a rewind that was refused outlives curl_easy_reset().
     if (code == CURLE_OK && pool_.size() < kPooledHandles) {
       curl_easy_reset(exchange.easy);  // keeps nothing that points into the exchange, and frees what it heard

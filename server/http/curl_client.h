@@ -73,12 +73,12 @@ class CurlClient final : public Client {
   bool MakeMulti();
   void DropMulti();
   bool SetOptions(CurlExchange& exchange);
-  bool HasRoom() const { return submitted_ < static_cast<size_t>(options_.max_connections); }
-  bool MaySubmitPending() const { return !options_.http2 && HasRoom() && !pending_.empty(); }
   bool Submit(CurlExchange& exchange);
+  bool MaySubmitPending() const {
+    return !options_.http2 && !pending_.empty() && handles_ < static_cast<size_t>(options_.max_connections);
+  }
   void SubmitPending();
-  void TakeBack(CurlExchange& exchange);
-  CURL* TakeHandle();
+  void TakeHandle(CurlExchange& exchange);
   void BeginConnecting(CurlExchange& exchange);
   bool React();
   bool MayBeLeftStanding() const;
@@ -108,7 +108,7 @@ class CurlClient final : public Client {
   LinkedList<CurlExchange, &CurlExchange::in_pending> pending_;
   SteadyTime next_way_{};  // not before, do late ones make way again
   SteadyTime next_nudge_{};
-  size_t submitted_ = 0;            // exchanges that libcurl has, late ones too
+  size_t handles_ = 0;              // that exchanges have, late ones too
   std::vector<ExchangeId> unseen_;  // over HTTP/2: given to it since the last turn
   mutable Stats stats_;
 };

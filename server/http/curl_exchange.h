@@ -71,7 +71,6 @@ struct CurlExchange : Exchange {
   Link<CurlExchange> in_connecting;  // looking up, connecting or shaking hands
   SteadyTime connecting_since;
   Link<CurlExchange> in_pending;  // it waits for another one's connection
-  bool submitted = false;         // libcurl has it
 
   // libcurl points into these, so they stay put until the handle has left the multi.
   std::string url;
